@@ -1,0 +1,33 @@
+"""generalist: every kind of experience as one token sequence, one causal transformer, one agent.
+
+The names below are the public interface; each is imported when it is first used, so that
+`import generalist` stays fast and does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Agent": "generalist.acting.agent",
+    "Episode": "generalist.episode",
+    "GeneralistError": "generalist.errors",
+    "GeneralistProcessor": "generalist.tokenization.processor",
+    "Vocabulary": "generalist.vocabulary",
+    "make": "generalist.envs",
+    "make_vec": "generalist.envs",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'generalist' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,119 @@
+"""Episode: what an expert, an agent or an importer produces, in numpy, before any token.
+
+Legend: T = steps of the episode. A tree is an array or a nested dict or tuple of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from generalist.errors import GeneralistError
+
+Tree = Any  # np.ndarray | dict[str, "Tree"] | tuple["Tree", ...]
+Path = tuple[str | int, ...]
+
+
+def tree_leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yield (path, array) for every leaf: dict keys in lexicographic order, tuples in order."""
+    if isinstance(tree, dict):
+        for key in sorted(tree):
+            yield from tree_leaves(tree[key], (*path, key))
+    elif isinstance(tree, tuple):
+        for index, child in enumerate(tree):
+            yield from tree_leaves(child, (*path, index))
+    else:
+        yield path, np.asarray(tree)
+
+
+def tree_map(function: Callable[[np.ndarray], Any], tree: Tree) -> Tree:
+    """Apply `function` to every leaf and keep the structure."""
+    if isinstance(tree, dict):
+        return {key: tree_map(function, tree[key]) for key in sorted(tree)}
+    if isinstance(tree, tuple):
+        return tuple(tree_map(function, child) for child in tree)
+    return function(tree)
+
+
+def tree_get(tree: Tree, path: Path) -> np.ndarray:
+    """The leaf at `path`; raises KeyError, IndexError or TypeError where there is none."""
+    for key in path:
+        tree = tree[key]
+    return np.asarray(tree)
+
+
+def tree_from_leaves(leaves: list[tuple[Path, Any]]) -> Tree:
+    """Inverse of `tree_leaves`: a string key makes a dict, an integer key a tuple."""
+    if len(leaves) == 1 and not leaves[0][0]:
+        return leaves[0][1]
+    children: dict[str | int, list[tuple[Path, Any]]] = {}
+    for path, leaf in leaves:
+        children.setdefault(path[0], []).append((path[1:], leaf))
+    built = {key: tree_from_leaves(below) for key, below in children.items()}
+    if all(isinstance(key, int) for key in built):
+        return tuple(built[key] for key in sorted(built))
+    return built
+
+
+def tree_stack(trees: list[Tree]) -> Tree:
+    """Stack equal structures along a new leading axis: T observations make one (T, ...) tree."""
+    first = trees[0]
+    if isinstance(first, dict):
+        return {key: tree_stack([tree[key] for tree in trees]) for key in sorted(first)}
+    if isinstance(first, tuple):
+        return tuple(tree_stack([tree[i] for tree in trees]) for i in range(len(first)))
+    return np.stack([np.asarray(tree) for tree in trees])
+
+
+@dataclass
+class Episode:
+    """One episode of one task.
+
+    observations: tree of (T, ...), observation t is what was seen before action t.
+    actions: tree of (T, ...), the actions that were executed.
+    rewards: (T,) float32, raw (neither clipped nor scaled).
+    labels: tree like `actions`, the expert's own action at each step, where it was asked.
+    instruction: what to do, in words, where the task has such words.
+    info: JSON-able facts (seed, expert, noise, ...).
+    """
+
+    task: str
+    observations: Tree
+    actions: Tree
+    rewards: np.ndarray
+    terminated: bool
+    truncated: bool
+    labels: Tree | None = None
+    instruction: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rewards = np.asarray(self.rewards, dtype=np.float32)
+        if self.rewards.ndim != 1:
+            raise GeneralistError(
+                f"{self.task}: rewards must be one number a step, got shape {self.rewards.shape}."
+            )
+        for name in ("observations", "actions", "labels"):
+            tree = getattr(self, name)
+            if tree is None:
+                continue
+            for path, leaf in tree_leaves(tree):
+                if leaf.ndim == 0 or len(leaf) != self.steps:
+                    where = "/".join(map(str, (name, *path)))
+                    raise GeneralistError(
+                        f"{self.task}: {where} has shape {leaf.shape}, "
+                        f"but the episode has {self.steps} rewards; the first axis must be the step."
+                    )
+
+    @property
+    def steps(self) -> int:
+        """T, the number of actions taken."""
+        return len(self.rewards)
+
+    @property
+    def return_(self) -> float:
+        """Undiscounted sum of the raw rewards."""
+        return float(self.rewards.astype(np.float64).sum())
