@@ -1,0 +1,67 @@
+# Everything from a bare clone: `make quickstart` does the main job, `make test` runs the tests.
+#
+#   PYTHON=python3.12    the Python that makes .venv (3.11 or newer)
+#   TORCH=torch==2.12.0  another torch than the pinned one
+#   TORCH_INDEX=URL      where pip finds torch: PyTorch's wheel index for your CPU or CUDA version
+#   OUTPUT=DIR           where `make quickstart` writes (default: runs/quickstart)
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+OUTPUT ?= runs/quickstart
+TESTS ?= tests
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A changed variable is a changed installation: its value stands in this file.
+CHOICE := $(VENV)/.torch
+
+# Two cores are the machine this is made for: more threads than cores make every test slower.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint format clean FORCE
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv and install generalist with its development tools
+
+quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, rollouts, report
+	OMP_NUM_THREADS=$$(nproc 2>/dev/null || echo 2) $(BIN)/generalist quickstart --output $(OUTPUT)
+
+test: $(STAMP) ## every fast test
+	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+
+test-slow: $(STAMP) ## the tests that train, build wheels or run the README's long commands
+	$(BIN)/python -m pytest -m slow $(TESTS)
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+
+clean: ## remove .venv and the tools' caches; data/ and runs/ stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find generalist tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "No '$(PYTHON)' found. Install Python 3.11 or newer, or name it: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "generalist needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(CHOICE): FORCE | $(BIN)/python
+	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH) $(TORCH_INDEX)' > $@
+
+$(STAMP): pyproject.toml constraints.txt $(CHOICE) | $(BIN)/python
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	echo '$(TORCH)' >> $(VENV)/constraints.txt
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev]'
+	touch $@
