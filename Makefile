@@ -13,13 +13,11 @@ TESTS ?= tests
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
 # A changed variable is a changed installation: its value stands in this file.
 CHOICE := $(VENV)/.torch
 
-# Two cores are the machine this is made for: more threads than cores make every test slower.
-export OMP_NUM_THREADS ?= 1
-export TOKENIZERS_PARALLELISM ?= false
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
@@ -31,13 +29,13 @@ help: ## show this list
 install: $(STAMP) ## make .venv and install generalist with its development tools
 
 quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, rollouts, report
-	OMP_NUM_THREADS=$$(nproc 2>/dev/null || echo 2) $(BIN)/generalist quickstart --output $(OUTPUT)
+	$(BIN)/generalist quickstart --output $(OUTPUT)
 
 test: $(STAMP) ## every fast test
-	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-slow: $(STAMP) ## the tests that train, build wheels or run the README's long commands
-	$(BIN)/python -m pytest -m slow $(TESTS)
+	$(PYTEST) -m slow $(TESTS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
