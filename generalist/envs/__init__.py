@@ -1,0 +1,29 @@
+"""Environments: every task as a plain Gymnasium environment, found by its name `family/Name`.
+
+Importing this package loads neither torch nor any simulator; a family's packages are imported
+when one of its tasks is first made.
+"""
+
+from generalist.envs.registry import (
+    Score,
+    Task,
+    family_names,
+    get_task,
+    is_document_task,
+    known_names,
+    list_tasks,
+    make,
+    make_vec,
+)
+
+__all__ = [
+    "Score",
+    "Task",
+    "family_names",
+    "get_task",
+    "is_document_task",
+    "known_names",
+    "list_tasks",
+    "make",
+    "make_vec",
+]

@@ -1,0 +1,193 @@
+"""The task registry: the one place that says how a task is made, preprocessed and scored.
+
+A family is a module of this package with three things in it:
+    REGISTERED: dict[str, str]          the tasks we vouch for, with one line on each
+    names() -> list[str]                every task that can be made, without the family's prefix
+    find(name) -> Task | None           the task of that name, or None where there is none
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from generalist.errors import UsageError
+
+SCORES_PATH = Path(__file__).with_name("scores.json")
+
+_FAMILIES = ("gym",)
+
+Metric = Literal["return", "success"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measured score: mean and standard error of the mean over episodes, and how it was got."""
+
+    mean: float
+    stderr: float
+    episodes: int
+    seeds: tuple[int, int]  # first seed, one past the last
+    date: str
+    command: str
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Score:
+        first, stop = fields["seeds"]
+        return cls(**{**fields, "seeds": (first, stop)})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: how to make it, and what a random policy and the expert score in it.
+
+    make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
+    max_steps: steps after which an episode is truncated.
+    frames: True where the agent sees images.
+    metric: what a score counts: the raw return, or success (1.0 where the return is positive).
+    default_expert: name of the expert that demonstrates, "" where there is none.
+    """
+
+    name: str
+    family: str
+    make: Callable[..., gymnasium.Env]
+    max_steps: int
+    description: str
+    frames: bool = False
+    metric: Metric = "return"
+    default_expert: str = ""
+    random_score: Score | None = None
+    expert_score: Score | None = None
+
+    def score_of(self, episode_return: float) -> float:
+        """The task's metric for an episode with this raw return."""
+        return float(episode_return > 0) if self.metric == "success" else float(episode_return)
+
+
+def family_names() -> tuple[str, ...]:
+    """The families a task name can begin with."""
+    return _FAMILIES
+
+
+def _family(name: str) -> Any:
+    return importlib.import_module(f"generalist.envs.{name}")
+
+
+@functools.cache
+def _scores() -> dict[str, dict[str, Any]]:
+    if not SCORES_PATH.exists():
+        return {}
+    return json.loads(SCORES_PATH.read_text(encoding="utf-8"))
+
+
+def reload_scores() -> None:
+    """Forget the scores read so far, after scores.json was rewritten."""
+    _scores.cache_clear()
+    get_task.cache_clear()
+
+
+@functools.cache
+def get_task(name: str) -> Task:
+    """The task called `family/Name`.
+
+    Any installed Gymnasium id is a task as `gym/ID`, also `gym/package.module:ID`, which imports
+    the module first. Raises UsageError with the nearest names where there is none.
+    """
+    family, _, short = name.partition("/")
+    task = _family(family).find(short) if family in _FAMILIES and short else None
+    if task is None:
+        raise UsageError(_unknown(name))
+    measured = _scores().get(name, {})
+    return dataclasses.replace(
+        task,
+        **{
+            f"{who}_score": Score.from_dict(measured[who])
+            for who in ("random", "expert")
+            if who in measured
+        },
+    )
+
+
+def _unknown(name: str) -> str:
+    """The sentence for a task that does not exist: what was given, and the nearest names."""
+    family, _, short = name.partition("/")
+    candidates = known_names(family) if family in _FAMILIES else known_names()
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    by_short = {candidate.partition("/")[2].lower(): candidate for candidate in candidates}
+    near = [
+        *(by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, 3, 0.6)),
+        *(by_short[n] for n in difflib.get_close_matches((short or name).lower(), by_short, 3)),
+    ]
+    if near:
+        hint = "the nearest are " + ", ".join(dict.fromkeys(near))
+    elif family in _FAMILIES:
+        hint = f"{family!r} has, for example, " + ", ".join(registered_names(family)[:3])
+    else:
+        hint = "a task is FAMILY/NAME with one of the families " + ", ".join(_FAMILIES)
+    return f"There is no task {name!r}; {hint}."
+
+
+def registered_names(family: str | None = None) -> list[str]:
+    """The tasks we vouch for, with the family's prefix."""
+    families = (family,) if family else _FAMILIES
+    return [f"{each}/{short}" for each in families for short in _family(each).REGISTERED]
+
+
+def known_names(family: str | None = None) -> list[str]:
+    """Every task that can be made here; this imports the families' packages."""
+    families = (family,) if family else _FAMILIES
+    return [f"{each}/{short}" for each in families for short in _family(each).names()]
+
+
+def list_tasks(family: str | None = None, everything: bool = False) -> list[Task]:
+    """The registered tasks, or with `everything` all that can be made, of one family or of all."""
+    if family is not None and family not in _FAMILIES:
+        raise UsageError(f"There is no family {family!r}; the families are {', '.join(_FAMILIES)}.")
+    names = known_names(family) if everything else registered_names(family)
+    return [get_task(name) for name in names]
+
+
+def is_document_task(name: str) -> bool:
+    """True for tasks that are documents to be read on, not environments to act in."""
+    return name.partition("/")[0] == "text"
+
+
+def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
+    """Make the environment of a task; `options` are the family's own.
+
+    Raises UsageError for an unknown task or option.
+    """
+    task = get_task(name)
+    try:
+        return task.make(render_mode=render_mode, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            raise UsageError(f"{name} does not take this option: {error}.") from error
+        raise
+
+
+def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv:
+    """Make `num_envs` environments of a task that step together in this process.
+
+    Nothing resets itself: after a step with terminated or truncated rows, call
+    `reset(options={"reset_mask": mask})` with the (num_envs,) bool mask of the rows to restart.
+    """
+    if num_envs < 1:
+        raise UsageError(f"num_envs must be at least 1, got {num_envs}.")
+    return SyncVectorEnv(
+        [functools.partial(make, name, **options) for _ in range(num_envs)],
+        autoreset_mode=AutoresetMode.DISABLED,
+    )

@@ -1,0 +1,109 @@
+"""Controllers for Gymnasium's classic control, written from the equations of motion.
+
+Each is a pure function of the observation, so it labels any state and a clone sees all it sees.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from scipy.linalg import solve_continuous_are
+
+
+def lqr_gain(a: np.ndarray, b: np.ndarray, q: np.ndarray, r: float) -> np.ndarray:
+    """K of u = -K x, which minimises the integral of x'Qx + r u^2 for x' = A x + B u.
+
+    a: (n, n); b: (n, 1); q: (n, n); the result: (n,).
+    """
+    p = solve_continuous_are(a, b, q, np.array([[r]]))
+    return (b.T @ p / r)[0]
+
+
+class ObservationExpert:
+    """Base of experts without per-episode state, which need the observation only."""
+
+    name = ""
+
+    def reset(self, env: gymnasium.Env, seed: int) -> None:
+        """Nothing is kept between steps."""
+
+    def label(self, observation: Any, env: gymnasium.Env) -> Any:
+        """The expert's action for this observation."""
+        return self.act(observation)
+
+    def act(self, observation: Any) -> Any:
+        """The policy."""
+        raise NotImplementedError
+
+
+class CartPoleLQR(ObservationExpert):
+    """The sign of a linear-quadratic regulator's force; the environment only takes full pushes."""
+
+    name = "lqr"
+
+    def __init__(self) -> None:
+        gravity, cart_kg, pole_kg, half_m = 9.8, 1.0, 0.1, 0.5
+        total_kg = cart_kg + pole_kg
+        # Linearised about upright; state (position, velocity, angle, angular velocity).
+        angular = half_m * (4.0 / 3.0 - pole_kg / total_kg)
+        a = np.zeros((4, 4))
+        a[0, 1] = a[2, 3] = 1.0
+        a[3, 2] = gravity / angular
+        a[1, 2] = -pole_kg * half_m * a[3, 2] / total_kg
+        b = np.zeros((4, 1))
+        b[3, 0] = -1.0 / (total_kg * angular)
+        b[1, 0] = (1.0 - pole_kg * half_m * b[3, 0]) / total_kg
+        self._gain = lqr_gain(a, b, np.diag([1.0, 1.0, 10.0, 1.0]), 0.1)
+
+    def act(self, observation: np.ndarray) -> np.int64:
+        return np.int64(-self._gain @ observation > 0)
+
+
+class PendulumSwingUp(ObservationExpert):
+    """Pump energy until the pendulum would reach the top, then hold it there by LQR."""
+
+    name = "swing-up"
+    _GRAVITY = 15.0  # 3 g / 2 l of angle'' = 15 sin(angle) + 3 torque, angle 0 upright
+    _TORQUE = 3.0
+
+    def __init__(self) -> None:
+        a = np.array([[0.0, 1.0], [self._GRAVITY, 0.0]])
+        b = np.array([[0.0], [self._TORQUE]])
+        self._gain = lqr_gain(a, b, np.diag([1.0, 0.1]), 0.001)
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        cosine, sine, velocity = (float(x) for x in observation)
+        angle = np.arctan2(sine, cosine)
+        hold = -(self._gain[0] * angle + self._gain[1] * velocity)
+        if cosine > 0.9 and abs(hold) < 10.0:
+            torque = hold
+        else:
+            missing = self._GRAVITY * (1.0 - cosine) - velocity**2 / 2.0
+            # At rest below, any push is as good: push the way the pendulum leans.
+            direction = np.sign(velocity) or np.sign(sine) or 1.0
+            torque = missing * direction
+        return np.array([np.clip(torque, -2.0, 2.0)], np.float32)
+
+
+class MountainCarEnergy(ObservationExpert):
+    """Push with the motion: every push then adds energy."""
+
+    name = "energy"
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        position, velocity = (float(x) for x in observation)
+        # The slope's pull decides at rest; the valley's floor is at -pi / 6.
+        downhill = -0.0025 * np.cos(3.0 * position)
+        return np.array([np.sign(velocity + 0.5 * downhill) or 1.0], np.float32)
+
+
+class AcrobotEnergy(ObservationExpert):
+    """Swing the elbow so that its torque always works with the shoulder's motion."""
+
+    name = "energy"
+
+    def act(self, observation: np.ndarray) -> np.int64:
+        velocity_1, velocity_2 = float(observation[4]), float(observation[5])
+        return np.int64(1 + np.sign(velocity_2 - velocity_1))

@@ -1,0 +1,123 @@
+"""Episodes from an expert whose execution is disturbed while its labels stay its own.
+
+Legend: T = steps of the episode.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from generalist.episode import Episode, tree_stack
+from generalist.errors import UsageError
+from generalist.experts.registry import Expert
+
+_NOISE_STREAM = 0x6E6F6973  # keeps the noise's random numbers apart from the environment's
+
+
+class Disturbance:
+    """Replaces a share `noise` of all actions by random ones, in bursts.
+
+    Time is cut into segments of geometric length with mean `burst_steps`; a segment is disturbed
+    with probability `noise` and then holds one random action. With 1.0 every step is drawn on
+    its own. A single random step hardly moves a paddle in Atari; a burst leads to the states
+    that a clone's own mistakes lead to.
+    """
+
+    def __init__(
+        self, space: gymnasium.Space, noise: float, burst_steps: float, rng: np.random.Generator
+    ) -> None:
+        if not 0.0 <= noise <= 1.0:
+            raise UsageError(f"noise is the share of random actions, from 0 to 1; got {noise}.")
+        if burst_steps < 1.0:
+            raise UsageError(f"burst_steps is a mean length of at least 1 step; got {burst_steps}.")
+        self._space = copy.deepcopy(space)
+        self._space.seed(int(rng.integers(2**31)))
+        self._rng = rng
+        self._noise = noise
+        self._new_segment = 1.0 / burst_steps
+        self._held = self._draw()
+
+    def _draw(self) -> Any:
+        return self._space.sample() if self._rng.random() < self._noise else None
+
+    def __call__(self, action: Any) -> Any:
+        """The action to execute in place of `action`."""
+        if self._rng.random() < self._new_segment:
+            self._held = self._draw()
+        return action if self._held is None else self._held
+
+
+def collect_episode(
+    env: gymnasium.Env,
+    task: str,
+    expert: Expert,
+    seed: int,
+    noise: float = 0.0,
+    rng: np.random.Generator | None = None,
+    burst_steps: float = 1.0,
+    max_steps: int | None = None,
+) -> Episode:
+    """One episode demonstrated by `expert` in `env`, reset with `seed`.
+
+    noise: share of executed actions that are random; the labels are the expert's own actions.
+    rng: where the noise comes from, by default a generator made from `seed`.
+    max_steps: cut (truncate) the episode there, below the task's own limit.
+    """
+    rng = rng if rng is not None else np.random.default_rng((seed, _NOISE_STREAM))
+    disturb = Disturbance(env.action_space, noise, burst_steps, rng)
+    observation, info = env.reset(seed=seed)
+    expert.reset(env, seed)
+    observations, actions, labels, rewards = [], [], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        label = expert.label(observation, env)
+        action = disturb(label)
+        observations.append(copy.deepcopy(observation))
+        actions.append(action)
+        labels.append(label)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        rewards.append(float(reward))
+        if max_steps is not None and len(rewards) >= max_steps:
+            truncated = not terminated
+    return Episode(
+        task=task,
+        observations=tree_stack(observations),
+        actions=tree_stack(actions),
+        rewards=np.asarray(rewards, np.float32),
+        terminated=bool(terminated),
+        truncated=bool(truncated),
+        labels=tree_stack(labels) if noise > 0 else None,
+        instruction=info.get("instruction"),
+        info={
+            "seed": int(seed),
+            "expert": getattr(expert, "name", type(expert).__name__),
+            "noise": float(noise),
+            "burst_steps": float(burst_steps),
+        },
+    )
+
+
+class RandomPolicy:
+    """Uniformly random actions: the floor of every normalised score."""
+
+    name = "random"
+
+    def reset(self, env: gymnasium.Env, seed: int) -> None:
+        """Seed the action space; the environment's own randomness stays apart."""
+        self._space = copy.deepcopy(env.action_space)
+        self._space.seed(int(np.random.default_rng((seed, _NOISE_STREAM)).integers(2**31)))
+
+    def label(self, observation: Any, env: gymnasium.Env) -> Any:
+        """A random action."""
+        return self._space.sample()
+
+
+def random_episode(
+    env: gymnasium.Env, task: str, seed: int, max_steps: int | None = None
+) -> Episode:
+    """One episode of uniformly random actions."""
+    return collect_episode(env, task, RandomPolicy(), seed, max_steps=max_steps)
