@@ -105,7 +105,7 @@ class Episode:
                     where = "/".join(map(str, (name, *path)))
                     raise GeneralistError(
                         f"{self.task}: {where} has shape {leaf.shape}, "
-                        f"but the episode has {self.steps} rewards; the first axis must be the step."
+                        f"but there are {self.steps} rewards; the first axis must be the step."
                     )
 
     @property

@@ -90,7 +90,9 @@ class Vocabulary:
             return self._ranges[name]
         except KeyError:
             known = ", ".join(self._ranges)
-            raise GeneralistError(f"The vocabulary has no range {name!r}; it has {known}.") from None
+            raise GeneralistError(
+                f"There is no token range {name!r}; there are {known}."
+            ) from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.to_dict() == other.to_dict()
@@ -104,7 +106,9 @@ class Vocabulary:
             return self["special"].start + SPECIAL_NAMES.index(name)
         except ValueError:
             known = ", ".join(SPECIAL_NAMES)
-            raise GeneralistError(f"There is no special token {name!r}; there are {known}.") from None
+            raise GeneralistError(
+                f"No special token is named {name!r}; there are {known}."
+            ) from None
 
     def range_of(self, token_id: int) -> TokenRange:
         """The range that holds `token_id`."""

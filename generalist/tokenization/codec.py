@@ -1,0 +1,88 @@
+"""What every codec has in common.
+
+A codec maps the values of one field to codes, integers local to one range of the vocabulary, and
+back. It works on whole episodes (or batches of environments) at once.
+
+Legend: N = steps or environments, K = tokens of the field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from generalist.errors import GeneralistError
+
+if TYPE_CHECKING:
+    from generalist.tokenization.frames import FrameTokenizer
+    from generalist.tokenization.text import TextCodec
+
+CODECS: dict[str, type[Codec]] = {}
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """The trained parts that some codecs need: the text tokenizer and the frame tokenizer."""
+
+    text: TextCodec
+    frames: FrameTokenizer | None
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One field's values as K codes; `shape` and `dtype` are those of one value."""
+
+    kind: ClassVar[str]
+    range_name: ClassVar[str]
+    ordinal: ClassVar[bool] = False  # neighbouring codes stand for neighbouring values
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __init_subclass__(cls) -> None:
+        CODECS[cls.kind] = cls
+
+    @property
+    def tokens(self) -> int:
+        """K, the number of tokens of one value."""
+        raise NotImplementedError
+
+    @property
+    def legal(self) -> tuple[tuple[int, int], ...]:
+        """K half-open intervals of codes that stand for a value."""
+        raise NotImplementedError
+
+    def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) values to (N, K) int64 codes; raises ValueError on what cannot be coded."""
+        raise NotImplementedError
+
+    def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) codes to (N, *shape) values of the codec's dtype."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+def codec_from_dict(data: dict[str, Any]) -> Codec:
+    """Inverse of `Codec.to_dict`."""
+    data = dict(data)
+    kind = data.pop("kind")
+    if kind not in CODECS:
+        raise GeneralistError(f"There is no codec {kind!r}; there are {', '.join(sorted(CODECS))}.")
+    return CODECS[kind](**{key: _tuples(value) for key, value in data.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def flat(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(N, *shape) as (N, prod(shape)), row-major; raises ValueError on another shape."""
+    values = np.asarray(values)
+    if values.shape[1:] != tuple(shape):
+        raise ValueError(f"has shape {values.shape[1:]} a step, expected {tuple(shape)}")
+    return values.reshape(len(values), -1)

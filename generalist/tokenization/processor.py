@@ -1,0 +1,270 @@
+"""GeneralistProcessor: episodes to token ids and back, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from generalist.episode import Episode, Tree
+from generalist.errors import GeneralistError
+from generalist.specs import find_spec
+from generalist.tokenization.codec import Toolbox
+from generalist.tokenization.continuous import MU, M
+from generalist.tokenization.layout import Layout, document_layout
+from generalist.tokenization.spaces import build_layout
+from generalist.tokenization.text import TextCodec
+from generalist.vocabulary import Vocabulary, fingerprint_of
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+    from generalist.tokenization.frames import FrameTokenizer
+
+CONFIG_FILE = "processor_config.json"
+FRAMES_FOLDER = "frames"
+TEXT_FOLDER = "text"
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """What one token of a sequence means."""
+
+    id: int
+    range: str
+    field: str
+    timestep: int  # -1 in the header
+    value: str
+
+
+class GeneralistProcessor:
+    """The vocabulary with the trained parts it needs: the text and the frame tokenizer."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, text: TextCodec, frames: FrameTokenizer | None = None
+    ) -> None:
+        if text.size != vocabulary["text"].size:
+            raise GeneralistError(
+                f"The text tokenizer has {text.size} ids, "
+                f"but the vocabulary's text range has {vocabulary['text'].size}."
+            )
+        if frames is not None and frames.codebook_size > vocabulary["image"].size:
+            raise GeneralistError(
+                f"The frame tokenizer has {frames.codebook_size} codes, "
+                f"but the vocabulary's image range has {vocabulary['image'].size}."
+            )
+        self.vocabulary = vocabulary
+        self.toolbox = Toolbox(text, frames)
+
+    @property
+    def text(self) -> TextCodec:
+        """The text tokenizer."""
+        return self.toolbox.text
+
+    @property
+    def frames(self) -> FrameTokenizer | None:
+        """The frame tokenizer."""
+        return self.toolbox.frames
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over the vocabulary and every codec parameter; stored with all data."""
+        text = json.loads(self.text.tokenizer.to_str())
+        return fingerprint_of(
+            {
+                "vocabulary": self.vocabulary.to_dict(),
+                "mu_law": [MU, M],
+                "text": fingerprint_of(text),
+                "frames": None if self.frames is None else self.frames.fingerprint,
+            }
+        )
+
+    @classmethod
+    def default(cls) -> GeneralistProcessor:
+        """The shipped processor: `tokenizers/text` and `tokenizers/frames`."""
+        from generalist.tokenization.frames import FrameTokenizer
+
+        text = TextCodec.from_pretrained(find_spec("tokenizers", TEXT_FOLDER))
+        frames = FrameTokenizer.from_pretrained(find_spec("tokenizers", FRAMES_FOLDER))
+        return cls(Vocabulary.default(text.size), text, frames)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything `from_pretrained` needs into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.text.save_pretrained(folder)
+        if self.frames is not None:
+            self.frames.save_pretrained(folder / FRAMES_FOLDER)
+        config = {"vocabulary": self.vocabulary.to_dict(), "fingerprint": self.fingerprint}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> GeneralistProcessor:
+        """Load a saved processor; raises GeneralistError if a part was changed since."""
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+        except FileNotFoundError:
+            raise GeneralistError(
+                f"{folder} holds no processor: {CONFIG_FILE} is missing."
+            ) from None
+        except json.JSONDecodeError as error:
+            raise GeneralistError(f"{folder / CONFIG_FILE} is damaged: {error}.") from None
+        frames = None
+        if (folder / FRAMES_FOLDER).is_dir():
+            from generalist.tokenization.frames import FrameTokenizer
+
+            frames = FrameTokenizer.from_pretrained(folder / FRAMES_FOLDER)
+        vocabulary = Vocabulary.from_dict(config["vocabulary"])
+        processor = cls(vocabulary, TextCodec.from_pretrained(folder), frames)
+        if processor.fingerprint != config["fingerprint"]:
+            raise GeneralistError(
+                f"The processor at {folder} was saved with fingerprint {config['fingerprint']}, "
+                f"but its parts now have {processor.fingerprint}: a tokenizer file was changed."
+            )
+        return processor
+
+    # Layouts
+
+    def layout(
+        self, observation_space: Space, action_space: Space, background: str | None = None
+    ) -> Layout:
+        """The layout of one timestep; `background` names a task the frame tokenizer knows."""
+        return build_layout(
+            observation_space, action_space, self.vocabulary, self.toolbox, background
+        )
+
+    def document_layout(self) -> Layout:
+        """The layout of text documents."""
+        return document_layout(self.vocabulary)
+
+    # Values to ids
+
+    def header(self, task: str, instruction: str | None = None) -> np.ndarray:
+        """Ids at the head of every window: begin, the task's name, the instruction if there is one.
+
+        Documents (tasks `text/...`) have `begin` alone: text needs no name to be recognised.
+        """
+        special = self.vocabulary.special
+        ids = [special("begin")]
+        if not task.startswith("text/"):
+            ids += self.text.encode(task)
+        if instruction is not None:
+            ids += [special("instruction"), *self.text.encode(instruction)]
+        return np.array(ids, dtype=np.int64)
+
+    def encode(self, episode: Episode, layout: Layout) -> np.ndarray:
+        """(T * tokens_per_timestep,) ids of the executed episode, of the vocabulary's dtype."""
+        actions = layout.encode_actions(episode.actions, self.toolbox, episode.task)
+        if layout.is_document:
+            return actions.ravel().astype(self.vocabulary.dtype)
+        observations = self.encode_observations(episode.observations, layout, episode.task)
+        separator = np.full((len(actions), 1), layout.separator)
+        timesteps = np.concatenate([observations, separator, actions], axis=1)
+        return timesteps.ravel().astype(self.vocabulary.dtype)
+
+    def encode_labels(self, episode: Episode, layout: Layout) -> np.ndarray:
+        """(T * k,) ids of the expert's own actions; the executed ones where it was not asked."""
+        tree = episode.actions if episode.labels is None else episode.labels
+        ids = layout.encode_actions(tree, self.toolbox, episode.task)
+        return ids.ravel().astype(self.vocabulary.dtype)
+
+    def encode_observations(self, observations: Tree, layout: Layout, task: str = "") -> np.ndarray:
+        """Batched observations, leading axis N, to (N, observation_tokens) int64 ids."""
+        return layout.encode_observations(observations, self.toolbox, task)
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """Ids of a string, in the text range."""
+        return np.array(self.text.encode(text), dtype=np.int64)
+
+    # Ids to values
+
+    def decode_actions(self, ids: np.ndarray, layout: Layout) -> Tree:
+        """(N, k) ids to batched actions with the shapes and dtypes of the action space."""
+        return layout.decode_fields("action", np.asarray(ids), self.toolbox)
+
+    def decode(self, ids: np.ndarray, layout: Layout, task: str = "") -> Episode:
+        """Whole timesteps of ids to an episode; tokens hold no rewards, which come back as NaN."""
+        timesteps = self._timesteps(ids, layout)
+        steps, actions = len(timesteps), timesteps[:, layout.action_positions]
+        observed = timesteps[:, : layout.observation_tokens]
+        empty = np.zeros((steps, 0))
+        return Episode(
+            task=task,
+            observations=empty
+            if layout.is_document
+            else layout.decode_fields("observation", observed, self.toolbox),
+            actions=self.decode_actions(actions, layout),
+            rewards=np.full(steps, np.nan, dtype=np.float32),
+            terminated=False,
+            truncated=True,
+        )
+
+    def decode_text(self, ids: np.ndarray) -> str:
+        """The string of ids of the text range."""
+        return self.text.decode(np.asarray(ids))
+
+    def explain(self, ids: np.ndarray, layout: Layout) -> Iterator[TokenInfo]:
+        """What each token of whole timesteps means, in order."""
+        for step, timestep in enumerate(self._timesteps(ids, layout)):
+            values = self._values(timestep[None], layout)
+            for position, (field, index) in enumerate(layout.slots):
+                token = int(timestep[position])
+                where = self.vocabulary.range_of(token)
+                if field is None:
+                    yield TokenInfo(token, where.name, "separator", step, "")
+                    continue
+                name = f"{field.name}[{index}]" if field.codec.tokens > 1 else field.name
+                value = _show(field.codec.kind, values[field.name], index, token - where.start)
+                yield TokenInfo(token, where.name, name, step, value)
+
+    def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
+        """What each token of a header means, in order."""
+        from generalist.vocabulary import SPECIAL_NAMES
+
+        for token in np.asarray(ids).tolist():
+            where = self.vocabulary.range_of(token)
+            if where.name == "special":
+                value = SPECIAL_NAMES[token - where.start]
+            else:
+                value = repr(self.decode_text(np.array([token])))
+            yield TokenInfo(token, where.name, "header", -1, value)
+
+    def _timesteps(self, ids: np.ndarray, layout: Layout) -> np.ndarray:
+        ids = np.asarray(ids).astype(np.int64)
+        if ids.ndim != 1 or len(ids) % layout.tokens_per_timestep:
+            raise GeneralistError(
+                f"Got ids of shape {ids.shape}; expected whole timesteps of "
+                f"{layout.tokens_per_timestep} tokens each."
+            )
+        return ids.reshape(-1, layout.tokens_per_timestep)
+
+    def _values(self, timestep: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
+        """Decoded values of one (1, S) timestep by field name; frames stay codes."""
+        values = {}
+        for field, tokens in layout.field_slices:
+            ids = timestep[:, tokens]
+            if field.codec.kind == "image":
+                values[field.name] = ids - field.start
+            elif field.codec.kind in ("text", "document"):
+                pieces = [self.decode_text(ids[0, i : i + 1]) for i in range(ids.shape[1])]
+                values[field.name] = np.array([pieces])
+            else:
+                values[field.name] = field.decode(ids, self.toolbox)
+        return values
+
+
+def _show(kind: str, values: np.ndarray, index: int, code: int) -> str:
+    if kind == "image":
+        return f"code {code}"
+    if kind in ("text", "document"):
+        return repr(str(values[0][index]))
+    if kind == "grid":
+        cell = values[0].reshape(-1, values.shape[-1])[index]
+        return "(" + ", ".join(map(str, cell.tolist())) + ")"
+    return f"{np.ravel(values[0])[index].item():.6g}"
