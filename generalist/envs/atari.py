@@ -1,0 +1,167 @@
+"""Atari 2600 games over the raw ALE: 84x84 RGB frames, raw rewards, sticky actions.
+
+The preprocessing follows Machado et al. 2018 (arXiv:1709.06009), with frames kept in colour:
+every action lasts 4 frames, what is seen is the pixelwise maximum of the last two (games flicker),
+resized by area; with probability 0.25 a frame repeats the action before it; an episode ends when
+the game is over, not when a life is lost, or is truncated after 108,000 frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from generalist.envs.registry import Task
+from generalist.errors import MissingPackageError, UsageError
+
+FRAME_PIXELS = 84
+FRAMES_PER_STEP = 4
+MAX_STEPS = 27_000  # 108,000 frames: half an hour of play
+
+REGISTERED = {
+    "Freeway": "walk a chicken over a ten-lane road as often as possible",
+    "Pong": "beat the computer at table tennis, first to 21",
+    "Breakout": "knock bricks out of a wall with a ball",
+}
+_EXPERTS = {"Freeway": "crossing", "Pong": "paddle", "Breakout": "paddle"}
+
+
+@functools.cache
+def _rom_ids() -> dict[str, str]:
+    """Game name as Gymnasium writes it -> ROM id: "MsPacman" -> "ms_pacman"."""
+    try:
+        import ale_py  # noqa: F401  (registers its ids with Gymnasium)
+    except ImportError as error:
+        raise MissingPackageError("ale-py", "atari/") from error
+    gymnasium.register_envs(ale_py)
+    return {
+        spec.name: spec.kwargs["game"]
+        for spec in gymnasium.registry.values()
+        if spec.namespace == "ALE" and spec.version == 5
+    }
+
+
+def names() -> list[str]:
+    """Every game that ale-py carries."""
+    return sorted(_rom_ids())
+
+
+def find(name: str) -> Task | None:
+    """The task for a game; None for an unknown one."""
+    if name not in _rom_ids():
+        return None
+    return Task(
+        name=f"atari/{name}",
+        family="atari",
+        make=functools.partial(AtariEnv, _rom_ids()[name]),
+        max_steps=MAX_STEPS,
+        description=REGISTERED.get(name, f"the Atari 2600 game {name}"),
+        frames=True,
+        default_expert=_EXPERTS.get(name, ""),
+    )
+
+
+class AtariEnv(gymnasium.Env):
+    """One Atari game.
+
+    Observations: (84, 84, 3) uint8. Actions: Discrete, the game's minimal set.
+    Rewards: the change of the game's score over the step, neither clipped nor scaled.
+
+    sticky: probability, at each frame, that the emulator repeats the action before it.
+        With 0.0 the game is deterministic, and seeds make no difference.
+    max_steps: steps (of 4 frames) after which the episode is truncated.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60 // FRAMES_PER_STEP}
+
+    def __init__(
+        self,
+        rom_id: str,
+        render_mode: str | None = None,
+        sticky: float = 0.25,
+        max_steps: int | None = None,
+    ) -> None:
+        import ale_py
+        import cv2
+        from ale_py import roms
+
+        if not 0.0 <= sticky < 1.0:
+            raise UsageError(f"sticky is a probability from 0 up to 1; got {sticky}.")
+        cv2.setNumThreads(1)  # threads cost more than they bring on frames this small
+        self._cv2 = cv2
+        self.render_mode = render_mode
+        self.rom_id = rom_id
+        self._max_steps = max_steps or MAX_STEPS
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self.ale = ale_py.ALEInterface()
+        self.ale.setFloat("repeat_action_probability", float(sticky))
+        self.ale.setBool("truncate_on_loss_of_life", False)
+        self._rom_path = str(roms.get_rom_path(rom_id))
+        self._load(seed=0)
+        self.action_names = tuple(action.name for action in self._actions)
+        self.action_space = spaces.Discrete(len(self._actions))
+        shape = (FRAME_PIXELS, FRAME_PIXELS, 3)
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        height, width = self.ale.getScreenDims()
+        self._screens = np.empty((2, height, width, 3), np.uint8)
+        self._steps = 0
+
+    def _load(self, seed: int) -> None:
+        """Load the ROM; the emulator takes a seed only then."""
+        self.ale.setInt("random_seed", seed)
+        self.ale.loadROM(self._rom_path)
+        self._actions = self.ale.getMinimalActionSet()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start a game; `seed` sets when actions stick."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._load(int(self.np_random.integers(2**31)))
+        self.ale.reset_game()
+        self._steps = 0
+        self.ale.getScreenRGB(self._screens[0])
+        self._screens[1] = self._screens[0]
+        return self._observation(), {"lives": self.ale.lives()}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Hold one action for 4 frames."""
+        if not 0 <= int(action) < len(self._actions):
+            raise UsageError(
+                f"{self.rom_id} has the actions 0 to {len(self._actions) - 1}; got {action}."
+            )
+        button = self._actions[int(action)]
+        reward = 0.0
+        for frame in range(FRAMES_PER_STEP):
+            reward += self.ale.act(button)
+            over = self.ale.game_over()
+            if over or frame >= FRAMES_PER_STEP - 2:
+                self.ale.getScreenRGB(self._screens[frame % 2])
+            if over:
+                break
+        self._steps += 1
+        truncated = not over and self._steps >= self._max_steps
+        return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
+
+    def _observation(self) -> np.ndarray:
+        return shrink(np.maximum(self._screens[0], self._screens[1]))
+
+    def ram(self) -> np.ndarray:
+        """The console's 128 bytes of memory, which experts may read and agents never see."""
+        return self.ale.getRAM()
+
+    def render(self) -> np.ndarray | None:
+        """The full-size screen: (210, 160, 3) uint8."""
+        return self.ale.getScreenRGB() if self.render_mode == "rgb_array" else None
+
+
+def shrink(frame: np.ndarray) -> np.ndarray:
+    """(height, width, 3) uint8 to (84, 84, 3) uint8, each pixel the mean of the area it covers."""
+    import cv2
+
+    return cv2.resize(frame, (FRAME_PIXELS, FRAME_PIXELS), interpolation=cv2.INTER_AREA)
