@@ -1,0 +1,87 @@
+"""Files that are either there in full or not at all, and disk errors said in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from generalist.errors import GeneralistError
+
+PARTIAL = ".partial"
+"""Suffix of a file being written; one that is found later was left by an interrupted run."""
+
+_FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up"}
+_FULL[errno.EFBIG] = "the file size limit is reached"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of `path` only when all of it is on the disk.
+
+    Raises GeneralistError where the disk is full; what stood at `path` before is then still there.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with open(partial, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise GeneralistError(
+                f"Could not write {path}: {_FULL[error.errno]}. What was finished before is kept; "
+                "make room and run the same command again to continue."
+            ) from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one piece (see `replacing`)."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; a damaged one is a GeneralistError that names it."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise GeneralistError(f"{path} does not exist.") from None
+    except (OSError, ValueError) as error:
+        raise GeneralistError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder` against a second writer; the lock goes with the process, however it ends."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise GeneralistError(
+                f"Another process is writing to {folder}; wait for it or choose another folder."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
