@@ -1,0 +1,235 @@
+"""A static key-value cache with rows of their own length, for plain Hugging Face causal LMs.
+
+One forward pass feeds several rows, each with its own number of new tokens. The new tokens of all
+rows are laid end to end in one sequence of batch size 1, so that every linear layer of the model
+works on exactly the tokens there are, without padding. Only attention must know the rows: the
+model is called with `RowCache` as its `past_key_values` and with our attention function, which
+lets each row attend to its own cached keys and to nothing else. The model's code is unchanged.
+
+Legend: P = tokens of the pass (all rows), R = rows fed, c = new tokens of one row,
+H = attention heads, K = key-value heads, G = H / K, N = capacity of a row, D = head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache
+
+ATTENTION_NAME = "generalist_rows"
+
+
+class RowPlan:
+    """Which rows one forward pass feeds: row, tokens it already has, new tokens it gets.
+
+    padded: attend to all rows in one call on padded tensors, which suits accelerators; otherwise
+    row by row on views of the cache, which on a CPU saves both the copies and the padding.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        cached_tokens: Sequence[int],
+        new_tokens: Sequence[int],
+        device: torch.device,
+        padded: bool,
+    ) -> None:
+        self.rows = list(rows)
+        self.cached_tokens = list(cached_tokens)
+        self.new_tokens = list(new_tokens)
+        self.device = device
+        self.padded = padded
+        self._masks: dict[tuple[int, int], torch.Tensor] = {}
+
+    @cached_property
+    def position_ids(self) -> torch.Tensor:
+        """(1, P) int64: each new token's position in its own row."""
+        parts = [
+            torch.arange(start, start + count)
+            for start, count in zip(self.cached_tokens, self.new_tokens, strict=True)
+        ]
+        return torch.cat(parts)[None].to(self.device)
+
+    @cached_property
+    def last(self) -> torch.Tensor:
+        """(R,) int64: where in the pass each row's last new token stands."""
+        return torch.tensor(self.new_tokens).cumsum(0).sub(1).to(self.device)
+
+    @cached_property
+    def token_rows(self) -> torch.Tensor:
+        """(P,) int64: the row of each new token."""
+        return torch.repeat_interleave(torch.tensor(self.rows), torch.tensor(self.new_tokens)).to(
+            self.device
+        )
+
+    def spans(self) -> Iterator[tuple[int, int, int, int]]:
+        """(row, cached tokens, new tokens, offset in the pass) of each row fed."""
+        offset = 0
+        for row, start, count in zip(self.rows, self.cached_tokens, self.new_tokens, strict=True):
+            yield row, start, count, offset
+            offset += count
+
+    def causal_mask(self, start: int, count: int, groups: int, dtype: torch.dtype) -> torch.Tensor:
+        """(G * c, start + c) additive mask of one row; the same in every layer, so kept."""
+        key = (start, count)
+        if key not in self._masks:
+            mask = torch.full((count, start + count), float("-inf"), dtype=dtype).triu(start + 1)
+            self._masks[key] = mask.repeat(groups, 1).to(self.device)
+        return self._masks[key]
+
+    @cached_property
+    def gather(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the padded path needs, with c the longest row's new tokens and N its length.
+
+        Rows (R,) int64; for each padded query its token in the pass (R, c) int64; whether it may
+        see each key (R, 1, c, N) bool; for each token its place among the padded ones (P,) int64.
+        """
+        longest = max(self.new_tokens)
+        used = max(s + c for s, c in zip(self.cached_tokens, self.new_tokens, strict=True))
+        counts, starts = torch.tensor(self.new_tokens), torch.tensor(self.cached_tokens)
+        column = torch.arange(longest)
+        real = column[None] < counts[:, None]
+        offsets = counts.cumsum(0) - counts
+        token = torch.where(real, offsets[:, None] + column, offsets[:, None])
+        visible = torch.arange(used) <= (starts[:, None] + column)[..., None]
+        place = torch.arange(len(self.rows) * longest).view(real.shape)[real]
+        tensors = torch.tensor(self.rows), token, visible[:, None], place
+        return tuple(t.to(self.device) for t in tensors)  # type: ignore[return-value]
+
+
+class RowCache(Cache):
+    """Keys and values of `rows` rows of up to `capacity` tokens, allocated once per layer.
+
+    Memory of rows that are never used is not touched, hence costs nothing on most systems.
+    """
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        super().__init__(layers=[])
+        self.rows = rows
+        self.capacity = capacity
+        self.plan: RowPlan | None = None
+        self._keys: list[torch.Tensor] = []  # one (rows, K, N, D) a layer
+        self._values: list[torch.Tensor] = []
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new keys and values (1, K, P, D) into their rows; return the layer's cache."""
+        if layer_idx == len(self._keys):
+            for store, states in ((self._keys, key_states), (self._values, value_states)):
+                _, heads, _, width = states.shape
+                store.append(states.new_zeros(self.rows, heads, self.capacity, width))
+        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        plan = self.plan
+        assert plan is not None, "set RowCache.plan before the forward pass"
+        if plan.padded:
+            where = plan.token_rows, slice(None), plan.position_ids[0]
+            keys[where] = key_states[0].transpose(0, 1)
+            values[where] = value_states[0].transpose(0, 1)
+        else:
+            for row, start, count, offset in plan.spans():
+                keys[row, :, start : start + count] = key_states[0, :, offset : offset + count]
+                values[row, :, start : start + count] = value_states[0, :, offset : offset + count]
+        return keys, values
+
+    @torch.inference_mode()
+    def copy_prefix(self, source: int, target: int, tokens: int) -> None:
+        """Give row `target` the first `tokens` keys and values of row `source`."""
+        for store in (*self._keys, *self._values):
+            store[target, :, :tokens] = store[source, :, :tokens]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Rows have lengths of their own; positions are always passed explicitly."""
+        return 0
+
+
+def row_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    row_plan: RowPlan | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of each row's new tokens to that row's own keys, causal.
+
+    query: (1, H, P, D) of the pass; key, value: (rows, K, N, D), the layer's whole cache.
+    Returns (1, P, H, D). The G query heads that share a key head are laid along the query axis,
+    so that keys need not be repeated.
+    """
+    assert row_plan is not None, "the decoder passes row_plan to the model"
+    if sliding_window is not None and sliding_window < key.shape[2]:
+        raise NotImplementedError("sliding-window attention shorter than the acting window")
+    _, heads, tokens, _ = query.shape
+    key_heads, width = key.shape[1], value.shape[3]
+    groups = heads // key_heads
+    if row_plan.padded:
+        return _padded_attention(query[0], key, value, scaling, row_plan), None
+    out = query.new_empty(tokens, heads, width)
+    for row, start, count, offset in row_plan.spans():
+        end = start + count
+        folded = query[0, :, offset : offset + count].reshape(1, key_heads, groups * count, -1)
+        mask = row_plan.causal_mask(start, count, groups, query.dtype) if count > 1 else None
+        attended = functional.scaled_dot_product_attention(
+            folded,
+            key[row : row + 1, :, :end],
+            value[row : row + 1, :, :end],
+            attn_mask=mask,
+            scale=scaling,
+        )
+        out[offset : offset + count] = attended.view(heads, count, width).transpose(0, 1)
+    return out[None], None
+
+
+def _padded_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    plan: RowPlan,
+) -> torch.Tensor:
+    """The same for all rows at once: query (H, P, D); returns (1, P, H, D)."""
+    rows, token, visible, place = plan.gather
+    count, used = visible.shape[2:]
+    heads, _, width = query.shape
+    key_heads = key.shape[1]
+    groups = heads // key_heads
+    padded = query.transpose(0, 1)[token].transpose(1, 2)  # (R, H, c, D)
+    folded = padded.reshape(len(rows), key_heads, groups * count, width)
+    attended = functional.scaled_dot_product_attention(
+        folded,
+        key[rows, :, :used],
+        value[rows, :, :used],
+        attn_mask=visible.repeat(1, 1, groups, 1),
+        scale=scaling,
+    )
+    by_token = attended.view(len(rows), heads, count, -1).transpose(1, 2).flatten(0, 1)
+    return by_token[place][None]
+
+
+AttentionInterface.register(ATTENTION_NAME, row_attention)
+
+
+@contextmanager
+def use_row_attention(config: Any) -> Iterator[None]:
+    """Let the model of this config attend by rows, and give it back as it was."""
+    before = config._attn_implementation
+    config._attn_implementation = ATTENTION_NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

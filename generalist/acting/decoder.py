@@ -1,0 +1,280 @@
+"""The decoder: token ids in, token ids out, for many sequences at once. It knows nothing else.
+
+A *slot* is one running sequence: a header, then timesteps without end. Each slot keeps its
+context in one row of a `RowCache`. The last action token of a timestep is not fed on its own: it
+goes into the same forward pass as the observation of the next timestep, so that a timestep with k
+action tokens costs exactly k forward passes for all slots together.
+
+When a slot's window is full, *staggered caches* keep it exact at bounded cost: from the moment
+the older row is half full, a younger row (header copied) receives the same timesteps; at the limit
+the older is dropped and the younger acts on. What a slot acts from is therefore always what a
+full forward pass over `Decoder.context(slot)` would give. The younger row's logits are not
+needed before it takes over, so it is fed a backlog at a time, inside passes that happen anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from generalist.acting.cache import RowCache, RowPlan, use_row_attention
+from generalist.acting.sampling import GREEDY, Sampling, choose
+from generalist.errors import GeneralistError
+
+Interval = tuple[int, int]  # half-open interval of token ids
+
+
+@dataclass
+class _Row:
+    """One row of the cache: the tokens of its context, of which the first `fed` are cached."""
+
+    index: int
+    tokens: list[int]
+    fed: int = 0
+
+    @property
+    def backlog(self) -> int:
+        return len(self.tokens) - self.fed
+
+
+@dataclass
+class _Slot:
+    """One running sequence; `younger` takes over when `older` is full."""
+
+    header: list[int]
+    older: _Row
+    younger: _Row | None = None
+    random: np.random.Generator = field(default_factory=np.random.default_rng)
+
+    def append(self, tokens: Sequence[int]) -> None:
+        self.older.tokens.extend(tokens)
+        if self.younger is not None:
+            self.younger.tokens.extend(tokens)
+
+
+class Decoder:
+    """Feeds tokens to a causal language model and chooses tokens, slot by slot or all at once.
+
+    model: a Hugging Face causal LM whose attention goes through transformers' attention interface
+        (Llama, Qwen3 and most others). It is not changed.
+    slots: how many sequences run side by side.
+    window_tokens: the longest context; default the model's `max_position_embeddings`.
+    keep: the part of the window that the younger row has about filled when it takes over; at most
+        one half. Contexts are between about `keep` and 1 of the window long.
+    backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at every
+        timestep; None only when it takes over (cheapest, but that one pass is long).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        slots: int,
+        window_tokens: int | None = None,
+        keep: float = 0.5,
+        backlog_tokens: int | None = 64,
+    ) -> None:
+        if not 0 < keep <= 0.5:
+            raise GeneralistError(f"keep must lie in (0, 0.5], got {keep}.")
+        longest = model.config.max_position_embeddings
+        self.window_tokens = window_tokens or longest
+        if self.window_tokens > longest:
+            raise GeneralistError(
+                f"A window of {self.window_tokens} tokens was asked for, but the model was made "
+                f"for at most {longest} positions."
+            )
+        self.model = model
+        self.body = model.base_model
+        self.head = model.get_output_embeddings()
+        self.device = next(model.parameters()).device
+        self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
+        self.younger_from = self.window_tokens - int(keep * self.window_tokens)
+        self.forward_passes = 0
+        self.padded = self.device.type != "cpu"
+        self.cache = RowCache(2 * slots, self.window_tokens)
+        self._free = list(reversed(range(2 * slots)))
+        self._slots: list[_Slot | None] = [None] * slots
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    # Sequences
+
+    def reset(self, slot: int, header: Sequence[int], seed: int = 0) -> None:
+        """Forget slot `slot` and start it anew with these header ids; nothing is fed yet."""
+        self.release(slot)
+        row = _Row(self._free.pop(), [int(token) for token in header])
+        self._slots[slot] = _Slot(list(row.tokens), row, random=np.random.default_rng(seed))
+
+    def release(self, slot: int) -> None:
+        """Forget slot `slot` and leave it empty."""
+        state = self._slots[slot]
+        if state is not None:
+            self._free += [row.index for row in (state.older, state.younger) if row is not None]
+        self._slots[slot] = None
+
+    def context(self, slot: int) -> np.ndarray:
+        """Ids (int64) that the slot's next choice is conditioned on, the header included."""
+        return np.array(self._state(slot).older.tokens, dtype=np.int64)
+
+    def _state(self, slot: int) -> _Slot:
+        state = self._slots[slot]
+        if state is None:
+            raise GeneralistError(f"Slot {slot} was fed before it was reset.")
+        return state
+
+    # One timestep
+
+    def act(
+        self,
+        slots: Sequence[int],
+        chunks: Sequence[Sequence[int]],
+        legal: Sequence[Sequence[Interval]],
+        ordinal: Sequence[Sequence[bool]] | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> list[np.ndarray]:
+        """Feed each slot its observation tokens, choose its action tokens.
+
+        chunks: per slot, the ids from the start of the timestep to the first action token.
+        legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
+        Returns per slot (k,) int64 ids. Costs max(k) forward passes.
+        """
+        ordinal = ordinal or [[False] * len(intervals) for intervals in legal]
+        hidden = self.feed(slots, chunks, [len(intervals) for intervals in legal])
+        chosen: list[list[int]] = [[] for _ in slots]
+        active = list(range(len(slots)))
+        for position in range(max(len(intervals) for intervals in legal)):
+            if position:
+                hidden = self.advance([slots[i] for i in active])
+            tokens = self.choose(
+                [slots[i] for i in active],
+                hidden,
+                [legal[i][position] for i in active],
+                [ordinal[i][position] for i in active],
+                sampling,
+            )
+            for i, token in zip(active, tokens, strict=True):
+                chosen[i].append(token)
+            active = [i for i in active if len(legal[i]) > position + 1]
+        return [np.array(ids, dtype=np.int64) for ids in chosen]
+
+    def feed(
+        self, slots: Sequence[int], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
+    ) -> torch.Tensor:
+        """Start a timestep in each slot: feed what waits, then the chunk; one forward pass.
+
+        reserve: per slot, how many tokens of the timestep will follow the chunk.
+        Returns (n, hidden) states from which the next token is predicted.
+        """
+        states = [self._state(slot) for slot in slots]
+        for slot, state, chunk, more in zip(slots, states, chunks, reserve, strict=True):
+            self._make_room(slot, state, len(chunk) + more)
+            state.append([int(token) for token in chunk])
+        waiting = [
+            state.younger
+            for state in states
+            if state.younger is not None and state.younger.backlog >= self.backlog_tokens
+        ]
+        return self._forward([state.older for state in states], waiting)
+
+    def advance(self, slots: Sequence[int]) -> torch.Tensor:
+        """Feed each slot the token chosen last; one forward pass. Returns (n, hidden)."""
+        return self._forward([self._state(slot).older for slot in slots], [])
+
+    def choose(
+        self,
+        slots: Sequence[int],
+        hidden: torch.Tensor,
+        legal: Sequence[Interval],
+        ordinal: Sequence[bool],
+        sampling: Sampling = GREEDY,
+    ) -> list[int]:
+        """Choose one legal id a slot from (n, hidden) states; it is fed with what comes next."""
+        groups: dict[tuple[Interval, bool], list[int]] = {}
+        for i, key in enumerate(zip(legal, ordinal, strict=True)):
+            groups.setdefault((tuple(key[0]), bool(key[1])), []).append(i)  # type: ignore[arg-type]
+        chosen = [0] * len(slots)
+        states = [self._state(slot) for slot in slots]
+        for (interval, is_ordinal), members in groups.items():
+            uniform = None
+            if sampling.temperature > 0:
+                uniform = torch.tensor([states[i].random.random() for i in members])
+            rows = hidden if len(members) == len(slots) else hidden[members]
+            offsets = choose(self.logits(rows, interval), sampling, is_ordinal, uniform)
+            for i, offset in zip(members, offsets.tolist(), strict=True):
+                chosen[i] = interval[0] + offset
+        for state, token in zip(states, chosen, strict=True):
+            state.append([token])
+        return chosen
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
+        """(n, hidden) to (n, stop - start) logits of the ids in [start, stop) alone."""
+        legal = slice(*interval)
+        bias = getattr(self.head, "bias", None)
+        return functional.linear(
+            hidden, self.head.weight[legal], None if bias is None else bias[legal]
+        )
+
+    # The rows
+
+    def _make_room(self, slot: int, state: _Slot, tokens: int) -> None:
+        """Called at a timestep boundary: start the younger row, or let it take over."""
+        needed = len(state.header) + tokens
+        if needed > self.window_tokens:
+            raise GeneralistError(
+                f"A timestep of {tokens} tokens after a header of {len(state.header)} does not fit "
+                f"into a window of {self.window_tokens} tokens."
+            )
+        self._start_younger(state)
+        if len(state.older.tokens) + tokens > self.window_tokens:
+            younger = state.younger or self._fork(state)
+            if len(younger.tokens) + tokens > self.window_tokens:  # long header, short window
+                self._free.append(younger.index)
+                younger = self._fork(state)
+            self._free.append(state.older.index)
+            state.older, state.younger = younger, None
+            self._start_younger(state)
+
+    def _start_younger(self, state: _Slot) -> None:
+        if state.younger is None and len(state.older.tokens) >= self.younger_from:
+            state.younger = self._fork(state)
+
+    def _fork(self, state: _Slot) -> _Row:
+        """A new row that holds the header alone, its keys copied."""
+        row = _Row(self._free.pop(), list(state.header), min(len(state.header), state.older.fed))
+        self.cache.copy_prefix(state.older.index, row.index, row.fed)
+        return row
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[_Row], extra: Sequence[_Row]) -> torch.Tensor:
+        """Feed all rows what they lack; (n, hidden) last states of `rows` (not of `extra`)."""
+        fed = [*rows, *extra]
+        for row in fed:  # a row that lacks nothing is asked for its last state again
+            row.fed = min(row.fed, len(row.tokens) - 1)
+        plan = RowPlan(
+            [row.index for row in fed],
+            [row.fed for row in fed],
+            [row.backlog for row in fed],
+            self.device,
+            self.padded,
+        )
+        new = list(chain.from_iterable(row.tokens[row.fed :] for row in fed))
+        self.cache.plan = plan
+        with use_row_attention(self.model.config):
+            output = self.body(
+                input_ids=torch.tensor([new], device=self.device),
+                position_ids=plan.position_ids,
+                past_key_values=self.cache,
+                use_cache=True,
+                row_plan=plan,
+            )
+        self.forward_passes += 1
+        for row in fed:
+            row.fed = len(row.tokens)
+        return output.last_hidden_state[0, plan.last[: len(rows)]]

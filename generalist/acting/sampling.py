@@ -1,0 +1,63 @@
+"""Choosing a token from the logits of the legal ids.
+
+Legend: n = rows, V = legal ids of one position (a slice of the vocabulary).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from generalist.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose among the legal ids.
+
+    temperature: 0 takes the most probable id; above 0 the logits are divided by it and sampled.
+    top_p: sample only among the most probable ids that together reach this probability.
+    expectation: at ordinal positions (bins of a continuous value) and temperature 0, take the bin
+        nearest to the probability-weighted mean of the bins in place of the most probable one.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    expectation: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"The temperature must be 0 or more, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+
+
+GREEDY = Sampling()
+
+
+def choose(
+    logits: torch.Tensor, sampling: Sampling, ordinal: bool, uniform: torch.Tensor | None
+) -> torch.Tensor:
+    """(n, V) logits to (n,) int64 offsets within the legal slice.
+
+    uniform: (n,) float numbers in [0, 1), one a row, which make all randomness there is: a row's
+    choice does not depend on the other rows. Unused at temperature 0.
+    """
+    if sampling.temperature == 0:
+        if ordinal and sampling.expectation:
+            bins = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
+            return (logits.float().softmax(-1) @ bins).round().long()
+        return logits.argmax(-1)
+    assert uniform is not None, "sampling needs one uniform number a row"
+    probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    order = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape)
+    if sampling.top_p < 1:
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    cumulative = probabilities.double().cumsum(-1)
+    threshold = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    # The first id whose cumulative probability lies above the threshold has some probability.
+    index = (cumulative <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    return order.gather(1, index)[:, 0]

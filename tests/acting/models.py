@@ -1,0 +1,40 @@
+"""Tiny randomly initialised language models, and the slow way to their logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+VOCABULARY_SIZE = 128
+
+
+def tiny_model(
+    architecture: str = "qwen3", window: int = 64, seed: int = 0, size: int = 128
+) -> Any:
+    """A 2-layer causal LM in fp32 with weights large enough that contexts matter."""
+    shape = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": window,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.3,
+    }
+    torch.manual_seed(0)
+    if architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**shape)).eval()
+    return Qwen3ForCausalLM(Qwen3Config(**shape)).eval()
+
+
+@torch.no_grad()
+def full_logits(model: Any, context: np.ndarray) -> torch.Tensor:
+    """(vocabulary,) logits after `context` by one plain forward pass without any cache."""
+    ids = torch.tensor(np.asarray(context)[None])
+    return model(input_ids=ids, use_cache=False).logits[0, -1]

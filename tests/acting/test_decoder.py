@@ -1,0 +1,214 @@
+"""The cached decoder equals a full forward pass over the context it says it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from generalist.acting.decoder import Decoder
+from generalist.acting.sampling import Sampling
+from generalist.errors import GeneralistError
+from tests.acting.models import VOCABULARY_SIZE, full_logits, tiny_model
+
+TOLERANCE = 1e-4
+EVERYTHING = (0, VOCABULARY_SIZE)
+WINDOW = 64
+MODELS = {name: tiny_model(name, WINDOW) for name in ("qwen3", "llama")}
+
+
+def some_ids(rng: np.random.Generator, count: int) -> list[int]:
+    return rng.integers(0, VOCABULARY_SIZE, count).tolist()
+
+
+def check(decoder: Decoder, model: object, slots: list[int], hidden: torch.Tensor) -> None:
+    """The logits from `hidden` are those of plain full forward passes over the contexts."""
+    logits = decoder.logits(hidden, EVERYTHING)
+    for slot, row in zip(slots, logits, strict=True):
+        expected = full_logits(model, decoder.context(slot))
+        torch.testing.assert_close(row, expected, atol=TOLERANCE, rtol=0)
+
+
+def run(
+    decoder: Decoder,
+    model: object,
+    steps: int,
+    observation: int,
+    action: int,
+    reset_chance: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Feed random timesteps to all slots and check every single prediction."""
+    rng = np.random.default_rng(seed)
+    slots = list(range(len(decoder)))
+    for slot in slots:
+        decoder.reset(slot, some_ids(rng, 1 + slot))
+    for _ in range(steps):
+        for slot in slots:
+            if rng.random() < reset_chance:
+                decoder.reset(slot, some_ids(rng, int(rng.integers(1, 12))))
+        chunks = [some_ids(rng, observation) for _ in slots]
+        hidden = decoder.feed(slots, chunks, [action] * len(slots))
+        for position in range(action):
+            if position:
+                hidden = decoder.advance(slots)
+            check(decoder, model, slots, hidden)
+            decoder.choose(slots, hidden, [EVERYTHING] * len(slots), [False] * len(slots))
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("slots", "reset_chance"), [(1, 0.0), (8, 0.0), (8, 0.1)])
+def test_cached_equals_uncached(
+    architecture: str, padded: bool, slots: int, reset_chance: float
+) -> None:
+    """Before and after the window (64 tokens, 7 a timestep) fills, alone and as a ragged batch."""
+    decoder = Decoder(MODELS[architecture], slots, backlog_tokens=16)
+    decoder.padded = padded
+    run(decoder, MODELS[architecture], 25, observation=5, action=2, reset_chance=reset_chance)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    slots=st.integers(1, 3),
+    observation=st.integers(1, 12),
+    action=st.integers(1, 4),
+    window=st.integers(32, 64),
+    keep=st.floats(0.05, 0.5),
+    backlog=st.sampled_from([1, 7, 30, None]),
+    reset_chance=st.sampled_from([0.0, 0.05, 0.3]),
+    padded=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_pattern_of_resets_and_lengths_is_exact(
+    slots: int,
+    observation: int,
+    action: int,
+    window: int,
+    keep: float,
+    backlog: int | None,
+    reset_chance: float,
+    padded: bool,
+    seed: int,
+) -> None:
+    decoder = Decoder(MODELS["qwen3"], slots, window, keep, backlog)
+    decoder.padded = padded
+    run(decoder, MODELS["qwen3"], 14, observation, action, reset_chance, seed)
+
+
+def test_context_is_the_header_and_the_latest_whole_timesteps() -> None:
+    """Within [about half, whole] window, starting at a timestep boundary, header first."""
+    header, observation, action = [1, 2, 3], 5, 2
+    decoder = Decoder(MODELS["qwen3"], 1, backlog_tokens=1)
+    decoder.reset(0, header)
+    rng = np.random.default_rng(0)
+    history: list[int] = []
+    lengths = []
+    for _ in range(60):
+        chunk = some_ids(rng, observation)
+        ids = decoder.act([0], [chunk], [[EVERYTHING] * action])[0]
+        history += [*chunk, *ids.tolist()]
+        context = decoder.context(0).tolist()
+        kept = len(context) - len(header)
+        assert context == header + history[len(history) - kept :]
+        assert kept % (observation + action) == 0
+        lengths.append(len(context))
+    assert max(lengths) <= WINDOW and max(lengths) > WINDOW - (observation + action)
+    assert min(lengths[8:]) >= WINDOW / 2 - (observation + action)
+    assert len(set(lengths[20:])) > 1, "the window never turned over"
+
+
+@pytest.mark.parametrize("backlog", [1, 16, None])
+def test_header_keys_are_copied_not_recomputed(backlog: int | None) -> None:
+    """A demonstration in the header is fed once a reset, whatever turnovers follow."""
+    model, header = MODELS["qwen3"], list(range(20))
+    decoder = Decoder(model, 1, backlog_tokens=backlog)
+    fed = 0
+
+    def count(_: object, args: tuple, kwargs: dict) -> None:
+        nonlocal fed
+        fed += kwargs["input_ids"].numel()
+
+    hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        decoder.reset(0, header)
+        steps, observation = 80, 4
+        for _ in range(steps):
+            decoder.act([0], [[7] * observation], [[EVERYTHING]])
+    finally:
+        hook.remove()
+    once_by_each_row = 2 * steps * (observation + 1)
+    assert fed <= len(header) + once_by_each_row
+    assert decoder.context(0)[: len(header)].tolist() == header
+
+
+@pytest.mark.parametrize("action", [1, 2, 6])
+def test_a_timestep_costs_as_many_passes_as_it_has_action_tokens(action: int) -> None:
+    decoder = Decoder(MODELS["qwen3"], 2)
+    for slot in range(2):
+        decoder.reset(slot, [1, 2])
+    for step in range(1, 40):  # across resets of the window as well
+        decoder.act([0, 1], [[3, 4, 5]] * 2, [[EVERYTHING] * action] * 2)
+        assert decoder.forward_passes == step * action
+
+
+def test_batched_equals_single() -> None:
+    """The same sequence chooses the same tokens alone and among others of other lengths."""
+    rng = np.random.default_rng(3)
+    chunks = [[some_ids(rng, 4) for _ in range(30)] for _ in range(4)]
+    headers = [some_ids(rng, 1 + 3 * slot) for slot in range(4)]
+    legal = [EVERYTHING] * 2
+
+    together = Decoder(MODELS["qwen3"], 4)
+    for slot in range(4):
+        together.reset(slot, headers[slot], seed=slot)
+    sampling = Sampling(temperature=1.0)
+    batched = []
+    for step in range(30):
+        slots = list(range(4)) if step % 3 else [3, 1, 0, 2]
+        ids = together.act(slots, [chunks[s][step] for s in slots], [legal] * 4, sampling=sampling)
+        batched.append([ids[slots.index(s)].tolist() for s in range(4)])
+
+    for slot in range(4):
+        alone = Decoder(MODELS["qwen3"], 1)
+        alone.reset(0, headers[slot], seed=slot)
+        for step in range(30):
+            ids = alone.act([0], [chunks[slot][step]], [legal], sampling=sampling)
+            assert ids[0].tolist() == batched[step][slot]
+
+
+def test_slots_with_different_actions_share_a_batch() -> None:
+    """A slot of 1 and a slot of 3 action tokens: 3 passes, each chooses in its own slices."""
+    decoder = Decoder(MODELS["qwen3"], 2)
+    decoder.reset(0, [1])
+    decoder.reset(1, [2, 3])
+    legal = [[(10, 12)], [(20, 25), (30, 31), (40, 60)]]
+    for step in range(1, 20):
+        ids = decoder.act([0, 1], [[5], [6, 7, 8]], legal, sampling=Sampling(temperature=2.0))
+        assert decoder.forward_passes == 3 * step
+        for chosen, intervals in zip(ids, legal, strict=True):
+            assert len(chosen) == len(intervals)
+            for token, (start, stop) in zip(chosen, intervals, strict=True):
+                assert start <= token < stop
+
+
+def test_the_model_is_given_back_as_it_was() -> None:
+    model = MODELS["qwen3"]
+    before = model.config._attn_implementation
+    decoder = Decoder(model, 1)
+    decoder.reset(0, [1])
+    decoder.act([0], [[2]], [[EVERYTHING]])
+    assert model.config._attn_implementation == before
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    decoder = Decoder(MODELS["qwen3"], 1)
+    decoder.reset(0, list(range(60)))
+    with pytest.raises(GeneralistError, match="does not fit"):
+        decoder.feed([0], [[1] * 5], [1])
+    with pytest.raises(GeneralistError, match="at most 64"):
+        Decoder(MODELS["qwen3"], 1, window_tokens=65)
+    with pytest.raises(GeneralistError, match="before it was reset"):
+        Decoder(MODELS["qwen3"], 1).feed([0], [[1]], [1])
