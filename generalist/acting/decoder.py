@@ -118,6 +118,10 @@ class Decoder:
             self._free += [row.index for row in (state.older, state.younger) if row is not None]
         self._slots[slot] = None
 
+    def running(self, slot: int) -> bool:
+        """True where the slot holds a sequence."""
+        return self._slots[slot] is not None
+
     def context(self, slot: int) -> np.ndarray:
         """Ids (int64) that the slot's next choice is conditioned on, the header included."""
         return np.array(self._state(slot).older.tokens, dtype=np.int64)

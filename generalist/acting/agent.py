@@ -1,0 +1,305 @@
+"""Agent: observations in, actions out, for one environment or many at once.
+
+Legend: N = environments acted in by one call, k = action tokens of a timestep.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from generalist.acting.decoder import Decoder
+from generalist.acting.prompts import encode_prompts
+from generalist.acting.sampling import Sampling
+from generalist.episode import Episode, Tree, tree_map
+from generalist.errors import GeneralistError, UsageError
+from generalist.tokenization.layout import Layout
+from generalist.tokenization.processor import GeneralistProcessor
+
+PARTS_FOLDER = "generalist"
+LAYOUTS_FILE = "layouts.json"
+FINGERPRINT_KEY = "vocabulary_fingerprint"  # in the model's config.json
+
+
+class Agent:
+    """A causal language model that acts in one task.
+
+    model: a Hugging Face causal LM over the processor's vocabulary.
+    layouts: of the tasks it was trained on, by name.
+    task: what to act in; needed unless there is exactly one layout.
+    sampling: how action tokens are chosen; default greedy.
+    window_tokens: longest context; default what the model was trained with.
+    name: where the agent came from, for reports.
+    decoder_options: passed on to `Decoder` (keep, backlog_tokens).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: GeneralistProcessor,
+        layouts: Mapping[str, Layout],
+        task: str | None = None,
+        sampling: Sampling | None = None,
+        window_tokens: int | None = None,
+        name: str = "",
+        **decoder_options: Any,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.layouts = dict(layouts)
+        self.sampling = sampling or Sampling()
+        self.window_tokens = window_tokens or model.config.max_position_embeddings
+        self.name = name
+        self._decoder_options = decoder_options
+        self.task = _only_task(self.layouts, name) if task is None else task
+        self.layout = _layout_of(self.task, self.layouts, name)
+        self._decoder: Decoder | None = None
+        self._prompts: list[list[int]] = []
+        self._started = 0  # episodes started so far: the default seed of the next
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        task: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "float32",
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        expectation: bool = False,
+        window_tokens: int | None = None,
+        layout: Layout | None = None,
+        prompts: Sequence[Episode] = (),
+    ) -> Agent:
+        """Load a checkpoint folder: a plain Hugging Face model with `generalist/` beside it.
+
+        layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
+        Raises GeneralistError where a file is missing or was made for another vocabulary, and
+        UsageError where the checkpoint does not know the task.
+        """
+        folder = Path(path)
+        processor, layouts = _load_parts(folder)
+        model = _load_model(folder, processor, dtype).to(device).eval()
+        if layout is not None and task is not None:
+            layouts[task] = layout
+        sampling = Sampling(temperature, top_p, expectation)
+        agent = cls(model, processor, layouts, task, sampling, window_tokens, str(folder))
+        if prompts:
+            agent.set_prompts(prompts)
+        return agent
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write what `from_pretrained` reads."""
+        folder = Path(path)
+        setattr(self.model.config, FINGERPRINT_KEY, self.processor.vocabulary.fingerprint)
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder / PARTS_FOLDER)
+        layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
+        (folder / PARTS_FOLDER / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=2) + "\n")
+
+    def for_task(self, task: str, layout: Layout | None = None) -> Agent:
+        """An agent for another task that shares this one's weights and settings."""
+        layouts = self.layouts if layout is None else {**self.layouts, task: layout}
+        return Agent(
+            self.model,
+            self.processor,
+            layouts,
+            task,
+            self.sampling,
+            self.window_tokens,
+            self.name,
+            **self._decoder_options,
+        )
+
+    def set_prompts(
+        self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"
+    ) -> None:
+        """Begin every later episode with a demonstration: episode i gets number i modulo n of n.
+
+        part: which end of a demonstration is kept where it exceeds a quarter of the window.
+        No episodes: act without prompts again.
+        """
+        self._prompts = encode_prompts(
+            episodes, self.processor, self.layout, self.window_tokens, part
+        )
+
+    @property
+    def prompted(self) -> bool:
+        """True while episodes begin with a demonstration."""
+        return bool(self._prompts)
+
+    def act(
+        self,
+        observations: Tree,
+        first: bool | np.ndarray | None = None,
+        instructions: str | Sequence[str | None] | None = None,
+        slots: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Tree:
+        """The next action, or N of them.
+
+        observations: of one environment where `first` is a bool (or None), else a batch: a tree
+            of arrays with leading axis N, as a Gymnasium vector environment returns it.
+        first: True where an episode begins with this observation; (N,) bool for a batch.
+            None: one environment, whose episode begins at the first call.
+        instructions: what to do, in words, where an episode begins; one for each environment.
+        slots: which running sequences these N are, where not all are acted in; default 0..N-1.
+        seeds: of the sampling and of the choice among prompts, where an episode begins; the
+            action then depends on nothing outside its own episode.
+        Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
+        """
+        if first is None or isinstance(first, (bool, np.bool_)):
+            return self._act_alone(observations, first, instructions, slots, seeds)
+        first = np.asarray(first, dtype=bool)
+        ids = self.processor.encode_observations(observations, self.layout, self.task)
+        if first.shape != (len(ids),):
+            raise GeneralistError(
+                f"Got {len(ids)} observations, but `first` has shape {first.shape}; expected one "
+                "flag for each observation."
+            )
+        slots = list(range(len(ids))) if slots is None else [int(slot) for slot in slots]
+        if isinstance(instructions, str):
+            instructions = [instructions] * len(slots)
+        self._begin(slots, first, instructions or [None] * len(slots), seeds)
+        separator = [] if self.layout.separator is None else [self.layout.separator]
+        assert self._decoder is not None
+        chosen = self._decoder.act(
+            slots,
+            [[*row, *separator] for row in ids.tolist()],
+            [self.layout.legal] * len(slots),
+            [self.layout.ordinal.tolist()] * len(slots),
+            self.sampling,
+        )
+        return self.processor.decode_actions(np.stack(chosen), self.layout)
+
+    def _act_alone(
+        self,
+        observation: Tree,
+        first: bool | None,
+        instruction: str | Sequence[str | None] | None,
+        slots: Sequence[int] | None,
+        seeds: Sequence[int] | None,
+    ) -> Tree:
+        if first is None:
+            first = self._decoder is None
+        batch = tree_map(lambda leaf: np.asarray(leaf)[None], observation)
+        instructions = [instruction] if isinstance(instruction, str) else instruction
+        actions = self.act(batch, np.array([first]), instructions, slots, seeds)
+        return tree_map(lambda leaf: leaf[0], actions)
+
+    def release(self, slots: Sequence[int] | None = None) -> None:
+        """Forget the running sequences in these slots, or all with the memory they held."""
+        if slots is None:
+            self._decoder = None
+        elif self._decoder is not None:
+            for slot in slots:
+                self._decoder.release(slot)
+
+    def _begin(
+        self,
+        slots: list[int],
+        first: np.ndarray,
+        instructions: Sequence[str | None],
+        seeds: Sequence[int] | None,
+    ) -> None:
+        """Reset the slots where an episode begins."""
+        self._require_slots(1 + max(slots), bool(first.all()))
+        assert self._decoder is not None
+        for i, slot in enumerate(slots):
+            if first[i]:
+                seed = self._started if seeds is None else int(seeds[i])
+                self._decoder.reset(slot, self.header(instructions[i], seed), seed)
+                self._started += 1
+            elif not self._decoder.running(slot):
+                raise GeneralistError(
+                    f"Environment {slot} has not begun: pass first=True with the first "
+                    "observation of its episode."
+                )
+
+    def header(self, instruction: str | None = None, episode: int = 0) -> list[int]:
+        """Ids at the head of the window: task, instruction, demonstration."""
+        ids = self.processor.header(self.task, instruction).tolist()
+        return ids + self._prompts[episode % len(self._prompts)] if self._prompts else ids
+
+    def _require_slots(self, count: int, all_begin: bool) -> None:
+        if self._decoder is not None and count <= len(self._decoder):
+            return
+        if self._decoder is not None and not all_begin:
+            raise GeneralistError(
+                f"The number of environments grew from {len(self._decoder)} to {count} in the "
+                "middle of episodes; start them all with first=True, or make a new Agent."
+            )
+        self._decoder = self.new_decoder(count)
+
+    def new_decoder(self, slots: int) -> Decoder:
+        """A decoder over this agent's model and window."""
+        return Decoder(self.model, slots, self.window_tokens, **self._decoder_options)
+
+
+def _only_task(layouts: Mapping[str, Layout], name: str) -> str:
+    if len(layouts) == 1:
+        return next(iter(layouts))
+    raise UsageError(
+        f"The checkpoint {name or 'given'} knows {len(layouts)} tasks; say which to act in: "
+        f"{', '.join(sorted(layouts))}."
+    )
+
+
+def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
+    if task not in layouts:
+        raise UsageError(
+            f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
+            f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
+            "layout=processor.layout(env.observation_space, env.action_space)."
+        )
+    return layouts[task]
+
+
+def _load_parts(folder: Path) -> tuple[GeneralistProcessor, dict[str, Layout]]:
+    if not folder.is_dir():
+        raise GeneralistError(f"There is no checkpoint folder {folder}.")
+    for needed in ("config.json", PARTS_FOLDER, f"{PARTS_FOLDER}/{LAYOUTS_FILE}"):
+        if not (folder / needed).exists():
+            raise GeneralistError(
+                f"{folder} is not a checkpoint to act with: {needed} is missing. Expected the "
+                "folder that `generalist train` prints at its end."
+            )
+    processor = GeneralistProcessor.from_pretrained(folder / PARTS_FOLDER)
+    path = folder / PARTS_FOLDER / LAYOUTS_FILE
+    try:
+        stored = json.loads(path.read_text())
+        layouts = {task: Layout.from_dict(layout) for task, layout in stored.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GeneralistError(f"{path} is damaged: {error}.") from error
+    return processor, layouts
+
+
+def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        _check_vocabulary(folder, config, processor)
+        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise GeneralistError(f"The model in {folder} cannot be loaded: {error}") from error
+
+
+def _check_vocabulary(folder: Path, config: Any, processor: GeneralistProcessor) -> None:
+    vocabulary = processor.vocabulary
+    trained_with = getattr(config, FINGERPRINT_KEY, vocabulary.fingerprint)
+    if trained_with != vocabulary.fingerprint:
+        raise GeneralistError(
+            f"The model in {folder} was trained with the vocabulary {trained_with}, but the "
+            f"processor beside it has {vocabulary.fingerprint}; they do not belong together."
+        )
+    if config.vocab_size < vocabulary.size:
+        raise GeneralistError(
+            f"The model in {folder} has {config.vocab_size} token embeddings, but the vocabulary "
+            f"{vocabulary.fingerprint} of the processor beside it has {vocabulary.size} ids."
+        )
