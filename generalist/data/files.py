@@ -20,11 +20,15 @@ _FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up"}
 _FULL[errno.EFBIG] = "the file size limit is reached"
 
 
+class DiskFull(GeneralistError):
+    """There was no room for a file; what stood in its place before is still there."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that takes the place of `path` only when all of it is on the disk.
 
-    Raises GeneralistError where the disk is full; what stood at `path` before is then still there.
+    Raises DiskFull where there is no room; what stood at `path` before is then still there.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -38,7 +42,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             partial.unlink()
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise GeneralistError(
+            raise DiskFull(
                 f"Could not write {path}: {_FULL[error.errno]}. What was finished before is kept; "
                 "make room and run the same command again to continue."
             ) from error

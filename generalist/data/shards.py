@@ -30,7 +30,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from generalist.data.files import PARTIAL, exclusive, replacing, write_json
+from generalist.data.files import PARTIAL, DiskFull, exclusive, replacing, write_json
 from generalist.data.manifest import DatasetHeader, Manifest, Member, ShardEntry
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
@@ -126,7 +126,7 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None or not issubclass(kind, GeneralistError):
+            if kind is None or not issubclass(kind, DiskFull):
                 self.flush()
         finally:
             self._stack.close()
@@ -156,17 +156,22 @@ class ShardWriter:
         self._rejections_pending = True
 
     def flush(self) -> None:
-        """Write the pending episodes as a shard, then the manifest."""
+        """Write the pending episodes as a shard, then the manifest.
+
+        Only then are they let go of, so an interrupted flush is simply done again: it writes
+        the same shard under the same name.
+        """
+        shards = list(self.manifest.shards)
         if self._pending:
-            pending, self._pending, self._pending_tokens = self._pending, [], 0
-            name = f"shard-{len(self.manifest.shards):05d}.tar"
-            self.manifest.shards.append(self._write_shard(name, pending))
+            shards.append(self._write_shard(f"shard-{len(shards):05d}.tar", self._pending))
         elif not self._rejections_pending:
             return
-        self._rejections_pending = False
-        counts = self.manifest.counts()
-        write_json(self.folder / "dataset.json", {**asdict(self.header), "counts": counts})
-        self.manifest.write(self.folder)
+        manifest = Manifest(shards, self.manifest.rejected)
+        value = {**asdict(self.header), "counts": manifest.counts()}
+        write_json(self.folder / "dataset.json", value)
+        manifest.write(self.folder)
+        self.manifest = manifest
+        self._pending, self._pending_tokens, self._rejections_pending = [], 0, False
 
     def _checked(self, episode: EncodedEpisode) -> EncodedEpisode:
         """The episode with final dtypes and a full record; GeneralistError if parts disagree."""

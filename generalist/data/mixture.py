@@ -1,0 +1,197 @@
+"""Dataset specs (datasets/*.yaml), and the mixture of tasks that a collected folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generalist.data.files import replacing
+from generalist.data.manifest import DatasetHeader
+from generalist.data.reader import TaskData, _Fingerprinted, dataset_folders
+from generalist.data.shards import BLOCK_TOKENS, EVALUATION_SEEDS_FROM, SHARD_TOKENS
+from generalist.errors import GeneralistError, UsageError
+from generalist.specs import find_spec, load_yaml, nearest, validate_data
+
+SPEC_FILE = "spec.yaml"
+SEEDS_PER_SPEC = 100_000
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSpec(_Model):
+    """How one task is collected."""
+
+    task: str
+    """`family/Name`."""
+    episodes: int | None = Field(None, ge=1, le=SEEDS_PER_SPEC)
+    """How many seeds to play. Documents: how many to take, all where it is left out."""
+    weight: float = Field(1.0, ge=0)
+    """Share of the training tokens, relative to the other tasks."""
+    noise: float | list[float] | None = None
+    """Share of executed actions that are random while the label stays the expert's. A list is
+    gone through episode by episode. Left out: the spec's `noise`."""
+    burst_steps: float = Field(1.0, ge=1)
+    """Mean number of steps for which the execution stays random once it is."""
+    expert: str | None = None
+    """An expert of the task, `random`, or `package.module:Class`. Left out: the task's default."""
+    min_return: float | None = None
+    """Leave out episodes with a lower return."""
+    max_steps: int | None = Field(None, ge=1)
+    """Cut episodes there, below the task's own limit."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the environment, as `generalist.make` takes them."""
+
+    @field_validator("noise")
+    @classmethod
+    def _is_a_share(cls, noise: float | list[float] | None) -> float | list[float] | None:
+        for level in noise if isinstance(noise, list) else [noise]:
+            if level is not None and not 0 <= level <= 1:
+                raise ValueError("noise is a share, from 0 to 1")
+        if noise == []:
+            raise ValueError("the list of noise levels is empty")
+        return noise
+
+    @field_validator("task")
+    @classmethod
+    def _has_a_family(cls, task: str) -> str:
+        family, _, name = task.partition("/")
+        if not family or not name or ".." in task:
+            raise ValueError("a task is written family/Name")
+        return task
+
+    @property
+    def is_document(self) -> bool:
+        """True for text."""
+        return self.task.startswith("text/")
+
+
+class DatasetSpec(_Model):
+    """A dataset: which tasks, how many episodes of each, how they are mixed."""
+
+    seed: int = Field(0, ge=0, lt=EVALUATION_SEEDS_FROM // SEEDS_PER_SPEC)
+    """Which block of 100,000 environment seeds is used; those of evaluation are never touched."""
+    noise: float | list[float] = 0.2
+    """The tasks' noise where they say nothing else."""
+    block_tokens: int = Field(BLOCK_TOKENS, ge=1)
+    """Tokens of a WebDataset sample, about."""
+    shard_tokens: int = Field(SHARD_TOKENS, ge=1)
+    """Tokens of a shard, about."""
+    tasks: list[TaskSpec] = Field(min_length=1)
+
+    _noise_is_a_share = field_validator("noise")(TaskSpec._is_a_share.__func__)  # type: ignore[attr-defined]
+
+    @model_validator(mode="after")
+    def _tasks_are_complete(self) -> DatasetSpec:
+        names = [task.task for task in self.tasks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"the task {min(twice)} is listed twice")
+        for task in self.tasks:
+            if task.episodes is None and not task.is_document:
+                raise ValueError(f"the task {task.task} does not say how many episodes")
+        return self
+
+    @property
+    def first_seed(self) -> int:
+        """Environment seed of the first episode of each task."""
+        return self.seed * SEEDS_PER_SPEC
+
+    def noise_of(self, task: TaskSpec, index: int) -> float:
+        """Noise of a task's episode number `index`."""
+        noise = self.noise if task.noise is None else task.noise
+        return noise[index % len(noise)] if isinstance(noise, list) else noise
+
+    def collection_of(self, task: TaskSpec) -> dict[str, Any]:
+        """What episodes of this task depend on besides their seed; stored in dataset.json."""
+        if task.is_document:
+            return {}
+        return {
+            "expert": task.expert,
+            "noise": self.noise if task.noise is None else task.noise,
+            "burst_steps": task.burst_steps,
+            "min_return": task.min_return,
+            "max_steps": task.max_steps,
+            "options": task.options,
+        }
+
+    def write(self, root: Path) -> None:
+        """Store the spec beside the data it describes."""
+        text = yaml.safe_dump(self.model_dump(exclude_defaults=True), sort_keys=False)
+        with replacing(root / SPEC_FILE) as file:
+            file.write(text.encode())
+
+
+def load_dataset_spec(name_or_path: str | Path) -> DatasetSpec:
+    """A dataset spec by name or path; raises UsageError that names the key at fault."""
+    return load_yaml(find_spec("datasets", name_or_path), DatasetSpec)
+
+
+def dataset_spec(data: Mapping[str, Any], source: str = "dataset") -> DatasetSpec:
+    """A dataset spec from a mapping, with the same errors as from a file."""
+    return validate_data(dict(data), DatasetSpec, source)
+
+
+@dataclass
+class Mixture:
+    """Opened tasks and the share of tokens each should get."""
+
+    tasks: list[TaskData]
+    weights: list[float]
+
+    @property
+    def damaged(self) -> list[str]:
+        """What was left out (only with skip_damaged)."""
+        return [message for data in self.tasks for message in data.damaged]
+
+
+def open_mixture(
+    roots: str | Path | Sequence[str | Path],
+    weights: Mapping[str, float] | None = None,
+    processor: _Fingerprinted | None = None,
+    skip_damaged: bool = False,
+) -> Mixture:
+    """Open all tasks below one or several folders.
+
+    A task's weight is that of `weights`, else that of the spec it was collected with, else 1;
+    with weight 0 a task is left out. Raises UsageError for a weight of a task that is not there.
+    """
+    roots = [roots] if isinstance(roots, (str, Path)) else list(roots)
+    wanted = dict(weights or {})
+    tasks, shares, known = [], [], set()
+    for root in map(Path, roots):
+        specified = _weights_of(root)
+        for folder in dataset_folders(root):
+            name = DatasetHeader.read(folder).task
+            known.add(name)
+            share = wanted.get(name, specified.get(name, 1.0))
+            if share <= 0:
+                continue
+            data = TaskData(folder, processor, skip_damaged)
+            if len(data):
+                tasks.append(data)
+                shares.append(share)
+    if unknown := set(wanted) - known:
+        name = min(unknown)
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}."
+        raise UsageError(f"A weight is given for {name!r}, but the data has no such task; {hint}")
+    if not tasks:
+        raise GeneralistError(
+            f"{', '.join(map(str, roots))}: no episode is left to train on; "
+            "collect some, or give a task a weight above 0."
+        )
+    return Mixture(tasks, shares)
+
+
+def _weights_of(root: Path) -> dict[str, float]:
+    """Weights of the spec that was collected into `root`, if it was."""
+    path = root / SPEC_FILE
+    if not path.exists():
+        return {}
+    return {task.task: task.weight for task in load_yaml(path, DatasetSpec).tasks}
