@@ -155,6 +155,10 @@ class Agent:
         """
         if first is None or isinstance(first, (bool, np.bool_)):
             return self._act_alone(observations, first, instructions, slots, seeds)
+        if self.layout.is_document:
+            raise UsageError(
+                f"{self.task} is text to be read on, not an environment; use generate_text."
+            )
         first = np.asarray(first, dtype=bool)
         ids = self.processor.encode_observations(observations, self.layout, self.task)
         if first.shape != (len(ids),):
@@ -166,11 +170,10 @@ class Agent:
         if isinstance(instructions, str):
             instructions = [instructions] * len(slots)
         self._begin(slots, first, instructions or [None] * len(slots), seeds)
-        separator = [] if self.layout.separator is None else [self.layout.separator]
         assert self._decoder is not None
         chosen = self._decoder.act(
             slots,
-            [[*row, *separator] for row in ids.tolist()],
+            [[*row, self.layout.separator] for row in ids.tolist()],
             [self.layout.legal] * len(slots),
             [self.layout.ordinal.tolist()] * len(slots),
             self.sampling,

@@ -97,6 +97,7 @@ def rollout(
     try:
         agent = agent_for(agent, name, environments[0])
         if prompt_episodes:
+            agent = agent.for_task(name)  # the caller's own agent keeps its prompts
             agent.set_prompts(prompts.demonstrations(name, prompt_episodes))
         if video_dir is not None:
             path = Path(video_dir) / f"{name.replace('/', '-')}-{seed}.mp4"

@@ -8,6 +8,13 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+import generalist
+from generalist.acting.agent import Agent
+from generalist.specs import find_spec
+from generalist.tokenization.processor import GeneralistProcessor
+from generalist.tokenization.text import TextCodec
+from generalist.vocabulary import Vocabulary
+
 VOCABULARY_SIZE = 128
 
 
@@ -38,3 +45,21 @@ def full_logits(model: Any, context: np.ndarray) -> torch.Tensor:
     """(vocabulary,) logits after `context` by one plain forward pass without any cache."""
     ids = torch.tensor(np.asarray(context)[None])
     return model(input_ids=ids, use_cache=False).logits[0, -1]
+
+
+def text_only_processor() -> GeneralistProcessor:
+    """The shipped text tokenizer and vocabulary, without frames."""
+    text = TextCodec.from_pretrained(find_spec("tokenizers", "text"))
+    return GeneralistProcessor(Vocabulary.default(text.size), text)
+
+
+def tiny_agent(*tasks: str, window: int = 128, **options: Any) -> Agent:
+    """An untrained agent for these tasks, the first of which it acts in."""
+    processor = text_only_processor()
+    layouts = {}
+    for task in tasks:
+        env = generalist.make(task)
+        layouts[task] = processor.layout(env.observation_space, env.action_space)
+        env.close()
+    model = tiny_model(window=window, size=processor.vocabulary.size)
+    return Agent(model, processor, layouts, tasks[0], **options)
