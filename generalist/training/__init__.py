@@ -1,0 +1,1 @@
+"""From windows of tokens to a checkpoint: recipe, objective, loop, checkpoints, export."""

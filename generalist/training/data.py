@@ -1,0 +1,126 @@
+"""Opens the shards a recipe names and turns windows into what the objective takes.
+
+Shapes: B = rows, L = window tokens, M = targets in the rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from generalist.training.recipe import Recipe
+
+
+class WindowBatch(Protocol):
+    """Rows of `generalist.data.windows.WindowSampler`, numpy arrays of shape (B, L)."""
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    targets: np.ndarray
+    ordinal: np.ndarray
+    task_index: np.ndarray
+
+
+class Windows(Protocol):
+    """A source of training rows that is a pure function of (seed, row number)."""
+
+    def batch(self, start: int, rows: int) -> WindowBatch: ...
+
+
+@dataclass
+class TrainingData:
+    """What the loop needs to know about its data."""
+
+    windows: Windows
+    task_names: Sequence[str]
+    target_density: np.ndarray  # (tasks,) share of a task's tokens that are targets, in (0, 1]
+    processor: Any
+    layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()
+
+
+def open_data(recipe: Recipe) -> TrainingData:
+    """Open the shards below `data.root` as windows, checked against the processor.
+
+    Raises GeneralistError where shards are damaged or were encoded with another processor.
+    """
+    from generalist.data.mixture import open_mixture
+    from generalist.data.windows import WindowSampler
+    from generalist.tokenization.processor import GeneralistProcessor
+
+    data = recipe.data
+    processor = (
+        GeneralistProcessor.default()
+        if data.processor is None
+        else GeneralistProcessor.from_pretrained(data.processor)
+    )
+    roots = data.root if isinstance(data.root, list) else [data.root]
+    mixture = open_mixture(roots, data.weights, processor, data.skip_damaged)
+    for damage in mixture.damaged:
+        warnings.warn(f"Left out: {damage}", stacklevel=2)
+    windows = WindowSampler(
+        mixture.tasks,
+        mixture.weights,
+        header_of=lambda task, record: processor.header(task.task, record.get("instruction")),
+        window_tokens=data.window_tokens,
+        seed=recipe.seed,
+        prompt_fraction=data.prompt_fraction,
+    )
+    names = [task.task for task in mixture.tasks]
+    return TrainingData(
+        windows=windows,
+        task_names=names,
+        target_density=_target_density(windows, names),
+        processor=processor,
+        layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
+    )
+
+
+def _target_density(windows: Any, names: Sequence[str]) -> np.ndarray:
+    """(tasks,) targets per token of each task, measured on some hundred rows."""
+    usage = windows.usage(rows=512)
+    targets = np.array([usage.targets[name] for name in names]) * usage.targets_per_row
+    tokens = np.array([usage.tokens[name] for name in names]) * windows.window_tokens
+    # A task so rare that no row showed it counts like one whose tokens are all targets.
+    return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
+
+
+def to_tensors(batch: WindowBatch, task_weights: np.ndarray) -> dict[str, Tensor]:
+    """The objective's input: rows, and a flat list of their targets.
+
+    Targets are found here, on the CPU, so that the device never waits to learn their number.
+
+    Returns:
+        `input_ids`, `position_ids` (B, L); `target_index` (M,) flat index of the hidden state that
+        predicts each target; `target_ids`, `target_ordinal`, `target_task`, `target_weight` (M,).
+    """
+    # A segment's first token has no predecessor in its own segment, hence never a loss.
+    rows, columns = np.nonzero((batch.targets >= 0) & (batch.position_ids > 0))
+    window_tokens = batch.input_ids.shape[1]
+    task = batch.task_index[rows, columns].astype(np.int64)
+    arrays = {
+        "input_ids": batch.input_ids.astype(np.int64),
+        "position_ids": batch.position_ids.astype(np.int64),
+        "target_index": rows * window_tokens + columns - 1,
+        "target_ids": batch.targets[rows, columns].astype(np.int64),
+        "target_ordinal": batch.ordinal[rows, columns],
+        "target_task": task,
+        "target_weight": task_weights[task].astype(np.float32),
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:
+    """(tasks,) float32 weight of one target of each task.
+
+    1 by default. Balanced, 1 / density: a task's expected share of the loss is then its share of
+    the tokens, that is its mixture weight, however few of its tokens are actions.
+    """
+    density = np.asarray(data.target_density, dtype=np.float64)
+    return (1.0 / density if balance_tasks else np.ones_like(density)).astype(np.float32)

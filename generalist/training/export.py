@@ -1,0 +1,126 @@
+"""The final checkpoint: a plain Hugging Face model folder, with what acting needs beside it.
+
+config.json, model.safetensors, generation_config.json   loads in AutoModelForCausalLM alone
+generalist/                                              processor, layouts.json, recipe.yaml
+README.md                                                the model card
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from generalist.modeling.build import count_parameters
+from generalist.training.checkpoint import RunState, write_folder
+from generalist.training.data import TrainingData
+from generalist.training.recipe import Recipe, dump_recipe
+
+SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
+FACTS_FILE = "training.json"
+OWN_FOLDER = "generalist"
+
+
+def export(
+    folder: Path, model: PreTrainedModel, data: TrainingData, recipe: Recipe, state: RunState
+) -> Path:
+    """Write the final checkpoint folder, replacing an older one only once the new one is whole."""
+    facts = {
+        "tasks": list(data.task_names),
+        "parameters": count_parameters(model),
+        "architecture": type(model).__name__,
+        "steps": state.step,
+        "minutes": round(state.elapsed_seconds / 60, 2),
+        "tokens": state.step * recipe.data.rows_per_step * recipe.data.window_tokens,
+        "window_tokens": recipe.data.window_tokens,
+        "vocabulary": data.processor.vocabulary.fingerprint,
+    }
+
+    def write(target: Path) -> None:
+        model.save_pretrained(target)
+        own = target / OWN_FOLDER
+        data.processor.save_pretrained(own)
+        (own / "layouts.json").write_text(json.dumps(data.layouts, indent=1) + "\n")
+        (own / "recipe.yaml").write_text(dump_recipe(recipe))
+        (own / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        (target / "README.md").write_text(_card(facts, recipe))
+
+    write_folder(folder, write)
+    return folder
+
+
+def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put a table of scores into the card of a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        scores: task -> keys of a rollout result (mean, stderr, episodes, random, expert,
+            normalized), or of a text score (bits_per_byte); what is missing is left blank.
+    """
+    path = Path(folder) / "README.md"
+    card = path.read_text()
+    before, begin, rest = card.partition(SCORES_BEGIN)
+    _, end, after = rest.partition(SCORES_END)
+    if not begin or not end:
+        before, after = card.rstrip() + "\n\n", "\n"
+    table = _table(scores) if scores else "Not evaluated yet: `generalist evaluate` fills this in."
+    path.write_text(f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}")
+
+
+def _table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = ("mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte")
+    used = [c for c in columns if any(s.get(c) is not None for s in scores.values())]
+    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
+    for task, score in scores.items():
+        cells = [_cell(score.get(column)) for column in used]
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _card(facts: dict[str, Any], recipe: Recipe) -> str:
+    tasks = "\n".join(f"- `{task}`" for task in facts["tasks"])
+    return f"""---
+library_name: transformers
+tags: [generalist, reinforcement-learning, imitation-learning]
+---
+
+# {recipe.output_dir.name}
+
+One causal language model ({facts["architecture"]}, {facts["parameters"]["total"]:,} parameters,
+{facts["parameters"]["body"]:,} without the embedding table) trained by generalist on these tasks,
+each a flat sequence of tokens:
+
+{tasks}
+
+Trained for {facts["steps"]:,} steps, {facts["tokens"]:,} tokens, {facts["minutes"]:.1f} minutes, on
+windows of {facts["window_tokens"]:,} tokens. `generalist/recipe.yaml` holds the resolved recipe.
+
+## Scores
+
+{SCORES_BEGIN}
+Not evaluated yet: `generalist evaluate` fills this in.
+{SCORES_END}
+
+## Use
+
+```python
+import generalist
+
+env = generalist.make("{facts["tasks"][0]}")
+agent = generalist.Agent.from_pretrained("PATH OF THIS FOLDER", task="{facts["tasks"][0]}")
+observation, info = env.reset(seed=0)
+action = agent.act(observation, first=True)
+```
+
+The weights are a plain transformers checkpoint: `AutoModelForCausalLM.from_pretrained` loads them
+without generalist. Sequences begin with the header that `generalist/` describes.
+"""

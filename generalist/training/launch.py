@@ -1,0 +1,91 @@
+"""What surrounds the loop: the Accelerator, checks of what is really running, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import distributed
+
+from generalist.errors import GeneralistError
+from generalist.training.recipe import Recipe
+
+
+def start_accelerator(recipe: Recipe) -> Accelerator:
+    """An Accelerator for the recipe, after checking that it runs on what was asked for."""
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    # Gradients and moments that fade into denormals make CPUs many times slower.
+    torch.set_flush_denormal(True)
+    # Without the backend named, every CPU rank believes that it is the only one. A process that
+    # is really alone must not name one, or accelerate asks for a group that nobody made.
+    ranks_on_cpu = launched_processes() > 1 and not torch.cuda.is_available()
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if ranks_on_cpu else []
+    accelerator = Accelerator(
+        mixed_precision=resolve_precision(recipe.precision),
+        log_with=recipe.trackers or None,
+        project_dir=str(recipe.output_dir),
+        kwargs_handlers=handlers,
+    )
+    check_world(accelerator)
+    return accelerator
+
+
+def resolve_precision(precision: str) -> str:
+    """`no` or `bf16` for accelerate; auto takes bf16 only where it is fast."""
+    if precision == "auto":
+        fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+        precision = "bf16" if fast else "fp32"
+    return {"fp32": "no", "bf16": "bf16"}[precision]
+
+
+def launched_processes() -> int:
+    """How many processes the launcher says it started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_world(accelerator: Accelerator) -> None:
+    """Refuse to train when launcher, accelerate and torch disagree about the number of ranks."""
+    launched = launched_processes()
+    joined = distributed.get_world_size() if distributed.is_initialized() else 1
+    if not launched == joined == accelerator.num_processes:
+        raise GeneralistError(
+            f"The launcher started {launched} processes, torch.distributed joined {joined} and "
+            f"accelerate sees {accelerator.num_processes}: each would train alone. Check the "
+            "accelerate config; on CPUs use recipes/accelerate/ddp2_cpu.yaml."
+        )
+
+
+class StopSignal:
+    """Turns SIGTERM and Ctrl-C into a flag; a second one takes its usual effect at once."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._raise)
+        return self
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.raised = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous.clear()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()

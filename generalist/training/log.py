@@ -1,0 +1,127 @@
+"""What a run says about itself: a progress bar, a line a few steps, trackers, log.jsonl."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from generalist.training.checkpoint import RunState
+from generalist.training.recipe import Recipe, dump_recipe
+
+LOG_FILE = "log.jsonl"
+
+
+class TrainingLog:
+    """Averages over `log_every` steps; only the main process shows and writes them."""
+
+    def __init__(self, recipe: Recipe, tasks: Sequence[str], accelerator: Accelerator) -> None:
+        self.recipe, self.tasks, self.accelerator = recipe, list(tasks), accelerator
+        self.device = accelerator.device
+        self._bar: tqdm | None = None
+        self._file: IO[str] | None = None
+        self._trackers = bool(recipe.trackers)
+        self._reset()
+
+    def _reset(self) -> None:
+        # Sum of losses and number of targets by task.
+        self._sums = torch.zeros(len(self.tasks), 2, dtype=torch.float64, device=self.device)
+        self._losses: list[float] = []
+        self._norm = self._lr = 0.0
+        self._waited = 0.0
+        self._began = time.monotonic()
+
+    def describe(self, parameters: dict[str, int], state: RunState) -> None:
+        """One line on what is about to run."""
+        data, accelerator = self.recipe.data, self.accelerator
+        accelerator.print(
+            f"{parameters['total']:,} parameters ({parameters['body']:,} in the body), "
+            f"{data.rows_per_step} x {data.window_tokens} tokens a step, "
+            f"{accelerator.num_processes} process(es) on {accelerator.device}, "
+            f"precision {accelerator.mixed_precision}, from step {state.step}."
+        )
+
+    def __enter__(self) -> TrainingLog:
+        if self._trackers:
+            self.accelerator.init_trackers("log", config={"recipe": dump_recipe(self.recipe)})
+        if self.accelerator.is_main_process:
+            self.recipe.output_dir.mkdir(parents=True, exist_ok=True)
+            self._file = (self.recipe.output_dir / LOG_FILE).open("a")
+            # A file or a pipe gets a line now and then and not a screen full of bars.
+            interval = 0.5 if sys.stderr.isatty() else 30.0
+            self._bar = tqdm(
+                total=100.0,
+                desc="train",
+                mininterval=interval,
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            )
+        self._reset()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._file is not None:
+            self._file.close()
+        if self._trackers:
+            self.accelerator.end_training()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    def add(self, part: dict[str, Tensor], losses: Tensor) -> None:
+        """Count one forward pass: (M,) losses of the targets in `part`."""
+        pairs = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1)
+        self._sums.index_add_(0, part["target_task"], pairs)
+
+    def step(self, loss: float, norm: float, lr: float) -> None:
+        """Count one optimizer step."""
+        self._losses.append(loss)
+        self._norm, self._lr = norm, lr
+
+    def flush_if_due(self, state: RunState, done: float) -> None:
+        """Every `log_every` steps: write a row of averages and move the bar."""
+        if state.step % self.recipe.log_every:
+            return
+        sums = self.accelerator.reduce(self._sums, "sum").tolist()
+        seconds = time.monotonic() - self._began
+        data = self.recipe.data
+        tokens = len(self._losses) * data.rows_per_step * data.window_tokens
+        row = {
+            "loss": sum(self._losses) / max(1, len(self._losses)),
+            "gradient_norm": self._norm,
+            "lr": self._lr,
+            "tokens_per_second": tokens / seconds,
+            "data_wait_share": self._waited / seconds,
+            "skipped_steps": state.skipped,
+            "minutes": state.elapsed_seconds / 60,
+        }
+        row |= {
+            f"loss/{task}": total / count
+            for task, (total, count) in zip(self.tasks, sums, strict=True)
+            if count
+        }
+        if self._trackers:
+            self.accelerator.log(row, step=state.step)
+        if self._bar is not None and self._file is not None:
+            self._file.write(json.dumps({"step": state.step, **row}) + "\n")
+            self._file.flush()
+            self._bar.set_postfix_str(
+                f", step {state.step}, loss {row['loss']:.3f}, "
+                f"{row['tokens_per_second']:,.0f} tokens/s",
+                refresh=False,
+            )
+            self._bar.update(max(0.0, 100 * done - self._bar.n))
+        self._reset()

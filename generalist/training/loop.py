@@ -1,0 +1,263 @@
+"""The training loop, over an `Accelerator`: one process or many, laptop or cluster.
+
+One step: every rank takes its share of the step's rows, accumulates gradients over forward passes
+of a few rows, and the sum is divided by the weight of all targets of the step on all ranks. So the
+result does not depend on how the rows are split.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from generalist.errors import GeneralistError
+from generalist.modeling.build import build_model, count_parameters
+from generalist.training.checkpoint import (
+    RECIPE,
+    RunState,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
+from generalist.training.export import export
+from generalist.training.launch import StopSignal, start_accelerator
+from generalist.training.log import TrainingLog
+from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.optimizer import (
+    build_optimizers,
+    learning_rate_factor,
+    progress,
+    set_learning_rate,
+)
+from generalist.training.recipe import Recipe, differences, dump_recipe, load_recipe
+
+CHECKPOINTS = "checkpoints"
+FINAL = "checkpoint"
+
+
+class TrainingInterrupted(GeneralistError):
+    """Training was asked to stop, saved, and can be continued with the same command."""
+
+
+def train(recipe: Recipe, data: TrainingData | None = None) -> Path:
+    """Train as the recipe says and return the folder of the final checkpoint.
+
+    Continues from the newest valid checkpoint in `output_dir` if there is one.
+
+    Raises:
+        TrainingInterrupted: after SIGTERM or SIGINT, once everything is saved.
+        GeneralistError: another recipe was trained in this folder; too many non-finite steps.
+    """
+    accelerator = start_accelerator(recipe)
+    data = data or open_data(recipe)
+    trainer = Trainer(recipe, data, accelerator)
+    trainer.resume()
+    with StopSignal() as stop:
+        trainer.run(stop)
+    return trainer.export()
+
+
+class Trainer:
+    """A model, its optimizers and its data, and where the run stands."""
+
+    def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
+        self.recipe, self.data, self.accelerator = recipe, data, accelerator
+        vocabulary = data.processor.vocabulary
+        self.model = build_model(recipe.model, vocabulary, recipe.data.window_tokens, recipe.seed)
+        bins = vocabulary["continuous"]
+        ordinal = OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins)
+        objective = TokenObjective(self.model.to(accelerator.device), ordinal)
+        if recipe.compile:
+            objective.compile_decoder()
+        self.optimizers = build_optimizers(self.model, recipe.optimizer)
+        self.objective = accelerator.prepare_model(objective)
+        self.task_weights = task_weights(data, recipe.loss.balance_tasks)
+        self.state = RunState()
+        self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
+        if self.rows_per_rank * accelerator.num_processes != recipe.data.rows_per_step:
+            raise GeneralistError(
+                f"data.rows_per_step {recipe.data.rows_per_step} does not divide evenly over "
+                f"{accelerator.num_processes} processes; make it a multiple."
+            )
+
+    # Starting and ending
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints to resume from."""
+        return self.recipe.output_dir / CHECKPOINTS
+
+    def resume(self) -> None:
+        """Continue from the newest valid checkpoint, if there is one of this very recipe."""
+        folder = newest_checkpoint(self.checkpoints)
+        if folder is None:
+            return
+        changed = differences(load_recipe(folder / RECIPE), self.recipe)
+        if changed:
+            raise GeneralistError(
+                f"{self.recipe.output_dir} holds a run of another recipe ({'; '.join(changed)}). "
+                "Give another output_dir, or remove that folder, to train this one."
+            )
+        self.state = load_checkpoint(folder, self.model, self.optimizers)
+        self.accelerator.print(f"Continuing from {folder}.")
+
+    def save(self) -> None:
+        """Save what resuming needs; the main process writes, all wait."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.checkpoints,
+                self.state,
+                self.model,
+                self.optimizers,
+                dump_recipe(self.recipe),
+                self.recipe.checkpoint.keep,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def export(self) -> Path:
+        """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
+        folder = self.recipe.output_dir / FINAL
+        if self.accelerator.is_main_process:
+            export(folder, self.model, self.data, self.recipe, self.state)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    # Training
+
+    def run(self, stop: StopSignal) -> None:
+        """Train until the schedule ends or `stop` is raised; saves at the end either way."""
+        log = TrainingLog(self.recipe, self.data.task_names, self.accelerator)
+        log.describe(count_parameters(self.model), self.state)
+        start = time.monotonic() - self.state.elapsed_seconds
+        saved_step, saved_at = self.state.step, time.monotonic()
+        cadence = self.recipe.checkpoint
+        self.objective.train()
+        with self._batches() as batches, log:
+            while True:
+                with log.waiting():
+                    batch = next(batches)
+                weight, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
+                self.state.elapsed_seconds = elapsed
+                done = progress(self.recipe.schedule, self.state.step, elapsed)
+                if done >= 1 or stopping:
+                    break
+                self._step(batch, weight, done, log)
+                log.flush_if_due(self.state, done)
+                minutes = (time.monotonic() - saved_at) / 60
+                due = (
+                    cadence.every_steps and self.state.step - saved_step >= cadence.every_steps
+                ) or (cadence.every_minutes and minutes >= cadence.every_minutes)
+                if self._any(bool(due)):
+                    self.save()
+                    saved_step, saved_at = self.state.step, time.monotonic()
+        if saved_step != self.state.step:
+            self.save()
+        if stopping and done < 1:
+            raise TrainingInterrupted(
+                f"Stopped at step {self.state.step}; everything is saved in {self.checkpoints}. "
+                "The same command continues from there."
+            )
+
+    def _step(self, batch: list[dict[str, Tensor]], weight: float, done: float, log) -> None:
+        """One optimizer step on this rank's forward passes; `weight` is that of all ranks."""
+        optimizer = self.recipe.optimizer
+        factor = learning_rate_factor(self.recipe.schedule, self.state.step, done)
+        set_learning_rate(self.optimizers, optimizer.lr * factor)
+        # Ranks average their gradients, hence the factor that turns the mean into a sum.
+        scale = self.accelerator.num_processes / max(weight, 1e-8)
+        loss_sum = torch.zeros((), device=self.accelerator.device)
+        for number, part in enumerate(batch):
+            part = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in part.items()}
+            last = number == len(batch) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                losses = self.objective(part)  # (M,)
+                loss = (losses * part["target_weight"]).sum() * scale
+                self.accelerator.backward(loss)
+            loss_sum += loss.detach()
+            log.add(part, losses.detach())
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), optimizer.max_grad_norm)
+        loss_mean, norm = self.accelerator.reduce(loss_sum, "mean").item(), float(norm)
+        if math.isfinite(loss_mean) and math.isfinite(norm):
+            for each in self.optimizers:
+                each.step()
+        else:
+            self._skip(loss_mean, norm)
+        for each in self.optimizers:
+            each.zero_grad(set_to_none=True)
+        self.state.step += 1
+        log.step(loss_mean, norm, optimizer.lr * factor)
+
+    def _skip(self, loss: float, norm: float) -> None:
+        """Leave out a step whose loss or gradient is not finite; too many end the run."""
+        self.state.skipped += 1
+        if self.state.skipped > self.recipe.optimizer.max_skipped:
+            raise GeneralistError(
+                f"{self.state.skipped} steps had a loss or gradient that is not finite (step "
+                f"{self.state.step}: loss {loss}, gradient norm {norm}). The weights are those of "
+                "the last good step; try a lower optimizer.lr."
+            )
+
+    # Data and agreement between ranks
+
+    @contextmanager
+    def _batches(self) -> Iterator[Iterator[list[dict[str, Tensor]]]]:
+        """This rank's forward passes of every step from here on, one step ahead in a thread."""
+        with ThreadPoolExecutor(max_workers=1) as thread:
+
+            def generate() -> Iterator[list[dict[str, Tensor]]]:
+                step = self.state.step
+                ahead: Future = thread.submit(self._rows, step)
+                while True:
+                    batch = ahead.result()
+                    step += 1
+                    ahead = thread.submit(self._rows, step)
+                    yield batch
+
+            yield generate()
+
+    def _rows(self, step: int) -> list[dict[str, Tensor]]:
+        """Row numbers depend on the step alone, so another number of ranks sees the same step."""
+        first = step * self.recipe.data.rows_per_step
+        first += self.accelerator.process_index * self.rows_per_rank
+        stride = self.recipe.data.rows_per_forward
+        return [
+            to_tensors(
+                self.data.windows.batch(first + offset, min(stride, self.rows_per_rank - offset)),
+                self.task_weights,
+            )
+            for offset in range(0, self.rows_per_rank, stride)
+        ]
+
+    def _agree(
+        self, batch: list[dict[str, Tensor]], elapsed: float, stop: StopSignal
+    ) -> tuple[float, float, bool]:
+        """Weight of all ranks' targets, the main process's clock, and whether any has to stop."""
+        weight = sum(part["target_weight"].sum().item() for part in batch)
+        main = self.accelerator.is_main_process
+        if self.accelerator.num_processes == 1:
+            return weight, elapsed, stop.raised
+        mine = torch.tensor(
+            [weight, elapsed if main else 0.0, float(stop.raised)],
+            dtype=torch.float64,
+            device=self.accelerator.device,
+        )
+        weight, elapsed, stopping = self.accelerator.reduce(mine, "sum").tolist()
+        return weight, elapsed, stopping > 0
+
+    def _any(self, flag: bool) -> bool:
+        """True on all ranks if it is on the main one."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        mine = torch.tensor(
+            float(flag and self.accelerator.is_main_process), device=self.accelerator.device
+        )
+        return self.accelerator.reduce(mine, "sum").item() > 0

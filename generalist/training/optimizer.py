@@ -1,0 +1,67 @@
+"""The optimizers and the learning rate over a run."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from generalist.training.recipe import OptimizerRecipe, ScheduleRecipe
+
+
+def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the body's matrices and AdamW over the rest.
+
+    Matrices of the body are decayed; norms, biases and the embedding tables are not.
+    """
+    tables = {
+        id(layer.weight)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+        if layer is not None
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim == 2 and id(p) not in tables]
+    others = [p for p in trained if p.ndim != 2 or id(p) in tables]
+    groups = [{"params": others, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = []
+    if recipe.name == "muon":
+        optimizers.append(
+            torch.optim.Muon(
+                matrices,
+                lr=recipe.lr,
+                weight_decay=recipe.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    else:
+        groups.append({"params": matrices, "weight_decay": recipe.weight_decay})
+    fused = all(p.device.type in ("cpu", "cuda") for p in trained)
+    adamw = torch.optim.AdamW(
+        groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=0.0, fused=fused
+    )
+    return [*optimizers, adamw]
+
+
+def progress(schedule: ScheduleRecipe, step: int, elapsed_seconds: float) -> float:
+    """Share of the run that is done, in [0, 1]: by steps or by minutes, whichever is further."""
+    shares = [0.0]
+    if schedule.steps is not None:
+        shares.append(step / schedule.steps)
+    if schedule.minutes is not None:
+        shares.append(elapsed_seconds / (60 * schedule.minutes))
+    return min(1.0, max(shares))
+
+
+def learning_rate_factor(schedule: ScheduleRecipe, step: int, done: float) -> float:
+    """Factor on the peak learning rate: linear warm-up over steps, half a cosine over progress."""
+    warmup = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
+    floor = schedule.final_lr_fraction
+    return warmup * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
+    """Give every parameter group this learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr

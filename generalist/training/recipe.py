@@ -1,0 +1,236 @@
+"""The training recipe: one typed schema for laptop and cluster, read from YAML with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from generalist.errors import UsageError
+from generalist.specs import find_spec, read_yaml, validate_data
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+class ModelRecipe(Section):
+    """The causal LM. All of it ends up in a plain Hugging Face config."""
+
+    architecture: Literal["qwen3", "llama"] = "llama"
+    """Which architecture of transformers; Qwen3 also normalises queries and keys."""
+    hidden_size: int = Field(default=128, gt=0)
+    """Width of the residual stream, D."""
+    intermediate_size: int = Field(default=512, gt=0)
+    """Width inside the SwiGLU feed-forward block."""
+    layers: int = Field(default=4, gt=0)
+    """Number of transformer blocks."""
+    heads: int = Field(default=4, gt=0)
+    """Attention heads."""
+    kv_heads: int | None = Field(default=None, gt=0)
+    """Heads of keys and values (grouped-query attention); as many as `heads` if not given."""
+    head_dim: int | None = Field(default=None, gt=0)
+    """Size of one head; hidden_size / heads if not given."""
+    tie_embeddings: bool = True
+    """One table for the input embedding and the head."""
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    """Base of the rotary position embedding."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Attention implementation used in training; not stored in the checkpoint."""
+    fourier_init: bool = True
+    """Start the rows of continuous bins as smooth random Fourier features of the bin's value."""
+    fourier_bandwidth: float = Field(default=8.0, gt=0)
+    """Standard deviation of those frequencies, in radians per unit of a value in [-1, 1]."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ModelRecipe:
+        if self.head_dim is None and self.hidden_size % self.heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}; "
+                "change one of them or give head_dim"
+            )
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        return self
+
+
+class DataRecipe(Section):
+    """Where the windows come from and how many make a step."""
+
+    root: Path | list[Path] = Path("data/quickstart")
+    """Folder of collected shards (or several); its spec gives the mixture weights."""
+    processor: Path | None = None
+    """Folder of the processor the shards were encoded with; the shipped one if not given."""
+    window_tokens: int = Field(default=512, gt=1)
+    """Tokens in a window, L."""
+    rows_per_step: int = Field(default=16, gt=0)
+    """Windows in one optimizer step, over all ranks."""
+    rows_per_forward: int = Field(default=4, gt=0)
+    """Windows in one forward pass on one rank; gradients accumulate up to `rows_per_step`."""
+    prompt_fraction: float = Field(default=0.25, ge=0, le=1)
+    """Share of windows that begin with a demonstration from another episode of the task."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Mixture weights by task that replace those of the dataset spec; 0 leaves a task out."""
+    skip_damaged: bool = False
+    """Verify all shards at the start and train without what is damaged, instead of stopping."""
+
+
+class LossRecipe(Section):
+    """What is minimised at the target positions."""
+
+    sigma_bins: float = Field(default=8.0, ge=0)
+    """Standard deviation, in bins, of the Gaussian target of an ordinal token; 0 is one-hot."""
+    balance_tasks: bool = False
+    """Divide a task's targets by their share of its tokens, so that tasks with few action tokens
+    per timestep count by their mixture weight and not by their number of targets."""
+
+
+class OptimizerRecipe(Section):
+    """AdamW, or Muon for the matrices of the body with AdamW for the rest."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon: torch.optim.Muon with AdamW's update size, so one learning rate serves both."""
+    lr: float = Field(default=3e-3, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's first and second moments."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator of AdamW."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Decoupled decay of the body's matrices; norms and embeddings are not decayed."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+    max_skipped: int = Field(default=20, ge=0)
+    """Steps with a non-finite loss or gradient that are left out before training stops."""
+
+
+class ScheduleRecipe(Section):
+    """How long, and the learning rate on the way: linear warm-up, then half a cosine."""
+
+    steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps in all."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Wall-clock budget; progress is elapsed time over it. With `steps` too, the first to end."""
+    warmup_steps: int = Field(default=50, ge=0)
+    """Steps of linear warm-up."""
+    final_lr_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Learning rate at the end, as a fraction of the peak."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> ScheduleRecipe:
+        if self.steps is None and self.minutes is None:
+            raise ValueError("give steps, minutes or both; training needs an end")
+        return self
+
+
+class CheckpointRecipe(Section):
+    """When the state that resuming needs is saved, and how many are kept."""
+
+    every_steps: int | None = Field(default=None, gt=0)
+    """Save after this many steps."""
+    every_minutes: float | None = Field(default=5.0, gt=0)
+    """Save after this many minutes."""
+    keep: int = Field(default=2, gt=0)
+    """Newest checkpoints kept; older ones go after a newer one is safely on disk."""
+
+
+class Recipe(Section):
+    """Everything a training run depends on; stored, resolved, with the checkpoint."""
+
+    model: ModelRecipe = Field(default_factory=ModelRecipe)
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    loss: LossRecipe = Field(default_factory=LossRecipe)
+    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
+    schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))
+    checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; auto is bf16 on a GPU or a CPU with AMX, else fp32."""
+    compile: bool = False
+    """Compile the decoder with torch.compile; needs a C++ compiler, warms up for about a minute."""
+    threads: int | None = Field(default=None, gt=0)
+    """CPU threads of one rank; torch's default if not given."""
+    log_every: int = Field(default=10, gt=0)
+    """Steps between two rows of the log."""
+    trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
+    """Trackers of accelerate that get the log."""
+    output_dir: Path = Path("runs/quickstart")
+    """Folder of the run: checkpoints, log, and the final `checkpoint/`."""
+    seed: int = 0
+    """Seed of the initial weights and of the order of the data."""
+
+
+def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe by name (recipes/NAME.yaml) or path, with `dotted.key=value` overrides applied.
+
+    Values are read as YAML. Raises UsageError that names the key at fault and the nearest one.
+    """
+    path = find_spec("recipes", name_or_path)
+    data = read_yaml(path)
+    overrides = list(overrides)
+    for override in overrides:
+        _apply(data, override)
+    return validate_data(data, Recipe, " ".join([str(path), *overrides]))
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(
+            f"{override!r} is not an override; write a dotted key and a value, as in "
+            "optimizer.lr=0.001."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *parents, last = _split(key)
+    for parent in parents:
+        child = data.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"{override!r}: {parent} has a value and so no keys below it.")
+        data = child
+    data[last] = value
+
+
+def _split(key: str) -> list[str]:
+    """Parts of a dotted key; a task's name in data.weights may itself hold dots."""
+    prefix = "data.weights."
+    if key.startswith(prefix):
+        return ["data", "weights", key[len(prefix) :]]
+    return key.split(".")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; `load_recipe` of it gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """`key: old -> new` for every key that changes what is trained.
+
+    Left out is what may change between two starts of one run: logging, checkpoint cadence, where
+    the folders lie, threads, and how rows are split into forward passes.
+    """
+    free = {"checkpoint", "log_every", "trackers", "output_dir", "threads", "compile"}
+    free |= {"data.root", "data.processor", "data.rows_per_forward", "model.attention"}
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in free and key.split(".")[0] not in free
+    ]
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
