@@ -1,1 +1,13 @@
-"""From episodes to rows of tokens: shards on disk, a verified reader, packed windows, mixtures."""
+"""From episodes to rows of tokens: shards on disk, a verified reader, packed windows, mixtures.
+
+files.py     files that are there in full or not at all
+manifest.py  dataset.json and manifest.json
+shards.py    EncodedEpisode, ShardWriter, append_episodes
+encode.py    Episode -> EncodedEpisode
+reader.py    TaskData, DamagedShard
+validate.py  validate: every byte against the manifest
+inspect.py   describe: what a dataset holds
+windows.py   WindowSampler, rows_for: training rows
+mixture.py   DatasetSpec (datasets/*.yaml), open_mixture
+collect.py   collect; worker.py is what its processes do
+"""

@@ -35,8 +35,9 @@ def control_layout(observations: int = 3, actions: int = 2) -> Layout:
 def grid_layout(cells: int = 49) -> Layout:
     """Discrete observations, one discrete action."""
     start = VOCABULARY["discrete"].start
+    cell_codec = DiscreteCodec((cells,), "int64", (0,) * cells, (9,) * cells)
     fields = (
-        Field("observation", (), DiscreteCodec((cells,), "int64", (0,) * cells, (9,) * cells), start),
+        Field("observation", (), cell_codec, start),
         Field("action", (), DiscreteCodec((), "int64", (0,), (7,)), start),
     )
     return Layout(fields, VOCABULARY.special("separator"))
@@ -87,10 +88,6 @@ def write_task(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two shards of two blocks each, with labels; 4 episodes a block of 600 tokens."""
+    """Two shards of two samples of four episodes of 150 tokens, with labels."""
     options = {"block_tokens": 600, "shard_tokens": 1200}
-    return write_task(
-        tmp_path, "gym/Toy-v0", control_layout(), [25] * 16, labelled=True, **options
-    )
-
-
+    return write_task(tmp_path, "gym/Toy-v0", control_layout(), [25] * 16, labelled=True, **options)
