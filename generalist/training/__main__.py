@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from generalist.errors import GeneralistError, UsageError
@@ -25,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     except GeneralistError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"Checkpoint: {folder}")
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"Checkpoint: {folder}")
     return 0
 
 

@@ -8,11 +8,13 @@ README.md                                                the model card
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from generalist.modeling.build import count_parameters
 from generalist.training.checkpoint import RunState, write_folder
@@ -40,7 +42,8 @@ def export(
     }
 
     def write(target: Path) -> None:
-        model.save_pretrained(target)
+        with _quiet():
+            model.save_pretrained(target)
         own = target / OWN_FOLDER
         data.processor.save_pretrained(own)
         (own / "layouts.json").write_text(json.dumps(data.layouts, indent=1) + "\n")
@@ -50,6 +53,18 @@ def export(
 
     write_folder(folder, write)
     return folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of transformers for the second that writing takes."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:

@@ -8,8 +8,9 @@ import threading
 from types import FrameType, TracebackType
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
-from torch import distributed
+from accelerate import Accelerator
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from generalist.errors import GeneralistError
 from generalist.training.recipe import Recipe
@@ -21,15 +22,13 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         torch.set_num_threads(recipe.threads)
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
-    # Without the backend named, every CPU rank believes that it is the only one. A process that
-    # is really alone must not name one, or accelerate asks for a group that nobody made.
-    ranks_on_cpu = launched_processes() > 1 and not torch.cuda.is_available()
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if ranks_on_cpu else []
+    # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a
+    # process group and then neither wraps the model nor reduces anything, in silence.
     accelerator = Accelerator(
         mixed_precision=resolve_precision(recipe.precision),
         log_with=recipe.trackers or None,
         project_dir=str(recipe.output_dir),
-        kwargs_handlers=handlers,
+        cpu=not torch.cuda.is_available(),
     )
     check_world(accelerator)
     return accelerator
@@ -52,11 +51,24 @@ def check_world(accelerator: Accelerator) -> None:
     """Refuse to train when launcher, accelerate and torch disagree about the number of ranks."""
     launched = launched_processes()
     joined = distributed.get_world_size() if distributed.is_initialized() else 1
-    if not launched == joined == accelerator.num_processes:
+    # A sum that was really carried out says more than any count.
+    summed = accelerator.reduce(torch.ones((), device=accelerator.device), "sum").item()
+    if not launched == joined == accelerator.num_processes == summed:
         raise GeneralistError(
-            f"The launcher started {launched} processes, torch.distributed joined {joined} and "
-            f"accelerate sees {accelerator.num_processes}: each would train alone. Check the "
-            "accelerate config; on CPUs use recipes/accelerate/ddp2_cpu.yaml."
+            f"The launcher started {launched} processes, torch.distributed joined {joined}, "
+            f"accelerate sees {accelerator.num_processes}, and a sum over all gives {summed:g}: "
+            "each would train alone. Check the accelerate config; on CPUs use "
+            "recipes/accelerate/ddp2_cpu.yaml."
+        )
+
+
+def check_wrapped(objective: nn.Module, accelerator: Accelerator) -> None:
+    """Refuse to train when several processes hold a model that does not average gradients."""
+    if accelerator.num_processes > 1 and not isinstance(objective, DistributedDataParallel):
+        raise GeneralistError(
+            f"{accelerator.num_processes} processes would train, but accelerate left the model a "
+            f"{type(objective).__name__} that averages no gradients (distributed type "
+            f"{accelerator.distributed_type.value}). Use one of recipes/accelerate/*.yaml."
         )
 
 

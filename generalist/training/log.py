@@ -71,8 +71,9 @@ class TrainingLog:
             self._bar.close()
         if self._file is not None:
             self._file.close()
-        if self._trackers:
-            self.accelerator.end_training()
+        # Not accelerator.end_training(), which also takes down the process group.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

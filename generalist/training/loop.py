@@ -29,7 +29,7 @@ from generalist.training.checkpoint import (
 )
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
-from generalist.training.launch import StopSignal, start_accelerator
+from generalist.training.launch import StopSignal, check_wrapped, start_accelerator
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import (
@@ -80,6 +80,7 @@ class Trainer:
             objective.compile_decoder()
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.objective = accelerator.prepare_model(objective)
+        check_wrapped(self.objective, accelerator)
         self.task_weights = task_weights(data, recipe.loss.balance_tasks)
         self.state = RunState()
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
