@@ -1,0 +1,196 @@
+"""DeepMind Control Suite: every task of it as `dmc/DOMAIN-TASK`, from low-dimensional state.
+
+Observations are the suite's own named vectors, rewards its own (0 to 1 a step), and an episode is
+1000 steps of the suite's control interval. `dm_control` is imported when a task is first made.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from generalist.envs.registry import Task
+from generalist.envs.rendering import NO_GL_MESSAGE, OffscreenCamera, use_offscreen_gl
+from generalist.errors import GeneralistError, MissingPackageError, UsageError
+
+MAX_STEPS = 1_000
+MODEL_SEED = 0  # for the domains that draw their model, not only their start, at random
+
+REGISTERED = {
+    "cartpole-swingup": "swing a hanging pole up with its cart, and balance it mid-track",
+    "cartpole-balance": "keep a pole upright mid-track with small pushes",
+    "reacher-easy": "bring the tip of a two-link arm to a large target",
+    "reacher-hard": "bring the tip of a two-link arm to a small target",
+    "pendulum-swingup": "swing a pendulum up with too little torque, and hold it there",
+}
+_EXPERTS = {
+    "cartpole-swingup": "swing-up",
+    "cartpole-balance": "swing-up",
+    "reacher-easy": "inverse-kinematics",
+    "reacher-hard": "inverse-kinematics",
+    "pendulum-swingup": "swing-up",
+}
+
+
+@functools.cache
+def _suite() -> Any:
+    """dm_control.suite, imported so that a process that only steps needs no OpenGL."""
+    chosen = os.environ.get("MUJOCO_GL")
+    # dm_control looks for an OpenGL backend as it is imported. Ours to render with is
+    # OffscreenCamera, so it is told to look for none unless the user chose one.
+    if not chosen:
+        os.environ["MUJOCO_GL"] = "disabled"
+    try:
+        from dm_control import suite
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("dm-control", "dmc/") from error
+    except Exception as error:  # a chosen backend that does not load fails in many ways
+        raise GeneralistError(
+            f"dm_control does not load with MUJOCO_GL={chosen or ''!r}: {error} {NO_GL_MESSAGE}"
+        ) from error
+    finally:
+        if chosen is None:
+            os.environ.pop("MUJOCO_GL", None)
+        else:
+            os.environ["MUJOCO_GL"] = chosen
+    return suite
+
+
+def names() -> list[str]:
+    """Every task of the suite, as DOMAIN-TASK."""
+    return sorted(f"{domain}-{task}" for domain, task in _suite().ALL_TASKS)
+
+
+def find(name: str) -> Task | None:
+    """The task DOMAIN-TASK; None for an unknown one."""
+    # The registered ones are known without the second or two that importing dm_control takes.
+    if name not in REGISTERED and name not in names():
+        return None
+    domain, _, task = name.partition("-")
+    return Task(
+        name=f"dmc/{name}",
+        family="dmc",
+        make=functools.partial(DmcEnv, domain, task),
+        max_steps=MAX_STEPS,
+        description=REGISTERED.get(name, f"the Control Suite's {domain}, {task}"),
+        default_expert=_EXPERTS.get(name, ""),
+    )
+
+
+class DmcEnv(gymnasium.Env):
+    """One task of the Control Suite.
+
+    Observations: Dict of float32 Boxes, one for each of the suite's, a scalar as shape (1,).
+    Actions: a float32 Box with the actuators' bounds; what lies outside is clipped.
+    Rewards: the suite's own, raw.
+    An episode is truncated after `max_steps` steps, and terminated where the suite ends it with
+    discount 0. The model is compiled once; a reset only draws a new start.
+
+    camera: index of the scene's camera for `render`; height, width: its frames, in pixels.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}
+
+    def __init__(
+        self,
+        domain: str,
+        task: str,
+        render_mode: str | None = None,
+        max_steps: int | None = None,
+        camera: int = 0,
+        height: int = 240,
+        width: int = 320,
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise UsageError(
+                f"dmc/{domain}-{task} has the render mode 'rgb_array'; got {render_mode!r}."
+            )
+        if render_mode is not None:
+            use_offscreen_gl()  # better an error now than at the end of the first episode
+        self.render_mode = render_mode
+        self._env = _suite().load(domain, task, task_kwargs={"random": MODEL_SEED})
+        self._max_steps = max_steps or MAX_STEPS
+        self._steps: int | None = None  # None until reset, and after an episode's end
+        self._name = f"dmc/{domain}-{task}"
+        self._view = (camera, height, width)
+        self._camera: OffscreenCamera | None = None
+        self.metadata = {
+            **self.metadata,
+            "render_fps": max(1, round(1.0 / self._env.control_timestep())),
+        }
+        self.observation_space = spaces.Dict(
+            {name: _box(spec) for name, spec in self._env.observation_spec().items()}
+        )
+        self.action_space = _box(self._env.action_spec())
+
+    @property
+    def physics(self) -> Any:
+        """The simulator's state (dm_control.mujoco.Physics); experts may read it."""
+        return self._env.physics
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Draw a start; the same `seed` draws the same one."""
+        super().reset(seed=seed)
+        self._env.task.random.seed(int(self.np_random.integers(2**32)))
+        self._steps = 0
+        return self._observation(self._env.reset()), {}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Hold one action for the suite's control interval."""
+        if self._steps is None:
+            raise GeneralistError(f"{self._name}: call reset() before step(); no episode is on.")
+        control = np.asarray(action, np.float64)
+        if control.shape != self.action_space.shape or not np.isfinite(control).all():
+            raise UsageError(
+                f"{self._name} takes actions of shape {self.action_space.shape}, all finite; "
+                f"got {action!r}."
+            )
+        timestep = self._env.step(
+            np.clip(control, self.action_space.low, self.action_space.high)
+        )
+        self._steps += 1
+        ended = timestep.last()
+        terminated = bool(ended and timestep.discount == 0.0)
+        truncated = not terminated and (ended or self._steps >= self._max_steps)
+        if terminated or truncated:
+            self._steps = None
+        return self._observation(timestep), float(timestep.reward), terminated, truncated, {}
+
+    def _observation(self, timestep: Any) -> dict[str, np.ndarray]:
+        values = timestep.observation
+        return {
+            name: np.array(values[name], np.float32, ndmin=1)
+            for name in self.observation_space.spaces
+        }
+
+    def render(self) -> np.ndarray | None:
+        """The scene: (height, width, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        if self._camera is None:
+            self._camera = OffscreenCamera(self.physics.model.ptr, *self._view)
+        return self._camera.frame(self.physics.data.ptr)
+
+    def close(self) -> None:
+        """Free the camera and the simulation."""
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        self._env.close()
+
+
+def _box(spec: Any) -> spaces.Box:
+    """The float32 Box of a dm_env array specification."""
+    shape = spec.shape or (1,)
+    low = np.broadcast_to(getattr(spec, "minimum", -np.inf), shape).astype(np.float32)
+    high = np.broadcast_to(getattr(spec, "maximum", np.inf), shape).astype(np.float32)
+    return spaces.Box(low, high, shape, np.float32)
