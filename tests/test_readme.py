@@ -12,10 +12,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun
-from tests.readme import NOT_RUN, SPEEDS, Block, blocks
+from tests.readme import (
+    NOT_RUN,
+    README,
+    ROOT,
+    SPEEDS,
+    Block,
+    blocks,
+    package_paths,
+    shown_tree,
+    tree_of,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 BLOCKS = blocks(README)
 
 
@@ -32,11 +40,10 @@ def params(*languages: str, speeds: tuple[str, ...] = SPEEDS) -> list:
 def sandbox(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path:
     """A folder that looks like a clone after `make quickstart`, with a tiny model in it."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    quickstart = folder / "runs" / "quickstart"
-    quickstart.mkdir(parents=True)
-    shutil.copytree(tiny_run.checkpoint, quickstart / "checkpoint")
-    shutil.copytree(tiny_run.data, quickstart / "data")
+    for name in ("examples", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(tiny_run.checkpoint, folder / "runs" / "quickstart" / "checkpoint")
+    shutil.copytree(tiny_run.data, folder / "data" / "quickstart")
     return folder
 
 
@@ -139,17 +146,23 @@ def test_links_lead_somewhere():
 
 
 def test_file_tree_names_what_there_is():
-    """Each path of the tree exists, and every folder of the package is in it."""
-    (tree,) = (block.text for block in BLOCKS if block.text.startswith("generalist/\n"))
-    shown, parents = set(), {}
-    for line in tree.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        name = line.split()[0]
-        parents[depth] = name
-        shown.add("/".join(parents[d].rstrip("/") for d in range(depth + 1)))
+    """Each path of the tree exists, and every module of the package is in it."""
+    shown = tree_of(shown_tree().text)
     assert [path for path in shown if not (ROOT / path).exists()] == []
-    package = {f"generalist/{p.parent.name}" for p in (ROOT / "generalist").glob("*/__init__.py")}
-    assert package <= shown
+    missing = {str(path) for path in package_paths()} - shown.keys()
+    assert not missing, f"run `python -m tests.readme`; the tree lacks {sorted(missing)}"
+    assert [path for path, text in shown.items() if not text and path != "generalist"] == []
+
+
+def test_file_tree_is_read_by_its_indentation():
+    text = "a/\n  b.py   does b\n  c/     holds\n    d.py  does d\ne.py  does e\n"
+    assert tree_of(text) == {
+        "a": "",
+        "a/b.py": "does b",
+        "a/c": "holds",
+        "a/c/d.py": "does d",
+        "e.py": "does e",
+    }
 
 
 def test_a_replacement_that_finds_nothing_is_an_error(tmp_path: Path):
