@@ -1,0 +1,73 @@
+"""`generalist evaluate`: a checkpoint through a suite of tasks, to a table and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from generalist.cli.common import JsonFile, console, duration, write_json
+
+
+def evaluate(
+    suite: Annotated[
+        str, typer.Argument(help="A suite's name (quickstart) or the path of a YAML file.")
+    ] = "quickstart",
+    checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = Path(
+        "runs/quickstart/checkpoint"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; evaluation/ beside the checkpoint.")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes of every task, in place of the suite's.")
+    ] = None,
+    videos: Annotated[bool, typer.Option(help="Film the first episode of each task.")] = True,
+    json: JsonFile = None,
+) -> None:
+    """Measure a checkpoint in every task of a suite: table, report.html with videos, JSON.
+
+    Each task's result is kept as it is finished, so the same command continues.
+    """
+    from generalist.evaluation.suite import load_suite
+
+    loaded = load_suite(suite)
+    if episodes is not None:
+        for task in loaded.tasks:
+            task.episodes = episodes
+            task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
+    loaded.videos = loaded.videos and videos
+    folder = out or checkpoint.parent / "evaluation"
+    report = run_suite(loaded, Path(suite).stem, checkpoint, folder)
+    write_json(json, report)
+
+
+def run_suite(suite: Any, name: str, checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Evaluate, print the table, write the report; returns what report.json holds."""
+    from generalist.evaluation.report import write_report
+    from generalist.evaluation.suite import evaluate as measure
+    from generalist.evaluation.table import print_tables
+
+    screen, notes = console(), console(stderr=True)
+
+    def on_result(number: int, total: int, result: dict[str, Any], there: bool) -> None:
+        mode = " prompted" if result["prompted"] else ""
+        time = "from before" if there else f"in {duration(result['seconds'])}"
+        notes.print(
+            f"[{number}/{total}] {result['task']}{mode}: {_short(result)}, {time}", markup=False
+        )
+
+    evaluation = measure(checkpoint, suite, out, name, on_result)
+    report = write_report(evaluation, out)
+    print_tables(evaluation, screen)
+    screen.print(f"Report: [bold]{out / 'report.html'}[/]", soft_wrap=True)
+    return report
+
+
+def _short(result: dict[str, Any]) -> str:
+    if "bits_per_byte" in result:
+        return f"{result['bits_per_byte']:.3f} bits per byte"
+    normalized = result["normalized"]
+    text = f"{result['metric']} {result['mean']:.4g}"
+    return text if normalized is None else f"{text} (normalised {normalized:.2f})"

@@ -1,0 +1,170 @@
+"""`generalist inspect`: a dataset's contents, or a stretch of its flat sequence in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from generalist.cli.common import JsonFile, console, write_json
+from generalist.errors import GeneralistError, UsageError
+
+if TYPE_CHECKING:
+    from generalist.data.reader import TaskData
+    from generalist.tokenization.processor import GeneralistProcessor, TokenInfo
+
+COLORS = {
+    "text": "green", "special": "magenta", "continuous": "cyan", "discrete": "yellow",
+    "image": "blue", "return": "red",
+}  # fmt: skip
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A dataset folder, or a folder of them.")],
+    task: Annotated[
+        str | None, typer.Option(help="Which task to show token by token: family/Name.")
+    ] = None,
+    episode: Annotated[int, typer.Option(min=0, help="Which of its episodes.")] = 0,
+    start: Annotated[int, typer.Option(min=0, help="First timestep to show.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="How many timesteps.")] = 3,
+    processor: Annotated[
+        Path | None, typer.Option(help="Folder of the tokenizers; the shipped ones if not given.")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """Show what a dataset holds, or, with --task, what each token of an episode means."""
+    from generalist.data.reader import TaskData, dataset_folders
+
+    folders = dataset_folders(path)
+    if task is None and len(folders) > 1:
+        _describe(path, json)
+        return
+    data = _find(path, folders, task)
+    from generalist.data.collect import load_processor
+
+    loaded = load_processor(str(processor) if processor else None)
+    data = TaskData(data.folder, loaded)  # its fingerprints must be the processor's
+    if episode >= len(data):
+        raise UsageError(
+            f"{data.task} has {len(data)} episodes, numbered from 0; there is no {episode}."
+        )
+    tokens = _explain(data, loaded, episode, start, steps)
+    _print(data, episode, tokens)
+    write_json(json, {"task": data.task, "episode": episode, "record": data.record(episode),
+                      "tokens": tokens})  # fmt: skip
+
+
+def _describe(path: Path, json: Path | None) -> None:
+    from rich.table import Table
+
+    from generalist.data.inspect import describe
+
+    rows = [row.to_dict() for row in describe(path)]
+    table = Table("task", box=None, header_style="bold", pad_edge=False)
+    for name in ("episodes", "steps", "tokens", "tokens a step", "mean return", "relabelled", "MB"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        mean = row["mean_return"]
+        table.add_row(
+            row["task"],
+            *(f"{row[key]:,}" for key in ("episodes", "steps", "tokens", "tokens_per_timestep")),
+            "" if mean is None else f"{mean:.4g}",
+            f"{row['relabelled']:.0%}",
+            f"{row['megabytes']:.1f}",
+        )
+    console().print(table)
+    console().print("[dim]Token by token: add --task family/Name --episode 0 --steps 3[/]")
+    write_json(json, rows)
+
+
+def _find(path: Path, folders: list[Path], task: str | None) -> TaskData:
+    from generalist.data.manifest import DatasetHeader
+    from generalist.data.reader import TaskData
+    from generalist.specs import nearest
+
+    names = {DatasetHeader.read(folder).task: folder for folder in folders}
+    if task is None:
+        task = next(iter(names))
+    if task not in names:
+        near = nearest(task, names)
+        hint = f"did you mean {near!r}?" if near else f"it holds {', '.join(sorted(names))}."
+        raise UsageError(f"{path} holds no task {task!r}; {hint}")
+    return TaskData(names[task])
+
+
+def _explain(
+    data: TaskData, processor: GeneralistProcessor, episode: int, start: int, steps: int
+) -> list[dict[str, Any]]:
+    """One dict a token: the header, then `steps` timesteps from `start`."""
+    layout, record = data.layout, data.record(episode)
+    rewards = data.rewards(episode)
+    if start >= len(rewards):
+        raise GeneralistError(
+            f"Episode {episode} of {data.task} has {len(rewards)} timesteps; none is at {start}."
+        )
+    size = layout.tokens_per_timestep
+    ids = data.tokens(episode)[start * size : (start + steps) * size]
+    header = processor.header(data.task, record.get("instruction"))
+    shown = [_row(info, 0) for info in processor.explain_header(header)]
+    shown += [_row(info, start) for info in processor.explain(ids, layout)]
+    labels = data.labels(episode)
+    position = 0
+    for row in shown[len(header) :]:
+        row["target"] = bool(layout.target_mask[position % size])
+        if row["target"] and labels is not None:
+            index = layout.action_positions.tolist().index(position % size)
+            label = int(labels[row["timestep"] * layout.action_tokens + index])
+            row["label"] = label if label != row["id"] else None
+        if not layout.is_document and position % size == size - 1:
+            row["reward"] = float(rewards[row["timestep"]])
+        position += 1
+    return shown
+
+
+def _row(info: TokenInfo, start: int) -> dict[str, Any]:
+    timestep = info.timestep + start if info.timestep >= 0 else -1
+    return {"timestep": timestep, "id": info.id, "range": info.range, "field": info.field,
+            "value": info.value, "target": False}  # fmt: skip
+
+
+def _print(data: TaskData, episode: int, tokens: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    record = data.record(episode)
+    facts = ", ".join(
+        f"{key} {record[key]:.6g}" if isinstance(record[key], float) else f"{key} {record[key]}"
+        for key in ("steps", "return", "seed", "expert", "noise", "source", "instruction")
+        if record.get(key) is not None
+    )
+    screen = console()
+    screen.print(f"[bold]{data.task}[/], episode {episode} of {len(data)}: {escape(facts)}")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("step", "id"):
+        table.add_column(name, justify="right")
+    for name in ("range", "field", "value"):
+        table.add_column(name)
+    table.add_column("", style="dim")
+    before = None
+    for token in tokens:
+        if before is not None and token["timestep"] != before:
+            table.add_section()
+        step = "" if token["timestep"] in (before, -1) else str(token["timestep"])
+        before = token["timestep"]
+        color = COLORS.get(token["range"], "white")
+        table.add_row(
+            step, str(token["id"]), f"[{color}]{token['range']}[/]", escape(token["field"]),
+            escape(token["value"]), _note(token),
+        )  # fmt: skip
+    screen.print(table)
+
+
+def _note(token: dict[str, Any]) -> str:
+    notes = []
+    if token["target"]:
+        label = token.get("label")
+        notes.append("target" if label is None else f"target: the expert's own {label}")
+    if "reward" in token:
+        notes.append(f"then reward {token['reward']:g}")
+    return ", ".join(notes)

@@ -1,0 +1,154 @@
+"""The command `generalist`: its subcommands, and what the exit code and stderr say of a failure.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+
+from generalist.cli import (
+    collect,
+    dagger,
+    evaluate,
+    inspect,
+    quickstart,
+    rollout,
+    tasks,
+    tokenizer,
+    train,
+    validate,
+)
+from generalist.errors import GeneralistError, UsageError
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+DEBUG = "--debug"
+AGAIN = "run the same command again to continue"
+
+app = typer.Typer(
+    name="generalist",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with [bold]generalist quickstart[/]: demonstrations, tokens, training, scores.",
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("tasks")(tasks.tasks)
+app.command("collect")(collect.collect)
+app.command("inspect")(inspect.inspect)
+app.command("validate")(validate.validate)
+app.command("train")(train.train)
+app.add_typer(rollout.app, name="rollout")
+app.command("evaluate")(evaluate.evaluate)
+app.command("dagger")(dagger.dagger)
+app.add_typer(tokenizer.app, name="tokenizer")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import generalist
+
+        print(f"generalist {generalist.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the traceback of a failure; may stand anywhere.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """One causal language model that learns from any environment as one flat token sequence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in given
+    given = [argument for argument in given if argument != DEBUG]
+    try:
+        code = app(given, prog_name="generalist", standalone_mode=False) or DONE
+        if code == INTERRUPTED:  # the command line's own handling of Ctrl-C
+            raise KeyboardInterrupt
+        return code
+    except KeyboardInterrupt:
+        return _fail(f"Interrupted. What was finished is kept; {AGAIN}.", INTERRUPTED)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong in one sentence on stderr; returns the exit code."""
+    if type(error).__name__ in ("Interrupted", "TrainingInterrupted"):
+        return _fail(str(error), INTERRUPTED)  # training's own class would load torch
+    if isinstance(error, GeneralistError):
+        return _fail(str(error), WRONG_USE if isinstance(error, UsageError) else FAILED)
+    if hasattr(error, "format_message"):  # wrong use of an option or argument
+        return _wrong_use(error)
+    if full := _disk_is_full(error):
+        where = f" ({full.filename})" if getattr(full, "filename", None) else ""
+        return _fail(f"No space is left on the disk{where}. Make room, then {AGAIN}.", FAILED)
+    if isinstance(error, (PermissionError, FileNotFoundError, NotADirectoryError)):
+        return _fail(f"{error.filename}: {error.strerror}.", FAILED)
+    if isinstance(error, ModuleNotFoundError):
+        return _fail(
+            f"The package {error.name!r} is missing. Install it: pip install {error.name}.", FAILED
+        )
+    return _fail(
+        f"Unexpected {type(error).__name__}: {error} This is a fault of generalist or of a package "
+        f"it uses; add {DEBUG} for the traceback.",
+        FAILED,
+    )
+
+
+def _wrong_use(error: BaseException) -> int:
+    message = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help() if context else message)
+        return WRONG_USE
+    if context is not None:
+        message = f"{message.rstrip('.')}. See `{context.command_path} --help`."
+    return _fail(message, WRONG_USE)
+
+
+def _disk_is_full(error: BaseException) -> BaseException | None:
+    """The error in the chain of causes that says so, also one from a library written in Rust."""
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+            return link
+        if "no space left on device" in str(link).lower():
+            return link
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(f"Error: {sentence}" if code != INTERRUPTED else f"\n{sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""`generalist tasks`: what can be acted in, and what random and expert score there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from generalist.cli.common import JsonFile, console, write_json
+
+if TYPE_CHECKING:
+    from generalist.envs.registry import Score
+
+
+def tasks(
+    family: Annotated[str | None, typer.Argument(help="Only this family: gym, dmc, ...")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the tasks that are installed but not vouched for.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
+    """List the tasks, with what a random policy and the expert score in them.
+
+    Any installed Gymnasium environment is a task as gym/ID, listed here or not.
+    """
+    from rich.table import Table
+
+    from generalist.envs.registry import list_tasks
+
+    found = list_tasks(family, everything)
+    table = Table("task", "sees", "expert", box=None, header_style="bold", pad_edge=False)
+    table.add_column("random", justify="right")
+    table.add_column("expert score", justify="right")
+    table.add_column("description", style="dim", overflow="fold")
+    for task in found:
+        table.add_row(
+            task.name,
+            "text" if task.family == "text" else "frames" if task.frames else "state",
+            task.default_expert or "-",
+            _show(task.random_score),
+            _show(task.expert_score),
+            task.description,
+        )
+    console().print(table)
+    write_json(json, [
+        {
+            "task": task.name, "family": task.family, "description": task.description,
+            "frames": task.frames, "metric": task.metric, "max_steps": task.max_steps,
+            "expert": task.default_expert or None,
+            "random_score": task.random_score and task.random_score.to_dict(),
+            "expert_score": task.expert_score and task.expert_score.to_dict(),
+        }
+        for task in found
+    ])  # fmt: skip
+
+
+def _show(score: Score | None) -> str:
+    return "-" if score is None else f"{score.mean:.4g} ± {score.stderr:.2g}"

@@ -1,0 +1,40 @@
+"""`generalist tokenizer train text|frames`: the trained parts of the vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from generalist.cli.common import console
+
+app = typer.Typer(no_args_is_help=True, help="Train the tokenizers of text and of frames.")
+train_app = typer.Typer(no_args_is_help=True, help="Train one of the tokenizers.")
+app.add_typer(train_app, name="train")
+
+Out = Annotated[Path, typer.Option(help="Folder the tokenizer is written to.")]
+
+
+@train_app.command("text")
+def text(
+    out: Out = Path("runs/tokenizers/text"),
+    vocabulary_size: Annotated[int, typer.Option(help="Ids, at least 256.")] = 8192,
+) -> None:
+    """Train the byte-level BPE on the documentation that comes with Python."""
+    from generalist.tokenization.train_text import train_text_tokenizer
+
+    path = train_text_tokenizer(out, vocabulary_size, progress=True)
+    console().print(f"Text tokenizer: [bold]{path}[/]", soft_wrap=True)
+
+
+@train_app.command("frames")
+def frames(
+    out: Out = Path("runs/tokenizers/frames"),
+    minutes: Annotated[float | None, typer.Option(help="Training time.")] = None,
+) -> None:
+    """Train the FSQ frame tokenizer on frames of the pixel tasks."""
+    from generalist.tokenization.train_frames import train_frame_tokenizer
+
+    path = train_frame_tokenizer(out, **({} if minutes is None else {"minutes": minutes}))
+    console().print(f"Frame tokenizer: [bold]{path}[/]", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Scores, suites and reports: what an agent is worth, with how much certainty."""
