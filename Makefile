@@ -4,11 +4,14 @@
 #   TORCH=torch==2.12.0  another torch than the pinned one
 #   TORCH_INDEX=URL      where pip finds torch: PyTorch's wheel index for your CPU or CUDA version
 #   OUTPUT=DIR           where `make quickstart` writes (default: runs/quickstart)
+#   QUICKSTART=OPTIONS   options of `generalist quickstart`, such as schedule.minutes=5
+#   TESTS=PATHS          which tests to run
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 OUTPUT ?= runs/quickstart
+QUICKSTART ?=
 TESTS ?= tests
 
 VENV := .venv
@@ -29,7 +32,7 @@ help: ## show this list
 install: $(STAMP) ## make .venv and install generalist with its development tools
 
 quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, rollouts, report
-	$(BIN)/generalist quickstart --output $(OUTPUT)
+	$(BIN)/generalist quickstart --output $(OUTPUT) $(QUICKSTART)
 
 test: $(STAMP) ## every fast test
 	$(PYTEST) -m "not slow" $(TESTS)

@@ -43,7 +43,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path
     for name in ("examples", "recipes"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(tiny_run.checkpoint, folder / "runs" / "quickstart" / "checkpoint")
-    shutil.copytree(tiny_run.data, folder / "data" / "quickstart")
+    shutil.copytree(tiny_run.data, folder / "runs" / "quickstart" / "data")
+    shutil.copy(tiny_run.dataset, folder / "tiny.yaml")
     return folder
 
 
