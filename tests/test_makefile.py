@@ -1,0 +1,131 @@
+"""The Makefile says what is missing before it begins, and installs once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with what `make install` reads, and a `pip` that only writes down its arguments."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("TORCH", "TORCH_INDEX", "PYTHON", "TESTS", "MAKEFLAGS", "MAKELEVEL")
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def script(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}")
+    path.chmod(0o755)
+    return path
+
+
+def old_python(clone: Path, *missing: str) -> Path:
+    """An interpreter that runs the checks as Python 3.9 would, or without some modules."""
+    prelude = "import sys; sys.version_info = (3, 9, 2);" if not missing else "import sys;"
+    prelude += "".join(f"sys.modules[{name!r}] = None;" for name in missing)
+    return script(
+        clone / "python-old",
+        f'[ "$1" = -c ] && exec "{sys.executable}" -c "{prelude} $2"\n'
+        f'[ "$1" = --version ] && echo Python 3.9.2\n',
+    )
+
+
+def installing_venv(clone: Path) -> Path:
+    """A finished .venv whose python writes down what pip was asked for."""
+    log = clone / "pip.log"
+    script(clone / ".venv" / "bin" / "python", f'echo "$@" >> "{log}"\n')
+    return log
+
+
+def test_no_python(clone: Path):
+    result = make(clone, "install", "PYTHON=python-of-nobody")
+    assert result.returncode != 0
+    assert "No 'python-of-nobody' found. Install Python 3.11 or newer" in result.stderr
+
+
+def test_an_old_python(clone: Path):
+    result = make(clone, "install", f"PYTHON={old_python(clone)}")
+    assert result.returncode != 0
+    assert "needs Python 3.11 or newer" in result.stderr and "Python 3.9.2" in result.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_a_python_without_venv_names_the_package(clone: Path):
+    result = make(clone, "install", f"PYTHON={old_python(clone, 'ensurepip')}")
+    assert result.returncode != 0
+    assert "apt install python3-venv" in result.stderr
+
+
+def test_torch_first_then_the_rest_and_only_once(clone: Path):
+    log = installing_venv(clone)
+    assert make(clone, "install").returncode == 0
+    first, second = log.read_text().splitlines()
+    assert first == "-m pip install torch==2.13.0"
+    assert second.endswith("-e .[dev]")
+    assert make(clone, "install").returncode == 0
+    assert len(log.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_installs_again_when_a_requirement_changed(clone: Path, name: str):
+    log = installing_venv(clone)
+    make(clone, "install")
+    later = (clone / ".venv" / ".installed").stat().st_mtime + 1
+    os.utime(clone / name, (later, later))
+    make(clone, "install")
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_another_torch_replaces_the_pin_and_installs_again(clone: Path):
+    log = installing_venv(clone)
+    make(clone, "install")
+    make(clone, "install", "TORCH=torch==2.12.0", "TORCH_INDEX=somewhere")
+    assert "-m pip install --index-url somewhere torch==2.12.0" in log.read_text()
+    pins = (clone / ".venv" / "constraints.txt").read_text()
+    assert re.findall(r"^torch==.*$", pins, re.MULTILINE) == ["torch==2.12.0"]
+
+
+def test_help_lists_the_targets(clone: Path):
+    shown = make(clone).stdout
+    for target in ("quickstart", "test", "lint", "install", "clean"):
+        assert re.search(rf"^{target} ", shown, re.MULTILINE)
+
+
+def test_every_requirement_is_pinned():
+    """An unpinned package could be another one tomorrow."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    names = {re.split(r"[\[<>=! ]", each)[0].lower().replace("_", "-") for each in wanted}
+    assert names - pinned == set()
