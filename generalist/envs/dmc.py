@@ -19,6 +19,7 @@ from generalist.envs.rendering import NO_GL_MESSAGE, OffscreenCamera, use_offscr
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
 
 MAX_STEPS = 1_000
+_NO_BOUND = 1e10  # what MuJoCo writes where an actuator has no limit
 MODEL_SEED = 0  # for the domains that draw their model, not only their start, at random
 
 REGISTERED = {
@@ -191,6 +192,8 @@ class DmcEnv(gymnasium.Env):
 def _box(spec: Any) -> spaces.Box:
     """The float32 Box of a dm_env array specification."""
     shape = spec.shape or (1,)
-    low = np.broadcast_to(getattr(spec, "minimum", -np.inf), shape).astype(np.float32)
-    high = np.broadcast_to(getattr(spec, "maximum", np.inf), shape).astype(np.float32)
+    low = np.array(np.broadcast_to(getattr(spec, "minimum", -np.inf), shape), np.float32)
+    high = np.array(np.broadcast_to(getattr(spec, "maximum", np.inf), shape), np.float32)
+    low[low <= -_NO_BOUND] = -np.inf
+    high[high >= _NO_BOUND] = np.inf
     return spaces.Box(low, high, shape, np.float32)
