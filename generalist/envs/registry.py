@@ -25,7 +25,7 @@ from generalist.errors import UsageError
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
-_FAMILIES = ("gym", "atari")
+_FAMILIES = ("gym", "babyai", "atari")
 
 Metric = Literal["return", "success"]
 

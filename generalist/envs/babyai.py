@@ -1,0 +1,132 @@
+"""BabyAI: instruction-following in a grid world, every level that minigrid carries.
+
+Chevalier-Boisvert et al. 2019 (arXiv:1810.08272). The agent sees the 7x7 cells before it and its
+compass direction; the instruction is announced once, in `info["instruction"]` at reset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from generalist.envs.registry import Task
+from generalist.errors import MissingPackageError
+
+REGISTERED = {
+    "GoToLocal": "go to the object that the instruction names, in one room with distractors",
+}
+_PREFIX, _SUFFIX = "BabyAI-", "-v0"
+VIEW_CELLS = 7
+# The highest object type, colour and door state of minigrid's cell encoding; their counts
+# multiply to 11 * 6 * 3 = 198, so that a cell is one token.
+CELL_HIGH = (10, 5, 2)
+
+
+@functools.cache
+def _levels() -> dict[str, gymnasium.envs.registration.EnvSpec]:
+    """Level name -> Gymnasium's specification of it."""
+    try:
+        import minigrid  # noqa: F401  (registers its ids with Gymnasium)
+    except ImportError as error:
+        raise MissingPackageError("minigrid", "babyai/") from error
+    return {
+        env_id.removeprefix(_PREFIX).removesuffix(_SUFFIX): spec
+        for env_id, spec in gymnasium.registry.items()
+        if env_id.startswith(_PREFIX)
+    }
+
+
+def names() -> list[str]:
+    """Every BabyAI level."""
+    return sorted(_levels())
+
+
+def find(name: str) -> Task | None:
+    """The task for a level; None for an unknown one."""
+    if name not in _levels():
+        return None
+    return Task(
+        name=f"babyai/{name}",
+        family="babyai",
+        make=functools.partial(_make, name),
+        max_steps=_level_steps(name),
+        description=REGISTERED.get(name, f"the BabyAI level {name}"),
+        metric="success",
+        default_expert="bot",
+    )
+
+
+@functools.cache
+def _level_steps(name: str) -> int:
+    """The level's own step limit, which some levels set for each mission: the largest of ten."""
+    env = _make(name)
+    limits = []
+    for seed in range(10):
+        env.reset(seed=seed)
+        limits.append(int(env.unwrapped.max_steps))
+    return max(limits)
+
+
+def _make(name: str, render_mode: str | None = None, max_steps: int | None = None) -> gymnasium.Env:
+    """The level behind the observation this project uses.
+
+    max_steps: in place of the level's own limit; minigrid's rewards depend on that limit.
+    """
+    options = {} if max_steps is None else {"max_steps": max_steps}
+    with _quiet():
+        env = gymnasium.make(
+            _levels()[name].id, render_mode=render_mode, disable_env_checker=True, **options
+        )
+    return BabyAIEnv(env)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """minigrid prints each rejected mission to stdout, where a command's own answer belongs."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+class BabyAIEnv(gymnasium.Wrapper):
+    """Observations as {"direction": Discrete(4), "image": (7, 7, 3) uint8}; raw rewards.
+
+    direction: 0 east, 1 south, 2 west, 3 north.
+    image: object type, colour and door state of each cell in view, the agent at [3, 6].
+    Reward: 1 - 0.9 * steps / max_steps on success, else 0; so success is a positive return.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        high = np.broadcast_to(np.array(CELL_HIGH, np.uint8), (VIEW_CELLS, VIEW_CELLS, 3))
+        self.observation_space = spaces.Dict(
+            {
+                "direction": spaces.Discrete(4),
+                "image": spaces.Box(np.zeros_like(high), high.copy(), dtype=np.uint8),
+            }
+        )
+        self.last_action: int | None = None  # what was executed, which the bot has to be told
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A new mission; `info["instruction"]` says it in words."""
+        with _quiet():
+            observation, info = self.env.reset(seed=seed, options=options)
+        self.last_action = None
+        return self._observation(observation), {**info, "instruction": observation["mission"]}
+
+    def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Turn left, turn right, go forward, pick up, drop, toggle or declare done."""
+        observation, reward, terminated, truncated, info = self.env.step(int(action))
+        self.last_action = int(action)
+        return self._observation(observation), float(reward), terminated, truncated, info
+
+    @staticmethod
+    def _observation(raw: dict[str, Any]) -> dict[str, Any]:
+        return {"direction": np.int64(raw["direction"]), "image": raw["image"].astype(np.uint8)}
