@@ -50,7 +50,7 @@ def make_header(task: str, layout: Layout, **collection: Any) -> DatasetHeader:
 def make_episode(
     layout: Layout, steps: int, seed: int, labelled: bool = False, **record: Any
 ) -> EncodedEpisode:
-    """Random legal ids; step t's first observation token counts the steps, modulo 1,000."""
+    """Random legal ids; the first two observation tokens tell the step and the seed."""
     rng = np.random.default_rng(seed)
     legal = np.array(layout.legal)
     actions = rng.integers(legal[:, 0], legal[:, 1], (steps, layout.action_tokens))
@@ -59,7 +59,8 @@ def make_episode(
     else:
         start = layout.fields[0].start
         observed = start + rng.integers(0, 9, (steps, layout.observation_tokens))
-        observed[:, 0] = start + np.arange(steps) % 1000
+        observed[:, 0] = start + np.arange(steps)
+        observed[:, 1] = start + seed
         separator = np.full((steps, 1), layout.separator)
         tokens = np.concatenate([observed, separator, actions], axis=1)
     labels = None
