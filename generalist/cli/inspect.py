@@ -61,8 +61,9 @@ def _describe(path: Path, json: Path | None) -> None:
     from generalist.data.inspect import describe
 
     rows = [row.to_dict() for row in describe(path)]
-    table = Table("task", box=None, header_style="bold", pad_edge=False)
-    for name in ("episodes", "steps", "tokens", "tokens a step", "mean return", "relabelled", "MB"):
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for name in ("episodes", "steps", "tokens", "a step", "return", "relabelled", "MB"):
         table.add_column(name, justify="right")
     for row in rows:
         mean = row["mean_return"]

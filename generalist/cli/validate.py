@@ -24,7 +24,8 @@ def validate(
     from generalist.data.validate import validate as check
 
     report = check(path, skip_damaged)
-    table = Table("task", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("task", no_wrap=True)
     for name in ("shards", "episodes", "steps", "tokens", "damaged"):
         table.add_column(name, justify="right")
     for task in report.tasks:

@@ -1,0 +1,152 @@
+"""The report's pictures, as inline SVG: scores with their intervals, text, training."""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from generalist.evaluation.scores import TaskScore
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+AGENT, PROMPTED, EXPERT = "#2563eb", "#f59e0b", "#0f766e"
+STYLE = {
+    "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none", "text.color": INK,
+    "axes.edgecolor": GRID, "axes.labelcolor": FAINT, "xtick.color": FAINT, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+    "ytick.left": False, "axes.axisbelow": True, "figure.facecolor": "none",
+    "axes.facecolor": "none", "axes.titlesize": 10, "axes.titlelocation": "left",
+    "svg.hashsalt": "generalist",
+}  # fmt: skip
+SHOWN_LOW, SHOWN_HIGH = -0.25, 1.25  # bars that reach further are cut, their figures are written
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element whose text takes the page's font and that scales with it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    # Ids are unique within one figure only; several stand in one page.
+    prefix = f"f{zlib.crc32(text.encode()):08x}-"
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}", text)
+    return re.sub(r'(<svg[^>]*?) height="[^"]*"([^>]*?) width="[^"]*"', r"\1\2", text, count=1)
+
+
+def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> str:
+    """Normalised scores with 95% intervals, random at 0 and expert at 1."""
+    from matplotlib import rc_context
+
+    shown = [score for score in plain if score.normalized is not None]
+    by_task = {score.task: score for score in prompted if score.normalized is not None}
+    with rc_context(STYLE):
+        figure, axes = _figure(8.2, 0.7 + 0.46 * max(1, len(shown)))
+        ax = axes[0, 0]
+        for position, score in enumerate(shown):
+            other = by_task.get(score.task)
+            shift = 0.17 if other else 0.0
+            _bar(ax, position - shift, score, AGENT, 0.3 if other else 0.46)
+            if other:
+                _bar(ax, position + shift, other, PROMPTED, 0.3)
+        for value, name in ((0, "random"), (1, "expert")):
+            ax.axvline(value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+            ax.annotate(
+                name, (value, 1.0), (0, 3), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="center", color=FAINT, fontsize=9,
+            )  # fmt: skip
+        ax.set_yticks(range(len(shown)), [score.task for score in shown])
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlim(SHOWN_LOW, SHOWN_HIGH + 0.15)
+        ax.set_xticks(np.arange(0, 1.3, 0.25))
+        ax.grid(axis="x", color=GRID, linewidth=0.8)
+        return _svg(figure)
+
+
+def _bar(ax: Axes, y: float, score: TaskScore, color: str, height: float) -> None:
+    assert score.normalized is not None and score.normalized_interval is not None
+    value = float(np.clip(score.normalized, SHOWN_LOW, SHOWN_HIGH))
+    low, high = np.clip(score.normalized_interval, SHOWN_LOW, SHOWN_HIGH)
+    ax.barh(y, value, height, color=color, alpha=0.85, linewidth=0)
+    ax.plot([low, high], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
+    ax.annotate(f"{score.normalized:.2f}", (max(value, high, 0), y), (5, 0), va="center",
+                textcoords="offset points", fontsize=8.5, color=INK)  # fmt: skip
+
+
+def text_plot(text: dict[str, Any]) -> str:
+    """Bits per byte of the model beside a byte trigram and xz; less is better."""
+    from matplotlib import rc_context
+
+    bars = [
+        ("this model", text["bits_per_byte"], AGENT),
+        ("xz -9", text["xz_bits_per_byte"], FAINT),
+        ("byte trigram", text["trigram_bits_per_byte"], FAINT),
+    ]
+    with rc_context(STYLE):
+        figure, axes = _figure(8.2, 1.5)
+        ax = axes[0, 0]
+        for y, (_, value, color) in enumerate(bars):
+            ax.barh(y, value, 0.55, color=color, alpha=0.85, linewidth=0)
+            ax.annotate(f"{value:.3f}", (value, y), (5, 0), textcoords="offset points",
+                        va="center", fontsize=9)  # fmt: skip
+        ax.set_yticks(range(len(bars)), [name for name, _, _ in bars])
+        ax.invert_yaxis()
+        ax.set_xlim(0, 1.12 * max(value for _, value, _ in bars))
+        ax.set_xlabel("bits per byte, less is better")
+        ax.grid(axis="x", color=GRID, linewidth=0.8)
+        return _svg(figure)
+
+
+def training_plot(log: Sequence[dict[str, Any]]) -> str:
+    """Loss over the steps, in all and task by task; the lines are smoothed."""
+    from matplotlib import rc_context
+
+    tasks = sorted({key[5:] for row in log for key in row if key.startswith("loss/")})
+    panels = ["", *tasks]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
+        figure, axes = _figure(8.2, 1.55 * rows, rows, columns)
+        for ax, task in zip(axes.flat, panels, strict=False):
+            key = f"loss/{task}" if task else "loss"
+            steps, values = _series(log, key)
+            ax.plot(steps, values, color=AGENT, alpha=0.25, linewidth=0.8)
+            ax.plot(steps, _smooth(values), color=AGENT, linewidth=1.5)
+            ax.set_title(task or "all targets", color=INK)
+            ax.grid(color=GRID, linewidth=0.6)
+            ax.locator_params(nbins=4)
+            ax.tick_params(labelsize=7.5, colors=FAINT)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_visible(False)
+        figure.supxlabel("optimizer step", fontsize=8.5, color=FAINT)
+        return _svg(figure)
+
+
+def _series(log: Sequence[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(row["step"], row[key]) for row in log if row.get(key) is not None]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.array(steps), np.array(values, dtype=float)
+
+
+def _smooth(values: np.ndarray, share: float = 0.04) -> np.ndarray:
+    """Running mean over a share of all points, shorter at the ends."""
+    width = max(1, int(len(values) * share))
+    kernel = np.ones(2 * width + 1)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same") \
+        if len(values) > len(kernel) else values  # fmt: skip
