@@ -155,9 +155,7 @@ class DmcEnv(gymnasium.Env):
                 f"{self._name} takes actions of shape {self.action_space.shape}, all finite; "
                 f"got {action!r}."
             )
-        timestep = self._env.step(
-            np.clip(control, self.action_space.low, self.action_space.high)
-        )
+        timestep = self._env.step(np.clip(control, self.action_space.low, self.action_space.high))
         self._steps += 1
         ended = timestep.last()
         terminated = bool(ended and timestep.discount == 0.0)

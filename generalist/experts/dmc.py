@@ -52,15 +52,15 @@ class CartPoleSwingUp(ObservationExpert):
     control_cost = 3.0
 
     def __init__(self) -> None:
-        m, l, j = self._POLE, self._CENTRE, self._INERTIA
-        total = self._CART + m
-        determinant = total * j - (m * l) ** 2
+        moment, j = self._POLE * self._CENTRE, self._INERTIA
+        total = self._CART + self._POLE
+        determinant = total * j - moment**2
         # Linearised about upright; state (position, velocity, angle, angular velocity).
         a = np.zeros((4, 4))
         a[0, 1] = a[2, 3] = 1.0
-        a[1, 2] = -((m * l) ** 2) * _GRAVITY / determinant
-        a[3, 2] = total * m * l * _GRAVITY / determinant
-        b = np.array([[0.0], [j], [0.0], [-m * l]]) * self._FORCE / determinant
+        a[1, 2] = -(moment**2) * _GRAVITY / determinant
+        a[3, 2] = total * moment * _GRAVITY / determinant
+        b = np.array([[0.0], [j], [0.0], [-moment]]) * self._FORCE / determinant
         self._hold = Hold(a, b, np.diag([1.0, 0.1, 5.0, 0.1]), self.control_cost)
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
@@ -74,16 +74,16 @@ class CartPoleSwingUp(ObservationExpert):
 
     def _swing(self, x: float, cosine: float, sine: float, speed: float, spin: float) -> float:
         """The force that gives the cart an acceleration which adds the energy that is missing."""
-        m, l, j = self._POLE, self._CENTRE, self._INERTIA
-        weight = m * l * _GRAVITY
+        moment, j = self._POLE * self._CENTRE, self._INERTIA
+        weight = moment * _GRAVITY
         # In units of what it takes to go from hanging to upright.
         missing = (weight * (1.0 - cosine) - 0.5 * j * spin**2) / (2.0 * weight) + self.excess
         push = self.pump * min(max(self.eagerness * missing, -1.0), 1.0)
         wanted = -push * math.tanh(self.swing_rate * spin * cosine)
         wanted -= self.spring * x + self.damping * speed
         # Cart and pole push on each other; this is their equation of motion for that acceleration.
-        turning = (weight * sine - m * l * cosine * wanted) / j
-        force = (self._CART + m) * wanted + m * l * (cosine * turning - sine * spin**2)
+        turning = (weight * sine - moment * cosine * wanted) / j
+        force = (self._CART + self._POLE) * wanted + moment * (cosine * turning - sine * spin**2)
         return force / self._FORCE
 
 
