@@ -26,7 +26,9 @@ def dagger(
     data: Annotated[Path, typer.Option(help="Folder of the shards that grow.")] = Path(
         "runs/quickstart/data"
     ),
-    recipe: Annotated[str, typer.Option(help="Recipe each round trains with.")] = "quickstart",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe of a round; the checkpoint's own if not given.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change: schedule.steps=500."),
@@ -48,13 +50,17 @@ def dagger(
     from generalist.training.recipe import load_recipe
 
     get_task(task)
-    load_recipe(recipe, overrides or ())  # mistakes show before anything is played
+    own = checkpoint / "generalist" / "recipe.yaml"
+    source = recipe or str(own)
+    if recipe is None and not own.exists():
+        raise GeneralistError(f"{checkpoint} is not a checkpoint to start from: {own} is missing.")
+    load_recipe(source, overrides or ())  # mistakes show before anything is played
     for number in range(1, rounds + 1):
         folder = out / f"round-{number}"
         if not (folder / "checkpoint").exists():
             grow(task, checkpoint, data, folder, episodes, expert, temperature)
             keys = [*(overrides or ()), f"data.root={data}", f"output_dir={folder}"]
-            _train(load_recipe(recipe, keys), checkpoint)
+            _train(load_recipe(source, keys), checkpoint)
         checkpoint = folder / "checkpoint"
         console().print(f"Round {number} of {rounds}: [bold]{checkpoint}[/]", soft_wrap=True)
 
@@ -114,6 +120,27 @@ def _describe(episodes: list[Episode]) -> str:
 
 def _train(recipe: Any, checkpoint: Path) -> None:
     """Train as the recipe says, from the weights of `checkpoint`."""
-    from generalist.training.loop import train
+    from generalist.training.data import open_data
+    from generalist.training.launch import StopSignal, start_accelerator
+    from generalist.training.loop import Trainer
 
-    train(recipe, init_from=checkpoint)  # type: ignore[call-arg]
+    trainer = Trainer(recipe, open_data(recipe), start_accelerator(recipe))
+    trainer.resume()
+    if trainer.state.step == 0:
+        _load_weights(trainer.model, checkpoint)
+    with StopSignal() as stop:
+        trainer.run(stop)
+    trainer.export()
+
+
+def _load_weights(model: Any, checkpoint: Path) -> None:
+    """Copy a checkpoint's weights; GeneralistError where they are of another model."""
+    from safetensors.torch import load_model
+
+    try:
+        load_model(model, checkpoint / "model.safetensors")
+    except (RuntimeError, OSError) as error:
+        raise GeneralistError(
+            f"The recipe's model cannot start from {checkpoint}: its weights have other names or "
+            "shapes. Leave --recipe out to train with the checkpoint's own."
+        ) from error

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
     given = [argument for argument in given if argument != DEBUG]
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # loading is a matter of a second
     try:
         code = app(given, prog_name="generalist", standalone_mode=False) or DONE
         if code == INTERRUPTED:  # the command line's own handling of Ctrl-C
