@@ -25,12 +25,11 @@ def test_every_registered_task_has_its_expert_here() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_each_episode_is_a_good_demonstration(name: str) -> None:
+def test_an_episode_is_a_good_demonstration(name: str) -> None:
     env, expert = make(name), get_expert(name)
-    for seed in (0, 1):
-        episode = collect_episode(env, name, expert, seed)
-        assert episode.steps == 1000 and episode.truncated
-        assert episode.return_ > LEAST_RETURN[name]
+    episode = collect_episode(env, name, expert, seed=0)
+    assert episode.steps == 1000 and episode.truncated
+    assert episode.return_ > LEAST_RETURN[name]
 
 
 @pytest.mark.slow
@@ -90,7 +89,7 @@ def test_swing_up_has_no_jumps() -> None:
 def test_the_arm_s_geometry_follows_from_the_observation() -> None:
     """The target the expert infers from angles and to_target is the simulator's."""
     env, expert = make("dmc/reacher-hard"), get_expert("dmc/reacher-hard")
-    for seed in range(5):
+    for seed in range(2):
         observation, _ = env.reset(seed=seed)
         for _ in range(300):
             observation, *_ = env.step(expert.label(observation, env))
