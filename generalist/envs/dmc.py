@@ -115,6 +115,9 @@ class DmcEnv(gymnasium.Env):
             use_offscreen_gl()  # better an error now than at the end of the first episode
         self.render_mode = render_mode
         self._env = _suite().load(domain, task, task_kwargs={"random": MODEL_SEED})
+        # quadruped-escape asks dm_control for an OpenGL context at every reset, to show its new
+        # terrain. It has none here and goes on without; OffscreenCamera draws from the model.
+        self._env.physics._make_rendering_contexts = lambda: None
         self._max_steps = max_steps or MAX_STEPS
         self._steps: int | None = None  # None until reset, and after an episode's end
         self._name = f"dmc/{domain}-{task}"

@@ -88,6 +88,8 @@ class OffscreenCamera:
         """The scene as it stands in `data` (mujoco.MjData): (height, width, 3) uint8."""
         mujoco = self._mujoco
         self._gl.make_current()
+        for terrain in range(self._model.nhfield):  # may differ from episode to episode
+            mujoco.mjr_uploadHField(self._model, self._context, terrain)
         mujoco.mjv_updateScene(
             self._model,
             data,

@@ -16,6 +16,7 @@ _EXPERTS: dict[str, dict[str, str]] = {
     "gym/Pendulum-v1": {"swing-up": "classic:PendulumSwingUp"},
     "gym/MountainCarContinuous-v0": {"energy": "classic:MountainCarEnergy"},
     "gym/Acrobot-v1": {"energy": "classic:AcrobotEnergy"},
+    "atari/Freeway": {"crossing": "freeway:FreewayCrossing"},
     "dmc/cartpole-swingup": {"swing-up": "dmc:CartPoleSwingUp"},
     "dmc/cartpole-balance": {"swing-up": "dmc:CartPoleSwingUp"},
     "dmc/reacher-easy": {"inverse-kinematics": "dmc:ReacherInverseKinematics"},
