@@ -138,6 +138,13 @@ def test_every_task_of_the_suite_can_be_made_and_stepped() -> None:
         env.close()
 
 
+def test_a_task_that_asks_for_opengl_at_each_reset_runs_without() -> None:
+    env = make("dmc/quadruped-escape")
+    first, _ = env.reset(seed=0)
+    again, _ = env.reset(seed=0)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+
+
 def test_environments_step_together() -> None:
     envs = make_vec("dmc/reacher-easy", 3)
     observations, _ = envs.reset(seed=4)
