@@ -25,7 +25,7 @@ from generalist.errors import UsageError
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
-_FAMILIES = ("gym", "dmc", "babyai", "atari")
+_FAMILIES = ("gym", "dmc", "babyai", "atari", "text")
 
 Metric = Literal["return", "success"]
 
