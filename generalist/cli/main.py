@@ -105,6 +105,8 @@ def _explain(error: BaseException) -> int:
     if full := _disk_is_full(error):
         where = f" ({full.filename})" if getattr(full, "filename", None) else ""
         return _fail(f"No space is left on the disk{where}. Make room, then {AGAIN}.", FAILED)
+    if type(error).__name__ == "SafetensorError":
+        return _fail(f"A file of weights is damaged or cut short: {error}.", FAILED)
     if isinstance(error, (PermissionError, FileNotFoundError, NotADirectoryError)):
         return _fail(f"{error.filename}: {error.strerror}.", FAILED)
     if isinstance(error, ModuleNotFoundError):
@@ -112,7 +114,7 @@ def _explain(error: BaseException) -> int:
             f"The package {error.name!r} is missing. Install it: pip install {error.name}.", FAILED
         )
     return _fail(
-        f"Unexpected {type(error).__name__}: {error} This is a fault of generalist or of a package "
+        f"Unexpected {type(error).__name__}: {str(error).rstrip('.')}. This is a fault of generalist or of a package "
         f"it uses; add {DEBUG} for the traceback.",
         FAILED,
     )

@@ -13,8 +13,10 @@ class Faulty(gymnasium.Env):
     action_space = spaces.Discrete(2)
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
-    def __init__(self, nan_at: int | None = None, graph: bool = False) -> None:
-        self.render_mode = None
+    def __init__(
+        self, nan_at: int | None = None, graph: bool = False, render_mode: str | None = None
+    ) -> None:
+        self.render_mode = render_mode
         self.nan_at = nan_at
         if graph:
             self.observation_space = spaces.Graph(spaces.Box(-1.0, 1.0, (2,)), None)

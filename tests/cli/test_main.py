@@ -57,9 +57,9 @@ def test_version(capsys):
     "arguments, words",
     [
         (["trian"], ["trian", "train"]),
-        (["collect"], ["SPEC", "collect --help"]),
+        (["collect"], ["spec", "collect --help"]),
         (["train", "quickstart", "--steps", "3"], ["--steps", "train --help"]),
-        (["rollout", "gym", "CartPole-v1", "--episodes", "many"], ["--episodes", "many"]),
+        (["rollout", "gym", "CartPole-v1", "--episodes", "many"], ["--episodes", "valid integer"]),
         (["rollout", "gym", "CartPole-v1", "--episodes", "0"], ["--episodes"]),
         (["rollout", "gym", "CartPool-v1"], ["gym/CartPool-v1", "gym/CartPole-v1"]),
         (["rollout", "vizdoom", "Basic"], ["vizdoom"]),
