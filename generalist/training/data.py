@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     from generalist.training.recipe import Recipe
@@ -91,29 +90,50 @@ def _target_density(windows: Any, names: Sequence[str]) -> np.ndarray:
     return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
 
 
-def to_tensors(batch: WindowBatch, task_weights: np.ndarray) -> dict[str, Tensor]:
-    """The objective's input: rows, and a flat list of their targets.
+def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> dict[str, Any]:
+    """The objective's input: tokens, and a flat list of their targets.
 
-    Targets are found here, on the CPU, so that the device never waits to learn their number.
+    Targets are found here, on the CPU, so that a device never waits to learn their number.
+
+    Args:
+        batch: B rows.
+        task_weights: (tasks,) weight of one target of each task.
+        segments: lay segments end to end, without padding, as the lean pass on a CPU takes them.
 
     Returns:
-        `input_ids`, `position_ids` (B, L); `target_index` (M,) flat index of the hidden state that
-        predicts each target; `target_ids`, `target_ordinal`, `target_task`, `target_weight` (M,).
+        `input_ids`, `position_ids` (B, L), or (T,) with `segment_lengths`; `target_index` (M,) flat
+        index of the hidden state that predicts each target; `target_ids`, `target_ordinal`,
+        `target_task`, `target_weight` (M,).
     """
-    # A segment's first token has no predecessor in its own segment, hence never a loss.
-    rows, columns = np.nonzero((batch.targets >= 0) & (batch.position_ids > 0))
-    window_tokens = batch.input_ids.shape[1]
-    task = batch.task_index[rows, columns].astype(np.int64)
-    arrays = {
+    tokens = {
         "input_ids": batch.input_ids.astype(np.int64),
         "position_ids": batch.position_ids.astype(np.int64),
-        "target_index": rows * window_tokens + columns - 1,
-        "target_ids": batch.targets[rows, columns].astype(np.int64),
-        "target_ordinal": batch.ordinal[rows, columns],
+    }
+    # A segment's first token has no predecessor in its own segment, hence never a loss.
+    has_target = (batch.targets >= 0) & (batch.position_ids > 0)
+    targets, ordinal, task = batch.targets, batch.ordinal, batch.task_index
+    lengths = None
+    if segments:
+        kept = batch.task_index >= 0
+        tokens = {name: array[kept] for name, array in tokens.items()}
+        has_target, targets, ordinal, task = (
+            array[kept] for array in (has_target, targets, ordinal, task)
+        )
+        starts = np.flatnonzero(tokens["position_ids"] == 0)
+        lengths = np.diff(starts, append=len(has_target)).tolist()
+    where = np.flatnonzero(has_target)
+    task = task.reshape(-1)[where].astype(np.int64)
+    arrays = tokens | {
+        "target_index": where - 1,
+        "target_ids": targets.reshape(-1)[where].astype(np.int64),
+        "target_ordinal": ordinal.reshape(-1)[where],
         "target_task": task,
         "target_weight": task_weights[task].astype(np.float32),
     }
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    tensors: dict[str, Any] = {
+        name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
+    }
+    return tensors if lengths is None else tensors | {"segment_lengths": lengths}
 
 
 def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:

@@ -18,8 +18,6 @@ from generalist.training.recipe import Recipe
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
     """An Accelerator for the recipe, after checking that it runs on what was asked for."""
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
     # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a

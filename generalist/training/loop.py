@@ -8,18 +8,19 @@ result does not depend on how the rows are split.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model, count_parameters
+from generalist.modeling.segments import SEGMENTS, can_run_segments
 from generalist.training.checkpoint import (
     RECIPE,
     RunState,
@@ -29,6 +30,7 @@ from generalist.training.checkpoint import (
 )
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
+from generalist.training.gradients import Part, SequentialGradients, ThreadedGradients
 from generalist.training.launch import StopSignal, check_wrapped, start_accelerator
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
@@ -75,12 +77,13 @@ class Trainer:
         self.model = build_model(recipe.model, vocabulary, recipe.data.window_tokens, recipe.seed)
         bins = vocabulary["continuous"]
         ordinal = OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins)
-        objective = TokenObjective(self.model.to(accelerator.device), ordinal)
-        if recipe.compile:
-            objective.compile_decoder()
+        self.objective = TokenObjective(self.model.to(accelerator.device), ordinal)
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
-        self.objective = accelerator.prepare_model(objective)
-        check_wrapped(self.objective, accelerator)
+        on_cpu = accelerator.device.type == "cpu"
+        self.segments = on_cpu and can_run_segments(self.model.get_decoder())
+        if self.segments:
+            self.model.set_attn_implementation(SEGMENTS)
+        self.gradients = self._gradients(recipe.threads or os.cpu_count() or 1)
         self.task_weights = task_weights(data, recipe.loss.balance_tasks)
         self.state = RunState()
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
@@ -89,6 +92,16 @@ class Trainer:
                 f"data.rows_per_step {recipe.data.rows_per_step} does not divide evenly over "
                 f"{accelerator.num_processes} processes; make it a multiple."
             )
+
+    def _gradients(self, threads: int) -> SequentialGradients | ThreadedGradients:
+        """Threads where one process has a CPU for itself, else what accelerate does."""
+        accelerator = self.accelerator
+        alone = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
+        if alone and accelerator.mixed_precision == "no":
+            return ThreadedGradients(self.objective, threads)
+        prepared = accelerator.prepare_model(self.objective)
+        check_wrapped(prepared, accelerator)
+        return SequentialGradients(prepared, accelerator)
 
     # Starting and ending
 
@@ -168,25 +181,18 @@ class Trainer:
                 "The same command continues from there."
             )
 
-    def _step(self, batch: list[dict[str, Tensor]], weight: float, done: float, log) -> None:
+    def _step(self, batch: list[Part], weight: float, done: float, log: TrainingLog) -> None:
         """One optimizer step on this rank's forward passes; `weight` is that of all ranks."""
         optimizer = self.recipe.optimizer
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, done)
         set_learning_rate(self.optimizers, optimizer.lr * factor)
         # Ranks average their gradients, hence the factor that turns the mean into a sum.
         scale = self.accelerator.num_processes / max(weight, 1e-8)
-        loss_sum = torch.zeros((), device=self.accelerator.device)
-        for number, part in enumerate(batch):
-            part = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in part.items()}
-            last = number == len(batch) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.objective):
-                losses = self.objective(part)  # (M,)
-                loss = (losses * part["target_weight"]).sum() * scale
-                self.accelerator.backward(loss)
-            loss_sum += loss.detach()
-            log.add(part, losses.detach())
+        loss, outcomes = self.gradients.accumulate(batch, scale)
+        for part, losses in outcomes:
+            log.add(part, losses)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), optimizer.max_grad_norm)
-        loss_mean, norm = self.accelerator.reduce(loss_sum, "mean").item(), float(norm)
+        loss_mean, norm = self.accelerator.reduce(loss, "mean").item(), float(norm)
         if math.isfinite(loss_mean) and math.isfinite(norm):
             for each in self.optimizers:
                 each.step()
@@ -210,11 +216,11 @@ class Trainer:
     # Data and agreement between ranks
 
     @contextmanager
-    def _batches(self) -> Iterator[Iterator[list[dict[str, Tensor]]]]:
+    def _batches(self) -> Iterator[Iterator[list[Part]]]:
         """This rank's forward passes of every step from here on, one step ahead in a thread."""
         with ThreadPoolExecutor(max_workers=1) as thread:
 
-            def generate() -> Iterator[list[dict[str, Tensor]]]:
+            def generate() -> Iterator[list[Part]]:
                 step = self.state.step
                 ahead: Future = thread.submit(self._rows, step)
                 while True:
@@ -225,7 +231,7 @@ class Trainer:
 
             yield generate()
 
-    def _rows(self, step: int) -> list[dict[str, Tensor]]:
+    def _rows(self, step: int) -> list[Part]:
         """Row numbers depend on the step alone, so another number of ranks sees the same step."""
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
@@ -234,12 +240,13 @@ class Trainer:
             to_tensors(
                 self.data.windows.batch(first + offset, min(stride, self.rows_per_rank - offset)),
                 self.task_weights,
+                self.segments,
             )
             for offset in range(0, self.rows_per_rank, stride)
         ]
 
     def _agree(
-        self, batch: list[dict[str, Tensor]], elapsed: float, stop: StopSignal
+        self, batch: list[Part], elapsed: float, stop: StopSignal
     ) -> tuple[float, float, bool]:
         """Weight of all ranks' targets, the main process's clock, and whether any has to stop."""
         weight = sum(part["target_weight"].sum().item() for part in batch)

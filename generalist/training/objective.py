@@ -1,15 +1,19 @@
 """The loss: next-token cross entropy at target positions, with ordinal targets for bins.
 
-Shapes: B = rows, L = window tokens, D = hidden size, V = vocabulary size, M = targets in the batch,
-W = 2 radius + 1 neighbouring bins.
+Shapes: B = rows, L = window tokens, T = tokens of all segments, D = hidden size,
+V = vocabulary size, M = targets in the batch, W = 2 radius + 1 neighbouring bins.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from generalist.modeling.segments import hidden_at
 
 IGNORE = -100  # label of a position without a loss
 
@@ -31,38 +35,35 @@ class OrdinalTargets:
 class TokenObjective(nn.Module):
     """A causal LM together with its loss, so that a wrapper (DDP, DeepSpeed) sees one module."""
 
-    def __init__(self, model: nn.Module, ordinal: OrdinalTargets) -> None:
+    def __init__(self, model: PreTrainedModel, ordinal: OrdinalTargets) -> None:
         super().__init__()
         self.model = model
         self.ordinal = ordinal
-        # Through __dict__, so that the decoder is not registered as a second child: its weights
-        # are already in `model`. `torch.compile` replaces this attribute only.
-        self.__dict__["decoder"] = model.get_decoder()
 
-    def compile_decoder(self) -> None:
-        """Compile everything but the head, whose number of rows differs from batch to batch."""
-        self.__dict__["decoder"] = torch.compile(self.decoder, dynamic=False)
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: dict[str, Any]) -> Tensor:
         """Per-target losses.
 
         Args:
-            batch: `input_ids`, `position_ids` (B, L) int64; `target_index` (M,) int64 index into
-                the flattened (B L) of the hidden state that predicts each target; `target_ids`
-                (M,) int64; `target_ordinal` (M,) bool.
+            batch: `target_index` (M,) int64, ascending: which hidden states predict a target;
+                `target_ids` (M,) int64; `target_ordinal` (M,) bool; and either
+                rows: `input_ids`, `position_ids` (B, L) int64, `target_index` counting in (B L);
+                or segments end to end, for the lean pass on a CPU: `input_ids`, `position_ids`
+                (T,) int64 and `segment_lengths`, `target_index` counting in (T,).
 
         Returns:
             (M,) float32 cross entropies in nats.
         """
-        # attention_mask=None and use_cache=False let transformers find the packed segments in the
-        # position ids and keep them apart; any other call leaks between them.
-        hidden = self.decoder(
-            input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            attention_mask=None,
-            use_cache=False,
-        ).last_hidden_state  # (B, L, D)
-        hidden = hidden.flatten(0, 1).index_select(0, batch["target_index"])  # (M, D)
+        decoder, index = self.model.get_decoder(), batch["target_index"]
+        tokens = batch["input_ids"], batch["position_ids"]
+        if "segment_lengths" in batch:
+            hidden = hidden_at(decoder, *tokens, batch["segment_lengths"], index)  # (M, D)
+        else:
+            # attention_mask=None and use_cache=False let transformers find the packed segments in
+            # the position ids and keep them apart; any other call leaks between them.
+            hidden = decoder(
+                input_ids=tokens[0], position_ids=tokens[1], attention_mask=None, use_cache=False
+            ).last_hidden_state  # (B, L, D)
+            hidden = hidden.flatten(0, 1).index_select(0, index)  # (M, D)
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
         return token_losses(logits, batch["target_ids"], batch["target_ordinal"], self.ordinal)
 

@@ -40,8 +40,6 @@ class ModelRecipe(Section):
     """One table for the input embedding and the head."""
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary position embedding."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Attention implementation used in training; not stored in the checkpoint."""
     fourier_init: bool = True
     """Start the rows of continuous bins as smooth random Fourier features of the bin's value."""
     fourier_bandwidth: float = Field(default=8.0, gt=0)
@@ -150,10 +148,9 @@ class Recipe(Section):
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 on a GPU or a CPU with AMX, else fp32."""
-    compile: bool = False
-    """Compile the decoder with torch.compile; needs a C++ compiler, warms up for about a minute."""
     threads: int | None = Field(default=None, gt=0)
-    """CPU threads of one rank; torch's default if not given."""
+    """On a CPU: forward passes of a step run side by side in so many threads; all CPUs if not
+    given. Should divide rows_per_step / rows_per_forward."""
     log_every: int = Field(default=10, gt=0)
     """Steps between two rows of the log."""
     trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
@@ -216,8 +213,8 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     Left out is what may change between two starts of one run: logging, checkpoint cadence, where
     the folders lie, threads, and how rows are split into forward passes.
     """
-    free = {"checkpoint", "log_every", "trackers", "output_dir", "threads", "compile"}
-    free |= {"data.root", "data.processor", "data.rows_per_forward", "model.attention"}
+    free = {"checkpoint", "log_every", "trackers", "output_dir", "threads"}
+    free |= {"data.root", "data.processor", "data.rows_per_forward"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
