@@ -149,13 +149,15 @@ def collect(
     fingerprints = loaded.vocabulary.fingerprint, loaded.fingerprint
     plans = [_Plan.make(spec, task, root, fingerprints) for task in spec.tasks]
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
-    spec.write(root)
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
         workers = os.cpu_count() or 1 if workers is None else workers
         with _pool(workers, processor, Worker(loaded)) as pool:
             _open(open_plans, pool)
+            spec.write(root)
             _run(open_plans, pool, report, _Bar(open_plans, progress, on_progress))
+    else:
+        spec.write(root)  # the weights may have changed
     report.seconds = time.monotonic() - began
     return report
 
@@ -250,8 +252,8 @@ def _pool(workers: int, processor: str | None, here: Worker) -> Iterator[_Pool]:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "generalist.data.worker"])  # imported once for all
-    stop = context.Event()
-    executor = futures.ProcessPoolExecutor(workers, context, start_process, (processor, stop))
+    alive, ours = context.Pipe(duplex=False)
+    executor = futures.ProcessPoolExecutor(workers, context, start_process, (processor, alive))
     try:
         yield _Pool(
             lambda *a: executor.submit(open_in_process, *a),
@@ -259,10 +261,12 @@ def _pool(workers: int, processor: str | None, here: Worker) -> Iterator[_Pool]:
             _JOBS_AHEAD * workers,
         )
     except BaseException:
-        stop.set()  # an episode may take minutes: do not wait for those under way
+        ours.close()  # an episode may take minutes: do not wait for those under way
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+        alive.close()
+        ours.close()
 
 
 def _done(value: Any) -> futures.Future[Any]:

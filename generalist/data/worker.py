@@ -6,13 +6,12 @@ as words, because not every exception survives the way between processes.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 import traceback
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,10 +184,13 @@ def load_processor(folder: str | None) -> GeneralistProcessor:
 _worker: Worker | None = None
 
 
-def start_process(processor: str | None, stop: Event) -> None:
-    """Initialise a collecting process: one thread, deaf to Ctrl-C, gone when its parent is."""
+def start_process(processor: str | None, alive: Connection) -> None:
+    """Initialise a collecting process: one thread, deaf to Ctrl-C, gone when its parent is.
+
+    alive: a pipe whose other end the parent keeps open while it wants this process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    threading.Thread(target=_watch, args=(stop,), daemon=True).start()
+    threading.Thread(target=_watch, args=(alive,), daemon=True).start()
     import cv2
     import torch
 
@@ -198,11 +200,8 @@ def start_process(processor: str | None, stop: Event) -> None:
     _worker = Worker(load_processor(processor))
 
 
-def _watch(stop: Event) -> None:
-    parent = multiprocessing.parent_process()
-    while not stop.wait(0.5):
-        if parent is not None and not parent.is_alive():
-            break
+def _watch(alive: Connection) -> None:
+    wait([alive])  # nothing is ever sent: it becomes readable when the other end closes
     os._exit(1)
 
 
