@@ -108,6 +108,7 @@ class AtariEnv(gymnasium.Env):
         self.observation_space = spaces.Box(0, 255, shape, np.uint8)
         height, width = self.ale.getScreenDims()
         self._screens = np.empty((2, height, width, 3), np.uint8)
+        self._ram_before = np.zeros(self.ale.getRAMSize(), np.uint8)
         self._steps = 0
 
     def _load(self, seed: int) -> None:
@@ -127,6 +128,7 @@ class AtariEnv(gymnasium.Env):
         self._steps = 0
         self.ale.getScreenRGB(self._screens[0])
         self._screens[1] = self._screens[0]
+        self.ale.getRAM(self._ram_before)
         return self._observation(), {"lives": self.ale.lives()}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -138,6 +140,8 @@ class AtariEnv(gymnasium.Env):
         button = self._actions[int(action)]
         reward = 0.0
         for frame in range(FRAMES_PER_STEP):
+            if frame == FRAMES_PER_STEP - 2:
+                self.ale.getRAM(self._ram_before)
             reward += self.ale.act(button)
             over = self.ale.game_over()
             if over or frame >= FRAMES_PER_STEP - 2:
@@ -154,6 +158,10 @@ class AtariEnv(gymnasium.Env):
     def ram(self) -> np.ndarray:
         """The console's 128 bytes of memory, which experts may read and agents never see."""
         return self.ale.getRAM()
+
+    def ram_before(self) -> np.ndarray:
+        """The memory as it was two frames ago; the difference tells speeds."""
+        return self._ram_before.copy()
 
     def render(self) -> np.ndarray | None:
         """The full-size screen: (210, 160, 3) uint8."""

@@ -38,8 +38,8 @@ class FreewayCrossing:
 
     def __init__(
         self,
-        margin_height: int = 3,
-        margin_car: int = 3,
+        margin_height: int = 0,
+        margin_car: int = 1,
         hit_steps: float = 25.0,
         horizon_steps: int = 48,
     ) -> None:

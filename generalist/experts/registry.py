@@ -16,6 +16,8 @@ _EXPERTS: dict[str, dict[str, str]] = {
     "gym/Pendulum-v1": {"swing-up": "classic:PendulumSwingUp"},
     "gym/MountainCarContinuous-v0": {"energy": "classic:MountainCarEnergy"},
     "gym/Acrobot-v1": {"energy": "classic:AcrobotEnergy"},
+    "gym/LunarLander-v3": {"heuristic": "lander:LunarLanderGlide"},
+    "atari/Pong": {"paddle": "pong:PongPaddle"},
     "atari/Freeway": {"crossing": "freeway:FreewayCrossing"},
     "dmc/cartpole-swingup": {"swing-up": "dmc:CartPoleSwingUp"},
     "dmc/cartpole-balance": {"swing-up": "dmc:CartPoleSwingUp"},

@@ -1,0 +1,45 @@
+"""LunarLander: glide down a cone over the pad, tilted towards it.
+
+State (gymnasium's units): x, y, their speeds, angle (positive leans left), its speed, leg contacts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from generalist.experts.classic import ObservationExpert
+
+_COAST, _LEFT_ENGINE, _MAIN_ENGINE, _RIGHT_ENGINE = range(4)
+
+
+class LunarLanderGlide(ObservationExpert):
+    """Two proportional-derivative loops, one for the tilt and one for the sink speed.
+
+    The stronger need decides between the main engine and the side engines; below `idle` neither
+    fires. With a leg on the ground only the fall is braked.
+    """
+
+    name = "heuristic"
+    tilt_limit = 0.4  # radians
+    tilt_position, tilt_speed = 0.5, 1.0
+    turn_angle, turn_rate = 0.5, 1.0
+    cone = 0.55  # height over the pad to keep for each unit of distance from it
+    lift = 0.5
+    idle = 0.05
+
+    def act(self, observation: np.ndarray) -> np.int64:
+        x, y, x_speed, y_speed, angle, spin, left_leg, right_leg = (float(v) for v in observation)
+        if left_leg or right_leg:
+            turn, lift = 0.0, -self.lift * y_speed
+        else:
+            tilt = self.tilt_position * x + self.tilt_speed * x_speed
+            tilt = min(max(tilt, -self.tilt_limit), self.tilt_limit)
+            turn = self.turn_angle * (tilt - angle) - self.turn_rate * spin
+            # The sink speed wanted is the height above the cone, so the fall ends softly.
+            wanted_speed = -(y - self.cone * abs(x))
+            lift = self.lift * (wanted_speed - y_speed)
+        if lift > max(abs(turn), self.idle):
+            return np.int64(_MAIN_ENGINE)
+        if abs(turn) <= self.idle:
+            return np.int64(_COAST)
+        return np.int64(_LEFT_ENGINE if turn > 0 else _RIGHT_ENGINE)
