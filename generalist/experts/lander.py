@@ -22,9 +22,9 @@ class LunarLanderGlide(ObservationExpert):
     name = "heuristic"
     tilt_limit = 0.4  # radians
     tilt_position, tilt_speed = 0.5, 1.0
-    turn_angle, turn_rate = 0.5, 1.0
+    turn_angle, turn_rate = 1.0, 2.0
     cone = 0.55  # height over the pad to keep for each unit of distance from it
-    lift = 0.5
+    lift = 0.8
     idle = 0.05
 
     def act(self, observation: np.ndarray) -> np.int64:
