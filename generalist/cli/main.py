@@ -114,8 +114,8 @@ def _explain(error: BaseException) -> int:
             f"The package {error.name!r} is missing. Install it: pip install {error.name}.", FAILED
         )
     return _fail(
-        f"Unexpected {type(error).__name__}: {str(error).rstrip('.')}. This is a fault of generalist or of a package "
-        f"it uses; add {DEBUG} for the traceback.",
+        f"Unexpected {type(error).__name__}: {str(error).rstrip('.')}. This is a fault of "
+        f"generalist or of a package it uses; add {DEBUG} for the traceback.",
         FAILED,
     )
 

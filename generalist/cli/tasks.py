@@ -28,10 +28,12 @@ def tasks(
     from generalist.envs.registry import list_tasks
 
     found = list_tasks(family, everything)
-    table = Table("task", "sees", "expert", box=None, header_style="bold", pad_edge=False)
-    table.add_column("random", justify="right")
-    table.add_column("expert score", justify="right")
-    table.add_column("description", style="dim", overflow="fold")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("task", "sees", "expert"):
+        table.add_column(name, no_wrap=True)
+    for name in ("random", "expert score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("description", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     for task in found:
         table.add_row(
             task.name,

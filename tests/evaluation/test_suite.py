@@ -1,0 +1,196 @@
+"""Suites and reports, on a real checkpoint: resumable task by task, one self-contained file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from generalist.cli.main import main
+from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation.report import training_facts, write_report
+from generalist.evaluation.suite import Evaluation, Suite, evaluate, jobs, load_suite
+from generalist.specs import list_specs
+from tests.conftest import TinyRun
+
+SUITE = {
+    "episodes": 2,
+    "prompted_episodes": 1,
+    "prompts": 1,
+    "videos": False,
+    "tasks": ["gym/CartPole-v1", {"task": "gym/Pendulum-v1", "prompted_episodes": 0}],
+}
+FILES = ["gym-CartPole-v1.json", "gym-CartPole-v1.prompted.json", "gym-Pendulum-v1.json"]
+
+
+@pytest.fixture
+def suite() -> Suite:
+    return Suite.model_validate(SUITE)
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in sorted((folder / "results").iterdir())}
+
+
+@pytest.mark.parametrize("name", list_specs("suites"))
+def test_every_shipped_suite_loads_and_names_its_command(name):
+    from generalist.specs import find_spec
+
+    assert load_suite(name).tasks
+    first = find_spec("suites", name).read_text().splitlines()[0]
+    assert first.startswith(f"# generalist evaluate {name}")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"episods": 3}, ["episods", "'episodes'"]),
+        ({"tasks": ["gym/CartPool-v1"]}, ["gym/CartPool-v1", "gym/CartPole-v1"]),
+        ({"tasks": [{"task": "gym/CartPole-v1", "sticky": 0.1}]}, ["tasks.0.sticky"]),
+        ({"tasks": []}, ["tasks"]),
+    ],
+)
+def test_mistakes_in_a_suite_are_named(change, words, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump({**SUITE, **change}))
+    with pytest.raises(UsageError) as error:
+        load_suite(path)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_documents_are_not_prompted_and_settings_are_inherited():
+    suite = Suite.model_validate({"tasks": ["text/pydoc", "gym/CartPole-v1"], "episodes": 7})
+    planned = [(job.entry.task, job.prompted, job.episodes) for job in jobs(suite)]
+    assert planned == [
+        ("text/pydoc", False, 7), ("gym/CartPole-v1", False, 7), ("gym/CartPole-v1", True, 20),
+    ]  # fmt: skip
+
+
+def test_an_interrupted_evaluation_continues_task_by_task(suite, tiny_run: TinyRun, tmp_path):
+    def stop_after_two(number: int, *_: object) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_run.checkpoint, suite, tmp_path, on_result=stop_after_two, progress=False)
+    before = modified(tmp_path)
+    assert len(before) == 2
+
+    seen = []
+    evaluation = evaluate(
+        tiny_run.checkpoint, suite, tmp_path, progress=False,
+        on_result=lambda number, total, result, there: seen.append((number, total, there)),
+    )  # fmt: skip
+    assert seen == [(1, 3, True), (2, 3, True), (3, 3, False)]
+    after = modified(tmp_path)
+    assert sorted(after) == FILES
+    assert {name: after[name] for name in before} == before
+    assert [score.task for score in evaluation.scores()] == ["gym/CartPole-v1", "gym/Pendulum-v1"]
+    assert [score.episodes for score in evaluation.scores(prompted=True)] == [1]
+
+    # A damaged result and one of other settings are measured anew, the rest stays.
+    (tmp_path / "results" / FILES[0]).write_text('{"task": ')
+    suite.prompts = 2
+    evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
+    again = modified(tmp_path)
+    assert [name for name in FILES if again[name] != after[name]] == FILES[:2]
+
+
+def test_other_weights_are_measured_anew(suite, tiny_run: TinyRun, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    suite.tasks = suite.tasks[:1]
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_run.checkpoint, checkpoint)
+    evaluate(checkpoint, suite, tmp_path, progress=False)
+    before = modified(tmp_path)
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({name: array * 1.5 for name, array in weights.items()},
+              checkpoint / "model.safetensors", {"format": "pt"})  # fmt: skip
+    evaluate(checkpoint, suite, tmp_path, progress=False)
+    assert all(modified(tmp_path)[name] != before[name] for name in before)
+
+
+def test_no_checkpoint_is_said(suite, tmp_path):
+    with pytest.raises(GeneralistError, match="not a checkpoint to act with"):
+        evaluate(tmp_path, suite, tmp_path)
+
+
+class _Page(HTMLParser):
+    """Checks that tags are closed in order, and collects what the page loads from elsewhere."""
+
+    VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "line", "rect"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.sources += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def parse(path: Path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text())
+    assert page.open == []
+    return page
+
+
+def test_evaluate_writes_one_file_that_needs_nothing_else(tiny_run: TinyRun, tmp_path, capsys):
+    suite, out, result = tmp_path / "my.yaml", tmp_path / "out", tmp_path / "result.json"
+    suite.write_text(yaml.safe_dump({**SUITE, "videos": True, "tasks": ["gym/CartPole-v1"]}))
+    assert main(["evaluate", str(suite), "--checkpoint", str(tiny_run.checkpoint),
+                 "--out", str(out), "--json", str(result)]) == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "gym/CartPole-v1" in printed and "report.html" in printed
+
+    page = parse(out / "report.html")
+    assert "gym/CartPole-v1" in page.text and page.counts["video"] == 1
+    assert all(source.startswith(("#", "data:")) for source in page.sources), page.sources
+    report = json.loads(result.read_text())
+    assert report == json.loads((out / "report.json").read_text())
+    (score,) = report["scores"]
+    assert score["episodes"] == 2 and len(score["values"]) == 2
+    assert report["rollouts"][0]["seeds"] == [1_000_000, 1_000_001]
+    assert report["training"]["steps"] == 20
+
+
+def test_names_are_escaped_and_text_is_reported(tmp_path):
+    text = {
+        "task": "text/pydoc", "prompted": False, "bits_per_byte": 2.5, "documents": 3,
+        "trigram_bits_per_byte": 3.0, "xz_bits_per_byte": 2.0, "heldout_bytes": 10,
+        "train_bytes": 100, "sample_prompt": "a <b>", "sample": "</code><script>x</script>",
+    }  # fmt: skip
+    report = write_report(Evaluation("s", "no <where>", [text]), tmp_path)
+    page = parse(tmp_path / "report.html")
+    assert "script" not in page.counts and "no <where>" in page.text and "2.500" in page.text
+    assert report["texts"] == [text] and report["aggregate"]["tasks"] == []
+
+
+def test_a_resumed_run_shows_each_step_once(tmp_path):
+    rows = [(10, 3.0), (20, 2.0), (30, 1.9), (20, 2.1), (30, 1.8)]
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in rows]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 40, "lo')
+    _, log = training_facts(tmp_path / "checkpoint")
+    assert [(row["step"], row["loss"]) for row in log] == [(10, 3.0), (20, 2.1), (30, 1.8)]
