@@ -23,7 +23,7 @@ from generalist.tokenization.processor import GeneralistProcessor
 
 PARTS_FOLDER = "generalist"
 LAYOUTS_FILE = "layouts.json"
-FINGERPRINT_KEY = "vocabulary_fingerprint"  # in the model's config.json
+FACTS_FILE = "training.json"  # says with which vocabulary the model was trained
 
 
 class Agent:
@@ -75,6 +75,7 @@ class Agent:
         window_tokens: int | None = None,
         layout: Layout | None = None,
         prompts: Sequence[Episode] = (),
+        **decoder_options: Any,
     ) -> Agent:
         """Load a checkpoint folder: a plain Hugging Face model with `generalist/` beside it.
 
@@ -88,7 +89,9 @@ class Agent:
         if layout is not None and task is not None:
             layouts[task] = layout
         sampling = Sampling(temperature, top_p, expectation)
-        agent = cls(model, processor, layouts, task, sampling, window_tokens, str(folder))
+        agent = cls(
+            model, processor, layouts, task, sampling, window_tokens, str(folder), **decoder_options
+        )
         if prompts:
             agent.set_prompts(prompts)
         return agent
@@ -96,11 +99,13 @@ class Agent:
     def save_pretrained(self, path: str | Path) -> None:
         """Write what `from_pretrained` reads."""
         folder = Path(path)
-        setattr(self.model.config, FINGERPRINT_KEY, self.processor.vocabulary.fingerprint)
+        parts = folder / PARTS_FOLDER
         self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder / PARTS_FOLDER)
+        self.processor.save_pretrained(parts)
         layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
-        (folder / PARTS_FOLDER / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=2) + "\n")
+        (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
+        facts = {"tasks": list(layouts), "vocabulary": self.processor.vocabulary.fingerprint}
+        (parts / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
     def for_task(self, task: str, layout: Layout | None = None) -> Agent:
         """An agent for another task that shares this one's weights and settings."""
@@ -155,7 +160,8 @@ class Agent:
         """
         if first is None or isinstance(first, (bool, np.bool_)):
             return self._act_alone(observations, first, instructions, slots, seeds)
-        if self.layout.is_document:
+        separator = self.layout.separator
+        if separator is None:
             raise UsageError(
                 f"{self.task} is text to be read on, not an environment; use generate_text."
             )
@@ -173,7 +179,7 @@ class Agent:
         assert self._decoder is not None
         chosen = self._decoder.act(
             slots,
-            [[*row, self.layout.separator] for row in ids.tolist()],
+            [[*row, separator] for row in ids.tolist()],
             [self.layout.legal] * len(slots),
             [self.layout.ordinal.tolist()] * len(slots),
             self.sampling,
@@ -275,11 +281,17 @@ def _load_parts(folder: Path) -> tuple[GeneralistProcessor, dict[str, Layout]]:
     processor = GeneralistProcessor.from_pretrained(folder / PARTS_FOLDER)
     path = folder / PARTS_FOLDER / LAYOUTS_FILE
     try:
-        stored = json.loads(path.read_text())
-        layouts = {task: Layout.from_dict(layout) for task, layout in stored.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GeneralistError(f"{path} is damaged: {error}.") from error
+        layouts = {task: Layout.from_dict(stored) for task, stored in _read(path).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise GeneralistError(f"{path} is damaged: {error!r}.") from error
     return processor, layouts
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise GeneralistError(f"{path} is damaged: {error}.") from error
 
 
 def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
@@ -295,7 +307,8 @@ def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch
 
 def _check_vocabulary(folder: Path, config: Any, processor: GeneralistProcessor) -> None:
     vocabulary = processor.vocabulary
-    trained_with = getattr(config, FINGERPRINT_KEY, vocabulary.fingerprint)
+    facts = folder / PARTS_FOLDER / FACTS_FILE
+    trained_with = _read(facts).get("vocabulary") if facts.exists() else vocabulary.fingerprint
     if trained_with != vocabulary.fingerprint:
         raise GeneralistError(
             f"The model in {folder} was trained with the vocabulary {trained_with}, but the "

@@ -68,6 +68,12 @@ class RowPlan:
             self.device
         )
 
+    def last_only(self, count: int) -> RowPlan:
+        """For the first `count` rows, a plan whose queries are their last new tokens alone."""
+        ends = [s + c for s, c in zip(self.cached_tokens, self.new_tokens, strict=True)][:count]
+        starts = [end - 1 for end in ends]
+        return RowPlan(self.rows[:count], starts, [1] * count, self.device, self.padded)
+
     def spans(self) -> Iterator[tuple[int, int, int, int]]:
         """(row, cached tokens, new tokens, offset in the pass) of each row fed."""
         offset = 0
@@ -100,7 +106,7 @@ class RowPlan:
         visible = torch.arange(used) <= (starts[:, None] + column)[..., None]
         place = torch.arange(len(self.rows) * longest).view(real.shape)[real]
         tensors = torch.tensor(self.rows), token, visible[:, None], place
-        return tuple(t.to(self.device) for t in tensors)  # type: ignore[return-value]
+        return tuple(t.to(self.device) for t in tensors)
 
 
 class RowCache(Cache):

@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from generalist.acting.cache import RowCache, RowPlan, use_row_attention
+from generalist.acting.lean import is_known, lean_forward
 from generalist.acting.sampling import GREEDY, Sampling, choose
 from generalist.errors import GeneralistError
 
@@ -96,6 +97,7 @@ class Decoder:
         self.younger_from = self.window_tokens - int(keep * self.window_tokens)
         self.forward_passes = 0
         self.padded = self.device.type != "cpu"
+        self.lean = is_known(model)
         self.cache = RowCache(2 * slots, self.window_tokens)
         self._free = list(reversed(range(2 * slots)))
         self._slots: list[_Slot | None] = [None] * slots
@@ -269,16 +271,25 @@ class Decoder:
             self.padded,
         )
         new = list(chain.from_iterable(row.tokens[row.fed :] for row in fed))
+        ids = torch.tensor(new, device=self.device)
         self.cache.plan = plan
+        if self.lean:
+            hidden = lean_forward(self.body, ids, self.cache, plan, len(rows))
+        else:
+            hidden = self._plain_forward(ids, plan)[plan.last[: len(rows)]]
+        self.forward_passes += 1
+        for row in fed:
+            row.fed = len(row.tokens)
+        return hidden
+
+    def _plain_forward(self, ids: torch.Tensor, plan: RowPlan) -> torch.Tensor:
+        """The model's own forward pass over the ids (P,) of all rows: (P, hidden)."""
         with use_row_attention(self.model.config):
             output = self.body(
-                input_ids=torch.tensor([new], device=self.device),
+                input_ids=ids[None],
                 position_ids=plan.position_ids,
                 past_key_values=self.cache,
                 use_cache=True,
                 row_plan=plan,
             )
-        self.forward_passes += 1
-        for row in fed:
-            row.fed = len(row.tokens)
-        return output.last_hidden_state[0, plan.last[: len(rows)]]
+        return output.last_hidden_state[0]

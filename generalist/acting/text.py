@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from generalist.acting.sampling import Sampling
 from generalist.errors import UsageError
 
@@ -46,7 +48,7 @@ def stream_text(
     pending: list[int] = []
     for count in range(1, max_tokens + 1):
         pending += decoder.choose([0], hidden, [interval], [False], sampling)
-        text = processor.decode_text(pending)
+        text = processor.decode_text(np.array(pending))
         last = count == max_tokens
         if last or not text.endswith(_UNFINISHED) or len(pending) > _LONGEST_CHARACTER_TOKENS:
             yield text

@@ -11,7 +11,8 @@ import numpy as np
 from generalist.acting.episodes import Trace
 from generalist.errors import GeneralistError
 
-MAX_FRAMES = 500  # longer episodes leave out frames, at the same speed
+MAX_FRAMES = 1_500  # what comes later is left out
+_LONG_STEPS = 500  # tasks with longer episodes leave out every second frame, at the same speed
 _LEAST_HEIGHT = 240  # small frames are enlarged, so that the caption can be read
 _BAR = 28  # pixels below the picture
 
@@ -22,7 +23,8 @@ class VideoWriter:
     def __init__(self, path: Path, env: gymnasium.Env, max_steps: int) -> None:
         import imageio
 
-        self._every = max(1, -(-max_steps // MAX_FRAMES))
+        self._every = 1 if max_steps <= _LONG_STEPS else 2
+        self._frames = 0
         fps = env.metadata.get("render_fps") or 30
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -34,6 +36,9 @@ class VideoWriter:
         """Add the frame the environment stands at, where it is its turn."""
         if len(trace.rewards) % self._every and not trace.done:
             return
+        if self._frames >= MAX_FRAMES and not trace.done:
+            return
+        self._frames += 1
         frame = env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
             raise GeneralistError(

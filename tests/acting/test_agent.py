@@ -56,9 +56,9 @@ def test_batch_equals_single_with_different_resets_and_seeds() -> None:
     sampling = Sampling(temperature=1.0)
     batched = tiny_agent(PENDULUM, sampling=sampling)
     singles = [tiny_agent(PENDULUM, sampling=sampling) for _ in range(3)]
-    observations = np.stack(observations_of(PENDULUM, 3 * 60)).reshape(60, 3, -1)
+    observations = np.stack(observations_of(PENDULUM, 3 * 40)).reshape(40, 3, -1)
     rng = np.random.default_rng(0)
-    for step in range(60):
+    for step in range(40):
         first = (rng.random(3) < 0.05) | (step == 0)
         seeds = rng.integers(0, 100, 3)
         together = batched.act(observations[step], first, seeds=seeds)
@@ -124,9 +124,9 @@ def test_saved_and_loaded_acts_the_same(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     agent = tiny_agent(CARTPOLE)
     agent.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["vocabulary_fingerprint"] = "0123456789abcdef"
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = tmp_path / "generalist" / "training.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "vocabulary": "0123456789abcdef"}))
     with pytest.raises(GeneralistError) as caught:
         Agent.from_pretrained(tmp_path)
     assert "0123456789abcdef" in str(caught.value)
