@@ -1,0 +1,84 @@
+"""The loss against its definition written out in full."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from generalist.training.objective import OrdinalTargets, target_mass, token_losses
+
+SPEC = OrdinalTargets(start=100, stop=164, sigma_bins=3.0)
+V = 180
+
+
+def dense_targets(targets: torch.Tensor, ordinal: torch.Tensor, spec: OrdinalTargets):
+    """(M, V) target distributions, from the definition."""
+    ids = torch.arange(V)
+    dense = F.one_hot(targets, V).double()
+    for row in range(len(targets)):
+        if ordinal[row] and spec.sigma_bins > 0:
+            distance = (ids - targets[row]).double()
+            mass = torch.exp(-0.5 * (distance / spec.sigma_bins) ** 2)
+            mass[(ids < spec.start) | (ids >= spec.stop)] = 0
+            mass[distance.abs() > spec.radius] = 0
+            dense[row] = mass / mass.sum()
+    return dense
+
+
+@pytest.fixture
+def case():
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(7, V, generator=generator) * 4).requires_grad_()
+    targets = torch.tensor([100, 163, 130, 5, 105, 179, 99])
+    ordinal = torch.tensor([True, True, True, False, True, False, False])
+    return logits, targets, ordinal
+
+
+def test_equals_the_dense_definition(case):
+    logits, targets, ordinal = case
+    losses = token_losses(logits, targets, ordinal, SPEC)
+    dense = dense_targets(targets, ordinal, SPEC)
+    expected = -(dense * F.log_softmax(logits.double(), dim=1)).sum(1)
+    torch.testing.assert_close(losses.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_is_that_of_the_dense_definition(case):
+    logits, targets, ordinal = case
+    weight = torch.linspace(0.1, 2, 7)
+    (mine,) = torch.autograd.grad(
+        (token_losses(logits, targets, ordinal, SPEC) * weight).sum(), logits
+    )
+    dense = dense_targets(targets, ordinal, SPEC).float()
+    expected_loss = -(dense * F.log_softmax(logits, dim=1)).sum(1)
+    (expected,) = torch.autograd.grad((expected_loss * weight).sum(), logits)
+    torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_mass_stays_in_the_range_and_sums_to_one(case):
+    _, targets, ordinal = case
+    ids, mass = target_mass(targets, ordinal, SPEC)
+    torch.testing.assert_close(mass.sum(1), torch.ones(7))
+    spread = ids[ordinal][mass[ordinal] > 0]
+    assert spread.min() >= SPEC.start and spread.max() < SPEC.stop
+    assert (mass[~ordinal] > 0).sum(1).tolist() == [1, 1, 1]
+
+
+def test_sigma_zero_is_plain_cross_entropy(case):
+    logits, targets, ordinal = case
+    losses = token_losses(logits, targets, ordinal, OrdinalTargets(100, 164, 0.0))
+    expected = F.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_very_large_logits_give_a_finite_loss():
+    logits = torch.zeros(1, V)
+    logits[0, 3] = 1e4
+    losses = token_losses(logits, torch.tensor([110]), torch.tensor([True]), SPEC)
+    torch.testing.assert_close(losses, torch.tensor([1e4]))
+
+
+def test_no_target_gives_an_empty_loss():
+    nothing = torch.zeros(0, dtype=torch.int64)
+    losses = token_losses(torch.zeros(0, V), nothing, nothing.bool(), SPEC)
+    assert losses.shape == (0,)
