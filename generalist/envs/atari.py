@@ -110,6 +110,7 @@ class AtariEnv(gymnasium.Env):
         self._screens = np.empty((2, height, width, 3), np.uint8)
         self._ram_before = np.zeros(self.ale.getRAMSize(), np.uint8)
         self._steps = 0
+        self.last_action = 0  # for experts: what was executed, and may still stick
 
     def _load(self, seed: int) -> None:
         """Load the ROM; the emulator takes a seed only then."""
@@ -126,6 +127,7 @@ class AtariEnv(gymnasium.Env):
             self._load(int(self.np_random.integers(2**31)))
         self.ale.reset_game()
         self._steps = 0
+        self.last_action = 0
         self.ale.getScreenRGB(self._screens[0])
         self._screens[1] = self._screens[0]
         self.ale.getRAM(self._ram_before)
@@ -149,6 +151,7 @@ class AtariEnv(gymnasium.Env):
             if over:
                 break
         self._steps += 1
+        self.last_action = int(action)
         truncated = not over and self._steps >= self._max_steps
         return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
 

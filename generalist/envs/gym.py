@@ -10,8 +10,8 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from generalist.envs.rendering import use_offscreen_gl
 from generalist.envs.registry import Task
+from generalist.envs.rendering import use_offscreen_gl
 from generalist.errors import GeneralistError, MissingPackageError
 
 REGISTERED = {

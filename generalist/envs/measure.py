@@ -41,7 +41,11 @@ def measure(task_name: str, who: str, episodes: int, seed: int, command: str) ->
     env = make(task_name)
     scores = []
     for episode_seed in tqdm(
-        range(seed, seed + episodes), desc=f"{task_name} {who}", unit="episode", leave=False, disable=None
+        range(seed, seed + episodes),
+        desc=f"{task_name} {who}",
+        unit="episode",
+        leave=False,
+        disable=None,
     ):
         if who == "expert":
             episode = collect_episode(env, task_name, get_expert(task_name), episode_seed)
@@ -95,9 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.episodes < 1:
         raise UsageError(f"--episodes must be at least 1, got {options.episodes}.")
-    tasks = options.tasks or [
-        name for name in registered_names() if get_task(name).default_expert
-    ]
+    tasks = options.tasks or [name for name in registered_names() if get_task(name).default_expert]
     for name in tasks:
         if is_document_task(name):
             raise UsageError(f"{name} is documents; there are no episodes to measure.")
