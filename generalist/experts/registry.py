@@ -18,6 +18,7 @@ _EXPERTS: dict[str, dict[str, str]] = {
     "gym/Acrobot-v1": {"energy": "classic:AcrobotEnergy"},
     "gym/LunarLander-v3": {"heuristic": "lander:LunarLanderGlide"},
     "atari/Pong": {"paddle": "pong:PongPaddle"},
+    "atari/Breakout": {"paddle": "breakout:BreakoutPaddle"},
     "atari/Freeway": {"crossing": "freeway:FreewayCrossing"},
     "dmc/cartpole-swingup": {"swing-up": "dmc:CartPoleSwingUp"},
     "dmc/cartpole-balance": {"swing-up": "dmc:CartPoleSwingUp"},
