@@ -30,7 +30,7 @@ from generalist.errors import GeneralistError
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 BACKGROUND_PREFIX = "background."
-FORMAT = "generalist-frames-1"
+FORMAT = "generalist-frames-2"
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,10 @@ class FrameConfig:
     """Height and width in pixels of the patch that one code stands for."""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """Quantisation levels of each latent dimension; their product is the codebook size."""
-    hidden_features: int = 256
+    hidden_features: int = 192
     """Width of the hidden layers of encoder and decoder."""
     background_features: int = 32
     """Width of the summary of the background patch that both see."""
-    residual_scale: float = 6.0
-    """Factor on the difference from the background (in [-1, 1]), which is mostly zeros."""
 
     @property
     def grid(self) -> int:
@@ -84,7 +82,7 @@ class PatchCodec(nn.Module):
     def latents(self, residual: Tensor, background: Tensor) -> Tensor:
         """(M, P) differences and backgrounds -> (M, 4) unbounded latents, 0 for no difference."""
         condition = self.condition_in(self.background_in(background))
-        changed = self.residual_in(residual * self.config.residual_scale) + condition
+        changed = self.residual_in(residual) + condition
         still = self.residual_in.bias + condition
         return self.latents_out(self.encoder(changed) - self.encoder(still))
 
