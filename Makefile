@@ -63,6 +63,6 @@ $(CHOICE): FORCE | $(BIN)/python
 $(STAMP): pyproject.toml constraints.txt $(CHOICE) | $(BIN)/python
 	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	echo '$(TORCH)' >> $(VENV)/constraints.txt
-	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --index-url $(TORCH_INDEX) '$(TORCH)')
 	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev]'
 	touch $@

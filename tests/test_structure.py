@@ -35,6 +35,7 @@ STATIONS = {
 # Declared exceptions: (importing module, imported station) and why.
 ALLOWED = {
     ("generalist.modeling.build", "training"): "types only: the recipe's section on the model",
+    ("generalist.envs.measure", "experts"): "a program: it plays the experts to fill scores.json",
 }
 
 
@@ -143,6 +144,44 @@ SPECS = sorted(
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_spec_is_a_yaml_mapping(path: Path):
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def specs_in(folder: str) -> list:
+    return [pytest.param(path, id=path.stem) for path in SPECS if path.parent == ROOT / folder]
+
+
+@pytest.mark.parametrize("path", specs_in("datasets"))
+def test_every_dataset_is_one_of_known_tasks(path: Path):
+    from generalist.data.mixture import load_dataset_spec
+    from generalist.envs import get_task, is_document_task
+    from generalist.experts import expert_names
+
+    for each in load_dataset_spec(path).tasks:
+        assert get_task(each.task).name == each.task
+        assert is_document_task(each.task) or each.expert or expert_names(each.task)
+
+
+@pytest.mark.parametrize("path", specs_in("recipes"))
+def test_every_recipe_is_read_and_says_how_it_is_run(path: Path):
+    from generalist.training.recipe import dump_recipe, load_recipe
+
+    assert dump_recipe(load_recipe(path))
+    assert f"generalist train {path.stem}" in path.read_text().split("\n")[0]
+
+
+@pytest.mark.parametrize("path", specs_in("recipes/suites"))
+def test_every_suite_is_read(path: Path):
+    from generalist.evaluation.suite import load_suite
+
+    assert load_suite(path).tasks
+
+
+def test_there_are_specs_to_check():
+    """An empty list would pass the tests above without a word."""
+    names = {path.stem for path in SPECS}
+    assert {"quickstart", "laptop"} <= names
+    for folder in ("datasets", "recipes", "recipes/suites"):
+        assert specs_in(folder)
 
 
 @pytest.mark.parametrize("module", ["generalist", "generalist.envs", "generalist.cli.main"])
