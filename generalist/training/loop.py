@@ -77,7 +77,12 @@ class Trainer:
         self.model = build_model(recipe.model, vocabulary, recipe.data.window_tokens, recipe.seed)
         bins = vocabulary["continuous"]
         ordinal = OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins)
-        self.objective = TokenObjective(self.model.to(accelerator.device), ordinal)
+        self.objective = TokenObjective(
+            self.model.to(accelerator.device),
+            ordinal,
+            [(r.start, r.stop) for r in vocabulary],
+            recipe.loss.full_every,
+        )
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         on_cpu = accelerator.device.type == "cpu"
         self.segments = on_cpu and can_run_segments(self.model.get_decoder())

@@ -6,11 +6,13 @@ V = vocabulary size, M = targets in the batch, W = 2 radius + 1 neighbouring bin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from generalist.modeling.segments import hidden_at
@@ -26,6 +28,10 @@ class OrdinalTargets:
     stop: int  # first id after it
     sigma_bins: float  # standard deviation of the Gaussian; 0 means one-hot
 
+    def shifted(self, first_id: int) -> OrdinalTargets:
+        """The same where ids are counted from `first_id`."""
+        return replace(self, start=self.start - first_id, stop=self.stop - first_id)
+
     @property
     def radius(self) -> int:
         """Bins on either side that get any mass: four standard deviations."""
@@ -35,10 +41,24 @@ class OrdinalTargets:
 class TokenObjective(nn.Module):
     """A causal LM together with its loss, so that a wrapper (DDP, DeepSpeed) sees one module."""
 
-    def __init__(self, model: PreTrainedModel, ordinal: OrdinalTargets) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ordinal: OrdinalTargets,
+        ranges: Sequence[tuple[int, int]] = (),
+        full_every: int = 1,
+    ) -> None:
+        """Args:
+        model: predicts the next token.
+        ordinal: how targets of scalars spread.
+        ranges: (start, stop) of the vocabulary's ranges, which cover it in order.
+        full_every: see LossRecipe.full_every.
+        """
         super().__init__()
         self.model = model
         self.ordinal = ordinal
+        self.ranges = list(ranges)
+        self.full_every = full_every
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Per-target losses.
@@ -64,8 +84,34 @@ class TokenObjective(nn.Module):
                 input_ids=tokens[0], position_ids=tokens[1], attention_mask=None, use_cache=False
             ).last_hidden_state  # (B, L, D)
             hidden = hidden.flatten(0, 1).index_select(0, index)  # (M, D)
+        if self.full_every > 1:
+            return self._losses_by_range(hidden, batch["target_ids"], batch["target_ordinal"])
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
         return token_losses(logits, batch["target_ids"], batch["target_ordinal"], self.ordinal)
+
+    def _losses_by_range(self, hidden: Tensor, targets: Tensor, ordinal: Tensor) -> Tensor:
+        """(M,) losses; most of them with a softmax over the target's own range of ids."""
+        head = self.model.get_output_embeddings().weight  # (V, D)
+        tables = head.split([stop - start for start, stop in self.ranges])
+        stops = torch.tensor([stop for _, stop in self.ranges], device=targets.device)
+        group = torch.bucketize(targets, stops, right=True)  # (M,) which range a target is in
+        large = torch.tensor([2 * len(table) > len(head) for table in tables])
+        order = torch.arange(len(targets), device=targets.device)
+        # A range with most of the ids is not worth a softmax of its own.
+        group[(order % self.full_every == 0) | large.to(group.device)[group]] = len(tables)
+        losses, rows = [], []
+        for number, (table, start) in enumerate(
+            [*zip(tables, (start for start, _ in self.ranges), strict=True), (head, 0)]
+        ):
+            mine = (group == number).nonzero().squeeze(1)
+            if len(mine):
+                logits = F.linear(hidden.index_select(0, mine), table).float()
+                spec = self.ordinal.shifted(start)
+                losses.append(token_losses(logits, targets[mine] - start, ordinal[mine], spec))
+                rows.append(mine)
+        if not losses:
+            return hidden.sum(dim=1)  # no targets: (0,), with a gradient of zero
+        return torch.cat(losses)[torch.cat(rows).argsort()]
 
 
 def token_losses(logits: Tensor, targets: Tensor, ordinal: Tensor, spec: OrdinalTargets) -> Tensor:

@@ -83,6 +83,11 @@ class LossRecipe(Section):
 
     sigma_bins: float = Field(default=8.0, ge=0)
     """Standard deviation, in bins, of the Gaussian target of an ordinal token; 0 is one-hot."""
+    full_every: int = Field(default=1, gt=0)
+    """Every n-th target takes the softmax over the whole vocabulary, the others over the target's
+    own range of ids (texts always over all). The layout says which range comes next and acting
+    chooses within it, so the rest of the softmax has little to teach, but costs a small model a
+    fifth of its step. 1 is plain cross entropy."""
     balance_tasks: bool = False
     """Divide a task's targets by their share of its tokens, so that tasks with few action tokens
     per timestep count by their mixture weight and not by their number of targets."""

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from generalist.training.objective import OrdinalTargets, target_mass, token_losses
+from generalist.modeling.build import build_model
+from generalist.training.objective import (
+    OrdinalTargets,
+    TokenObjective,
+    target_mass,
+    token_losses,
+)
+from generalist.training.recipe import ModelRecipe
+from generalist.vocabulary import Vocabulary
 
 SPEC = OrdinalTargets(start=100, stop=164, sigma_bins=3.0)
 V = 180
@@ -82,3 +90,35 @@ def test_no_target_gives_an_empty_loss():
     nothing = torch.zeros(0, dtype=torch.int64)
     losses = token_losses(torch.zeros(0, V), nothing, nothing.bool(), SPEC)
     assert losses.shape == (0,)
+
+
+def test_by_range_equals_a_softmax_over_the_range_and_full_at_every_nth():
+    recipe = ModelRecipe(hidden_size=16, intermediate_size=16, layers=1, heads=2)
+    vocabulary = Vocabulary.default()
+    ranges = [(r.start, r.stop) for r in vocabulary]
+    bins, discrete = vocabulary["continuous"], vocabulary["discrete"]
+    spec = OrdinalTargets(bins.start, bins.stop, 2.0)
+    objective = TokenObjective(build_model(recipe, vocabulary, 32), spec, ranges, full_every=3)
+    ids = torch.tensor([bins.start, discrete.start + 1, 77, bins.stop - 1, discrete.stop - 1])
+    ordinal = torch.tensor([True, False, False, True, False])
+    batch = {
+        "input_ids": torch.arange(6)[None],
+        "position_ids": torch.arange(6)[None],
+        "target_index": torch.arange(5),
+        "target_ids": ids,
+        "target_ordinal": ordinal,
+    }
+    losses = objective(batch)
+    objective.full_every = 1
+    full = objective(batch)
+    hidden = objective.model.get_decoder()(input_ids=batch["input_ids"]).last_hidden_state[0, :5]
+    logits = objective.model.get_output_embeddings()(hidden)
+    outside = torch.ones_like(logits, dtype=torch.bool)
+    for row, target in enumerate(ids):
+        allowed = vocabulary.range_of(int(target))
+        outside[row, allowed.start : allowed.stop] = False
+    within = token_losses(logits.masked_fill(outside, -1e9), ids, ordinal, spec)
+    # Targets 0 and 3 are counted as every third, target 2 is text.
+    expected = torch.stack([full[0], within[1], full[2], full[3], within[4]])
+    torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-5)
+    losses.sum().backward()
