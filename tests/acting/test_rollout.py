@@ -76,6 +76,21 @@ def test_a_task_not_trained_on_gets_the_layout_of_its_spaces() -> None:
     assert result.task == PENDULUM and result.lengths == [200]
 
 
+def test_instructions_of_the_environment_reach_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BabyAI says its mission at reset; each episode's header holds its own."""
+    task = "babyai/GoToLocal"
+    agent = tiny_agent(task, window=512)
+    heard = []
+    header = agent.header
+    monkeypatch.setattr(agent, "header", lambda *given: heard.append(given) or header(*given))
+    result = rollout(agent, episodes=3, num_envs=2, progress=False, max_steps=6)
+    assert all(length <= 6 for length in result.lengths)
+    env = generalist.make(task)
+    missions = {seed: env.reset(seed=seed)[1]["instruction"] for seed in result.seeds}
+    assert {seed: instruction for instruction, seed in heard} == missions
+    assert result.metric == "success"
+
+
 def test_prompted_rollouts_leave_the_callers_agent_alone() -> None:
     agent = tiny_agent(CARTPOLE, window=256)
     result = rollout(agent, episodes=2, prompt_episodes=1, progress=False)
