@@ -10,9 +10,12 @@ import pytest
 
 from generalist.data.manifest import DatasetHeader
 from generalist.data.shards import EncodedEpisode, ShardWriter
+from generalist.specs import find_spec
 from generalist.tokenization.continuous import ContinuousCodec
 from generalist.tokenization.discrete import DiscreteCodec
 from generalist.tokenization.layout import Field, Layout
+from generalist.tokenization.processor import GeneralistProcessor
+from generalist.tokenization.text import TextCodec
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.default()
@@ -85,6 +88,13 @@ def write_task(
             instruction = instructions[seed % len(instructions)]
             writer.add(make_episode(layout, steps, seed, labelled, instruction=instruction))
     return folder
+
+
+@pytest.fixture(scope="session")
+def without_frames() -> GeneralistProcessor:
+    """A processor with text alone, which loads at once."""
+    text = TextCodec.from_pretrained(find_spec("tokenizers", "text"))
+    return GeneralistProcessor(Vocabulary.default(text.size), text)
 
 
 @pytest.fixture

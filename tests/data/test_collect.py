@@ -17,21 +17,16 @@ from generalist.data.manifest import DatasetHeader
 from generalist.data.mixture import DatasetSpec, dataset_spec
 from generalist.data.reader import TaskData, dataset_folders
 from generalist.errors import GeneralistError, UsageError
-from generalist.specs import find_spec
 from generalist.tokenization.processor import GeneralistProcessor
-from generalist.tokenization.text import TextCodec
-from generalist.vocabulary import Vocabulary
 
 TOY = "gym/tests.data.toy_env:Toy-v0"
 EXPERT = "tests.data.toy_env:ToyExpert"
 
 
 @pytest.fixture(scope="module")
-def processor(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A processor without frames, which loads at once."""
+def processor(without_frames: GeneralistProcessor, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("processor")
-    text = TextCodec.from_pretrained(find_spec("tokenizers", "text"))
-    GeneralistProcessor(Vocabulary.default(text.size), text).save_pretrained(folder)
+    without_frames.save_pretrained(folder)
     return str(folder)
 
 
