@@ -1,0 +1,150 @@
+"""Properties of whole runs: resumed equals uninterrupted, splits do not matter, NaN stays out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from generalist.errors import GeneralistError
+from generalist.training import loop
+from generalist.training.checkpoint import list_checkpoints
+from generalist.training.loop import TrainingInterrupted, train
+
+
+class Counting:
+    """Windows that note which rows are read, and do something once before row `at`."""
+
+    def __init__(self, windows, at: int = 0, action=None) -> None:
+        self.windows, self.at, self.action = windows, at, action
+        self.rows: list[int] = []
+
+    def batch(self, start: int, rows: int):
+        self.rows += range(start, start + rows)
+        if self.action and start >= self.at:
+            action, self.action = self.action, None
+            action()
+        return self.windows.batch(start, rows)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoint" / "model.safetensors")
+
+
+def assert_bitwise_equal(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def replaced(data, windows):
+    return loop.TrainingData(**{**vars(data), "windows": windows})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_resumed_equals_uninterrupted_bitwise(make_recipe, data, tmp_path, optimizer, threads):
+    options = {"optimizer": {"name": optimizer}, "threads": threads}
+    train(make_recipe(**options, output_dir=tmp_path / "whole"), data)
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = Counting(data.windows, at=4 * 3, action=terminate)
+    with pytest.raises(TrainingInterrupted, match="same command continues"):
+        train(make_recipe(**options, output_dir=tmp_path / "cut"), replaced(data, stopping))
+    newest = list_checkpoints(tmp_path / "cut" / "checkpoints")[0]
+    assert 0 < json.loads((newest / "state.json").read_text())["step"] < 6
+    assert not (tmp_path / "cut" / "checkpoint").exists()
+
+    reading = Counting(data.windows)
+    train(make_recipe(**options, output_dir=tmp_path / "cut"), replaced(data, reading))
+    assert min(reading.rows) >= 4  # it did not begin again
+    assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_how_rows_are_split_does_not_matter(make_recipe, data, tmp_path):
+    runs = {}
+    for threads, per_forward in [(1, 4), (2, 1), (3, 2)]:
+        recipe = make_recipe(threads=threads, output_dir=tmp_path / f"{threads}")
+        recipe.data.rows_per_forward = per_forward
+        train(recipe, data)
+        runs[threads] = weights(tmp_path / f"{threads}")
+    for run in (runs[2], runs[3]):
+        for name, tensor in runs[1].items():
+            torch.testing.assert_close(run[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_training_learns(make_recipe, data, tmp_path):
+    train(make_recipe(schedule={"steps": 30, "warmup_steps": 3}), data)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert set(data.task_names) <= {key.removeprefix("loss/") for key in rows[-1]}
+    assert rows[-1]["tokens_per_second"] > 0 and 0 <= rows[-1]["data_wait_share"] <= 1
+
+
+def test_a_non_finite_gradient_never_reaches_the_weights(make_recipe, data, tmp_path, monkeypatch):
+    """The third step's loss is made NaN; it is skipped, and the run goes on."""
+    real, calls = loop.ThreadedGradients.accumulate, []
+
+    def spoiled(self, parts, scale):
+        calls.append(len(calls))
+        return real(self, parts, float("nan") if calls[-1] == 2 else scale)
+
+    monkeypatch.setattr(loop.ThreadedGradients, "accumulate", spoiled)
+    train(make_recipe(), data)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+    state = json.loads((newest / "state.json").read_text())
+    assert state["skipped"] == 1 and state["step"] == 6
+
+
+def test_too_many_non_finite_steps_stop_with_a_sentence(make_recipe, data, monkeypatch):
+    real = loop.ThreadedGradients.accumulate
+    monkeypatch.setattr(
+        loop.ThreadedGradients,
+        "accumulate",
+        lambda self, parts, scale: real(self, parts, float("inf")),
+    )
+    with pytest.raises(GeneralistError, match="not finite.*optimizer.lr"):
+        train(make_recipe(optimizer={"max_skipped": 2}), data)
+
+
+def test_another_recipe_is_refused_in_the_same_folder(make_recipe, data):
+    train(make_recipe(), data)
+    with pytest.raises(GeneralistError, match=r"optimizer\.lr: 0\.003 -> 0\.001"):
+        train(make_recipe(optimizer={"lr": 0.001}), data)
+
+
+def test_a_finished_run_is_not_trained_again(make_recipe, data):
+    train(make_recipe(), data)
+    reading = Counting(data.windows)
+    train(make_recipe(log_every=1), replaced(data, reading))
+    assert min(reading.rows) >= 4 * 6
+
+
+def test_minutes_end_a_run(make_recipe, data, tmp_path):
+    train(make_recipe(schedule={"minutes": 0.03, "warmup_steps": 1}), data)
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+    state = json.loads((newest / "state.json").read_text())
+    assert state["step"] > 0 and state["elapsed_seconds"] >= 0.03 * 60
+
+
+def test_rows_are_those_of_the_step_number_alone(make_recipe, data, tmp_path):
+    reading = Counting(data.windows)
+    train(make_recipe(), replaced(data, reading))
+    # One step is read ahead; every row up to there is read once.
+    assert np.array_equal(np.sort(reading.rows), np.arange(len(reading.rows)))
+    assert len(reading.rows) in (4 * 7, 4 * 8)
+
+
+def test_rows_that_do_not_fill_the_threads_are_fine(make_recipe, data):
+    recipe = make_recipe(threads=3, schedule={"steps": 1, "warmup_steps": 0})
+    recipe.data.rows_per_step = 1
+    assert train(recipe, data).is_dir()
