@@ -23,7 +23,7 @@ NO_GL_MESSAGE = (
 
 
 def offscreen_backend() -> str | None:
-    """"egl" or "osmesa", or what MUJOCO_GL says, or None where no library is installed."""
+    """The backend to use, `egl` or `osmesa` or what MUJOCO_GL says; None where there is none."""
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen in ("egl", "osmesa", "glfw"):
         return chosen
