@@ -8,8 +8,9 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from generalist.errors import GeneralistError
 
@@ -25,7 +26,7 @@ class DiskFull(GeneralistError):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[BufferedRandom]:
     """Open a binary file that takes the place of `path` only when all of it is on the disk.
 
     Raises DiskFull where there is no room; what stood at `path` before is then still there.

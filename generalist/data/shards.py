@@ -25,8 +25,9 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -222,25 +223,28 @@ class ShardWriter:
         import webdataset  # seconds to import; readers do not need it
 
         path = self.folder / name
-        with replacing(path) as file:
-            # A fixed time keeps the bytes a function of the content alone.
-            tar = webdataset.TarWriter(file, encoder=False, mtime=0)
+        # In memory first: a tar stream whose file fails under it complains when it is collected.
+        buffer = io.BytesIO()
+        # A fixed time keeps the bytes a function of the content alone.
+        with webdataset.TarWriter(buffer, encoder=False, mtime=0) as tar:
             for index, block in enumerate(_blocks(episodes, self._block_tokens)):
                 key = f"{path.stem.removeprefix('shard-')}-{index:04d}"
                 tar.write({"__key__": key, **self._sample(block)})
-            tar.close()
+        with replacing(path) as file:
+            file.write(buffer.getbuffer())
             file.flush()
             members, digest, size = _describe(file)
         records = [episode.record for episode in episodes]
         return ShardEntry(
-            name,
-            size,
-            digest,
-            *(sum(record[key] for record in records) for key in ("length", "steps")),
-            len(records),
-            sum(record["relabelled"] for record in records),
-            sum(record["return"] for record in records),
-            members,
+            name=name,
+            bytes=size,
+            sha256=digest,
+            tokens=sum(record["length"] for record in records),
+            steps=sum(record["steps"] for record in records),
+            episodes=len(records),
+            relabelled=sum(record["relabelled"] for record in records),
+            return_sum=sum(record["return"] for record in records),
+            members=members,
         )
 
     def _sample(self, episodes: list[EncodedEpisode]) -> dict[str, bytes]:
@@ -282,7 +286,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _describe(file: IO[bytes]) -> tuple[list[Member], str, int]:
+def _describe(file: BufferedRandom) -> tuple[list[Member], str, int]:
     """Members, sha256 and size of a tar, read back from the file as it was written."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -200,11 +200,13 @@ class WindowSampler:
         batch = self.batch(start, rows)
         has_target = batch.targets != IGNORE
         count = max(1, int(has_target.sum()))
-        tokens, targets = {}, {}
+        # Keyed by name: the same task may come from several folders.
+        tokens = dict.fromkeys((data.task for data in self.tasks), 0.0)
+        targets = dict(tokens)
         for index, data in enumerate(self.tasks):
             mine = batch.task_index == index
-            tokens[data.task] = float(mine.mean())
-            targets[data.task] = float((mine & has_target).sum() / count)
+            tokens[data.task] += float(mine.mean())
+            targets[data.task] += float((mine & has_target).sum() / count)
         padding = float((batch.task_index < 0).mean())
         return Usage(padding, tokens, targets, count / rows)
 
