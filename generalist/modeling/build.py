@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,8 +22,8 @@ from transformers import (
 from generalist.errors import UsageError
 
 if TYPE_CHECKING:
-    from generalist.training.recipe import ModelRecipe
-    from generalist.vocabulary import Vocabulary
+    from generalist.training.recipe import FourierInit, ModelRecipe
+    from generalist.vocabulary import TokenRange, Vocabulary
 
 ARCHITECTURES: dict[str, tuple[type, type]] = {
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
@@ -30,7 +32,11 @@ ARCHITECTURES: dict[str, tuple[type, type]] = {
 
 
 def build_model(
-    recipe: ModelRecipe, vocabulary: Vocabulary, window_tokens: int, seed: int = 0
+    recipe: ModelRecipe,
+    vocabulary: Vocabulary,
+    window_tokens: int,
+    seed: int = 0,
+    code_coordinates: np.ndarray | None = None,
 ) -> PreTrainedModel:
     """A freshly initialised model in float32, the same for the same seed.
 
@@ -38,6 +44,8 @@ def build_model(
         recipe: architecture and sizes.
         vocabulary: gives V, the special ids and the continuous range.
         window_tokens: longest sequence it is trained on, becomes `max_position_embeddings`.
+        code_coordinates: (codes, latents) float32 in [-1, 1], what the codes of the frame tokenizer
+            stand for; None where there is none.
         seed: of the initial weights; the global torch generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
@@ -46,11 +54,12 @@ def build_model(
             known = ", ".join(ARCHITECTURES)
             raise UsageError(f"Unknown architecture {recipe.architecture!r}; there are {known}.")
         config_class, model_class = ARCHITECTURES[recipe.architecture]
-        config = config_class(**_config_arguments(recipe, vocabulary, window_tokens))
-        config._attn_implementation = recipe.attention
-        model = model_class(config)
-        if recipe.fourier_init:
-            initialise_continuous_rows(model, vocabulary, recipe.fourier_bandwidth)
+        model = model_class(config_class(**_config_arguments(recipe, vocabulary, window_tokens)))
+        if recipe.continuous_init is not None:
+            bins = bin_coordinates(vocabulary)
+            initialise_by_value(model, vocabulary["continuous"], bins, recipe.continuous_init)
+        if recipe.image_init is not None and code_coordinates is not None:
+            initialise_by_value(model, vocabulary["image"], code_coordinates, recipe.image_init)
     return model
 
 
@@ -75,27 +84,37 @@ def _config_arguments(
     }
 
 
-@torch.no_grad()
-def initialise_continuous_rows(
-    model: PreTrainedModel, vocabulary: Vocabulary, bandwidth: float
-) -> None:
-    """Makes neighbouring bins start with similar embeddings: random Fourier features of the value.
+def bin_coordinates(vocabulary: Vocabulary) -> np.ndarray:
+    """(N, 1) float32 centre of each bin of the continuous range, in (-1, 1)."""
+    count = vocabulary["continuous"].size
+    return ((np.arange(count, dtype=np.float32) + 0.5) / count * 2 - 1)[:, None]
 
-    Row i becomes sqrt(2) s cos(w x_i + b) with x_i the bin's centre in (-1, 1), w normal with the
-    bandwidth as its deviation, b uniform on [0, 2 pi) and s the scale of the other rows. Inner
-    products of rows then approximate a Gaussian kernel of the difference in value (Rahimi and
-    Recht 2007, section 3). An initialisation only; the model stays a plain one.
+
+@torch.no_grad()
+def initialise_by_value(
+    model: PreTrainedModel, token_range: TokenRange, coordinates: np.ndarray, features: FourierInit
+) -> None:
+    """Make ids that stand for similar values start with similar embeddings.
+
+    coordinates: (n, c) in [-1, 1], what the first n ids of the range stand for. Row i becomes
+    sqrt(2) s cos(w . x_i + b), with s the scale, b uniform on [0, 2 pi) and w a random direction
+    whose length is log-uniform between the lowest and the highest frequency (random Fourier
+    features, Rahimi and Recht 2007, section 3, at many resolutions instead of one: a single
+    bandwidth is either too coarse to say which bin is meant or too fine to generalise).
+    An initialisation only; the model stays a plain one.
     """
-    bins = vocabulary["continuous"]
+    values = torch.from_numpy(coordinates)  # (n, c)
     tables = [model.get_input_embeddings().weight]
     if model.get_output_embeddings().weight is not tables[0]:
         tables.append(model.get_output_embeddings().weight)
-    value = (torch.arange(bins.size, dtype=torch.float32) + 0.5) / bins.size * 2 - 1  # (N,)
     for table in tables:  # (V, D)
-        frequency = torch.randn(table.shape[1]) * bandwidth
-        phase = torch.rand(table.shape[1]) * 2 * math.pi
-        features = math.sqrt(2) * torch.cos(value[:, None] * frequency + phase)  # (N, D)
-        table[bins.start : bins.stop] = features * model.config.initializer_range
+        width = table.shape[1]
+        low, high = math.log(features.lowest), math.log(features.highest)
+        length = torch.exp(low + (high - low) * torch.rand(width))
+        direction = F.normalize(torch.randn(values.shape[1], width), dim=0)
+        phase = torch.rand(width) * 2 * math.pi
+        rows = math.sqrt(2) * torch.cos(values @ (direction * length) + phase)  # (n, D)
+        table[token_range.start : token_range.start + len(rows)] = rows * features.scale
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:

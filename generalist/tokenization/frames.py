@@ -162,6 +162,14 @@ class FrameTokenizer:
         return int(np.prod(self.config.levels))
 
     @property
+    def code_coordinates(self) -> np.ndarray:
+        """(codebook_size, latents) float32: the quantised latents of each code, in [-1, 1]."""
+        levels = self.config.levels
+        digits = np.unravel_index(np.arange(self.codebook_size), levels[::-1])[::-1]
+        steps = np.maximum(np.array(levels) - 1, 1)
+        return (np.stack(digits, axis=1) / steps * 2 - 1).astype(np.float32)
+
+    @property
     def still_code(self) -> int:
         """The code of every patch that equals its background."""
         zero = torch.zeros(1, len(self.config.levels))

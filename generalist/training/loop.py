@@ -74,7 +74,14 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
         self.recipe, self.data, self.accelerator = recipe, data, accelerator
         vocabulary = data.processor.vocabulary
-        self.model = build_model(recipe.model, vocabulary, recipe.data.window_tokens, recipe.seed)
+        frames = data.processor.frames
+        self.model = build_model(
+            recipe.model,
+            vocabulary,
+            recipe.data.window_tokens,
+            recipe.seed,
+            None if frames is None else frames.code_coordinates,
+        )
         bins = vocabulary["continuous"]
         ordinal = OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins)
         self.objective = TokenObjective(

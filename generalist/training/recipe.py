@@ -19,6 +19,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
+class FourierInit(Section):
+    """Rows of the embedding table that start as random Fourier features of what an id stands for."""
+
+    lowest: float = Field(default=1.0, gt=0)
+    """Lowest frequency, in radians per unit of a value in [-1, 1]."""
+    highest: float = Field(default=100.0, gt=0)
+    """Highest frequency; the frequencies are log-uniform between the two."""
+    scale: float = Field(default=0.1, gt=0)
+    """Standard deviation of the entries. Adam moves every entry by about the learning rate a step,
+    so a start at the usual 0.02 is forgotten within tens of steps."""
+
+
 class ModelRecipe(Section):
     """The causal LM. All of it ends up in a plain Hugging Face config."""
 
@@ -40,10 +52,11 @@ class ModelRecipe(Section):
     """One table for the input embedding and the head."""
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary position embedding."""
-    fourier_init: bool = True
-    """Start the rows of continuous bins as smooth random Fourier features of the bin's value."""
-    fourier_bandwidth: float = Field(default=8.0, gt=0)
-    """Standard deviation of those frequencies, in radians per unit of a value in [-1, 1]."""
+    continuous_init: FourierInit | None = Field(default_factory=lambda: FourierInit())
+    """How the rows of continuous bins start, as smooth features of the bin's value; null: like
+    all other rows."""
+    image_init: FourierInit | None = Field(default_factory=lambda: FourierInit(highest=6.0))
+    """The same for the codes of the frame tokenizer, by their quantised latents."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelRecipe:
