@@ -20,7 +20,7 @@ class Section(BaseModel):
 
 
 class FourierInit(Section):
-    """Rows of the embedding table that start as random Fourier features of what an id stands for."""
+    """Embedding rows that start as random Fourier features of what their id stands for."""
 
     lowest: float = Field(default=1.0, gt=0)
     """Lowest frequency, in radians per unit of a value in [-1, 1]."""
