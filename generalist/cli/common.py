@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 
 
+FILE_COLUMNS = 140
+
+
 class Interrupted(GeneralistError):
     """The user stopped the command after it had something to show; exit code 130."""
 
@@ -29,7 +32,10 @@ def console(stderr: bool = False) -> Console:
     """A console that sees the streams of this moment (tests replace them)."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal:
+        found.width = max(found.width, FILE_COLUMNS)  # a file or a pipe has no edge
+    return found
 
 
 def write_json(path: Path | None, value: Any) -> None:

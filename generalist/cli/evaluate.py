@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,11 +59,32 @@ def run_suite(suite: Any, name: str, checkpoint: Path, out: Path) -> dict[str, A
             f"[{number}/{total}] {result['task']}{mode}: {_short(result)}, {time}", markup=False
         )
 
-    evaluation = measure(checkpoint, suite, out, name, on_result)
+    bars = sys.stderr.isatty()  # a log file gets the line of each result alone
+    evaluation = measure(checkpoint, suite, out, name, on_result, progress=bars)
     report = write_report(evaluation, out)
+    _write_card(checkpoint, report)
     print_tables(evaluation, screen)
     screen.print(f"Report: [bold]{out / 'report.html'}[/]", soft_wrap=True)
     return report
+
+
+def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
+    """Put the scores into the checkpoint's model card."""
+    if not (checkpoint / "README.md").exists():
+        return
+    from generalist.training.export import write_model_card
+
+    columns = ("mean", "stderr", "episodes", "random", "expert", "normalized")
+    scores = {
+        each["task"]: {column: each[column] for column in columns}
+        for each in report["rollouts"]
+        if not each["prompted"]
+    }
+    scores |= {each["task"]: {"bits_per_byte": each["bits_per_byte"]} for each in report["texts"]}
+    try:
+        write_model_card(checkpoint, scores)
+    except OSError as error:
+        typer.echo(f"Warning: the model card is left as it is: {error}.", err=True)
 
 
 def _short(result: dict[str, Any]) -> str:

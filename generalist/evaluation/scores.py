@@ -167,7 +167,7 @@ def score_task(
         expert=_reference(task.expert_score),
     )  # fmt: skip
     score.excluded = _why_excluded(score)
-    if score.random is not None:
+    if score.random is not None and score.episodes > 1:  # one episode has no interval
         score.above_random = is_above(score.interval, score.random.interval)
     normalized = score.normalized_values
     if normalized is not None:

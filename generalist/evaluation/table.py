@@ -8,26 +8,19 @@ from generalist.evaluation.scores import Interval, TaskScore, aggregate
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from generalist.evaluation.suite import Evaluation
 
 
+WIDE = 112  # columns of a terminal with room for intervals
+
+
 def print_tables(evaluation: Evaluation, console: Console) -> None:
     """Print the scores of acting and of text, and what they amount to."""
-    from rich.table import Table
-
     plain, prompted = evaluation.scores(), evaluation.scores(prompted=True)
     if plain:
-        by_task = {score.task: score for score in prompted}
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("task")
-        for name in ("episodes", "score", "95% interval", "random", "expert"):
-            table.add_column(name, justify="right")
-        for name in ("normalised", "prompted"):
-            table.add_column(name, justify="right")
-        for score in plain:
-            table.add_row(*_row(score, by_task.get(score.task)))
-        console.print(table)
+        console.print(_table(plain, prompted, intervals=console.width >= WIDE))
         console.print(_summary(plain))
     for text in evaluation.texts:
         console.print(
@@ -38,31 +31,42 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
     console.print()
 
 
-def _row(score: TaskScore, prompted: TaskScore | None) -> tuple[str, ...]:
-    mark = {True: "[green]", False: "[red]", None: ""}[score.above_random]
-    close = "[/]" if mark else ""
-    unit = " (success)" if score.metric == "success" else ""
-    return (
-        f"{score.task}{unit}",
-        str(score.episodes),
-        f"{score.mean:.4g} ± {score.stderr:.2g}",
-        interval_text(score.interval),
-        "-" if score.random is None else f"{score.random.mean:.4g}",
-        "-" if score.expert is None else f"{score.expert.mean:.4g}",
-        f"{mark}{_normalized(score)}{close}",
-        "" if prompted is None else _normalized(prompted),
-    )
+def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -> Table:
+    """Intervals are left out where the terminal has no room; they stand in the report."""
+    from rich.table import Table
+
+    by_task = {score.task: score for score in prompted}
+    gap = 2 if intervals else 1
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
+    table.add_column("task", no_wrap=True)
+    names = ["n", "score", "95% interval", "random", "expert", "normalised", "95% interval"]
+    shown = [name for name in names if intervals or name != "95% interval"]
+    for name in (*shown, "prompted") if prompted else shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for score in plain:
+        color = {True: "green", False: "red", None: "default"}[score.above_random]
+        row = [
+            score.task,
+            str(score.episodes),
+            f"{score.mean:.4g} ± {score.stderr:.2g}",
+            *([_interval(score.interval, ".4g")] if intervals else []),
+            "-" if score.random is None else f"{score.random.mean:.4g}",
+            "-" if score.expert is None else f"{score.expert.mean:.4g}",
+            f"[{color}]{_normalized(score)}[/]",
+            *([_interval(score.normalized_interval, ".2f")] if intervals else []),
+        ]
+        other = by_task.get(score.task)
+        table.add_row(*row, *([_normalized(other) if other else ""] if prompted else []))
+    return table
 
 
 def _normalized(score: TaskScore) -> str:
     return "-" if score.normalized is None else f"{score.normalized:.2f}"
 
 
-def interval_text(interval: Interval | None, digits: int = 4) -> str:
+def _interval(interval: Interval | None, form: str) -> str:
     """`[low, high]`, or nothing."""
-    if interval is None:
-        return ""
-    return f"\\[{interval[0]:.{digits}g}, {interval[1]:.{digits}g}]"
+    return "" if interval is None else f"\\[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _summary(scores: list[TaskScore]) -> str:

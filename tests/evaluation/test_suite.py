@@ -159,8 +159,10 @@ def parse(path: Path) -> _Page:
 
 def test_evaluate_writes_one_file_that_needs_nothing_else(tiny_run: TinyRun, tmp_path, capsys):
     suite, out, result = tmp_path / "my.yaml", tmp_path / "out", tmp_path / "result.json"
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_run.checkpoint, checkpoint)
     suite.write_text(yaml.safe_dump({**SUITE, "videos": True, "tasks": ["gym/CartPole-v1"]}))
-    assert main(["evaluate", str(suite), "--checkpoint", str(tiny_run.checkpoint),
+    assert main(["evaluate", str(suite), "--checkpoint", str(checkpoint),
                  "--out", str(out), "--json", str(result)]) == 0  # fmt: skip
     printed = capsys.readouterr().out
     assert "gym/CartPole-v1" in printed and "report.html" in printed
@@ -174,6 +176,9 @@ def test_evaluate_writes_one_file_that_needs_nothing_else(tiny_run: TinyRun, tmp
     assert score["episodes"] == 2 and len(score["values"]) == 2
     assert report["rollouts"][0]["seeds"] == [1_000_000, 1_000_001]
     assert report["training"]["steps"] == 20
+    card = (checkpoint / "README.md").read_text()
+    (row,) = [line for line in card.splitlines() if line.startswith("| gym/CartPole-v1")]
+    assert f"{score['mean']:.3g}" in row and "Not evaluated yet" not in card
 
 
 def test_names_are_escaped_and_text_is_reported(tmp_path):
