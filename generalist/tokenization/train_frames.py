@@ -1,0 +1,145 @@
+"""Training of the frame tokenizer: frames from play of every strength, then `fit_frames.py`.
+
+What is trained on is declared in `tokenizers/frames/spec.yaml`. Nothing is written before the end,
+so an interruption costs the training and never a tokenizer that was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from generalist.errors import UsageError
+from generalist.specs import find_spec, load_yaml
+
+if TYPE_CHECKING:
+    from generalist.tokenization.frames import FrameTokenizer
+
+SPEC_FILE = "spec.yaml"
+NOISES = (0.02, 0.1, 0.4, 1.0)
+"""Share of random actions in each quarter of a task's frames; the states of a clone lie between."""
+BURST_STEPS = 4.0
+EPISODE_STEPS = 3000
+"""An episode is cut there, so that a quarter holds several."""
+
+
+class FrameTokenizerSpec(BaseModel):
+    """`tokenizers/frames/spec.yaml`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: dict[str, float] = Field(min_length=1)
+    """Task names, each with its weight in the training."""
+    frames_per_task: int = Field(12_000, ge=8)
+    """Frames collected of each task."""
+    steps: int = Field(4000, ge=1)
+    """Training steps of 512 patches."""
+    minutes: float | None = Field(None, gt=0)
+    """Ends the training early after this time; the result then depends on the machine's speed."""
+    seed: int = 0
+
+
+def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False) -> np.ndarray:
+    """(count, H, W, 3) uint8 frames of `task`, by its expert disturbed to four degrees.
+
+    A task without an expert is played at random. Raises UsageError for a task without frames.
+    """
+    from tqdm import tqdm
+
+    from generalist.envs import get_task
+    from generalist.experts.collect import RandomPolicy, collect_episode
+    from generalist.experts.registry import get_expert
+
+    entry = get_task(task)
+    if not entry.frames:
+        raise UsageError(f"{task} has no frames: a frame tokenizer is trained on pixel tasks.")
+    expert = get_expert(task) if entry.default_expert else RandomPolicy()
+    env = entry.make()
+    taken: list[np.ndarray] = []
+    with tqdm(total=count, desc=f"frames of {task}", disable=not progress, leave=False) as bar:
+        for part, noise in enumerate(NOISES):
+            wanted = count * (part + 1) // len(NOISES)
+            while (missing := wanted - sum(map(len, taken))) > 0:
+                episode = collect_episode(
+                    env,
+                    task,
+                    expert,
+                    seed=seed + len(taken),
+                    noise=noise,
+                    burst_steps=BURST_STEPS,
+                    max_steps=min(missing, EPISODE_STEPS),
+                )
+                taken.append(np.asarray(episode.observations))
+                bar.update(len(taken[-1]))
+    env.close()
+    return np.concatenate(taken)
+
+
+def fit_frame_tokenizer(
+    frames: Mapping[str, np.ndarray],
+    weights: Mapping[str, float] | None = None,
+    steps: int = 4000,
+    minutes: float | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> FrameTokenizer:
+    """Train on frames (N, H, W, 3) uint8 of each task, in the order they were seen.
+
+    The per-pixel median of a task's frames becomes its background.
+    """
+    from generalist.tokenization.fit_frames import fit_codec, patch_data
+    from generalist.tokenization.frames import FrameConfig, FrameTokenizer, resize_frames
+
+    config = FrameConfig()
+    backgrounds, games = {}, []
+    for name, taken in frames.items():
+        sized = resize_frames(taken, config.frame_size)
+        median = np.median(sized[:: max(1, len(sized) // 2000)], axis=0).astype(np.uint8)
+        backgrounds[name] = median
+        games.append((sized, median, 1.0 if weights is None else weights[name]))
+    data = patch_data(games, config.patch_size, seed)
+    codec = fit_codec(data, config, steps, minutes, seed, progress)
+    return FrameTokenizer(codec, backgrounds)
+
+
+def train_frame_tokenizer(
+    out_dir: str | Path,
+    tasks: Sequence[str] | Mapping[str, float] | None = None,
+    frames_per_task: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+    steps: int | None = None,
+) -> Path:
+    """Collect frames, train, and write the tokenizer to `out_dir`; returns that folder.
+
+    What is not given comes from the spec `tokenizers/frames/spec.yaml`. The same seed gives the
+    same tokenizer, unless `minutes` ends the training before its last step.
+    """
+    spec = load_yaml(find_spec("tokenizers", "frames") / SPEC_FILE, FrameTokenizerSpec)
+    if tasks is None:
+        weights = spec.tasks
+    else:
+        weights = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
+    seed = spec.seed if seed is None else seed
+    count = spec.frames_per_task if frames_per_task is None else frames_per_task
+    frames = {
+        # A task that counts for less also shows fewer frames; every task has seeds of its own.
+        name: collect_frames(name, max(8, round(count * weight**0.5)), seed + 1000 * i, progress)
+        for i, (name, weight) in enumerate(weights.items())
+    }
+    tokenizer = fit_frame_tokenizer(
+        frames,
+        weights,
+        spec.steps if steps is None else steps,
+        spec.minutes if minutes is None else minutes,
+        seed,
+        progress,
+    )
+    out_dir = Path(out_dir)
+    tokenizer.save_pretrained(out_dir)
+    return out_dir
