@@ -78,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
     given = [argument for argument in given if argument != DEBUG]
+    # Environments and experts of one's own are found in the folder the command is run in; last, so
+    # that a folder of specs there hides no package of its name.
+    sys.path.append(os.getcwd())
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # loading is a matter of a second
     try:
         code = app(given, prog_name="generalist", standalone_mode=False) or DONE
@@ -103,7 +106,8 @@ def _explain(error: BaseException) -> int:
     if hasattr(error, "format_message"):  # wrong use of an option or argument
         return _wrong_use(error)
     if full := _disk_is_full(error):
-        where = f" ({full.filename})" if getattr(full, "filename", None) else ""
+        name = getattr(full, "filename", None)
+        where = f" ({name})" if name else ""
         return _fail(f"No space is left on the disk{where}. Make room, then {AGAIN}.", FAILED)
     if type(error).__name__ == "SafetensorError":
         return _fail(f"A file of weights is damaged or cut short: {error}.", FAILED)

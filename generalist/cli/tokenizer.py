@@ -31,10 +31,20 @@ def text(
 @train_app.command("frames")
 def frames(
     out: Out = Path("runs/tokenizers/frames"),
-    minutes: Annotated[float | None, typer.Option(help="Training time.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="A task that gives frames, repeatable; the spec names its own."),
+    ] = None,
+    frames_per_task: Annotated[int | None, typer.Option(min=1, help="Frames of a task.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="At most this much training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the frames and of the training.")] = None,
 ) -> None:
-    """Train the FSQ frame tokenizer on frames of the pixel tasks."""
+    """Train the FSQ frame tokenizer on frames that experts and random play show.
+
+    What is not given stands in tokenizers/frames/spec.yaml.
+    """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 
-    path = train_frame_tokenizer(out, **({} if minutes is None else {"minutes": minutes}))
+    path = train_frame_tokenizer(out, task, frames_per_task, minutes, seed, steps=steps)
     console().print(f"Frame tokenizer: [bold]{path}[/]", soft_wrap=True)

@@ -122,12 +122,12 @@ def _raw(scores: list[TaskScore]) -> str:
         return ""
     rows = []
     for score in scores:
-        unit = "success" if score.metric == "success" else "return"
+        unit = " <small>success</small>" if score.metric == "success" else ""
         rows.append((
-            f"{escape(score.task)} <small>{unit}</small>",
+            escape(score.task) + unit,
             str(score.episodes),
             f"<b>{score.mean:.4g}</b> ± {score.stderr:.2g}",
-            _interval(score.interval),
+            _interval(score.interval if score.episodes > 1 else None),
             "–" if score.random is None else f"{score.random.mean:.4g} ± {score.random.stderr:.2g}",
             "–" if score.expert is None else f"{score.expert.mean:.4g} ± {score.expert.stderr:.2g}",
             _yes_no(score.above_random),
@@ -135,7 +135,8 @@ def _raw(scores: list[TaskScore]) -> str:
     head = ("task", "episodes", "mean ± s.e.", "95% interval", "random", "expert", "above random")
     return (
         "<section><h2>Raw scores</h2><p class='note'>Undiscounted returns of whole episodes, "
-        "rewards as the environment gives them; success is a return above 0.</p>"
+        "rewards as the environment gives them; success is the share of episodes whose return "
+        "is above 0.</p>"
         f"{_table(head, rows)}</section>"
     )
 
@@ -157,10 +158,11 @@ def _normalized(plain: list[TaskScore], prompted: list[TaskScore]) -> str:
         rows.append((
             escape(score.task), f"<b>{score.normalized:.3f}</b>",
             _interval(score.normalized_interval, ".3f"),
-            "" if other is None or other.normalized is None else f"{other.normalized:.3f}",
+            f"{other.normalized:.3f}" if both else "",  # type: ignore[union-attr]
             "" if other is None else _interval(other.normalized_interval, ".3f"), difference,
-        ))  # fmt: skip
-    head = ("task", "unprompted", "95% interval", "prompted", "95% interval", "difference")
+        )[: 6 if prompted else 3])  # fmt: skip
+    head = ["task", "unprompted", "95% interval"]
+    head += ["prompted", "95% interval", "difference"] if prompted else []
     return (
         f"<section><h2>Normalised scores</h2><p class='note'>0 is a random policy, 1 the expert "
         f"that made the data.{legend}</p>{scores_plot(plain, prompted)}"

@@ -77,7 +77,7 @@ def percentile_interval(drawn: np.ndarray) -> Interval:
     return float(low), float(high)
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:
+def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
     """95% interval of the mean of (E,) values."""
     return stratified_bootstrap([np.asarray(values, dtype=np.float64)], seed=seed)[1]
 

@@ -204,7 +204,7 @@ def _finished(path: Path, settings: dict[str, Any]) -> Result | None:
 
 def _settings(suite: Suite, job: Job, weights: str) -> dict[str, Any]:
     """What a result depends on."""
-    settings = {"weights": weights, "options": job.entry.options}
+    settings: dict[str, Any] = {"weights": weights, "options": job.entry.options}
     if is_document_task(job.entry.task):
         return settings
     settings |= {"episodes": job.episodes, "seed": suite.seed, "temperature": suite.temperature}
