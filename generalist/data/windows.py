@@ -12,22 +12,17 @@ Legend: B = rows, L = window tokens, S = tokens of a timestep, k = action tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from generalist.data.packing import HeaderOf, Packer, Segment, Source
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError
 
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
-
-MIN_SEGMENT_TOKENS = 16
-"""A gap with less room than this (and a header) is padded: crumbs of episodes teach nothing."""
-
-HeaderOf = Callable[[TaskData, dict[str, Any]], np.ndarray]
 
 
 @dataclass
@@ -86,51 +81,6 @@ class Usage:
     targets_per_row: float
 
 
-class _Source:
-    """A task as the sampler sees it: plain Python numbers, so that a draw costs little."""
-
-    def __init__(self, data: TaskData, header_of: HeaderOf) -> None:
-        if not len(data):
-            raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
-        layout = data.layout
-        self.data = data
-        self.timestep_tokens = layout.tokens_per_timestep
-        self.action_tokens = layout.action_tokens
-        self.action_positions = layout.action_positions
-        self.target_mask = layout.target_mask
-        self.ordinal = np.zeros(self.timestep_tokens, bool)
-        self.ordinal[layout.action_positions] = layout.ordinal
-        self.ordinal &= layout.target_mask
-        self.steps = data.episodes["steps"].tolist()
-        self.prompts = not layout.is_document
-        # What an agent did while it was corrected is no demonstration.
-        experts = [i for i, r in enumerate(data.records) if r.get("source") != "dagger"]
-        self.demonstrations = experts or list(range(len(data)))
-        self._header_of = header_of
-        self._headers: dict[str | None, np.ndarray] = {}
-        self.min_header = min(len(self.header(i)) for i in self._one_an_instruction())
-
-    def _one_an_instruction(self) -> list[int]:
-        seen: dict[str | None, int] = {}
-        for index, record in enumerate(self.data.records):
-            seen.setdefault(record.get("instruction"), index)
-        return list(seen.values())
-
-    def header(self, episode: int) -> np.ndarray:
-        """Header ids of an episode; one a distinct instruction is made and kept."""
-        record = self.data.record(episode)
-        key = record.get("instruction")
-        if key not in self._headers:
-            self._headers[key] = np.asarray(self._header_of(self.data, record), np.int64)
-        return self._headers[key]
-
-    @property
-    def least_tokens(self) -> int:
-        """Room without which no segment of this task is begun."""
-        timesteps = -(-MIN_SEGMENT_TOKENS // self.timestep_tokens)
-        return self.min_header + timesteps * self.timestep_tokens
-
-
 class WindowSampler:
     """Rows drawn from tasks by weight.
 
@@ -157,7 +107,7 @@ class WindowSampler:
         self.tasks = list(tasks)
         self._pad = vocabulary.special("pad")
         self._demonstration_end = vocabulary.special("demonstration_end")
-        self._sources = [_Source(data, header_of) for data in tasks]
+        self._sources = [Source(data, header_of) for data in tasks]
         for source in self._sources:
             if source.least_tokens > window_tokens:
                 raise GeneralistError(
@@ -165,24 +115,7 @@ class WindowSampler:
                     f"tokens do not fit in a window of {window_tokens}; make the window larger."
                 )
         self._positions = np.arange(window_tokens)
-        drawn = [s.least_tokens for s, w in zip(self._sources, weights, strict=True) if w > 0]
-        self._least = min(drawn)
-        # Segments are drawn, tokens are what the weights speak of: a task of short episodes
-        # must be drawn more often for the same share.
-        lengths = [self._mean_segment_tokens(source) for source in self._sources]
-        shares = np.asarray(weights, float) / lengths
-        self._probabilities = shares / shares.sum()
-        self._cumulative = np.cumsum(self._probabilities)
-
-    def _mean_segment_tokens(self, source: _Source) -> float:
-        """Expected length of a segment that has the whole window for itself."""
-        fit = max(1, (self.window_tokens - source.min_header) // source.timestep_tokens)
-        steps = np.asarray(source.steps, float)
-        longest = np.minimum(steps, fit)
-        # fit starts at step 0, steps - 1 later ones, the last longest - 1 of which fall short.
-        later = (steps - longest) * fit + longest * (longest - 1) / 2
-        mean = ((fit * longest + later) / (fit + steps - 1)).mean()
-        return source.min_header + mean * source.timestep_tokens
+        self._packer = Packer(self._sources, weights, window_tokens, seed, prompt_fraction)
 
     def row(self, index: int) -> Row:
         """Row number `index`."""
@@ -192,7 +125,7 @@ class WindowSampler:
         """Rows start, ..., start + rows - 1."""
         batch = Batch.empty(rows, self.window_tokens, self._pad)
         for number in range(rows):
-            self._fill(batch.row(number), np.random.default_rng((self.seed, start + number)))
+            self._write_row(batch.row(number), self._packer.segments(start + number))
         return batch
 
     def usage(self, rows: int = 256, start: int = 0) -> Usage:
@@ -210,92 +143,42 @@ class WindowSampler:
         padding = float((batch.task_index < 0).mean())
         return Usage(padding, tokens, targets, count / rows)
 
-    def _fill(self, row: Row, rng: np.random.Generator) -> None:
-        """Write segments into a row of padding until none fits any more."""
-        filled = 0
-        while self.window_tokens - filled >= self._least:
-            index = self._draw_task(rng, self.window_tokens - filled)
-            length = self._write_segment(row, filled, index, rng)
-            if not length:  # the header of the drawn episode is longer than most
-                break
-            filled += length
-        if not filled:
-            raise GeneralistError(
-                f"An instruction of {self.tasks[index].task} does not fit in a window of "
-                f"{self.window_tokens} tokens; make the window larger."
-            )
-        row.position_ids[filled:] = self._positions[: self.window_tokens - filled]
+    def _write_row(self, row: Row, segments: list[Segment]) -> None:
+        """Write segments end to end into a row of padding."""
+        at = 0
+        for segment in segments:
+            self._write_segment(row, at, segment)
+            at += segment.tokens
+        row.position_ids[at:] = self._positions[: self.window_tokens - at]
 
-    def _draw_task(self, rng: np.random.Generator, room: int) -> int:
-        """A task by weight among those that fit."""
-        index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
-        if index < len(self._sources) and self._sources[index].least_tokens <= room:
-            return index
-        fits = np.array([source.least_tokens <= room for source in self._sources])
-        probabilities = self._probabilities * fits
-        return int(rng.choice(len(fits), p=probabilities / probabilities.sum()))
-
-    def _write_segment(self, row: Row, at: int, index: int, rng: np.random.Generator) -> int:
-        """Draw a segment of a task, write it at position `at`; returns its tokens (0: no room)."""
-        source = self._sources[index]
-        episode = int(rng.integers(len(source.steps)))
-        header = source.header(episode)
-        room = self.window_tokens - at - len(header)
-        size = source.timestep_tokens
-        if room < size:
-            return 0
-        end = at + len(header)
-        row.input_ids[at:end] = header
-        demonstration = self._draw_demonstration(source, episode, room, rng)
-        if demonstration is not None:
-            row.input_ids[end : end + len(demonstration)] = demonstration
-            row.input_ids[end + len(demonstration)] = self._demonstration_end
-            end += len(demonstration) + 1
-        fit = (self.window_tokens - end) // size
-        steps = source.steps[episode]
-        # Starts before the first step count as the first step: so every step of an episode is
-        # seen about equally often, the beginning too, where an agent always has to act.
-        first = max(0, int(rng.integers(1 - fit, steps)))
-        count = min(fit, steps - first)
-        stop = end + count * size
-        self._write_timesteps(row, end, stop, source, episode, first, count)
-        row.position_ids[at:stop] = self._positions[: stop - at]
-        row.task_index[at:stop] = index
-        return stop - at
-
-    def _draw_demonstration(
-        self, source: _Source, episode: int, room: int, rng: np.random.Generator
-    ) -> np.ndarray | None:
-        """Timesteps of another episode, at most a quarter of the window; mostly None."""
-        if not source.prompts or rng.random() >= self.prompt_fraction:
-            return None
-        others, size = source.demonstrations, source.timestep_tokens
-        if len(others) < 2:
-            return None
-        other = others[int(rng.integers(len(others) - 1))]
-        other = others[-1] if other == episode else other
-        from_end = rng.random() < 0.5
-        # In a gap at the end of a row, half of the room stays for what is learned.
-        most = (min(self.window_tokens // 4, room // 2) - 1) // size
-        steps = min(most, source.steps[other])
-        if steps < 1:
-            return None
-        latest = source.steps[other] - steps
-        first = latest if from_end else int(rng.integers(latest + 1))
-        return source.data.tokens(other)[first * size : (first + steps) * size]
+    def _write_segment(self, row: Row, at: int, segment: Segment) -> None:
+        """Write header, demonstration and timesteps at position `at`."""
+        source, stop = self._sources[segment.source], at + segment.tokens
+        row.position_ids[at:stop] = self._positions[: segment.tokens]
+        row.task_index[at:stop] = segment.source
+        end = at + len(segment.header)
+        row.input_ids[at:end] = segment.header
+        if segment.demonstration is not None:
+            other, first, steps = segment.demonstration
+            size = source.timestep_tokens
+            body = end + steps * size
+            tokens = source.data.tokens(other)
+            row.input_ids[end:body] = tokens[first * size : (first + steps) * size]
+            row.input_ids[body] = self._demonstration_end
+            end = body + 1
+        self._write_timesteps(row, end, stop, source, segment)
 
     @staticmethod
-    def _write_timesteps(
-        row: Row, at: int, stop: int, source: _Source, episode: int, first: int, count: int
-    ) -> None:
+    def _write_timesteps(row: Row, at: int, stop: int, source: Source, segment: Segment) -> None:
         """Copy timesteps, their targets and their ordinal flags."""
         size, k = source.timestep_tokens, source.action_tokens
-        tokens = source.data.tokens(episode)[first * size : (first + count) * size]
+        first, count = segment.first, segment.steps
+        tokens = source.data.tokens(segment.episode)[first * size : (first + count) * size]
         row.input_ids[at:stop] = tokens
         timesteps = tokens.reshape(count, size)
         targets = row.targets[at:stop].reshape(count, size)
         np.copyto(targets, timesteps, where=source.target_mask)
-        labels = source.data.labels(episode)
+        labels = source.data.labels(segment.episode)
         if labels is not None:
             wanted = labels[first * k : (first + count) * k].reshape(count, k)
             if not source.target_mask[source.action_positions].all():
