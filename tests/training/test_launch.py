@@ -102,7 +102,7 @@ def test_two_processes_equal_one(make_recipe, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_signal_saves_says_how_to_continue_and_the_same_command_does(
     make_recipe, tmp_path, number
 ):
@@ -119,5 +119,5 @@ def test_a_signal_saves_says_how_to_continue_and_the_same_command_does(
         time.sleep(3)
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
-        assert process.returncode == 1
+        assert process.returncode == 1, error
         assert "The same command continues" in error and "Traceback" not in error
