@@ -71,7 +71,7 @@ class Agent:
         dtype: str | torch.dtype = "float32",
         temperature: float = 0.0,
         top_p: float = 1.0,
-        expectation: bool = False,
+        ordinal: Literal["mode", "mean", "median"] = "mode",
         window_tokens: int | None = None,
         layout: Layout | None = None,
         prompts: Sequence[Episode] = (),
@@ -88,7 +88,7 @@ class Agent:
         model = _load_model(folder, processor, dtype).to(device).eval()
         if layout is not None and task is not None:
             layouts[task] = layout
-        sampling = Sampling(temperature, top_p, expectation)
+        sampling = Sampling(temperature, top_p, ordinal)
         agent = cls(
             model, processor, layouts, task, sampling, window_tokens, str(folder), **decoder_options
         )

@@ -6,6 +6,7 @@ Legend: n = rows, V = legal ids of one position (a slice of the vocabulary).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -18,13 +19,14 @@ class Sampling:
 
     temperature: 0 takes the most probable id; above 0 the logits are divided by it and sampled.
     top_p: sample only among the most probable ids that together reach this probability.
-    expectation: at ordinal positions (bins of a continuous value) and temperature 0, take the bin
-        nearest to the probability-weighted mean of the bins in place of the most probable one.
+    ordinal: what temperature 0 takes at ordinal positions (bins of a continuous value): the "mode",
+        the bin nearest to the "mean", or the "median", which like the mode keeps to the likelier
+        of two sides but like the mean does not jump between neighbouring bins.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
-    expectation: bool = False
+    ordinal: Literal["mode", "mean", "median"] = "mode"
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -45,9 +47,12 @@ def choose(
     choice does not depend on the other rows. Unused at temperature 0.
     """
     if sampling.temperature == 0:
-        if ordinal and sampling.expectation:
+        if ordinal and sampling.ordinal == "mean":
             bins = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
             return (logits.float().softmax(-1) @ bins).round().long()
+        if ordinal and sampling.ordinal == "median":
+            below = logits.float().softmax(-1).cumsum(-1) < 0.5
+            return below.sum(-1).clamp(max=logits.shape[1] - 1)
         return logits.argmax(-1)
     assert uniform is not None, "sampling needs one uniform number a row"
     probabilities = (logits.float() / sampling.temperature).softmax(-1)

@@ -71,7 +71,7 @@ class PendulumSwingUp(ObservationExpert):
     def __init__(self) -> None:
         a = np.array([[0.0, 1.0], [self._GRAVITY, 0.0]])
         b = np.array([[0.0], [self._TORQUE]])
-        self._gain = lqr_gain(a, b, np.diag([1.0, 0.1]), 0.001)
+        self._gain = lqr_gain(a, b, np.diag([1.0, 0.1]), 0.1)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         cosine, sine, velocity = (float(x) for x in observation)

@@ -74,6 +74,7 @@ def _config_arguments(
         "num_attention_heads": recipe.heads,
         "num_key_value_heads": recipe.kv_heads or recipe.heads,
         "head_dim": recipe.head_dim or recipe.hidden_size // recipe.heads,
+        "initializer_range": recipe.initializer_range or recipe.hidden_size**-0.5,
         "max_position_embeddings": window_tokens,
         "rope_parameters": {"rope_type": "default", "rope_theta": recipe.rope_theta},
         "tie_word_embeddings": recipe.tie_embeddings,

@@ -52,6 +52,9 @@ class ModelRecipe(Section):
     """One table for the input embedding and the head."""
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary position embedding."""
+    initializer_range: float | None = Field(default=None, gt=0)
+    """Standard deviation of the initial weights; 1 / sqrt(hidden_size) if not given. The usual 0.02
+    is right for widths above a thousand and starts a narrow model with almost no attention."""
     continuous_init: FourierInit | None = Field(default_factory=lambda: FourierInit())
     """How the rows of continuous bins start, as smooth features of the bin's value; null: like
     all other rows."""

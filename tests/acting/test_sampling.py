@@ -39,7 +39,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
 
 def test_expectation_takes_the_mean_bin_of_ordinal_positions_only() -> None:
     logits = torch.tensor([[0.4, 0.0, 0.0, 0.0, 0.6]]).log()  # mean 2.4
-    sampling = Sampling(expectation=True)
+    sampling = Sampling(ordinal="mean")
     assert choose(logits, sampling, True, None).tolist() == [2]
     assert choose(logits, sampling, False, None).tolist() == [4]
 
@@ -71,3 +71,12 @@ def test_nonsense_is_refused() -> None:
         Sampling(temperature=-1)
     with pytest.raises(UsageError, match="top_p"):
         Sampling(top_p=0)
+
+
+def test_the_median_keeps_to_the_likelier_side_and_does_not_jump() -> None:
+    sampling = Sampling(ordinal="median")
+    two_sides = torch.tensor([[0.3, 0.1, 0.0, 0.2, 0.4]]).log()
+    assert choose(two_sides, sampling, True, None).tolist() == [3]
+    ragged = torch.tensor([[0.21, 0.19, 0.2, 0.2, 0.2]]).log()  # the mode is at the very edge
+    assert choose(ragged, sampling, True, None).tolist() == [2]
+    assert choose(ragged, sampling, False, None).tolist() == [0]
