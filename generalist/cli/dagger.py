@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from generalist.cli.common import console
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, UsageError
 
 if TYPE_CHECKING:
     from generalist.data.reader import TaskData
@@ -52,9 +52,14 @@ def dagger(
     get_task(task)
     own = checkpoint / "generalist" / "recipe.yaml"
     source = recipe or str(own)
-    if recipe is None and not own.exists():
+    if not own.exists():
         raise GeneralistError(f"{checkpoint} is not a checkpoint to start from: {own} is missing.")
-    load_recipe(source, overrides or ())  # mistakes show before anything is played
+    # Mistakes show before anything is played.
+    if load_recipe(source, overrides or ()).model != load_recipe(own).model:
+        raise UsageError(
+            f"The recipe {source} describes another model than {checkpoint} holds, whose weights "
+            "it is to start from; leave --recipe and model.* out to train with the checkpoint's."
+        )
     for number in range(1, rounds + 1):
         folder = out / f"round-{number}"
         if not (folder / "checkpoint").exists():
@@ -141,6 +146,6 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
         load_model(model, checkpoint / "model.safetensors")
     except (RuntimeError, OSError) as error:
         raise GeneralistError(
-            f"The recipe's model cannot start from {checkpoint}: its weights have other names or "
-            "shapes. Leave --recipe out to train with the checkpoint's own."
+            f"Training cannot start from {checkpoint}: its weights are damaged, or of another "
+            "model than its recipe says."
         ) from error

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Environments and experts of one's own are found in the folder the command is run in; last, so
     # that a folder of specs there hides no package of its name.
     sys.path.append(os.getcwd())
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into videos, never on a screen
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # loading is a matter of a second
     try:
         code = app(given, prog_name="generalist", standalone_mode=False) or DONE

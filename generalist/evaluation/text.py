@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +32,10 @@ def xz_bits_per_byte(train: Sequence[str], heldout: Sequence[str]) -> float:
     """Bits that `xz -9` adds for the held-out text after the training text, per held-out byte."""
     before = "\n".join(train).encode("utf-8")
     after = before + b"\n" + "\n".join(heldout).encode("utf-8")
-    added = len(lzma.compress(after, preset=9)) - len(lzma.compress(before, preset=9))
-    return 8 * added / _some(utf8_bytes(heldout))
+    with ThreadPoolExecutor(2) as pool:  # lzma lets go of the interpreter while it works
+        sizes = pool.map(lambda text: len(lzma.compress(text, preset=9)), (before, after))
+        size_before, size_after = sizes
+    return 8 * (size_after - size_before) / _some(utf8_bytes(heldout))
 
 
 class ByteTrigram:

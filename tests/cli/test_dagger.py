@@ -1,0 +1,78 @@
+"""`generalist dagger`: the shards grow by what the expert corrected, and training goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from generalist.cli.dagger import grow
+from generalist.cli.main import main
+from generalist.data.reader import TaskData
+from tests.conftest import TinyRun
+
+TASK = "gym/CartPole-v1"
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def data(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_run.data, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_shards_grow_once_and_training_goes_on_from_the_weights(
+    tiny_run: TinyRun, data, tmp_path, capsys
+):
+    out = tmp_path / "dagger"
+    command = [
+        "dagger", TASK, "--checkpoint", str(tiny_run.checkpoint), "--data", str(data),
+        "--out", str(out), "--episodes", "3", "--rounds", "2",
+        "schedule.steps=1", "schedule.warmup_steps=1", "optimizer.lr=0.000001",
+    ]  # fmt: skip
+    before = len(TaskData(data / TASK))
+    assert main(command) == 0
+    grown = TaskData(data / TASK)
+    added = [record for record in grown.records if record["source"] == "dagger"]
+    assert len(grown) == before + 6 and len(added) == 6
+    assert {record["round"] for record in added} == {str(out / f"round-{i}") for i in (1, 2)}
+    assert len({record["seed"] for record in added}) == 6
+    assert all(900_000 <= record["seed"] < 1_000_000 for record in added)
+    assert sum(record["relabelled"] for record in added) > 0, "the expert agreed with everything"
+
+    # One step at a tiny rate: still about the weights it began with, and not fresh ones.
+    first, last = weights(tiny_run.checkpoint), weights(out / "round-2" / "checkpoint")
+    change = max(float(np.abs(first[name] - last[name]).max()) for name in first)
+    assert 0 < change < 1e-3
+
+    written = (out / "round-2" / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert len(TaskData(data / TASK)) == before + 6
+    assert (out / "round-2" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == written
+    assert main(["validate", str(data)]) == 0
+
+
+def test_an_interrupted_round_is_completed(tiny_run: TinyRun, data, tmp_path):
+    arguments = (TASK, tiny_run.checkpoint, data, tmp_path / "round-1")
+    assert grow(*arguments, 2, None, 0.0) == 2
+    assert grow(*arguments, 5, None, 0.0) == 3
+    assert grow(*arguments, 5, None, 0.0) == 0
+
+
+def test_what_cannot_be_corrected_is_said(tiny_run: TinyRun, data, tmp_path, capsys):
+    common = ["--checkpoint", str(tiny_run.checkpoint), "--out", str(tmp_path / "out")]
+    assert main(["dagger", TASK, *common, "--data", str(tmp_path / "nothing")]) == 1
+    assert "collect" in capsys.readouterr().err
+    assert main(["dagger", "text/pydoc", *common, "--data", str(data)]) != 0
+    assert main(["dagger", TASK, *common, "--data", str(data), "--recipe", "quickstart",
+                 "--episodes", "1", "schedule.steps=1"]) == 2  # fmt: skip
+    assert "another model" in capsys.readouterr().err
+    assert all(r["source"] == "expert" for r in TaskData(data / TASK).records), "nothing was played"
