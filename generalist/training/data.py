@@ -103,7 +103,7 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     Returns:
         `input_ids`, `position_ids` (B, L), or (T,) with `segment_lengths`; `target_index` (M,) flat
         index of the hidden state that predicts each target; `target_ids`, `target_ordinal`,
-        `target_task`, `target_weight` (M,).
+        `target_task`, `target_weight`, `target_order` (M,).
     """
     tokens = {
         "input_ids": batch.input_ids.astype(np.int64),
@@ -111,6 +111,7 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     }
     # A segment's first token has no predecessor in its own segment, hence never a loss.
     has_target = (batch.targets >= 0) & (batch.position_ids > 0)
+    order = _order(has_target, batch.targets)
     targets, ordinal, task = batch.targets, batch.ordinal, batch.task_index
     lengths = None
     if segments:
@@ -129,11 +130,23 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
         "target_ordinal": ordinal.reshape(-1)[where],
         "target_task": task,
         "target_weight": task_weights[task].astype(np.float32),
+        "target_order": order,
     }
     tensors: dict[str, Any] = {
         name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
     }
     return tensors if lengths is None else tensors | {"segment_lengths": lengths}
+
+
+def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(M,) int64: numbers targets within their row, from a number that differs from row to row.
+
+    By these every n-th target is chosen for something, the same ones however rows are split.
+    """
+    counts = has_target.sum(axis=1)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = np.where(has_target, targets, 0).sum(axis=1)
+    return within + np.repeat(first, counts)
 
 
 def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:

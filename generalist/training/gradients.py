@@ -24,6 +24,8 @@ Losses = list[tuple[Part, Tensor]]  # each part with its (M,) losses, in order
 class SequentialGradients:
     """Forward passes one after the other, through accelerate: GPUs, several processes, bf16."""
 
+    threads = 1
+
     def __init__(self, objective: nn.Module, accelerator: Accelerator) -> None:
         self.objective, self.accelerator = objective, accelerator
 
@@ -44,9 +46,6 @@ class SequentialGradients:
             total += loss.detach()
             outcomes.append((part, losses.detach()))
         return total, outcomes
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 class ThreadedGradients:
@@ -97,10 +96,6 @@ class ThreadedGradients:
             total += loss.detach()
             outcomes.append(losses.detach())
         return total, sums, outcomes
-
-    def close(self) -> None:
-        """End the threads."""
-        self.pool.shutdown()
 
 
 def _one_core() -> None:

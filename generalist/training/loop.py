@@ -8,7 +8,6 @@ result does not depend on how the rows are split.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +30,7 @@ from generalist.training.checkpoint import (
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
 from generalist.training.gradients import Part, SequentialGradients, ThreadedGradients
-from generalist.training.launch import StopSignal, check_wrapped, start_accelerator
+from generalist.training.launch import StopSignal, check_wrapped, start_accelerator, usable_cpus
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import (
@@ -92,10 +91,13 @@ class Trainer:
         )
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         on_cpu = accelerator.device.type == "cpu"
-        self.segments = on_cpu and can_run_segments(self.model.get_decoder())
+        lean = can_run_segments(self.model.get_decoder()) and not recipe.compile
+        self.segments = on_cpu and lean
         if self.segments:
             self.model.set_attn_implementation(SEGMENTS)
-        self.gradients = self._gradients(recipe.threads or os.cpu_count() or 1)
+        elif recipe.compile:
+            self.model.get_decoder().compile(dynamic=False)
+        self.gradients = self._gradients(recipe.threads or usable_cpus())
         self.task_weights = task_weights(data, recipe.loss.balance_tasks)
         self.state = RunState()
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
@@ -185,7 +187,8 @@ class Trainer:
                 if self._any(bool(due)):
                     self.save()
                     saved_step, saved_at = self.state.step, time.monotonic()
-        if saved_step != self.state.step:
+        # By the clock a run may end without another step; what is saved must say that it has.
+        if saved_step != self.state.step or self.recipe.schedule.minutes is not None:
             self.save()
         if stopping and done < 1:
             raise TrainingInterrupted(
@@ -247,7 +250,9 @@ class Trainer:
         """Row numbers depend on the step alone, so another number of ranks sees the same step."""
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
-        stride = self.recipe.data.rows_per_forward
+        # No more than a thread's share, so that a machine of many cores has work for all of them.
+        share = -(-self.rows_per_rank // self.gradients.threads)
+        stride = min(self.recipe.data.rows_per_forward, share)
         return [
             to_tensors(
                 self.data.windows.batch(first + offset, min(stride, self.rows_per_rank - offset)),

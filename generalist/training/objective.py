@@ -65,7 +65,8 @@ class TokenObjective(nn.Module):
 
         Args:
             batch: `target_index` (M,) int64, ascending: which hidden states predict a target;
-                `target_ids` (M,) int64; `target_ordinal` (M,) bool; and either
+                `target_ids` (M,) int64; `target_ordinal` (M,) bool; with `full_every` above 1
+                `target_order` (M,) int64; and either
                 rows: `input_ids`, `position_ids` (B, L) int64, `target_index` counting in (B L);
                 or segments end to end, for the lean pass on a CPU: `input_ids`, `position_ids`
                 (T,) int64 and `segment_lengths`, `target_index` counting in (T,).
@@ -85,20 +86,21 @@ class TokenObjective(nn.Module):
             ).last_hidden_state  # (B, L, D)
             hidden = hidden.flatten(0, 1).index_select(0, index)  # (M, D)
         if self.full_every > 1:
-            return self._losses_by_range(hidden, batch["target_ids"], batch["target_ordinal"])
+            return self._losses_by_range(hidden, batch)
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
         return token_losses(logits, batch["target_ids"], batch["target_ordinal"], self.ordinal)
 
-    def _losses_by_range(self, hidden: Tensor, targets: Tensor, ordinal: Tensor) -> Tensor:
+    def _losses_by_range(self, hidden: Tensor, batch: dict[str, Any]) -> Tensor:
         """(M,) losses; most of them with a softmax over the target's own range of ids."""
+        targets, ordinal = batch["target_ids"], batch["target_ordinal"]
         head = self.model.get_output_embeddings().weight  # (V, D)
         tables = head.split([stop - start for start, stop in self.ranges])
         stops = torch.tensor([stop for _, stop in self.ranges], device=targets.device)
         group = torch.bucketize(targets, stops, right=True)  # (M,) which range a target is in
         large = torch.tensor([2 * len(table) > len(head) for table in tables])
-        order = torch.arange(len(targets), device=targets.device)
+        every_nth = batch["target_order"] % self.full_every == 0
         # A range with most of the ids is not worth a softmax of its own.
-        group[(order % self.full_every == 0) | large.to(group.device)[group]] = len(tables)
+        group[every_nth | large.to(group.device)[group]] = len(tables)
         losses, rows = [], []
         for number, (table, start) in enumerate(
             [*zip(tables, (start for start, _ in self.ranges), strict=True), (head, 0)]

@@ -72,7 +72,8 @@ def test_resumed_equals_uninterrupted_bitwise(make_recipe, data, tmp_path, optim
 def test_how_rows_are_split_does_not_matter(make_recipe, data, tmp_path):
     runs = {}
     for threads, per_forward in [(1, 4), (2, 1), (3, 2)]:
-        recipe = make_recipe(threads=threads, output_dir=tmp_path / f"{threads}")
+        options = {"threads": threads, "loss": {"full_every": 3}}
+        recipe = make_recipe(**options, output_dir=tmp_path / f"{threads}")
         recipe.data.rows_per_forward = per_forward
         train(recipe, data)
         runs[threads] = weights(tmp_path / f"{threads}")
@@ -148,3 +149,14 @@ def test_rows_that_do_not_fill_the_threads_are_fine(make_recipe, data):
     recipe = make_recipe(threads=3, schedule={"steps": 1, "warmup_steps": 0})
     recipe.data.rows_per_step = 1
     assert train(recipe, data).is_dir()
+
+
+@pytest.mark.slow
+def test_compiled_equals_not_compiled(make_recipe, data, tmp_path):
+    """`compile` takes the plain pass over whole rows, compiled; the other run the lean one."""
+    for name, compiled in {"lean": False, "compiled": True}.items():
+        options = {"compile": compiled, "schedule": {"steps": 2, "warmup_steps": 0}}
+        train(make_recipe(**options, threads=1, output_dir=tmp_path / name), data)
+    lean, compiled = weights(tmp_path / "lean"), weights(tmp_path / "compiled")
+    for name, tensor in lean.items():
+        torch.testing.assert_close(compiled[name], tensor, atol=2e-4, rtol=1e-3)

@@ -107,6 +107,7 @@ def test_by_range_equals_a_softmax_over_the_range_and_full_at_every_nth():
         "target_index": torch.arange(5),
         "target_ids": ids,
         "target_ordinal": ordinal,
+        "target_order": torch.arange(5),
     }
     losses = objective(batch)
     objective.full_every = 1
