@@ -15,7 +15,7 @@ import torch
 
 from generalist.acting.decoder import Decoder
 from generalist.acting.prompts import encode_prompts
-from generalist.acting.sampling import Sampling
+from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.tokenization.layout import Layout
@@ -69,7 +69,7 @@ class Agent:
         task: str | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float32",
-        temperature: float = 0.0,
+        temperature: float = DEFAULT_TEMPERATURE,
         top_p: float = 1.0,
         ordinal: Literal["mode", "mean", "median"] = "mode",
         window_tokens: int | None = None,

@@ -37,6 +37,10 @@ class Sampling:
 
 GREEDY = Sampling()
 
+DEFAULT_TEMPERATURE = 1.0
+"""Act as often as the model believes an action right. An imitator of experts that switch back and
+forth is right in its probabilities long before its likeliest action is (measured: benchmarks)."""
+
 
 def choose(
     logits: torch.Tensor, sampling: Sampling, ordinal: bool, uniform: torch.Tensor | None

@@ -40,7 +40,7 @@ def gym(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = 1.0,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Truncate episodes there; the id's own if not given.")
     ] = None,
@@ -60,7 +60,7 @@ def dmc(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = 1.0,
     video: Video = None,
     json: JsonFile = None,
 ) -> None:
@@ -76,7 +76,7 @@ def babyai(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = 1.0,
     video: Video = None,
     json: JsonFile = None,
 ) -> None:
@@ -93,7 +93,7 @@ def atari(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = 1.0,
     sticky: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Chance that the emulator repeats an action."),

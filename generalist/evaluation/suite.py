@@ -66,7 +66,7 @@ class Suite(BaseModel):
     """Environment seed of the first episode; those of the data are smaller."""
     envs: int | None = Field(default=None, ge=1)
     """Episodes side by side; changes only the speed."""
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Of the sampling of actions; 0 takes the likeliest."""
     videos: bool = True
     """Whether the first episode of each task is filmed, where the machine can render it."""
