@@ -9,7 +9,7 @@ Four things make it work where plain reconstruction collapses to a few codes:
   and a projection on its principal directions are linear: training runs on 128 numbers in place
   of a patch's 588, and both are folded into the first and last layers afterwards.
 - The latents are held near a uniform distribution over the FSQ cube by a sliced Wasserstein
-  distance, so that all codes are used.
+  distance, so that all codes are used: within each game, for a batch is of one game.
 - For the first half noise as wide as a level stands in for rounding. Gradients then see where a
   code's borders are, and neighbouring codes come to mean neighbouring pictures.
 
@@ -34,6 +34,8 @@ BLUR_PIXELS = (1.0, 2.5)
 UNKNOWN_SHARE = 0.15
 """Weight, against a game's changed patches, of whole patches seen without a background."""
 MOST_PATCHES = 150_000
+MOST_CHANGED = 0.9
+"""Frames with a larger share of their patches changed are left out."""
 
 
 def recolour(patches: np.ndarray, patch_size: int, rng: np.random.Generator) -> None:
@@ -68,6 +70,8 @@ class PatchData:
     """(M,) int64 into `backgrounds`."""
     weights: np.ndarray
     """(M,) float64 that sum to 1."""
+    group_ends: np.ndarray
+    """Patches of one game stand together: where each game's end, the last being M."""
 
 
 def different_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +100,9 @@ def patch_data(
     for frames, background, weight in games:
         cells = to_patches(frames, patch_size)
         still = to_patches(background[None], patch_size)[0]
+        # Frames in which all is different, as in another palette before a game, teach nothing.
+        usual = (cells != still).any(axis=-1).mean(axis=-1) < MOST_CHANGED
+        cells = cells[usual] if usual.any() else cells
         moved = np.zeros(cells.shape[:2], bool)
         moved[1:] = (cells[1:] != cells[:-1]).any(axis=-1)
         rows, cols = np.nonzero(moved & (cells != still).any(axis=-1))
@@ -103,15 +110,21 @@ def patch_data(
             chosen = rng.permutation(len(rows))[:MOST_PATCHES]
             rows, cols = rows[chosen], cols[chosen]
             add(cells[rows, cols], still[cols], 0.5, weight)
-        count = min(20_000, 3 * len(frames))
-        whole = cells[rng.integers(len(frames), size=count), rng.integers(len(still), size=count)]
+        count = min(20_000, 3 * len(cells))
+        whole = cells[rng.integers(len(cells), size=count), rng.integers(len(still), size=count)]
         recolour(whole[::2], patch_size, rng)
         add(whole, np.zeros_like(whole), 0.3, weight * UNKNOWN_SHARE)
     if not games:
         raise GeneralistError("The frame tokenizer was given no frames to learn from.")
     table, index = np.unique(np.concatenate(backgrounds), axis=0, return_inverse=True)
     total = np.concatenate(weights)
-    return PatchData(np.concatenate(patches), table, index.ravel(), total / total.sum())
+    return PatchData(
+        np.concatenate(patches),
+        table,
+        index.ravel(),
+        total / total.sum(),
+        np.cumsum([len(rows) for rows in patches]),
+    )
 
 
 def blur_metric(patch_size: int) -> np.ndarray:
@@ -175,6 +188,7 @@ class _Trainer:
         self.backgrounds = torch.from_numpy(data.backgrounds).float() / 255
         self.background_index = torch.from_numpy(data.background_index)
         self._cumulative = np.cumsum(data.weights)
+        self._group_ends = np.concatenate([[0.0], self._cumulative[data.group_ends - 1]])
         self._rng = np.random.default_rng(seed)
         levels = torch.tensor(config.levels)
         self._half_levels = levels // 2
@@ -182,12 +196,17 @@ class _Trainer:
         self._offset = torch.where(levels % 2 == 0, 0.5, 0.0)
         self._width = levels / 2
         with torch.no_grad():  # begin with latents that spread over the levels
-            latents = self.latents(self.draw(4096), self.summaries())
+            latents = self.latents(self.draw(4096, mixed=True), self.summaries())
             self.codec.latents_out.weight *= (0.6 / latents.std(dim=0))[:, None]
 
-    def draw(self, count: int) -> Tensor:
-        """(B,) indices of patches, drawn by weight."""
-        at = np.searchsorted(self._cumulative, self._rng.random(count) * self._cumulative[-1])
+    def draw(self, count: int, mixed: bool = False) -> Tensor:
+        """(B,) indices of patches, drawn by weight; all of one game unless `mixed`."""
+        low, high = 0.0, self._group_ends[-1]
+        if not mixed:
+            ends = self._group_ends
+            group = int(np.searchsorted(ends[1:-1], self._rng.random() * high, side="right"))
+            low, high = ends[group], ends[group + 1]
+        at = np.searchsorted(self._cumulative, self._rng.uniform(low, high, count), side="right")
         return torch.from_numpy(np.minimum(at, len(self._cumulative) - 1))
 
     def summaries(self) -> Tensor:

@@ -115,11 +115,13 @@ def train_frame_tokenizer(
     progress: bool = True,
     steps: int | None = None,
 ) -> Path:
-    """Collect frames, train, and write the tokenizer to `out_dir`; returns that folder.
+    """Collect frames, train, and write the tokenizer and its card to `out_dir`; returns it.
 
     What is not given comes from the spec `tokenizers/frames/spec.yaml`. The same seed gives the
     same tokenizer, unless `minutes` ends the training before its last step.
     """
+    from generalist.tokenization.frames_card import write_card
+
     spec = load_yaml(find_spec("tokenizers", "frames") / SPEC_FILE, FrameTokenizerSpec)
     if tasks is None:
         weights = spec.tasks
@@ -142,4 +144,10 @@ def train_frame_tokenizer(
     )
     out_dir = Path(out_dir)
     tokenizer.save_pretrained(out_dir)
+    # The card shows a stretch of play from every strength.
+    write_card(
+        tokenizer,
+        {name: taken[:: max(1, len(taken) // 500)] for name, taken in frames.items()},
+        out_dir,
+    )
     return out_dir

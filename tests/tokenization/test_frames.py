@@ -167,7 +167,9 @@ def test_the_ball_survives(tokenizer, request, task, field, bright):
     background = tokenizer.backgrounds[task]
     decoded = tokenizer.decode(tokenizer.encode(frames, task), task)
     true, seen = (field_change(f, background, field) for f in (frames, decoded))
-    with_ball = np.flatnonzero(true.max(axis=(1, 2)) > bright)
+    # In another palette, as before the first serve, all of the field differs from the background.
+    usual = np.abs(true).mean(axis=(1, 2)) < 6
+    with_ball = np.flatnonzero(usual & (true.max(axis=(1, 2)) > bright))
     assert len(with_ball) > 60, "the play shows too few balls to judge by"
 
     def centre(image: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_patches_are_those_that_changed_and_every_background_is_theirs():
 def test_a_near_miss_costs_less_than_a_loss():
     metric = blur_metric(14)
     dot = np.zeros((14, 14))
-    dot[7, 7] = 1.0
+    dot[6:8, 6:8] = 1.0
     cost = {
         shift: np.square(metric @ (dot - np.roll(dot, shift, axis=1)).ravel()).sum()
         for shift in (1, 3, 6)
@@ -115,6 +115,9 @@ def test_the_whole_command(tmp_path):
     )
     tokenizer = FrameTokenizer.from_pretrained(folder)
     assert list(tokenizer.backgrounds) == ["atari/Freeway"]
+    card = (folder / "README.md").read_text()
+    assert tokenizer.fingerprint in card and "| atari/Freeway | 40 |" in card
+    assert (folder / "Freeway.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_task_without_frames_is_refused(tmp_path):
