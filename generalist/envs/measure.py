@@ -67,7 +67,7 @@ def measure(task_name: str, who: str, episodes: int, seed: int, command: str) ->
 def store(task_name: str, scores: dict[str, Score], path: Path = SCORES_PATH) -> None:
     """Write the scores of one task beside those already in the file, in the order of names."""
     table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    entry = {"metric": get_task(task_name).metric}
+    entry: dict[str, Any] = {"metric": get_task(task_name).metric}
     entry |= {who: score.to_dict() for who, score in scores.items()}
     table[task_name] = {**table.get(task_name, {}), **entry}
     temporary = path.with_suffix(".json.partial")
