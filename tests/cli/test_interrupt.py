@@ -17,8 +17,8 @@ import yaml
 from generalist.cli.main import main
 from tests.conftest import TinyRun
 
-pytestmark = pytest.mark.timeout(300)
-PATIENCE_SECONDS = 120
+pytestmark = pytest.mark.timeout(600)
+PATIENCE_SECONDS = 240
 
 
 def start(*arguments: object) -> subprocess.Popen:
@@ -32,12 +32,16 @@ def start(*arguments: object) -> subprocess.Popen:
 def interrupt(process: subprocess.Popen, ready: Callable[[], bool]) -> str:
     """Press Ctrl-C (it goes to the whole group) once `ready`; returns what was said on stderr."""
     began = time.monotonic()
-    while not ready():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() - began < PATIENCE_SECONDS
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    try:
+        while not ready():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() - began < PATIENCE_SECONDS
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        if process.poll() is None:  # a failed test leaves nothing running
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     return said
