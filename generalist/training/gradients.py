@@ -65,7 +65,8 @@ class ThreadedGradients:
             for share in shares
             if share
         ]
-        total, losses = torch.zeros(()), {}
+        total = torch.zeros(())
+        losses: dict[int, Tensor] = {}
         for share, future in zip(shares, futures, strict=False):
             share_total, gradients, share_losses = future.result()
             total += share_total
@@ -91,8 +92,9 @@ class ThreadedGradients:
             # Not backward(), by which the threads would add to the same .grad in any order.
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             for i, gradient in enumerate(gradients):
+                before = sums[i]
                 if gradient is not None:
-                    sums[i] = gradient if sums[i] is None else sums[i].add_(gradient)
+                    sums[i] = gradient if before is None else before.add_(gradient)
             total += loss.detach()
             outcomes.append(losses.detach())
         return total, sums, outcomes
