@@ -188,8 +188,10 @@ def _load(agent_class: Any, checkpoint: Path, task: str, temperature: float) -> 
 
 
 def _print(result: RolloutResult) -> None:
-    stderr = "" if result.stderr is None else f" ± {result.stderr:.2g}"
-    parts = [f"[bold]{result.task}[/]: {result.metric} [bold]{result.mean:.4g}{stderr}[/]"]
+    from generalist.evaluation.scores import with_error
+
+    score = with_error(result.mean, result.stderr)
+    parts = [f"[bold]{result.task}[/]: {result.metric} [bold]{score}[/]"]
     if result.normalized is not None:
         parts.append(f"normalised {result.normalized:.3f}")
     parts += [

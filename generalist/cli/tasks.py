@@ -57,4 +57,6 @@ def tasks(
 
 
 def _show(score: Score | None) -> str:
-    return "-" if score is None else f"{score.mean:.4g} ± {score.stderr:.2g}"
+    from generalist.evaluation.scores import with_error
+
+    return "-" if score is None else with_error(score.mean, score.stderr)

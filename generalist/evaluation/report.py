@@ -12,7 +12,7 @@ from typing import Any
 
 from generalist.data.files import replacing, write_json
 from generalist.evaluation.plots import scores_plot, text_plot, training_plot
-from generalist.evaluation.scores import Interval, TaskScore, aggregate
+from generalist.evaluation.scores import Interval, Reference, TaskScore, aggregate, with_error
 from generalist.evaluation.suite import Evaluation
 
 EMBEDDED_BYTES = 6_000_000  # a longer video stays a file beside the report
@@ -126,10 +126,10 @@ def _raw(scores: list[TaskScore]) -> str:
         rows.append((
             escape(score.task) + unit,
             str(score.episodes),
-            f"<b>{score.mean:.4g}</b> ± {score.stderr:.2g}",
+            _bold_mean(with_error(score.mean, score.stderr)),
             _interval(score.interval if score.episodes > 1 else None),
-            "–" if score.random is None else f"{score.random.mean:.4g} ± {score.random.stderr:.2g}",
-            "–" if score.expert is None else f"{score.expert.mean:.4g} ± {score.expert.stderr:.2g}",
+            _reference(score.random),
+            _reference(score.expert),
             _yes_no(score.above_random),
         ))  # fmt: skip
     head = ("task", "episodes", "mean ± s.e.", "95% interval", "random", "expert", "above random")
@@ -255,6 +255,15 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
         f"<div class='scroll'><table><thead><tr>{top}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _bold_mean(text: str) -> str:
+    mean, _, error = text.partition(" ")
+    return f"<b>{mean}</b> {error}"
+
+
+def _reference(reference: Reference | None) -> str:
+    return "–" if reference is None else with_error(reference.mean, reference.stderr)
 
 
 def _interval(interval: Interval | None, form: str = ".4g") -> str:

@@ -38,6 +38,13 @@ def mean_stderr(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(spread)
 
 
+def with_error(mean: float, stderr: float | None) -> str:
+    """`21.3 ± 0.4`: an error to two digits, never in powers of ten."""
+    if stderr is None:
+        return f"{mean:.4g}"
+    return f"{mean:.4g} ± {stderr:.2g}" if stderr < 99.5 else f"{mean:.4g} ± {stderr:.0f}"
+
+
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """Mean of the middle half along the last axis: (..., n) to (...)."""
     ordered = np.sort(values, axis=-1)

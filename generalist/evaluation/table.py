@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from generalist.evaluation.scores import Interval, TaskScore, aggregate
+from generalist.evaluation.scores import Interval, TaskScore, aggregate, with_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -
         row = [
             score.task,
             str(score.episodes),
-            f"{score.mean:.4g} ± {score.stderr:.2g}",
+            with_error(score.mean, score.stderr),
             *([_interval(score.interval, ".4g")] if intervals else []),
             "-" if score.random is None else f"{score.random.mean:.4g}",
             "-" if score.expert is None else f"{score.expert.mean:.4g}",

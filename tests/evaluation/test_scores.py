@@ -23,6 +23,7 @@ from generalist.evaluation.scores import (
     normalize,
     score_task,
     stratified_bootstrap,
+    with_error,
 )
 
 
@@ -151,3 +152,9 @@ def test_a_score_survives_json():
 
 def test_an_aggregate_of_nothing_has_no_mean():
     assert aggregate([]) == {"tasks": [], "excluded": {}}
+
+
+def test_errors_are_never_written_in_powers_of_ten():
+    assert with_error(-654.34, 104.2) == "-654.3 ± 104"
+    assert with_error(21.0, 0.4321) == "21 ± 0.43"
+    assert with_error(99.0, None) == "99"
