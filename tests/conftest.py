@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so, and what they start would never hear Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Set before torch is imported: more threads than cores make every test slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
