@@ -16,6 +16,4 @@ class MissingPackageError(GeneralistError):
 
     def __init__(self, package: str, purpose: str, extra: str | None = None) -> None:
         remedy = f"pip install 'generalist[{extra}]'" if extra else f"pip install {package}"
-        super().__init__(
-            f"{purpose} needs the package {package!r}, which is missing: {remedy}."
-        )
+        super().__init__(f"{purpose} needs the package {package!r}, which is missing: {remedy}.")

@@ -90,9 +90,7 @@ class Vocabulary:
             return self._ranges[name]
         except KeyError:
             known = ", ".join(self._ranges)
-            raise GeneralistError(
-                f"There is no token range {name!r}; there are {known}."
-            ) from None
+            raise GeneralistError(f"There is no token range {name!r}; there are {known}.") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.to_dict() == other.to_dict()

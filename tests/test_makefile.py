@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -120,13 +123,52 @@ def test_help_lists_the_targets(clone: Path):
 
 def test_every_requirement_is_pinned():
     """An unpinned package could be another one tomorrow."""
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     pinned = {
-        line.split("==")[0].lower().replace("_", "-")
+        normalized(line.split("==")[0])
         for line in (ROOT / "constraints.txt").read_text().splitlines()
     }
-    names = {re.split(r"[\[<>=! ]", each)[0].lower().replace("_", "-") for each in wanted}
-    assert names - pinned == set()
+    assert {requirement_name(each) for each in wanted} - pinned == set()
+
+
+# What the package needs installed without importing it, and for what.
+NEVER_IMPORTED = {
+    "datasets": "else `import datasets` finds our folder of that name",
+    "fsspec": "datasets reads files through it",
+    "huggingface-hub": "transformers downloads through it",
+    "imageio-ffmpeg": "imageio writes videos through it",
+    "tensorboard": "accelerate's tracker",
+}
+
+
+def test_every_requirement_is_imported():
+    """A package nobody imports brings what it requires along, for every user."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    packages = packages_distributions()
+    imported = {
+        normalized(package)
+        for path in (ROOT / "generalist").rglob("*.py")
+        for module in imported_modules(path)
+        for package in packages.get(module, ())
+    }
+    assert {requirement_name(each) for each in wanted} - imported == NEVER_IMPORTED.keys()
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The outermost names of what a file imports, lazily or not."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def requirement_name(requirement: str) -> str:
+    return normalized(re.split(r"[\[<>=! ]", requirement)[0])
+
+
+def normalized(package: str) -> str:
+    return package.lower().replace("_", "-")

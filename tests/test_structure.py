@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,8 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported_stations(path: Path) -> set[str]:
-    """The names directly under `generalist` that a module imports, lazily or not."""
+def imported_names(path: Path) -> set[str]:
+    """What a module imports of ours, lazily or not; `from generalist.a import b` is .a.b here."""
     found: set[str] = set()
     package = module_name(path).split(".")
     if path.name != "__init__.py":
@@ -62,8 +63,13 @@ def imported_stations(path: Path) -> set[str]:
             names = [f"{stem}.{alias.name}" for alias in node.names]
         else:
             continue
-        found.update(name.split(".")[1] for name in names if name.startswith("generalist."))
+        found.update(name for name in names if name.startswith("generalist."))
     return found
+
+
+def imported_stations(path: Path) -> set[str]:
+    """The names directly under `generalist` that a module imports."""
+    return {name.split(".")[1] for name in imported_names(path)}
 
 
 def test_every_module_belongs_to_a_station():
@@ -103,6 +109,16 @@ def test_the_import_check_sees_every_form_of_import(tmp_path: Path, monkeypatch)
         "def late():\n    from ..data import shards\n    from .. import modeling\n"
     )
     assert imported_stations(path) == {"cli", "training", "acting", "data", "modeling"}
+
+
+def test_no_modules_import_each_other():
+    """Not even for types, nor over several others: each can be read after those it imports."""
+    imports = {module_name(path): imported_names(path) for path in modules()}
+    graph = {
+        module: {name if name in imports else name.rpartition(".")[0] for name in names}
+        for module, names in imports.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names them
 
 
 @pytest.mark.parametrize("folder", SPEC_FOLDERS)

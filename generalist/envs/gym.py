@@ -54,6 +54,8 @@ def find(name: str) -> Task | None:
 
 def _spec(name: str) -> EnvSpec | None:
     module, _, env_id = name.rpartition(":")
+    if env_id.startswith("MiniGrid-"):
+        module = module or "minigrid"  # Gymnasium does not find these ids by itself
     if module:
         try:
             importlib.import_module(module)
@@ -85,15 +87,16 @@ def _sees_images(name: str) -> bool:
 def _make(
     name: str, render_mode: str | None = None, max_steps: int | None = None, **options: Any
 ) -> gymnasium.Env:
-    """gymnasium.make without its checking wrapper, always with a step limit."""
+    """gymnasium.make without its checking wrapper, always with a step limit; missions in info."""
     spec = _spec(name)
     assert spec is not None
-    if render_mode is not None and "mujoco" in str(spec.entry_point):
-        use_offscreen_gl()
+    if render_mode is not None:
+        options["render_mode"] = render_mode  # some environments do not know the argument at all
+        if "mujoco" in str(spec.entry_point):
+            use_offscreen_gl()
     try:
-        return gymnasium.make(
+        env = gymnasium.make(
             name.rpartition(":")[2],
-            render_mode=render_mode,
             max_episode_steps=max_steps or spec.max_episode_steps or _NO_LIMIT_STEPS,
             disable_env_checker=True,
             **options,
@@ -102,3 +105,41 @@ def _make(
         raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), f"gym/{name}") from error
+    return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
+
+
+def _has_mission(space: spaces.Space) -> bool:
+    """True for minigrid's observations: their mission is a sentence of no bounded length."""
+    if not isinstance(space, spaces.Dict) or "mission" not in space.spaces:
+        return False
+    try:
+        from minigrid.core.mission import MissionSpace
+    except ImportError:
+        return False
+    return isinstance(space["mission"], MissionSpace)
+
+
+class MissionAsInstruction(gymnasium.Wrapper):
+    """The mission is no part of the observation but announced once, in `info["instruction"]`."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Dict)
+        fields = env.observation_space.spaces.items()
+        self.observation_space = spaces.Dict({k: v for k, v in fields if k != "mission"})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A new mission."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._seen(observation), {**info, "instruction": observation["mission"]}
+
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        """A step of the environment within."""
+        observation, *outcome = self.env.step(action)
+        return self._seen(observation), *outcome
+
+    @staticmethod
+    def _seen(observation: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in observation.items() if key != "mission"}

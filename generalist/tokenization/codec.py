@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from generalist.errors import GeneralistError
+from generalist.tokenization.text import TextCodec
 
 if TYPE_CHECKING:
     from generalist.tokenization.frames import FrameTokenizer
-    from generalist.tokenization.text import TextCodec
 
 CODECS: dict[str, type[Codec]] = {}
 

@@ -28,7 +28,7 @@ from generalist.tokenization.discrete import DiscreteCodec
 from generalist.tokenization.grid import GridCodec
 from generalist.tokenization.image import ImageCodec
 from generalist.tokenization.layout import Field, Layout, Role
-from generalist.tokenization.text import TextFieldCodec
+from generalist.tokenization.text_fields import TextFieldCodec
 from generalist.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

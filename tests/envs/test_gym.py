@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from generalist.envs import get_task, list_tasks, make
 from generalist.envs.rendering import offscreen_backend
 from generalist.errors import GeneralistError, UsageError
+from generalist.experts.collect import RandomPolicy, collect_episode
+from generalist.tokenization.processor import GeneralistProcessor
 
 REGISTERED = [task.name for task in list_tasks("gym")]
 
@@ -47,6 +51,38 @@ def test_the_step_limit_is_the_ids_own_or_ours_or_the_callers() -> None:
 def test_image_observations_are_recognised() -> None:
     assert get_task("gym/CarRacing-v3").frames
     assert not get_task("gym/CliffWalking-v1").frames
+
+
+class Blind(gymnasium.Env):
+    """An environment that cannot be rendered, and whose author left the argument out."""
+
+    observation_space = action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[int, dict]:
+        return 0, {}
+
+
+def test_an_environment_need_not_know_of_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = gymnasium.envs.registration.EnvSpec("Blind-v0", entry_point=Blind)
+    monkeypatch.setitem(gymnasium.registry, "Blind-v0", spec)
+    assert make("gym/Blind-v0").reset(seed=0) == (0, {})
+
+
+def test_missions_of_minigrid_are_instructions() -> None:
+    """Their space is text of no bounded length, which no timestep could hold."""
+    processor = GeneralistProcessor.default()
+    env = make("gym/MiniGrid-Empty-5x5-v0")
+    layout = processor.layout(env.observation_space, env.action_space)
+    assert {field.path for field in layout.observation_fields} == {("direction",), ("image",)}
+    env.action_space.seed(0)
+    episode = collect_episode(env, "gym/MiniGrid-Empty-5x5-v0", RandomPolicy(), 0, max_steps=20)
+    again = processor.decode(processor.encode(episode, layout), layout)
+    assert np.array_equal(again.observations["image"], episode.observations["image"])
+    assert np.array_equal(again.actions, episode.actions)
+    assert episode.instruction == "get to the green goal square"
+    header = processor.header(episode.task, episode.instruction).tolist()
+    words = header[header.index(processor.vocabulary.special("instruction")) + 1 :]
+    assert processor.decode_text(words) == episode.instruction
 
 
 def test_a_wrong_option_is_one_sentence() -> None:
