@@ -62,29 +62,37 @@ class CartPoleLQR(ObservationExpert):
 
 
 class PendulumSwingUp(ObservationExpert):
-    """Pump energy until the pendulum would reach the top, then hold it there by LQR."""
+    """Pump energy until the pendulum would reach the top, then hold it there.
+
+    The constants come from a random search for the mean return of four copies, each seeing the
+    state under Gaussian noise of 0, 0.1, 0.2 and 0.3 (four times that on the speed), because a
+    clone is never exact. At 0.1 the expert before this one fell from -157 to -368; this one stays.
+    """
 
     name = "swing-up"
     _GRAVITY = 15.0  # 3 g / 2 l of angle'' = 15 sin(angle) + 3 torque, angle 0 upright
-    _TORQUE = 3.0
 
-    def __init__(self) -> None:
-        a = np.array([[0.0, 1.0], [self._GRAVITY, 0.0]])
-        b = np.array([[0.0], [self._TORQUE]])
-        self._gain = lqr_gain(a, b, np.diag([1.0, 0.1]), 0.1)
+    stiffness, damping = 12.0, 2.9  # torque per radian, and per radian a second
+    eagerness = 0.57  # torque per unit of missing energy
+    excess = 1.0  # energy to aim for above that of standing upright
+    swing_rate = 8.1  # seconds
+    reach, coast, spread = 1.8, 2.6, 0.1  # where holding takes over, see `_trust`
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        cosine, sine, velocity = (float(x) for x in observation)
+        cosine, sine, speed = (float(x) for x in observation)
         angle = np.arctan2(sine, cosine)
-        hold = -(self._gain[0] * angle + self._gain[1] * velocity)
-        if cosine > 0.9 and abs(hold) < 10.0:
-            torque = hold
-        else:
-            missing = self._GRAVITY * (1.0 - cosine) - velocity**2 / 2.0
-            # At rest below, any push is as good: push the way the pendulum leans.
-            direction = np.sign(velocity) or np.sign(sine) or 1.0
-            torque = missing * direction
+        hold = -(self.stiffness * angle + self.damping * speed)
+        missing = self._GRAVITY * (1.0 - cosine) - speed**2 / 2.0 + self.excess
+        # At rest below, push the way the pendulum leans.
+        swing = self.eagerness * missing * np.tanh(self.swing_rate * (speed + 0.3 * sine))
+        trust = self._trust(angle, speed)
+        torque = trust * hold + (1.0 - trust) * swing
         return np.array([np.clip(torque, -2.0, 2.0)], np.float32)
+
+    def _trust(self, angle: float, speed: float) -> float:
+        """From 1 near the top, or on the way there to stop, down to 0 elsewhere."""
+        far = abs(angle) + 0.09 * abs(speed + self.coast * angle) - self.reach
+        return 1.0 / (1.0 + np.exp(np.clip(far / self.spread, -50.0, 50.0)))
 
 
 class MountainCarEnergy(ObservationExpert):

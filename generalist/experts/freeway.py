@@ -83,3 +83,16 @@ class FreewayCrossing:
         arrive = toll[0] + cost
         costs = [arrive[self._after[move][height]] for move in _MOVES]
         return np.int64(_MOVES[int(np.argmin(np.round(costs, 6)))])
+
+
+class FreewayCautious(FreewayCrossing):
+    """Keeps 6 pixels more clear above and below a car, for agents that are to imitate it.
+
+    With all positions blurred by 5 pixels it makes 26 points a game where the crossing without
+    such a margin makes 20, and 30 against 27 at 2 pixels (one game each).
+    """
+
+    name = "cautious"
+
+    def __init__(self) -> None:
+        super().__init__(margin_height=6)

@@ -43,3 +43,20 @@ class LunarLanderGlide(ObservationExpert):
         if abs(turn) <= self.idle:
             return np.int64(_COAST)
         return np.int64(_LEFT_ENGINE if turn > 0 else _RIGHT_ENGINE)
+
+
+class LunarLanderSteady(LunarLanderGlide):
+    """The same with duller senses, for agents that are to imitate it.
+
+    The constants come from a random search for the mean return over observations blurred by
+    Gaussian noise of 0, 0.06, 0.12 and 0.18, because a clone is never exact. Seeing exactly it is
+    a little worse (240 against 275), blurred by 0.1 far better (235 against 30).
+    """
+
+    name = "steady"
+    tilt_limit = 0.77
+    tilt_position, tilt_speed = 0.365, 0.35
+    turn_angle, turn_rate = 1.24, 1.2
+    cone = 1.34
+    lift = 0.97
+    idle = 0.18

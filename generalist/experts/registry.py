@@ -11,19 +11,26 @@ from generalist.envs import get_task
 from generalist.errors import UsageError
 
 _HOME = "generalist.experts"
+_REACHER = {
+    "inverse-kinematics": "dmc:ReacherInverseKinematics",
+    "damped-least-squares": "dmc:ReacherDampedLeastSquares",
+}
 _EXPERTS: dict[str, dict[str, str]] = {
     "gym/CartPole-v1": {"lqr": "classic:CartPoleLQR"},
     "gym/Pendulum-v1": {"swing-up": "classic:PendulumSwingUp"},
     "gym/MountainCarContinuous-v0": {"energy": "classic:MountainCarEnergy"},
     "gym/Acrobot-v1": {"energy": "classic:AcrobotEnergy"},
-    "gym/LunarLander-v3": {"heuristic": "lander:LunarLanderGlide"},
-    "atari/Pong": {"paddle": "pong:PongPaddle"},
+    "gym/LunarLander-v3": {
+        "heuristic": "lander:LunarLanderGlide",
+        "steady": "lander:LunarLanderSteady",
+    },
+    "atari/Pong": {"paddle": "pong:PongPaddle", "follow": "pong:PongFollow"},
     "atari/Breakout": {"paddle": "breakout:BreakoutPaddle"},
-    "atari/Freeway": {"crossing": "freeway:FreewayCrossing"},
+    "atari/Freeway": {"crossing": "freeway:FreewayCrossing", "cautious": "freeway:FreewayCautious"},
     "dmc/cartpole-swingup": {"swing-up": "dmc:CartPoleSwingUp"},
     "dmc/cartpole-balance": {"swing-up": "dmc:CartPoleSwingUp"},
-    "dmc/reacher-easy": {"inverse-kinematics": "dmc:ReacherInverseKinematics"},
-    "dmc/reacher-hard": {"inverse-kinematics": "dmc:ReacherInverseKinematics"},
+    "dmc/reacher-easy": _REACHER,
+    "dmc/reacher-hard": _REACHER,
     "dmc/pendulum-swingup": {"swing-up": "dmc:PendulumSwingUp"},
 }
 

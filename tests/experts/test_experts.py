@@ -69,6 +69,69 @@ def test_experts_beat_random_play(name: str) -> None:
     assert np.mean(expert) > np.mean(chance), (expert, chance)
 
 
+@pytest.mark.parametrize(
+    ("name", "expert", "steps"),
+    [
+        ("gym/LunarLander-v3", "steady", None),
+        ("dmc/reacher-easy", "damped-least-squares", 100),
+        ("atari/Freeway", "cautious", 300),
+        ("atari/Pong", "follow", 300),
+    ],
+)
+def test_experts_to_be_imitated_label_any_state_and_beat_random_play(
+    name: str, expert: str, steps: int | None
+) -> None:
+    task, env, demonstrator = get_task(name), make(name), get_expert(name, expert)
+    random_walk(env, 1, 20)
+    observation, over = random_walk(env, 2, 12)
+    assert not over and demonstrator.name == expert
+    label = demonstrator.label(observation, env)
+    assert env.action_space.contains(label)
+    assert np.array_equal(label, demonstrator.label(observation, env)), "asked twice"
+    played = [
+        task.score_of(collect_episode(env, name, demonstrator, s, max_steps=steps).return_)
+        for s in range(3)
+    ]
+    chance = [
+        task.score_of(random_episode(env, name, s, max_steps=steps).return_) for s in range(3)
+    ]
+    assert np.mean(played) > np.mean(chance), (played, chance)
+
+
+def blurred_return(env: gymnasium.Env, act: Any, blur: np.ndarray, seed: int) -> float:
+    """Return of a policy that sees every number under Gaussian noise of that size."""
+    rng = np.random.default_rng(seed)
+    observation, _ = env.reset(seed=seed)
+    total, over = 0.0, False
+    while not over:
+        seen = observation + blur * rng.standard_normal(observation.shape)
+        observation, reward, terminated, truncated, _ = env.step(act(seen))
+        total, over = total + float(reward), terminated or truncated
+    return total
+
+
+def test_the_steady_lander_still_lands_when_it_sees_badly() -> None:
+    env = make("gym/LunarLander-v3")
+    blur = np.array([0.1] * 6 + [0.0] * 2)  # it does feel the ground
+    means = {
+        name: np.mean(
+            [
+                blurred_return(env, get_expert("gym/LunarLander-v3", name).act, blur, seed)
+                for seed in range(16)
+            ]
+        )
+        for name in expert_names("gym/LunarLander-v3")
+    }
+    assert means["steady"] > 150 > means["heuristic"], means
+
+
+def test_the_pendulums_expert_still_swings_up_when_it_sees_badly() -> None:
+    env, expert = make("gym/Pendulum-v1"), get_expert("gym/Pendulum-v1")
+    blur = np.array([0.1, 0.1, 0.4])
+    returns = [blurred_return(env, expert.act, blur, seed) for seed in range(16)]
+    assert np.mean(returns) > -250, returns
+
+
 @pytest.mark.parametrize("name", ["gym/CartPole-v1", "gym/LunarLander-v3", "babyai/GoToLocal"])
 def test_disturbed_episodes_keep_the_experts_own_labels(name: str) -> None:
     env, expert = make(name), get_expert(name)
