@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from generalist.data.files import DiskFull
 from generalist.data.manifest import DatasetHeader, Manifest
@@ -28,12 +28,14 @@ from generalist.data.worker import (
     Opening,
     Result,
     Worker,
-    load_processor,
     open_in_process,
     run_in_process,
     start_process,
 )
 from generalist.errors import GeneralistError, UsageError
+
+if TYPE_CHECKING:
+    from generalist.tokenization.processor import GeneralistProcessor
 
 DOCUMENTS_PER_JOB = 64
 _JOBS_AHEAD = 16  # a process; bounds what waits in memory behind a slow episode
@@ -152,7 +154,7 @@ def collect(
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
         workers = os.cpu_count() or 1 if workers is None else workers
-        with _pool(workers, processor, Worker(loaded)) as pool:
+        with _pool(workers, loaded) as pool:
             _open(open_plans, pool)
             spec.write(root)
             _run(open_plans, pool, report, _Bar(open_plans, progress, on_progress))
@@ -162,17 +164,33 @@ def collect(
     return report
 
 
+def load_processor(folder: str | None) -> GeneralistProcessor:
+    """The processor saved in a folder, or the shipped one."""
+    from generalist.tokenization.processor import GeneralistProcessor
+
+    if folder is None:
+        return GeneralistProcessor.default()
+    return GeneralistProcessor.from_pretrained(folder)
+
+
 def _open(plans: list[_Plan], pool: _Pool) -> None:
     """Learn the header of every task before any is played, so that mistakes show at once."""
-    openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
-    import webdataset  # noqa: F401 - takes seconds, and now this process only waits
+    try:
+        openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
+        import webdataset  # noqa: F401 - takes seconds, and now this process only waits
 
-    for plan, opening in zip(plans, openings, strict=True):
-        plan.opening = opening.result()
-        if plan.opening.failure is not None:
-            kind = UsageError if plan.opening.usage else GeneralistError
-            raise kind(plan.opening.failure)
-        plan.documents = plan.opening.documents
+        for plan, opening in zip(plans, openings, strict=True):
+            plan.opening = opening.result()
+            if plan.opening.failure is not None:
+                kind = UsageError if plan.opening.usage else GeneralistError
+                raise kind(plan.opening.failure)
+            plan.documents = plan.opening.documents
+    except (BrokenProcessPool, BrokenPipeError) as error:
+        raise GeneralistError(
+            "The collecting processes did not start, or ended while opening the tasks, perhaps "
+            "for lack of memory: try fewer workers. A script that calls collect has to do so "
+            'below `if __name__ == "__main__":`.'
+        ) from error
 
 
 def _run(plans: list[_Plan], pool: _Pool, report: CollectReport, bar: _Bar) -> None:
@@ -220,19 +238,21 @@ def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: _Pool) -> Iterator[tuple[
     waiting: deque[tuple[Job, futures.Future[Result]]] = deque()
     remaining = iter(jobs)
     while True:
-        while len(waiting) < pool.jobs_ahead and (entry := next(remaining, None)) is not None:
-            waiting.append((entry[1], pool.run(entry[1])))
-        if not waiting:
-            return
-        job, future = waiting.popleft()
         try:
-            yield job, future.result()
+            while len(waiting) < pool.jobs_ahead and (entry := next(remaining, None)) is not None:
+                job = entry[1]
+                waiting.append((job, pool.run(job)))
+            if not waiting:
+                return
+            job, future = waiting.popleft()
+            result = future.result()
         except BrokenProcessPool as error:
             raise GeneralistError(
                 f"A collecting process ended while playing {job.task.task} (seed {job.seed} or "
                 "near it), perhaps for lack of memory; what was finished is kept. Run the same "
                 "command again, perhaps with fewer workers."
             ) from error
+        yield job, result
 
 
 @dataclass
@@ -245,9 +265,10 @@ class _Pool:
 
 
 @contextlib.contextmanager
-def _pool(workers: int, processor: str | None, here: Worker) -> Iterator[_Pool]:
+def _pool(workers: int, processor: GeneralistProcessor) -> Iterator[_Pool]:
     """A pool of `workers` processes that ends at once when the context is left by an error."""
     if workers <= 0:
+        here = Worker(processor)
         yield _Pool(lambda *a: _done(here.open(*a)), lambda job: _done(here.run(job)), 1)
         return
     context = multiprocessing.get_context("forkserver")

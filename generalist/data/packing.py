@@ -36,6 +36,7 @@ class Source:
         self.action_tokens = layout.action_tokens
         self.action_positions = layout.action_positions
         self.target_mask = layout.target_mask
+        self.legal = np.array(layout.legal).T  # (2, k) first legal id of each action, and the end
         self.ordinal = np.zeros(self.timestep_tokens, bool)
         self.ordinal[layout.action_positions] = layout.ordinal
         self.ordinal &= layout.target_mask

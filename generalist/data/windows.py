@@ -25,6 +25,9 @@ IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
 
 
+_DROPOUT_STREAM = 0x64726F70  # keeps its random numbers apart from the packer's
+
+
 @dataclass
 class Batch:
     """Rows of a training step.
@@ -90,6 +93,11 @@ class WindowSampler:
     window_tokens: L.
     prompt_fraction: share of segments that begin with a demonstration from another episode of
         the task (Gato, section 2.2: 25%, half of them from an episode's end).
+    action_dropout: share of segments whose timesteps show random legal ids in place of the
+        actions that were taken. Targets stay. Without it a model soon learns to repeat the last
+        action, which in an expert's episode is nearly always right, long before it learns what
+        the expert looks at; acting on its own, it then repeats its mistakes (de Haan et al. 2019,
+        "Causal Confusion in Imitation Learning").
     """
 
     def __init__(
@@ -100,10 +108,12 @@ class WindowSampler:
         window_tokens: int = 1024,
         seed: int = 0,
         prompt_fraction: float = 0.25,
+        action_dropout: float = 0.0,
     ) -> None:
         _check(tasks, weights)
         vocabulary = tasks[0].vocabulary
         self.window_tokens, self.seed, self.prompt_fraction = window_tokens, seed, prompt_fraction
+        self.action_dropout = action_dropout
         self.tasks = list(tasks)
         self._pad = vocabulary.special("pad")
         self._demonstration_end = vocabulary.special("demonstration_end")
@@ -125,7 +135,12 @@ class WindowSampler:
         """Rows start, ..., start + rows - 1."""
         batch = Batch.empty(rows, self.window_tokens, self._pad)
         for number in range(rows):
-            self._write_row(batch.row(number), self._packer.segments(start + number))
+            row, index = batch.row(number), start + number
+            segments = self._packer.segments(index)
+            self._write_row(row, segments)
+            if self.action_dropout:
+                rng = np.random.default_rng((self.seed, _DROPOUT_STREAM, index))
+                self._drop_actions(row, segments, rng)
         return batch
 
     def usage(self, rows: int = 256, start: int = 0) -> Usage:
@@ -167,6 +182,21 @@ class WindowSampler:
             row.input_ids[body] = self._demonstration_end
             end = body + 1
         self._write_timesteps(row, end, stop, source, segment)
+
+    def _drop_actions(self, row: Row, segments: list[Segment], rng: np.random.Generator) -> None:
+        """Put random legal ids in the place of the actions of some segments' timesteps."""
+        stop = 0
+        for segment in segments:
+            stop += segment.tokens
+            source = self._sources[segment.source]
+            if source.data.layout.is_document or rng.random() >= self.action_dropout:
+                continue
+            tokens = row.input_ids[stop - segment.steps * source.timestep_tokens : stop]
+            timesteps = tokens.reshape(segment.steps, source.timestep_tokens)
+            first, stop_id = source.legal
+            timesteps[:, source.action_positions] = rng.integers(
+                first, stop_id, (segment.steps, source.action_tokens)
+            )
 
     @staticmethod
     def _write_timesteps(row: Row, at: int, stop: int, source: Source, segment: Segment) -> None:

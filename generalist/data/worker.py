@@ -172,21 +172,13 @@ def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({where})"
 
 
-def load_processor(folder: str | None) -> GeneralistProcessor:
-    """The processor saved in a folder, or the shipped one."""
-    from generalist.tokenization.processor import GeneralistProcessor
-
-    if folder is None:
-        return GeneralistProcessor.default()
-    return GeneralistProcessor.from_pretrained(folder)
-
-
 _worker: Worker | None = None
 
 
-def start_process(processor: str | None, alive: Connection) -> None:
+def start_process(processor: GeneralistProcessor, alive: Connection) -> None:
     """Initialise a collecting process: one thread, deaf to Ctrl-C, gone when its parent is.
 
+    processor: the parent's own; read anew, it could fail, or by then be another.
     alive: a pipe whose other end the parent keeps open while it wants this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -197,7 +189,7 @@ def start_process(processor: str | None, alive: Connection) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     global _worker
-    _worker = Worker(load_processor(processor))
+    _worker = Worker(processor)
 
 
 def _watch(alive: Connection) -> None:

@@ -70,6 +70,7 @@ def open_data(recipe: Recipe) -> TrainingData:
         window_tokens=data.window_tokens,
         seed=recipe.seed,
         prompt_fraction=data.prompt_fraction,
+        action_dropout=data.action_dropout,
     )
     names = [task.task for task in mixture.tasks]
     return TrainingData(

@@ -1,21 +1,27 @@
-"""Gradients of a step: its rows in forward passes of a few, one after the other or in threads.
+"""Gradients of a step: its rows in forward passes of a few, one after the other or side by side.
 
-On a CPU one thread a core, each with its own rows and no threads inside its matrix products, is
+On a CPU one process a core, each with its own rows and no threads inside its matrix products, is
 nearly twice as fast for a small model as all cores on one product at a time: the products are
-small, and everything between them is spread as well. The result does not depend on timing, because
-each thread sums its own rows in order and the sums are added in order.
+small, and everything between them is spread as well. Threads of one process would wait for each
+other's Python. The result does not depend on timing, because each process sums its own rows in
+order and the sums are added in order.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor, multiprocessing, nn
+
+from generalist.errors import GeneralistError
 
 Part = dict[str, Any]  # one forward pass: what generalist.training.data.to_tensors returns
 Losses = list[tuple[Part, Tensor]]  # each part with its (M,) losses, in order
@@ -24,10 +30,13 @@ Losses = list[tuple[Part, Tensor]]  # each part with its (M,) losses, in order
 class SequentialGradients:
     """Forward passes one after the other, through accelerate: GPUs, several processes, bf16."""
 
-    threads = 1
+    cores = 1
 
     def __init__(self, objective: nn.Module, accelerator: Accelerator) -> None:
         self.objective, self.accelerator = objective, accelerator
+
+    def close(self) -> None:
+        """Nothing was started."""
 
     def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
         """Add the gradient of scale times the weighted sum of losses to `.grad`.
@@ -48,29 +57,33 @@ class SequentialGradients:
         return total, outcomes
 
 
-class ThreadedGradients:
-    """Forward passes in several threads of one process, on a CPU."""
+class ParallelGradients:
+    """Forward passes of one training process side by side on the cores of a CPU.
 
-    def __init__(self, objective: nn.Module, threads: int) -> None:
-        self.objective, self.threads = objective, threads
+    This process computes a share itself. Each of the helpers, started when there is work for one,
+    reads the weights where they lie, in shared memory, and leaves its gradients there.
+    """
+
+    def __init__(self, objective: nn.Module, cores: int) -> None:
+        self.objective, self.cores = objective, cores
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
-        self.pool = ThreadPoolExecutor(threads, initializer=_one_core)
-        _one_core()
+        self.helpers: list[_Helper] = []
+        use_one_core()
 
     def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
-        """As in SequentialGradients; part i belongs to thread i modulo the number of threads."""
-        shares = [list(range(i, len(parts), self.threads)) for i in range(self.threads)]
-        futures = [
-            self.pool.submit(self._share, [parts[i] for i in share], scale)
-            for share in shares
-            if share
+        """As in SequentialGradients; part i belongs to core i modulo the number of cores."""
+        shares = [
+            [parts[i] for i in range(core, len(parts), self.cores)] for core in range(self.cores)
         ]
+        mine, *others = [share for share in shares if share]
+        self._start(len(others))
+        for helper, share in zip(self.helpers, others, strict=False):
+            helper.ask(share, scale)
+        results = [share_gradients(self.objective, self.parameters, mine, scale)]
+        results += [helper.answer() for helper, _ in zip(self.helpers, others, strict=False)]
         total = torch.zeros(())
-        losses: dict[int, Tensor] = {}
-        for share, future in zip(shares, futures, strict=False):
-            share_total, gradients, share_losses = future.result()
+        for share_total, gradients, _ in results:
             total += share_total
-            losses |= dict(zip(share, share_losses, strict=True))
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 if gradient is None:
                     continue
@@ -78,29 +91,155 @@ class ThreadedGradients:
                     parameter.grad = gradient
                 else:
                     parameter.grad += gradient
-        return total, [(parts[i], losses[i]) for i in range(len(parts))]
+        losses = [results[i % self.cores][2][i // self.cores] for i in range(len(parts))]
+        return total, list(zip(parts, losses, strict=True))
 
-    def _share(
-        self, parts: Sequence[Part], scale: float
-    ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
-        """One thread's part of a step: its loss, its gradients, the losses of its parts."""
-        total, outcomes = torch.zeros(()), []
-        sums: list[Tensor | None] = [None] * len(self.parameters)
-        for part in parts:
-            losses = self.objective(part)
-            loss = (losses * part["target_weight"]).sum() * scale
-            # Not backward(), by which the threads would add to the same .grad in any order.
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            for i, gradient in enumerate(gradients):
-                before = sums[i]
+    def close(self) -> None:
+        """End the helpers."""
+        for helper in self.helpers:
+            helper.close()
+        self.helpers = []
+
+    def _start(self, helpers: int) -> None:
+        """Have at least so many helpers."""
+        if helpers <= len(self.helpers):
+            return
+        size = sum(p.numel() * p.element_size() for p in self.parameters)
+        _check_shared_memory(size * (helpers + 1))
+        self.objective.share_memory()
+        while len(self.helpers) < helpers:
+            self.helpers.append(_Helper(self.objective, self.parameters))
+
+
+class _Helper:
+    """Another process that computes gradients of the same weights."""
+
+    def __init__(self, objective: nn.Module, parameters: Sequence[Tensor]) -> None:
+        self.gradients = [torch.zeros_like(p).share_memory_() for p in parameters]
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_help, args=(objective, self.gradients, theirs), daemon=True
+        )
+        self.process.start()
+        theirs.close()  # so that its end is noticed here
+
+    def ask(self, parts: Sequence[Part], scale: float) -> None:
+        """Begin a share of a step."""
+        try:
+            self.connection.send((_portable(parts), scale))
+        except OSError as error:
+            raise self._ended() from error
+
+    def answer(self) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+        """Wait for what `share_gradients` returned there."""
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
+        if isinstance(answer, Exception):
+            raise answer
+        total, has_gradient, losses = answer
+        gradients = [
+            gradient if has else None
+            for gradient, has in zip(self.gradients, has_gradient, strict=True)
+        ]
+        return torch.tensor(total), gradients, [torch.from_numpy(loss) for loss in losses]
+
+    def close(self) -> None:
+        """End the process, which notices that nobody will ask any more."""
+        self.connection.close()
+        self.process.join(timeout=20)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def _ended(self) -> GeneralistError:
+        self.process.join(timeout=5)
+        return GeneralistError(
+            f"A process that computes gradients ended with exit code {self.process.exitcode}; "
+            "perhaps memory ran out. The same command continues from the last checkpoint; "
+            "cores=1 trains without such processes."
+        )
+
+
+def _help(objective: nn.Module, buffers: Sequence[Tensor], connection: Connection) -> None:
+    """What a helper does until the process that trains closes its end or is gone."""
+    try:
+        _serve(objective, buffers, connection)
+    except (EOFError, OSError):
+        os._exit(0)  # nothing to be saved, and a second less than taking torch apart
+
+
+def _serve(objective: nn.Module, buffers: Sequence[Tensor], connection: Connection) -> None:
+    """Answer shares until a pipe breaks."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the process that trains decides when to end
+    use_one_core()
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    while True:
+        parts, scale = connection.recv()
+        try:
+            parts = [_as_tensors(part) for part in parts]
+            total, gradients, losses = share_gradients(objective, parameters, parts, scale)
+            for buffer, gradient in zip(buffers, gradients, strict=True):
                 if gradient is not None:
-                    sums[i] = gradient if before is None else before.add_(gradient)
-            total += loss.detach()
-            outcomes.append(losses.detach())
-        return total, sums, outcomes
+                    buffer.copy_(gradient)
+            answer: Any = (
+                total.item(),
+                [gradient is not None for gradient in gradients],
+                [loss.numpy() for loss in losses],
+            )
+        except Exception as error:  # told to the process that trains
+            answer = error
+        connection.send(answer)
 
 
-def _one_core() -> None:
+def share_gradients(
+    objective: nn.Module, parameters: Sequence[Tensor], parts: Sequence[Part], scale: float
+) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+    """One core's part of a step: its loss, its gradients, the losses of its parts."""
+    total, outcomes = torch.zeros(()), []
+    sums: list[Tensor | None] = [None] * len(parameters)
+    for part in parts:
+        losses = objective(part)
+        loss = (losses * part["target_weight"]).sum() * scale
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for i, gradient in enumerate(gradients):
+            before = sums[i]
+            if gradient is not None:
+                sums[i] = gradient if before is None else before.add_(gradient)
+        total += loss.detach()
+        outcomes.append(losses.detach())
+    return total, sums, outcomes
+
+
+def use_one_core() -> None:
     """Settings that torch keeps for each thread."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def _portable(parts: Sequence[Part]) -> list[Part]:
+    """Tensors as arrays: those go through a pipe as bytes, tensors as files to be shared."""
+    return [
+        {k: v.numpy() if isinstance(v, Tensor) else v for k, v in part.items()} for part in parts
+    ]
+
+
+def _as_tensors(part: Part) -> Part:
+    return {k: torch.from_numpy(v) if hasattr(v, "dtype") else v for k, v in part.items()}
+
+
+def _check_shared_memory(wanted: int) -> None:
+    """Raise GeneralistError where it does not suffice: using it would end in a bus error."""
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return  # no such place here: shared memory is bounded otherwise
+    if wanted > free:
+        raise GeneralistError(
+            f"Training on several cores needs {wanted / 1e6:.0f} MB of shared memory, and "
+            f"/dev/shm has {free / 1e6:.0f} MB; give it more (docker run --shm-size), "
+            "or train with cores=1."
+        )

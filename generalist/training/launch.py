@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import torch
@@ -16,8 +18,26 @@ from generalist.errors import GeneralistError
 from generalist.training.recipe import Recipe
 
 
+@contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Give the calling thread back the settings of torch that training changes for speed.
+
+    They outlive a run: whoever trains from Python would go on with one thread and without
+    subnormal numbers.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)  # torch's default; what was set before it does not tell
+
+
 def start_accelerator(recipe: Recipe) -> Accelerator:
-    """An Accelerator for the recipe, after checking that it runs on what was asked for."""
+    """An Accelerator for the recipe, after checking that it runs on what was asked for.
+
+    Call it within `torch_settings_kept`.
+    """
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
     # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -29,8 +29,14 @@ from generalist.training.checkpoint import (
 )
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
-from generalist.training.gradients import Part, SequentialGradients, ThreadedGradients
-from generalist.training.launch import StopSignal, check_wrapped, start_accelerator, usable_cpus
+from generalist.training.gradients import ParallelGradients, Part, SequentialGradients
+from generalist.training.launch import (
+    StopSignal,
+    check_wrapped,
+    start_accelerator,
+    torch_settings_kept,
+    usable_cpus,
+)
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import (
@@ -58,13 +64,14 @@ def train(recipe: Recipe, data: TrainingData | None = None) -> Path:
         TrainingInterrupted: after SIGTERM or SIGINT, once everything is saved.
         GeneralistError: another recipe was trained in this folder; too many non-finite steps.
     """
-    accelerator = start_accelerator(recipe)
-    data = data or open_data(recipe)
-    trainer = Trainer(recipe, data, accelerator)
-    trainer.resume()
-    with StopSignal() as stop:
-        trainer.run(stop)
-    return trainer.export()
+    with torch_settings_kept():
+        accelerator = start_accelerator(recipe)
+        data = data or open_data(recipe)
+        trainer = Trainer(recipe, data, accelerator)
+        trainer.resume()
+        with StopSignal() as stop:
+            trainer.run(stop)
+        return trainer.export()
 
 
 class Trainer:
@@ -97,7 +104,7 @@ class Trainer:
             self.model.set_attn_implementation(SEGMENTS)
         elif recipe.compile:
             self.model.get_decoder().compile(dynamic=False)
-        self.gradients = self._gradients(recipe.threads or usable_cpus())
+        self.gradients = self._gradients(recipe.cores or usable_cpus())
         self.task_weights = task_weights(data, recipe.loss.balance_tasks)
         self.state = RunState()
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
@@ -107,12 +114,12 @@ class Trainer:
                 f"{accelerator.num_processes} processes; make it a multiple."
             )
 
-    def _gradients(self, threads: int) -> SequentialGradients | ThreadedGradients:
-        """Threads where one process has a CPU for itself, else what accelerate does."""
+    def _gradients(self, cores: int) -> SequentialGradients | ParallelGradients:
+        """All cores where one process has a CPU for itself, else what accelerate does."""
         accelerator = self.accelerator
         alone = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
         if alone and accelerator.mixed_precision == "no":
-            return ThreadedGradients(self.objective, threads)
+            return ParallelGradients(self.objective, cores)
         prepared = accelerator.prepare_model(self.objective)
         check_wrapped(prepared, accelerator)
         return SequentialGradients(prepared, accelerator)
@@ -169,7 +176,7 @@ class Trainer:
         saved_step, saved_at = self.state.step, time.monotonic()
         cadence = self.recipe.checkpoint
         self.objective.train()
-        with self._batches() as batches, log:
+        with closing(self.gradients), self._batches() as batches, log:
             while True:
                 with log.waiting():
                     batch = next(batches)
@@ -250,8 +257,8 @@ class Trainer:
         """Row numbers depend on the step alone, so another number of ranks sees the same step."""
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
-        # No more than a thread's share, so that a machine of many cores has work for all of them.
-        share = -(-self.rows_per_rank // self.gradients.threads)
+        # No more than a core's share, so that a machine of many cores has work for all of them.
+        share = -(-self.rows_per_rank // self.gradients.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
         return [
             to_tensors(

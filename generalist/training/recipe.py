@@ -88,6 +88,10 @@ class DataRecipe(Section):
     """Windows in one forward pass on one rank; gradients accumulate up to `rows_per_step`."""
     prompt_fraction: float = Field(default=0.25, ge=0, le=1)
     """Share of windows that begin with a demonstration from another episode of the task."""
+    action_dropout: float = Field(default=0.0, ge=0, le=1)
+    """Share of segments that show random actions in place of those taken, while the targets stay:
+    the model has to learn what to do from what is observed, instead of repeating itself. With 1 it
+    learns to ignore past actions, and the actions of one timestep are chosen independently."""
     weights: dict[str, float] = Field(default_factory=dict)
     """Mixture weights by task that replace those of the dataset spec; 0 leaves a task out."""
     skip_damaged: bool = False
@@ -172,9 +176,9 @@ class Recipe(Section):
     compile: bool = False
     """Compile the decoder with torch.compile: for a GPU. On a CPU the lean forward pass that it
     replaces is faster and needs no minute of warming up."""
-    threads: int | None = Field(default=None, gt=0)
-    """On a CPU: forward passes of a step run side by side in so many threads; all CPUs if not
-    given. Should divide rows_per_step / rows_per_forward."""
+    cores: int | None = Field(default=None, gt=0)
+    """On a CPU: forward passes of a step run side by side in so many processes; as many as there
+    are CPUs if not given. Should divide rows_per_step / rows_per_forward."""
     log_every: int = Field(default=10, gt=0)
     """Steps between two rows of the log."""
     trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
@@ -235,9 +239,9 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     """`key: old -> new` for every key that changes what is trained.
 
     Left out is what may change between two starts of one run: logging, checkpoint cadence, where
-    the folders lie, threads, and how rows are split into forward passes.
+    the folders lie, cores, and how rows are split into forward passes.
     """
-    free = {"checkpoint", "log_every", "trackers", "output_dir", "threads", "compile"}
+    free = {"checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,38 @@ def test_a_process_that_dies_is_an_error_that_keeps_what_was_played(
         collect(spec, tmp_path, 1, progress=False, processor=processor)
     seeds = [r["seed"] for r in TaskData(tmp_path / TOY).records]
     assert seeds == list(range(len(seeds))) and 0 < len(seeds) <= 50
+
+
+def test_a_process_that_dies_before_the_first_episode_is_an_error(
+    tmp_path: Path, processor: str
+) -> None:
+    spec = toy(2, options={"dies_when_made": True})
+    with pytest.raises(GeneralistError, match="ended while opening.*fewer workers"):
+        collect(spec, tmp_path, 1, progress=False, processor=processor)
+
+
+def test_a_processor_that_cannot_be_loaded_is_said_before_any_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("concurrent.futures.ProcessPoolExecutor")
+    with pytest.raises(GeneralistError, match="holds no processor"):
+        collect(toy(2), tmp_path / "data", 2, progress=False, processor=str(tmp_path))
+
+
+def test_processes_encode_with_the_processor_that_was_loaded(
+    tmp_path: Path, processor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of its folder while they start."""
+
+    def load_and_remove(folder: str) -> GeneralistProcessor:
+        loaded = GeneralistProcessor.from_pretrained(folder)
+        shutil.rmtree(folder)
+        return loaded
+
+    copy = str(shutil.copytree(processor, tmp_path / "copy"))
+    monkeypatch.setattr("generalist.data.collect.load_processor", load_and_remove)
+    report = collect(toy(2), tmp_path / "data", 1, progress=False, processor=copy)
+    assert report.tasks[TOY].episodes == 2 and not report.failures
 
 
 INTERRUPTED = """

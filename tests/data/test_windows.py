@@ -292,3 +292,43 @@ def test_damage_met_in_the_middle_of_training_is_named(folder: Path) -> None:
         sampler([data], 256).batch(0, 100)
     batch = sampler([TaskData(folder, skip_damaged=True)], 256).batch(0, 100)
     assert (batch.task_index == 0).mean() > 0.9
+
+
+def test_action_dropout_hides_the_actions_taken_and_nothing_else(tasks: list[TaskData]) -> None:
+    plain, dropped = sampler(tasks, seed=5), sampler(tasks, seed=5, action_dropout=1.0)
+    changed = 0
+    for number in range(40):
+        row, other = plain.row(number), dropped.row(number)
+        for name in ("position_ids", "targets", "ordinal", "task_index"):
+            np.testing.assert_array_equal(getattr(row, name), getattr(other, name))
+        pairs = zip(segments_of(row, tasks), segments_of(other, tasks), strict=True)
+        for before, after in pairs:
+            layout = tasks[before.task].layout
+            np.testing.assert_array_equal(before.header, after.header)
+            np.testing.assert_array_equal(before.demonstration, after.demonstration)
+            if layout.is_document:
+                np.testing.assert_array_equal(before.tokens, after.tokens)
+                continue
+            is_action = np.zeros(layout.tokens_per_timestep, bool)
+            is_action[layout.action_positions] = True
+            np.testing.assert_array_equal(before.tokens[:, ~is_action], after.tokens[:, ~is_action])
+            ids = after.tokens[:, is_action]
+            low, high = np.array(layout.legal).T
+            assert ((ids >= low) & (ids < high)).all()
+            changed += int((ids != before.tokens[:, is_action]).sum())
+    assert changed > 1000
+    np.testing.assert_array_equal(dropped.batch(7, 3).input_ids[2], dropped.row(9).input_ids)
+
+
+def test_action_dropout_is_a_share_of_segments(tasks: list[TaskData]) -> None:
+    plain, dropped = sampler(tasks[:1], seed=5), sampler(tasks[:1], seed=5, action_dropout=0.3)
+    hidden = [
+        (before.tokens != after.tokens).any()
+        for number in range(300)
+        for before, after in zip(
+            segments_of(plain.row(number), tasks),
+            segments_of(dropped.row(number), tasks),
+            strict=True,
+        )
+    ]
+    assert np.mean(hidden) == pytest.approx(0.3, abs=0.06)

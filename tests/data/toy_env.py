@@ -24,7 +24,10 @@ class ToyEnv(gymnasium.Env):
         nan_at: int = -1,
         dies_at: int = -1,
         seconds: float = 0.0,
+        dies_when_made: bool = False,
     ) -> None:
+        if dies_when_made:
+            os._exit(7)
         self.raises_at, self.nan_at, self.dies_at = raises_at, nan_at, dies_at
         self.seconds = seconds
 

@@ -47,6 +47,7 @@ def make_recipe(shards: dict[str, Path], tmp_path: Path) -> Callable[..., Recipe
             "schedule": {"steps": 6, "warmup_steps": 2},
             "checkpoint": {"every_steps": 3, "every_minutes": None, "keep": 2},
             "trackers": [],
+            "cores": 1,
             "log_every": 2,
             "output_dir": tmp_path / "run",
         }

@@ -48,9 +48,9 @@ def replaced(data, windows):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_resumed_equals_uninterrupted_bitwise(make_recipe, data, tmp_path, optimizer, threads):
-    options = {"optimizer": {"name": optimizer}, "threads": threads}
+@pytest.mark.parametrize("cores", [1, 2])
+def test_resumed_equals_uninterrupted_bitwise(make_recipe, data, tmp_path, optimizer, cores):
+    options = {"optimizer": {"name": optimizer}, "cores": cores}
     train(make_recipe(**options, output_dir=tmp_path / "whole"), data)
 
     def terminate() -> None:
@@ -71,12 +71,12 @@ def test_resumed_equals_uninterrupted_bitwise(make_recipe, data, tmp_path, optim
 
 def test_how_rows_are_split_does_not_matter(make_recipe, data, tmp_path):
     runs = {}
-    for threads, per_forward in [(1, 4), (2, 1), (3, 2)]:
-        options = {"threads": threads, "loss": {"full_every": 3}}
-        recipe = make_recipe(**options, output_dir=tmp_path / f"{threads}")
+    for cores, per_forward in [(1, 4), (2, 1), (3, 2)]:
+        options = {"cores": cores, "loss": {"full_every": 3}}
+        recipe = make_recipe(**options, output_dir=tmp_path / f"{cores}")
         recipe.data.rows_per_forward = per_forward
         train(recipe, data)
-        runs[threads] = weights(tmp_path / f"{threads}")
+        runs[cores] = weights(tmp_path / f"{cores}")
     for run in (runs[2], runs[3]):
         for name, tensor in runs[1].items():
             torch.testing.assert_close(run[name], tensor, atol=2e-5, rtol=1e-4)
@@ -92,13 +92,13 @@ def test_training_learns(make_recipe, data, tmp_path):
 
 def test_a_non_finite_gradient_never_reaches_the_weights(make_recipe, data, tmp_path, monkeypatch):
     """The third step's loss is made NaN; it is skipped, and the run goes on."""
-    real, calls = loop.ThreadedGradients.accumulate, []
+    real, calls = loop.ParallelGradients.accumulate, []
 
     def spoiled(self, parts, scale):
         calls.append(len(calls))
         return real(self, parts, float("nan") if calls[-1] == 2 else scale)
 
-    monkeypatch.setattr(loop.ThreadedGradients, "accumulate", spoiled)
+    monkeypatch.setattr(loop.ParallelGradients, "accumulate", spoiled)
     train(make_recipe(), data)
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
@@ -107,9 +107,9 @@ def test_a_non_finite_gradient_never_reaches_the_weights(make_recipe, data, tmp_
 
 
 def test_too_many_non_finite_steps_stop_with_a_sentence(make_recipe, data, monkeypatch):
-    real = loop.ThreadedGradients.accumulate
+    real = loop.ParallelGradients.accumulate
     monkeypatch.setattr(
-        loop.ThreadedGradients,
+        loop.ParallelGradients,
         "accumulate",
         lambda self, parts, scale: real(self, parts, float("inf")),
     )
@@ -130,6 +130,27 @@ def test_a_finished_run_is_not_trained_again(make_recipe, data):
     assert min(reading.rows) >= 4 * 6
 
 
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_torch_is_left_as_it_was(make_recipe, data, ends):
+    """Acting in the process that trained would be slow, and other numbers would be rounded."""
+
+    def fail() -> None:
+        raise RuntimeError("the disk is gone")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        if ends == "well":
+            train(make_recipe(cores=2), data)
+        else:
+            with pytest.raises(RuntimeError, match="the disk is gone"):
+                train(make_recipe(cores=2), replaced(data, Counting(data.windows, 8, fail)))
+        assert torch.get_num_threads() == 3
+        assert (torch.tensor([1e-30]) * 1e-12).item() > 0  # subnormal
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_minutes_end_a_run(make_recipe, data, tmp_path):
     train(make_recipe(schedule={"minutes": 0.03, "warmup_steps": 1}), data)
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
@@ -145,8 +166,8 @@ def test_rows_are_those_of_the_step_number_alone(make_recipe, data, tmp_path):
     assert len(reading.rows) in (4 * 7, 4 * 8)
 
 
-def test_rows_that_do_not_fill_the_threads_are_fine(make_recipe, data):
-    recipe = make_recipe(threads=3, schedule={"steps": 1, "warmup_steps": 0})
+def test_rows_that_do_not_fill_the_cores_are_fine(make_recipe, data):
+    recipe = make_recipe(cores=3, schedule={"steps": 1, "warmup_steps": 0})
     recipe.data.rows_per_step = 1
     assert train(recipe, data).is_dir()
 
@@ -156,7 +177,7 @@ def test_compiled_equals_not_compiled(make_recipe, data, tmp_path):
     """`compile` takes the plain pass over whole rows, compiled; the other run the lean one."""
     for name, compiled in {"lean": False, "compiled": True}.items():
         options = {"compile": compiled, "schedule": {"steps": 2, "warmup_steps": 0}}
-        train(make_recipe(**options, threads=1, output_dir=tmp_path / name), data)
+        train(make_recipe(**options, cores=1, output_dir=tmp_path / name), data)
     lean, compiled = weights(tmp_path / "lean"), weights(tmp_path / "compiled")
     for name, tensor in lean.items():
         torch.testing.assert_close(compiled[name], tensor, atol=2e-4, rtol=1e-3)
