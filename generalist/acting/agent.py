@@ -32,7 +32,7 @@ class Agent:
     model: a Hugging Face causal LM over the processor's vocabulary.
     layouts: of the tasks it was trained on, by name.
     task: what to act in; needed unless there is exactly one layout.
-    sampling: how action tokens are chosen; default greedy.
+    sampling: how action tokens are chosen; default at temperature 1, as in `from_pretrained`.
     window_tokens: longest context; default what the model was trained with.
     name: where the agent came from, for reports.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
@@ -52,7 +52,7 @@ class Agent:
         self.model = model
         self.processor = processor
         self.layouts = dict(layouts)
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.name = name
         self._decoder_options = decoder_options
@@ -295,6 +295,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -303,6 +304,12 @@ def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch
         return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
     except (OSError, ValueError) as error:
         raise GeneralistError(f"The model in {folder} cannot be loaded: {error}") from error
+    except SafetensorError as error:  # it does not say which file
+        files = ", ".join(sorted(str(path) for path in folder.glob("*.safetensors")))
+        raise GeneralistError(
+            f"The weights {files} are damaged or cut short: {error}. Copy them again, or repeat "
+            "the `generalist train` that wrote them."
+        ) from error
 
 
 def _check_vocabulary(folder: Path, config: Any, processor: GeneralistProcessor) -> None:

@@ -25,6 +25,25 @@ WINDOW_SHARE = 4
 """A demonstration takes at most one part in four of the window (as in training)."""
 
 
+class DemonstrationTooLong(GeneralistError):
+    """Not even one timestep of a demonstration fits into its part of the window."""
+
+    def __init__(self, task: str, timestep_tokens: int, window_tokens: int) -> None:
+        self.reason = (
+            f"a timestep of {timestep_tokens} tokens does not fit a quarter of the window of "
+            f"{window_tokens}"
+        )
+        super().__init__(f"{task} cannot begin with a demonstration: {self.reason}.")
+
+
+def prompt_steps(task: str, layout: Layout, window_tokens: int) -> int:
+    """Timesteps of a demonstration that fit; raises DemonstrationTooLong where not one does."""
+    steps = (window_tokens // WINDOW_SHARE - 1) // layout.tokens_per_timestep
+    if steps < 1:
+        raise DemonstrationTooLong(task, layout.tokens_per_timestep, window_tokens)
+    return steps
+
+
 def encode_prompt(
     episode: Episode,
     processor: GeneralistProcessor,
@@ -34,19 +53,13 @@ def encode_prompt(
 ) -> np.ndarray:
     """Ids (int64) of a demonstration, cut to whole timesteps, with the id that closes it.
 
-    part: which end of the episode is kept where it is too long. Raises GeneralistError where not
-    even one timestep fits.
+    part: which end of the episode is kept where it is too long. Raises DemonstrationTooLong where
+    not even one timestep fits.
     """
     if part not in ("start", "end"):
         raise GeneralistError(f"A prompt keeps the 'start' or the 'end', not {part!r}.")
-    steps = (window_tokens // WINDOW_SHARE - 1) // layout.tokens_per_timestep
-    if steps < 1:
-        raise GeneralistError(
-            f"{episode.task}: a timestep of {layout.tokens_per_timestep} tokens is longer than a "
-            f"quarter of the window of {window_tokens} tokens, so no demonstration fits."
-        )
+    kept = prompt_steps(episode.task, layout, window_tokens) * layout.tokens_per_timestep
     ids = processor.encode(episode, layout).astype(np.int64)
-    kept = steps * layout.tokens_per_timestep
     ids = ids[:kept] if part == "start" else ids[-kept:]
     return np.append(ids, processor.vocabulary.special("demonstration_end"))
 

@@ -80,7 +80,8 @@ def rollout(
 
     task: default the agent's own. A task the checkpoint was not trained on is acted in with the
         layout of its spaces. num_envs: episodes side by side; changes nothing but the speed.
-    prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn.
+    prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn;
+        raises DemonstrationTooLong where no timestep of them fits into the prompt.
     video_dir: folder for an mp4 of the first episode. env_options: passed to the environment.
     Ctrl-C ends it early: what has ended by then is scored and `interrupted` is set; only where
     nothing has ended does KeyboardInterrupt go on.
@@ -98,6 +99,8 @@ def rollout(
         agent = agent_for(agent, name, environments[0])
         if prompt_episodes:
             agent = agent.for_task(name)  # the caller's own agent keeps its prompts
+            # Said before the expert plays, which may take minutes.
+            prompts.prompt_steps(name, agent.layout, agent.window_tokens)
             agent.set_prompts(prompts.demonstrations(name, prompt_episodes))
         if video_dir is not None:
             path = Path(video_dir) / f"{name.replace('/', '-')}-{seed}.mp4"

@@ -126,26 +126,29 @@ def _describe(episodes: list[Episode]) -> str:
 def _train(recipe: Any, checkpoint: Path) -> None:
     """Train as the recipe says, from the weights of `checkpoint`."""
     from generalist.training.data import open_data
-    from generalist.training.launch import StopSignal, start_accelerator
+    from generalist.training.launch import StopSignal, start_accelerator, torch_settings_kept
     from generalist.training.loop import Trainer
 
-    trainer = Trainer(recipe, open_data(recipe), start_accelerator(recipe))
-    trainer.resume()
-    if trainer.state.step == 0:
-        _load_weights(trainer.model, checkpoint)
-    with StopSignal() as stop:
-        trainer.run(stop)
-    trainer.export()
+    with torch_settings_kept():
+        trainer = Trainer(recipe, open_data(recipe), start_accelerator(recipe))
+        trainer.resume()
+        if trainer.state.step == 0:
+            _load_weights(trainer.model, checkpoint)
+        with StopSignal() as stop:
+            trainer.run(stop)
+        trainer.export()
 
 
 def _load_weights(model: Any, checkpoint: Path) -> None:
-    """Copy a checkpoint's weights; GeneralistError where they are of another model."""
+    """Copy a checkpoint's weights; GeneralistError where they are damaged or another model's."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_model
 
+    weights = checkpoint / "model.safetensors"
     try:
-        load_model(model, checkpoint / "model.safetensors")
-    except (RuntimeError, OSError) as error:
+        load_model(model, weights)
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise GeneralistError(
-            f"Training cannot start from {checkpoint}: its weights are damaged, or of another "
-            "model than its recipe says."
+            f"Training cannot start from {checkpoint}: {weights.name} is damaged, or of another "
+            "model than the checkpoint's recipe says."
         ) from error

@@ -54,10 +54,10 @@ def run_suite(suite: Any, name: str, checkpoint: Path, out: Path) -> dict[str, A
 
     def on_result(number: int, total: int, result: dict[str, Any], there: bool) -> None:
         mode = " prompted" if result["prompted"] else ""
-        time = "from before" if there else f"in {duration(result['seconds'])}"
-        notes.print(
-            f"[{number}/{total}] {result['task']}{mode}: {_short(result)}, {time}", markup=False
-        )
+        line = f"[{number}/{total}] {result['task']}{mode}: {_short(result)}"
+        if "skipped" not in result:
+            line += ", from before" if there else f", in {duration(result['seconds'])}"
+        notes.print(line, markup=False, soft_wrap=True)
 
     bars = sys.stderr.isatty()  # a log file gets the line of each result alone
     evaluation = measure(checkpoint, suite, out, name, on_result, progress=bars)
@@ -88,6 +88,8 @@ def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
 
 
 def _short(result: dict[str, Any]) -> str:
+    if "skipped" in result:
+        return f"skipped because {result['skipped']}"
     if "bits_per_byte" in result:
         return f"{result['bits_per_byte']:.3f} bits per byte"
     normalized = result["normalized"]

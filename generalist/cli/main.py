@@ -110,8 +110,6 @@ def _explain(error: BaseException) -> int:
         name = getattr(full, "filename", None)
         where = f" ({name})" if name else ""
         return _fail(f"No space is left on the disk{where}. Make room, then {AGAIN}.", FAILED)
-    if type(error).__name__ == "SafetensorError":
-        return _fail(f"A file of weights is damaged or cut short: {error}.", FAILED)
     if isinstance(error, (PermissionError, FileNotFoundError, NotADirectoryError)):
         return _fail(f"{error.filename}: {error.strerror}.", FAILED)
     if isinstance(error, ModuleNotFoundError):

@@ -95,7 +95,7 @@ def _short_suite(suite: Any) -> Any:
     tasks = []
     for each in suite.tasks:
         cut = {"max_steps": SMOKE_STEPS} if _can_be_cut(each.task) else {}
-        short = {"episodes": 1, "prompted_episodes": 0, "options": {**each.options, **cut}}
+        short = {"episodes": 1, "prompted_episodes": 0, **cut}
         tasks.append(each.model_copy(update=short))
     return suite.model_copy(update={"tasks": tasks, "videos": False})
 

@@ -45,6 +45,7 @@ def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
         "scores_prompted": [score.to_dict() for score in prompted],
         "texts": evaluation.texts,
         "rollouts": evaluation.rollouts,
+        "skipped": evaluation.skipped,
     }
 
 
@@ -242,15 +243,23 @@ def _method(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         f"Left out of the means: {task}, because of {why}."
         for task, why in summary["aggregate"]["excluded"].items()
     ]
+    cut = {each["task"]: each["max_steps"] for each in evaluation.rollouts if each.get("max_steps")}
+    lines += [
+        f"Episodes of {task} were cut after {steps:,} steps; random and expert were measured over "
+        "whole ones."
+        for task, steps in cut.items()
+    ]
+    lines += [
+        f"{each['task']} was not acted in with a demonstration: {each['skipped']}."
+        for each in evaluation.skipped
+    ]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<section><h2>How it was measured</h2><ul class='note'>{items}</ul></section>"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     top = "".join(f"<th>{name}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         f"<div class='scroll'><table><thead><tr>{top}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"

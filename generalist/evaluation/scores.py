@@ -64,8 +64,10 @@ def stratified_bootstrap(
     if not scores:
         raise GeneralistError("An aggregate needs at least one task, but there is none.")
     rng = np.random.default_rng(seed)
-    resampled = [values[rng.integers(len(values), size=(resamples, len(values)))] for values in
-                 map(np.asarray, scores)]
+    resampled = [
+        values[rng.integers(len(values), size=(resamples, len(values)))]
+        for values in map(np.asarray, scores)
+    ]
     if statistic == "mean":
         point = np.mean([np.mean(values) for values in scores])
         drawn = np.mean([values.mean(axis=1) for values in resampled], axis=0)

@@ -44,9 +44,19 @@ class SuiteTask(BaseModel):
     episodes: int | None = Field(default=None, ge=1)
     """Episodes without a prompt."""
     prompted_episodes: int | None = Field(default=None, ge=0)
-    """Episodes that begin with a demonstration; 0 leaves them out."""
+    """Episodes that begin with a demonstration; 0 leaves them out. Skipped, with the reason in the
+    report, where not one timestep of a demonstration fits into its part of the window."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Truncate episodes there, below the task's own limit. The scores of random and expert, and so
+    what is normalised by them, stay those of whole episodes."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the environment, as `generalist.make` takes them."""
+    """Further options of the environment, as `generalist.make` takes them."""
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """What `generalist.make` is given for the task."""
+        cut = {} if self.max_steps is None else {"max_steps": self.max_steps}
+        return {**self.options, **cut}
 
 
 class Suite(BaseModel):
@@ -127,6 +137,11 @@ class Evaluation:
         """Results on documents."""
         return [result for result in self.results if "bits_per_byte" in result]
 
+    @property
+    def skipped(self) -> list[Result]:
+        """What could not be measured; "skipped" says why."""
+        return [result for result in self.results if "skipped" in result]
+
     def scores(self, prompted: bool = False) -> list[TaskScore]:
         """Scores of the rollouts with, or without, a prompt."""
         return [
@@ -204,7 +219,7 @@ def _finished(path: Path, settings: dict[str, Any]) -> Result | None:
 
 def _settings(suite: Suite, job: Job, weights: str) -> dict[str, Any]:
     """What a result depends on."""
-    settings: dict[str, Any] = {"weights": weights, "options": job.entry.options}
+    settings: dict[str, Any] = {"weights": weights, "options": job.entry.env_options}
     if is_document_task(job.entry.task):
         return settings
     settings |= {"episodes": job.episodes, "seed": suite.seed, "temperature": suite.temperature}
@@ -217,24 +232,29 @@ def _measure(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) ->
         from generalist.evaluation.documents import score_documents
 
         return score_documents(agent, task, suite.text_tokens)
+    from generalist.acting.prompts import DemonstrationTooLong
     from generalist.acting.rollout import rollout
 
     film = suite.videos and not job.prompted
-    reason = _why_no_video(task, job.entry.options) if film else None
-    result = rollout(
-        agent,
-        task,
-        episodes=job.episodes,
-        seed=suite.seed,
-        num_envs=suite.envs,
-        prompt_episodes=suite.prompts if job.prompted else 0,
-        video_dir=out / VIDEOS if film and reason is None else None,
-        progress=progress,
-        **job.entry.options,
-    )
+    options = job.entry.env_options
+    reason = _why_no_video(task, options) if film else None
+    try:
+        result = rollout(
+            agent,
+            task,
+            episodes=job.episodes,
+            seed=suite.seed,
+            num_envs=suite.envs,
+            prompt_episodes=suite.prompts if job.prompted else 0,
+            video_dir=out / VIDEOS if film and reason is None else None,
+            progress=progress,
+            **options,
+        )
+    except DemonstrationTooLong as error:
+        return {"task": task, "prompted": True, "skipped": error.reason}
     if result.interrupted:
         raise KeyboardInterrupt
-    return {**result.to_dict(), "no_video": reason}
+    return {**result.to_dict(), "max_steps": options.get("max_steps"), "no_video": reason}
 
 
 def _why_no_video(task: str, options: dict[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 import generalist
 from generalist.acting.agent import Agent
-from generalist.acting.sampling import Sampling
+from generalist.acting.sampling import GREEDY, Sampling
 from generalist.errors import GeneralistError, UsageError
 from tests.acting.models import full_logits, text_only_processor, tiny_agent, tiny_model
 
@@ -29,7 +29,7 @@ def observations_of(task: str, count: int) -> list[np.ndarray]:
 
 def test_an_action_is_the_most_probable_legal_one_given_the_whole_context() -> None:
     """Against a plain forward pass over the sequence as the processor writes it."""
-    agent = tiny_agent(PENDULUM, window=512)
+    agent = tiny_agent(PENDULUM, window=512, sampling=GREEDY)
     layout, processor = agent.layout, agent.processor
     context = processor.header(PENDULUM).tolist()
     for step, observation in enumerate(observations_of(PENDULUM, 12)):
@@ -114,8 +114,9 @@ def test_prompts_stand_in_the_header_at_most_a_quarter_of_the_window(part: str) 
 def test_saved_and_loaded_acts_the_same(tmp_path: Path) -> None:
     agent = tiny_agent(CARTPOLE, PENDULUM)
     agent.save_pretrained(tmp_path)
-    loaded = Agent.from_pretrained(tmp_path, task=PENDULUM, temperature=0.0)
+    loaded = Agent.from_pretrained(tmp_path, task=PENDULUM)
     other = agent.for_task(PENDULUM)
+    assert loaded.sampling == other.sampling == agent.sampling == Sampling(temperature=1.0)
     for step, observation in enumerate(observations_of(PENDULUM, 40)):
         expected = other.act(observation, first=step == 0)
         np.testing.assert_array_equal(loaded.act(observation, first=step == 0), expected)
@@ -167,6 +168,18 @@ def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "generalist" / "layouts.json").write_text("{")
     with pytest.raises(GeneralistError, match="damaged"):
         Agent.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["nothing", "half", "garbage"])
+def test_damaged_weights_are_named(content: str, tmp_path: Path) -> None:
+    tiny_agent(CARTPOLE).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    damaged = {"nothing": b"", "half": whole[: len(whole) // 2], "garbage": b"\xff" * len(whole)}
+    weights.write_bytes(damaged[content])
+    with pytest.raises(GeneralistError, match="damaged or cut short") as caught:
+        Agent.from_pretrained(tmp_path)
+    assert str(weights) in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -56,7 +56,7 @@ def test_returns_are_those_of_the_environment_stepped_by_hand() -> None:
         observation, _ = env.reset(seed=5 + i)
         total, done, first = 0.0, False, True
         while not done:
-            action = agent.act(observation, first=first)
+            action = agent.act(observation, first=first, seeds=[5 + i])
             observation, reward, terminated, truncated, _ = env.step(action)
             total, done, first = total + float(reward), terminated or truncated, False
         assert result.returns[i] == total

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generalist.cli.dagger import grow
+from generalist.cli.dagger import _load_weights, grow
 from generalist.cli.main import main
 from generalist.data.reader import TaskData
+from generalist.errors import GeneralistError
 from tests.conftest import TinyRun
 
 TASK = "gym/CartPole-v1"
@@ -65,6 +66,16 @@ def test_an_interrupted_round_is_completed(tiny_run: TinyRun, data, tmp_path):
     assert grow(*arguments, 2, None, 0.0) == 2
     assert grow(*arguments, 5, None, 0.0) == 3
     assert grow(*arguments, 5, None, 0.0) == 0
+
+
+def test_half_the_weights_are_no_start(tiny_run: TinyRun, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_run.checkpoint)
+    whole = (tiny_run.checkpoint / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(GeneralistError, match="model.safetensors is damaged"):
+        _load_weights(model, tmp_path)
 
 
 def test_what_cannot_be_corrected_is_said(tiny_run: TinyRun, data, tmp_path, capsys):

@@ -135,9 +135,7 @@ def _disk_full_behind() -> Exception:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_errors_become_a_sentence_and_debug_shows_the_rest(
-    error, code, words, capsys, monkeypatch
-):
+def test_errors_become_a_sentence_and_debug_shows_the_rest(error, code, words, capsys, monkeypatch):
     monkeypatch.setattr(cli, "app", _raising(error))
     assert cli.main(["anything"]) == code
     _is_one_line(capsys.readouterr().err, *words)

@@ -51,6 +51,7 @@ def test_every_shipped_suite_loads_and_names_its_command(name):
         ({"episods": 3}, ["episods", "'episodes'"]),
         ({"tasks": ["gym/CartPool-v1"]}, ["gym/CartPool-v1", "gym/CartPole-v1"]),
         ({"tasks": [{"task": "gym/CartPole-v1", "sticky": 0.1}]}, ["tasks.0.sticky"]),
+        ({"tasks": [{"task": "gym/CartPole-v1", "max_steps": 0}]}, ["tasks.0.max_steps"]),
         ({"tasks": []}, ["tasks"]),
     ],
 )
@@ -99,6 +100,48 @@ def test_an_interrupted_evaluation_continues_task_by_task(suite, tiny_run: TinyR
     evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
     again = modified(tmp_path)
     assert [name for name in FILES if again[name] != after[name]] == FILES[:2]
+
+
+def test_a_task_too_long_for_prompts_is_skipped_with_the_reason(
+    tiny_run: TinyRun, tmp_path, capsys, monkeypatch
+):
+    """The window of 128 tokens leaves 32 for a demonstration; a timestep of BabyAI has 52."""
+    import generalist.acting.prompts
+
+    monkeypatch.delattr(generalist.acting.prompts, "demonstrations")  # said before any is played
+    suite, out, result = tmp_path / "my.yaml", tmp_path / "out", tmp_path / "result.json"
+    checkpoint = shutil.copytree(tiny_run.checkpoint, tmp_path / "checkpoint")
+    task = {"task": "babyai/GoToLocal", "max_steps": 3}
+    suite.write_text(yaml.safe_dump({**SUITE, "tasks": [task]}))
+    command = ["evaluate", str(suite), "--checkpoint", str(checkpoint),
+               "--out", str(out), "--json", str(result)]  # fmt: skip
+    reason = "a timestep of 52 tokens does not fit a quarter of the window of 128"
+    for _ in range(2):  # the second time from what the first wrote
+        assert main(command) == 0
+        line = f"[2/2] babyai/GoToLocal prompted: skipped because {reason}"
+        assert line in capsys.readouterr().err.splitlines()
+        report = json.loads(result.read_text())
+        (skipped,) = report["skipped"]
+        assert (skipped["task"], skipped["prompted"]) == ("babyai/GoToLocal", True)
+        assert skipped["skipped"] == reason
+        assert len(report["scores"]) == 1 and report["scores_prompted"] == []
+        assert reason in parse(out / "report.html").text
+
+    command = ["rollout", "babyai", "GoToLocal", "--checkpoint", str(checkpoint)]
+    assert main([*command, "--episodes", "1", "--prompt-episodes", "1"]) == 1
+    assert f"cannot begin with a demonstration: {reason}." in capsys.readouterr().err
+
+
+def test_episodes_can_be_cut_and_the_report_says_so(suite, tiny_run: TinyRun, tmp_path):
+    suite.tasks, suite.prompted_episodes = suite.tasks[1:], 0  # Pendulum's own limit is 200
+    whole = evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
+    assert whole.rollouts[0]["lengths"] == [200, 200] and whole.rollouts[0]["max_steps"] is None
+    suite.tasks[0].max_steps = 9
+    cut = evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
+    assert cut.rollouts[0]["lengths"] == [9, 9]
+    report = write_report(cut, tmp_path)
+    assert report["rollouts"][0]["max_steps"] == 9
+    assert "gym/Pendulum-v1 were cut after 9 steps" in parse(tmp_path / "report.html").text
 
 
 def test_other_weights_are_measured_anew(suite, tiny_run: TinyRun, tmp_path):
