@@ -34,6 +34,7 @@ class Agent:
     task: what to act in; needed unless there is exactly one layout.
     sampling: how action tokens are chosen; default at temperature 1, as in `from_pretrained`.
     window_tokens: longest context; default what the model was trained with.
+    context_steps: most timesteps in a context; default as many as fit into the window.
     name: where the agent came from, for reports.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """
@@ -46,6 +47,7 @@ class Agent:
         task: str | None = None,
         sampling: Sampling | None = None,
         window_tokens: int | None = None,
+        context_steps: int | None = None,
         name: str = "",
         **decoder_options: Any,
     ) -> None:
@@ -54,6 +56,7 @@ class Agent:
         self.layouts = dict(layouts)
         self.sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
         self.window_tokens = window_tokens or model.config.max_position_embeddings
+        self.context_steps = context_steps
         self.name = name
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
@@ -73,12 +76,14 @@ class Agent:
         top_p: float = 1.0,
         ordinal: Literal["mode", "mean", "median"] = "mode",
         window_tokens: int | None = None,
+        context_steps: int | None = None,
         layout: Layout | None = None,
         prompts: Sequence[Episode] = (),
         **decoder_options: Any,
     ) -> Agent:
         """Load a checkpoint folder: a plain Hugging Face model with `generalist/` beside it.
 
+        window_tokens, context_steps: default what the checkpoint was trained with.
         layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
         Raises GeneralistError where a file is missing or was made for another vocabulary, and
         UsageError where the checkpoint does not know the task.
@@ -89,8 +94,18 @@ class Agent:
         if layout is not None and task is not None:
             layouts[task] = layout
         sampling = Sampling(temperature, top_p, ordinal)
+        if context_steps is None:
+            context_steps = _facts(folder).get("context_steps")
         agent = cls(
-            model, processor, layouts, task, sampling, window_tokens, str(folder), **decoder_options
+            model,
+            processor,
+            layouts,
+            task,
+            sampling,
+            window_tokens,
+            context_steps,
+            str(folder),
+            **decoder_options,
         )
         if prompts:
             agent.set_prompts(prompts)
@@ -104,7 +119,11 @@ class Agent:
         self.processor.save_pretrained(parts)
         layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
         (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
-        facts = {"tasks": list(layouts), "vocabulary": self.processor.vocabulary.fingerprint}
+        facts = {
+            "tasks": list(layouts),
+            "vocabulary": self.processor.vocabulary.fingerprint,
+            "context_steps": self.context_steps,
+        }
         (parts / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
     def for_task(self, task: str, layout: Layout | None = None) -> Agent:
@@ -117,6 +136,7 @@ class Agent:
             task,
             self.sampling,
             self.window_tokens,
+            self.context_steps,
             self.name,
             **self._decoder_options,
         )
@@ -247,7 +267,10 @@ class Agent:
 
     def new_decoder(self, slots: int) -> Decoder:
         """A decoder over this agent's model and window."""
-        return Decoder(self.model, slots, self.window_tokens, **self._decoder_options)
+        options = dict(self._decoder_options)
+        if self.context_steps is not None and not self.layout.is_document:
+            options["body_tokens"] = self.context_steps * self.layout.tokens_per_timestep
+        return Decoder(self.model, slots, self.window_tokens, **options)
 
 
 def _only_task(layouts: Mapping[str, Layout], name: str) -> str:
@@ -294,6 +317,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise GeneralistError(f"{path} is damaged: {error}.") from error
 
 
+def _facts(folder: Path) -> dict[str, Any]:
+    """How the model was trained, where the checkpoint says so."""
+    path = folder / PARTS_FOLDER / FACTS_FILE
+    return _read(path) if path.exists() else {}
+
+
 def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -314,8 +343,7 @@ def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch
 
 def _check_vocabulary(folder: Path, config: Any, processor: GeneralistProcessor) -> None:
     vocabulary = processor.vocabulary
-    facts = folder / PARTS_FOLDER / FACTS_FILE
-    trained_with = _read(facts).get("vocabulary") if facts.exists() else vocabulary.fingerprint
+    trained_with = _facts(folder).get("vocabulary", vocabulary.fingerprint)
     if trained_with != vocabulary.fingerprint:
         raise GeneralistError(
             f"The model in {folder} was trained with the vocabulary {trained_with}, but the "

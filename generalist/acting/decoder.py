@@ -66,10 +66,11 @@ class Decoder:
         (Llama, Qwen3 and most others). It is not changed.
     slots: how many sequences run side by side.
     window_tokens: the longest context; default the model's `max_position_embeddings`.
-    keep: the part of the window that the younger row has about filled when it takes over; at most
-        one half. Contexts are between about `keep` and 1 of the window long.
+    keep: the part of its limit that the younger row has about filled when it takes over; at most
+        one half. Contexts are between about `keep` and 1 of the limit long, headers apart.
     backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at every
         timestep; None only when it takes over (cheapest, but that one pass is long).
+    body_tokens: most tokens after the header; default what the window leaves.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Decoder:
         window_tokens: int | None = None,
         keep: float = 0.5,
         backlog_tokens: int | None = 64,
+        body_tokens: int | None = None,
     ) -> None:
         if not 0 < keep <= 0.5:
             raise GeneralistError(f"keep must lie in (0, 0.5], got {keep}.")
@@ -89,12 +91,13 @@ class Decoder:
                 f"A window of {self.window_tokens} tokens was asked for, but the model was made "
                 f"for at most {longest} positions."
             )
+        self.body_tokens = body_tokens or self.window_tokens
+        self.keep = keep
         self.model = model
         self.body = model.base_model
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
-        self.younger_from = self.window_tokens - int(keep * self.window_tokens)
         self.forward_passes = 0
         self.padded = self.device.type != "cpu"
         self.lean = is_known(model)
@@ -238,9 +241,9 @@ class Decoder:
                 f"into a window of {self.window_tokens} tokens."
             )
         self._start_younger(state)
-        if len(state.older.tokens) + tokens > self.window_tokens:
+        if len(state.older.tokens) + tokens > self._limit(state):
             younger = state.younger or self._fork(state)
-            if len(younger.tokens) + tokens > self.window_tokens:  # long header, short window
+            if len(younger.tokens) + tokens > self._limit(state):  # long header, short window
                 self._free.append(younger.index)
                 younger = self._fork(state)
             self._free.append(state.older.index)
@@ -248,8 +251,14 @@ class Decoder:
             self._start_younger(state)
 
     def _start_younger(self, state: _Slot) -> None:
-        if state.younger is None and len(state.older.tokens) >= self.younger_from:
+        body = self._limit(state) - len(state.header)
+        filled = len(state.older.tokens) - len(state.header)
+        if state.younger is None and filled >= body - int(self.keep * body):
             state.younger = self._fork(state)
+
+    def _limit(self, state: _Slot) -> int:
+        """Tokens of a context of this slot, at most."""
+        return min(self.window_tokens, len(state.header) + self.body_tokens)
 
     def _fork(self, state: _Slot) -> _Row:
         """A new row that holds the header alone, its keys copied."""

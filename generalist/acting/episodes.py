@@ -71,12 +71,14 @@ def act_episodes(
     experts: Sequence[Expert] | None = None,
     keep_steps: bool = False,
     watch: Watcher | None = None,
+    max_steps: int | None = None,
 ) -> Iterator[Trace]:
     """Act one episode for each seed; yield each as it ends, in no order of the seeds.
 
     environments: one for each episode that runs at a time. experts: one for each environment,
     asked for its label at every state before the agent's action is executed.
     watch: called at the reset and after every step of the episode with the first seed.
+    max_steps: cut (truncate) an episode there, below the task's own limit.
     """
     waiting = iter(seeds)
     running: dict[int, Trace] = {}
@@ -112,6 +114,8 @@ def act_episodes(
             env, begins[slot] = environments[slot], False
             expert = None if experts is None else experts[slot]
             _step(env, trace, _row(actions, i), expert, keep_steps)
+            if max_steps is not None and len(trace.rewards) >= max_steps:
+                trace.truncated = not trace.terminated
             if watch is not None and trace.seed == seeds[0]:
                 watch(env, trace)
             if trace.done:

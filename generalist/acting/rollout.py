@@ -133,14 +133,16 @@ def dagger_episodes(
     seed: int = 0,
     num_envs: int | None = None,
     expert: str | None = None,
+    max_steps: int | None = None,
     progress: bool = True,
     **env_options: Any,
 ) -> list[Episode]:
     """Episodes in which the agent acts and the expert says at every step what it would have done.
 
-    actions are the agent's, labels the expert's (Ross, Gordon and Bagnell 2011, DAgger). In the
-    order of the seeds `seed`, `seed + 1`, ...; info says "source": "dagger". On Ctrl-C the
-    episodes that have ended are returned, or where there is none KeyboardInterrupt goes on.
+    actions are the agent's, labels the expert's (Ross, Gordon and Bagnell 2011, DAgger); info says
+    "source": "dagger". In the order of the seeds `seed`, `seed + 1`, ...; cut after max_steps. On
+    Ctrl-C the episodes that have ended are returned, or where there is none KeyboardInterrupt goes
+    on.
     """
     _check_counts(episodes, num_envs)
     name = task or agent.task
@@ -154,7 +156,9 @@ def dagger_episodes(
     bar = tqdm(total=episodes, desc=f"dagger {name}", unit="episode", disable=not progress)
     try:
         agent = agent_for(agent, name, environments[0])
-        for trace in act_episodes(agent, environments, seeds, teachers, keep_steps=True):
+        for trace in act_episodes(
+            agent, environments, seeds, teachers, keep_steps=True, max_steps=max_steps
+        ):
             ended.append(trace.to_episode(name, info))
             bar.update()
     except KeyboardInterrupt:

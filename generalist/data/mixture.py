@@ -144,6 +144,23 @@ class Mixture:
     tasks: list[TaskData]
     weights: list[float]
 
+    def add_corrections(
+        self, roots: Sequence[Path], share: float, processor: _Fingerprinted | None = None
+    ) -> None:
+        """Give `share` of the weight of each task to its episodes below these folders.
+
+        The folders, of one round of DAgger each, share it equally.
+        """
+        rounds = [TaskData(folder, processor) for root in roots for folder in dataset_folders(root)]
+        for name in {data.task for data in rounds}:
+            mine = [data for data in rounds if data.task == name and len(data)]
+            places = [i for i, data in enumerate(self.tasks) if data.task == name]
+            weight = sum(self.weights[i] for i in places)
+            for i in places:
+                self.weights[i] *= 1 - share
+            self.tasks += mine
+            self.weights += [weight * share / len(mine)] * len(mine)
+
     @property
     def damaged(self) -> list[str]:
         """What was left out (only with skip_damaged)."""

@@ -27,12 +27,15 @@ HeaderOf = Callable[[TaskData, dict[str, Any]], np.ndarray]
 class Source:
     """A task as the packer sees it: plain Python numbers, so that a draw costs little."""
 
-    def __init__(self, data: TaskData, header_of: HeaderOf) -> None:
+    def __init__(
+        self, data: TaskData, header_of: HeaderOf, context_steps: int | None = None
+    ) -> None:
         if not len(data):
             raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
         layout = data.layout
         self.data = data
         self.timestep_tokens = layout.tokens_per_timestep
+        self.context_steps = None if layout.is_document else context_steps
         self.action_tokens = layout.action_tokens
         self.action_positions = layout.action_positions
         self.target_mask = layout.target_mask
@@ -41,10 +44,11 @@ class Source:
         self.ordinal[layout.action_positions] = layout.ordinal
         self.ordinal &= layout.target_mask
         self.steps = data.episodes["steps"].tolist()
-        self.prompts = not layout.is_document
         # What an agent did while it was corrected is no demonstration.
-        experts = [i for i, r in enumerate(data.records) if r.get("source") != "dagger"]
-        self.demonstrations = experts or list(range(len(data)))
+        self.demonstrations = [
+            i for i, record in enumerate(data.records) if record.get("source") != "dagger"
+        ]
+        self.prompts = bool(self.demonstrations) and not layout.is_document
         self._header_of = header_of
         self._headers: dict[str | None, np.ndarray] = {}
         self.min_header = min(len(self.header(i)) for i in self._one_an_instruction())
@@ -69,9 +73,14 @@ class Source:
         timesteps = -(-MIN_SEGMENT_TOKENS // self.timestep_tokens)
         return self.min_header + timesteps * self.timestep_tokens
 
+    def most_steps(self, room: int) -> int:
+        """Timesteps of a segment that has so many tokens for them."""
+        fit = room // self.timestep_tokens
+        return fit if self.context_steps is None else min(fit, self.context_steps)
+
     def mean_segment_tokens(self, window_tokens: int) -> float:
         """Expected length of a segment that has the whole window for itself."""
-        fit = max(1, (window_tokens - self.min_header) // self.timestep_tokens)
+        fit = max(1, self.most_steps(window_tokens - self.min_header))
         steps = np.asarray(self.steps, float)
         longest = np.minimum(steps, fit)
         # fit starts at step 0, steps - 1 later ones, the last longest - 1 of which fall short.
@@ -174,7 +183,7 @@ class Packer:
         demonstration = self._draw_demonstration(source, episode, room - used, rng)
         if demonstration is not None:
             used += demonstration[2] * size + 1
-        fit = (room - used) // size
+        fit = source.most_steps(room - used)
         steps = source.steps[episode]
         # Starts before the first step count as the first step: so every step of an episode is
         # seen about equally often, the beginning too, where an agent always has to act.

@@ -98,6 +98,7 @@ class WindowSampler:
         action, which in an expert's episode is nearly always right, long before it learns what
         the expert looks at; acting on its own, it then repeats its mistakes (de Haan et al. 2019,
         "Causal Confusion in Imitation Learning").
+    context_steps: most timesteps of a segment, texts apart; as many as fit where it is None.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class WindowSampler:
         seed: int = 0,
         prompt_fraction: float = 0.25,
         action_dropout: float = 0.0,
+        context_steps: int | None = None,
     ) -> None:
         _check(tasks, weights)
         vocabulary = tasks[0].vocabulary
@@ -117,7 +119,7 @@ class WindowSampler:
         self.tasks = list(tasks)
         self._pad = vocabulary.special("pad")
         self._demonstration_end = vocabulary.special("demonstration_end")
-        self._sources = [Source(data, header_of) for data in tasks]
+        self._sources = [Source(data, header_of, context_steps) for data in tasks]
         for source in self._sources:
             if source.least_tokens > window_tokens:
                 raise GeneralistError(

@@ -88,52 +88,20 @@ class PongPaddle:
         return _move(int(_PLANS[steps][int(np.argmin(cost)), 0]))
 
 
-class PongFollow:
-    """Keeps the middle of the paddle level with where the ball is about to be.
+class PongSighted(PongPaddle):
+    """The same without the last move, which frames do not show, for agents that are to imitate it.
 
-    Every decision is a comparison with a wide margin and needs only what two frames show, so it
-    survives imitation better than the exact edge play of `PongPaddle`: with all positions blurred
-    by 5 pixels it loses less (-4 against -7 in 4,000 steps, three games each).
+    What is left, positions and speeds, two frames do show. It scores 12 of 21 where the paddle
+    that knows its last move scores 18, and 6 with all positions blurred by 2 pixels (two games
+    each).
     """
 
-    name = "follow"
-    home = 105
-    home_tolerance = 14
-    ahead = 20  # frames to look ahead at most
-    middle = 7  # pixels from the paddle's position to its middle
-    tolerance = 8
-
-    def reset(self, env: gymnasium.Env, seed: int) -> None:
-        """Nothing is kept between steps."""
+    name = "sighted"
 
     def label(self, observation: Any, env: gymnasium.Env) -> np.int64:
-        """The move for the emulator's present state."""
+        """The move for the emulator's present state, as if nothing was pressed before."""
         base = env.unwrapped
-        return self.act(base.ram(), base.ram_before(), base.last_action)
-
-    def act(self, ram: np.ndarray, ram_before: np.ndarray, last_action: int) -> np.int64:
-        """The move for the memory now and two frames ago, both (128,) uint8, and the last move."""
-        rest = _rest(ram, ram_before, last_action)
-        x, y, speed_x, speed_y = _ball(ram)
-        if not 0 < x <= _OUR_X or speed_x <= 0:
-            error, tolerance = self.home - rest, self.home_tolerance
-        else:
-            frames = min((_OUR_X - x) / speed_x, self.ahead)
-            error = y + speed_y * frames - self.middle - rest
-            tolerance = self.tolerance
-        return _move(0 if abs(error) <= tolerance else int(np.sign(error)))
-
-
-def _rest(ram: np.ndarray, ram_before: np.ndarray, last_action: int) -> float:
-    """Where the paddle comes to rest when it is left alone."""
-    paddle = int(ram[_RAM_PADDLE])
-    return paddle + (paddle - int(ram_before[_RAM_PADDLE])) + 7.4 * _DIRECTION.get(last_action, 0)
-
-
-def _ball(ram: np.ndarray) -> tuple[int, int, int, int]:
-    """Position (x, y) and speed in pixels a frame; positive is to the right and down."""
-    position = int(ram[_RAM_BALL_X]), int(ram[_RAM_BALL_Y])
-    return *position, -_signed(ram[_RAM_SPEED_X]), -_signed(ram[_RAM_SPEED_Y])
+        return self.act(base.ram(), base.ram_before(), _STAY)
 
 
 def _meeting(arrival: float, frames: float) -> tuple[float, float, float]:

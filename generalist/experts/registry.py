@@ -24,7 +24,7 @@ _EXPERTS: dict[str, dict[str, str]] = {
         "heuristic": "lander:LunarLanderGlide",
         "steady": "lander:LunarLanderSteady",
     },
-    "atari/Pong": {"paddle": "pong:PongPaddle", "follow": "pong:PongFollow"},
+    "atari/Pong": {"paddle": "pong:PongPaddle", "sighted": "pong:PongSighted"},
     "atari/Breakout": {"paddle": "breakout:BreakoutPaddle"},
     "atari/Freeway": {"crossing": "freeway:FreewayCrossing", "cautious": "freeway:FreewayCautious"},
     "dmc/cartpole-swingup": {"swing-up": "dmc:CartPoleSwingUp"},

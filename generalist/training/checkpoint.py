@@ -41,6 +41,7 @@ class RunState:
     step: int = 0  # optimizer steps done, skipped ones included
     elapsed_seconds: float = 0.0  # wall-clock time of training, over all starts
     skipped: int = 0  # steps left out because loss or gradient was not finite
+    rounds: int = 0  # rounds of corrections that training goes on with
 
 
 def save_checkpoint(

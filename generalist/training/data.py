@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from generalist.data.manifest import DatasetHeader
     from generalist.training.recipe import Recipe
 
 
@@ -42,10 +44,18 @@ class TrainingData:
     target_density: np.ndarray  # (tasks,) share of a task's tokens that are targets, in (0, 1]
     processor: Any
     layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()
+    headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> of its demonstrations
 
 
-def open_data(recipe: Recipe) -> TrainingData:
+def corrections_root(recipe: Recipe, number: int) -> Path:
+    """Folder of the shards of round `number`, from 0, of a run's corrections."""
+    return recipe.output_dir / "corrections" / f"round-{number + 1}"
+
+
+def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     """Open the shards below `data.root` as windows, checked against the processor.
+
+    rounds: how many rounds of the run's own corrections to open with them.
 
     Raises GeneralistError where shards are damaged or were encoded with another processor.
     """
@@ -61,6 +71,12 @@ def open_data(recipe: Recipe) -> TrainingData:
     )
     roots = data.root if isinstance(data.root, list) else [data.root]
     mixture = open_mixture(roots, data.weights, processor, data.skip_damaged)
+    headers = {task.task: task.header for task in mixture.tasks}
+    mixture.add_corrections(
+        [corrections_root(recipe, number) for number in range(rounds)],
+        recipe.corrections.share,
+        processor,
+    )
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
     windows = WindowSampler(
@@ -71,6 +87,7 @@ def open_data(recipe: Recipe) -> TrainingData:
         seed=recipe.seed,
         prompt_fraction=data.prompt_fraction,
         action_dropout=data.action_dropout,
+        context_steps=data.context_steps,
     )
     names = [task.task for task in mixture.tasks]
     return TrainingData(
@@ -79,6 +96,7 @@ def open_data(recipe: Recipe) -> TrainingData:
         target_density=_target_density(windows, names),
         processor=processor,
         layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
+        headers=headers,
     )
 
 

@@ -38,6 +38,7 @@ def export(
         "minutes": round(state.elapsed_seconds / 60, 2),
         "tokens": state.step * recipe.data.rows_per_step * recipe.data.window_tokens,
         "window_tokens": recipe.data.window_tokens,
+        "context_steps": recipe.data.context_steps,
         "vocabulary": data.processor.vocabulary.fingerprint,
     }
 

@@ -75,6 +75,24 @@ class TrainingLog:
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
+    def restart(self, tasks: Sequence[str]) -> None:
+        """Go on with other data; the time in between does not count."""
+        self.tasks = list(tasks)
+        self._reset()
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+
+    def _by_name(self, sums: list[list[float]]) -> dict[str, tuple[float, float]]:
+        """A task may come from several folders."""
+        found: dict[str, tuple[float, float]] = {}
+        for task, (total, count) in zip(self.tasks, sums, strict=True):
+            before = found.get(task, (0.0, 0.0))
+            found[task] = before[0] + total, before[1] + count
+        return found
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Counts the time inside as waiting for data."""
@@ -111,7 +129,7 @@ class TrainingLog:
         }
         row |= {
             f"loss/{task}": total / count
-            for task, (total, count) in zip(self.tasks, sums, strict=True)
+            for task, (total, count) in self._by_name(sums).items()
             if count
         }
         if self._trackers:

@@ -8,6 +8,7 @@ result does not depend on how the rows are split.
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from generalist.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from generalist.training.corrections import check_corrections, play_round
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
 from generalist.training.gradients import ParallelGradients, Part, SequentialGradients
@@ -78,7 +80,8 @@ class Trainer:
     """A model, its optimizers and its data, and where the run stands."""
 
     def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
-        self.recipe, self.data, self.accelerator = recipe, data, accelerator
+        check_corrections(recipe, data)
+        self.recipe, self.accelerator = recipe, accelerator
         vocabulary = data.processor.vocabulary
         frames = data.processor.frames
         self.model = build_model(
@@ -105,7 +108,7 @@ class Trainer:
         elif recipe.compile:
             self.model.get_decoder().compile(dynamic=False)
         self.gradients = self._gradients(recipe.cores or usable_cpus())
-        self.task_weights = task_weights(data, recipe.loss.balance_tasks)
+        self._take(data)
         self.state = RunState()
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
         if self.rows_per_rank * accelerator.num_processes != recipe.data.rows_per_step:
@@ -143,6 +146,8 @@ class Trainer:
                 "Give another output_dir, or remove that folder, to train this one."
             )
         self.state = load_checkpoint(folder, self.model, self.optimizers)
+        if self.state.rounds:
+            self._take(open_data(self.recipe, self.state.rounds))
         self.accelerator.print(f"Continuing from {folder}.")
 
     def save(self) -> None:
@@ -156,11 +161,12 @@ class Trainer:
                 dump_recipe(self.recipe),
                 self.recipe.checkpoint.keep,
             )
+        self._saved_step, self._saved_at = self.state.step, time.monotonic()
         self.accelerator.wait_for_everyone()
 
-    def export(self) -> Path:
-        """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
-        folder = self.recipe.output_dir / FINAL
+    def export(self, folder: Path | None = None) -> Path:
+        """Write what acting and `AutoModelForCausalLM` load, by default as the final checkpoint."""
+        folder = folder or self.recipe.output_dir / FINAL
         if self.accelerator.is_main_process:
             export(folder, self.model, self.data, self.recipe, self.state)
         self.accelerator.wait_for_everyone()
@@ -169,39 +175,78 @@ class Trainer:
     # Training
 
     def run(self, stop: StopSignal) -> None:
-        """Train until the schedule ends or `stop` is raised; saves at the end either way."""
+        """Train until the schedule ends or `stop` is raised; saves at the end either way.
+
+        In between the model is corrected in rounds, where the recipe says so.
+        """
         log = TrainingLog(self.recipe, self.data.task_names, self.accelerator)
         log.describe(count_parameters(self.model), self.state)
+        self._saved_step, self._saved_at = self.state.step, time.monotonic()
+        with closing(self.gradients), log:
+            while True:
+                until = self.recipe.corrections.round_at(self.state.rounds)
+                stopped = self._train_until(until, stop, log)
+                if stopped or until >= 1:
+                    break
+                self.save()  # a round that is cut short begins again with these very weights
+                if not self._correct(stop, log):
+                    stopped = True
+                    break
+        # By the clock a run may end without another step; what is saved must say that it has.
+        if self._saved_step != self.state.step or self.recipe.schedule.minutes is not None:
+            self.save()
+        if stopped:
+            raise TrainingInterrupted(
+                f"Stopped at step {self.state.step}; everything is saved in {self.checkpoints}. "
+                "The same command continues from there."
+            )
+
+    def _train_until(self, until: float, stop: StopSignal, log: TrainingLog) -> bool:
+        """Take steps up to this progress; True where `stop` ended it before that."""
         start = time.monotonic() - self.state.elapsed_seconds
-        saved_step, saved_at = self.state.step, time.monotonic()
-        cadence = self.recipe.checkpoint
         self.objective.train()
-        with closing(self.gradients), self._batches() as batches, log:
+        with self._batches() as batches:
             while True:
                 with log.waiting():
                     batch = next(batches)
                 weight, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
                 self.state.elapsed_seconds = elapsed
                 done = progress(self.recipe.schedule, self.state.step, elapsed)
-                if done >= 1 or stopping:
-                    break
+                if done >= until or stopping:
+                    return done < until
                 self._step(batch, weight, done, log)
                 log.flush_if_due(self.state, done)
-                minutes = (time.monotonic() - saved_at) / 60
-                due = (
-                    cadence.every_steps and self.state.step - saved_step >= cadence.every_steps
-                ) or (cadence.every_minutes and minutes >= cadence.every_minutes)
-                if self._any(bool(due)):
+                if self._any(self._save_is_due()):
                     self.save()
-                    saved_step, saved_at = self.state.step, time.monotonic()
-        # By the clock a run may end without another step; what is saved must say that it has.
-        if saved_step != self.state.step or self.recipe.schedule.minutes is not None:
-            self.save()
-        if stopping and done < 1:
-            raise TrainingInterrupted(
-                f"Stopped at step {self.state.step}; everything is saved in {self.checkpoints}. "
-                "The same command continues from there."
-            )
+
+    def _save_is_due(self) -> bool:
+        cadence = self.recipe.checkpoint
+        steps = self.state.step - self._saved_step
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return bool(
+            (cadence.every_steps and steps >= cadence.every_steps)
+            or (cadence.every_minutes and minutes >= cadence.every_minutes)
+        )
+
+    def _correct(self, stop: StopSignal, log: TrainingLog) -> bool:
+        """Play a round of corrections and go on with what it gave; False where it was stopped."""
+        number = self.state.rounds
+        complete = True
+        if self.accelerator.is_main_process:
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint = self.export(Path(folder) / "agent")
+                complete = play_round(self.recipe, self.data, checkpoint, number, stop, log.say)
+        if self._any(not complete):
+            return False
+        self._take(open_data(self.recipe, number + 1))
+        self.state.rounds = number + 1
+        log.restart(self.data.task_names)
+        return True
+
+    def _take(self, data: TrainingData) -> None:
+        """Go on with these data."""
+        self.data = data
+        self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
 
     def _step(self, batch: list[Part], weight: float, done: float, log: TrainingLog) -> None:
         """One optimizer step on this rank's forward passes; `weight` is that of all ranks."""

@@ -82,6 +82,11 @@ class DataRecipe(Section):
     """Folder of the processor the shards were encoded with; the shipped one if not given."""
     window_tokens: int = Field(default=512, gt=1)
     """Tokens in a window, L."""
+    context_steps: int | None = Field(default=None, gt=0)
+    """Timesteps of an episode that are seen together, in training and in acting; null: as many as
+    fit into the window. Where the present observation says what to do, a few learn much faster:
+    everything further back is a distraction that has to be unlearned. More segments then share a
+    window."""
     rows_per_step: int = Field(default=16, gt=0)
     """Windows in one optimizer step, over all ranks."""
     rows_per_forward: int = Field(default=4, gt=0)
@@ -111,6 +116,41 @@ class LossRecipe(Section):
     balance_tasks: bool = False
     """Divide a task's targets by their share of its tokens, so that tasks with few action tokens
     per timestep count by their mixture weight and not by their number of targets."""
+
+
+class TaskCorrections(Section):
+    """What is played in a task in each round of corrections."""
+
+    episodes: int = Field(gt=0)
+    """Episodes in a round."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Cut them there, below the task's own limit."""
+
+
+class CorrectionsRecipe(Section):
+    """DAgger within the run (Ross, Gordon and Bagnell 2011, section 3).
+
+    Training pauses, the model acts, the experts that demonstrated say at each step what they would
+    have done, and training goes on with that too, in one learning rate schedule. A clone's own
+    mistakes lead to states that no demonstration shows.
+    """
+
+    tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
+    """Which tasks; none: no corrections."""
+    rounds: int = Field(default=4, gt=0)
+    """How often training pauses. The time it pauses does not count as training."""
+    begin: float = Field(default=0.25, ge=0, lt=1)
+    """Progress at the first round; the others follow at equal distances."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of a task's tokens that come from its corrections, once there are any."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Of the model's sampling as it acts."""
+
+    def round_at(self, number: int) -> float:
+        """Progress at which round `number`, from 0, is played; 1 where there is none."""
+        if not self.tasks or number >= self.rounds:
+            return 1.0
+        return self.begin + (1 - self.begin) * number / self.rounds
 
 
 class OptimizerRecipe(Section):
@@ -170,6 +210,7 @@ class Recipe(Section):
     loss: LossRecipe = Field(default_factory=LossRecipe)
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))
+    corrections: CorrectionsRecipe = Field(default_factory=CorrectionsRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 on a GPU or a CPU with AMX, else fp32."""

@@ -1,0 +1,154 @@
+"""A round of DAgger within a run: the model acts, the experts say what they would have done.
+
+Tasks are played side by side, one to a process, into shards of the round's own. A task is written
+in one piece, so a round that was cut short goes on with the tasks that are missing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from generalist.data.manifest import Manifest
+from generalist.errors import GeneralistError, UsageError
+from generalist.specs import nearest
+from generalist.training.data import TrainingData, corrections_root
+from generalist.training.launch import StopSignal, usable_cpus
+from generalist.training.recipe import Recipe
+
+FIRST_SEED = 900_000  # the last block of seeds for data; no shipped dataset plays in it
+SOURCE = "dagger"
+_SEEDS_PER_ROUND = 1_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """The episodes of one task in one round."""
+
+    task: str
+    checkpoint: Path
+    folder: Path
+    header: dict[str, Any]  # of the demonstrations, whose layout and expert these share
+    episodes: int
+    max_steps: int | None
+    seed: int
+    temperature: float
+
+
+def play_round(
+    recipe: Recipe,
+    data: TrainingData,
+    checkpoint: Path,
+    number: int,
+    stop: StopSignal,
+    say: Callable[[str], None],
+) -> bool:
+    """Play what is missing of round `number`, from 0; False where `stop` was raised before its end.
+
+    Raises GeneralistError where a process ended before it was done.
+    """
+    jobs = [job for job in _jobs(recipe, data, checkpoint, number) if not _is_there(job)]
+    say(f"Round {number + 1} of {recipe.corrections.rounds}: acting in {len(jobs)} tasks.")
+    with _pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
+        running: set[Future[str]] = {pool.submit(play, job) for job in jobs}
+        while running and not stop.raised:
+            ended, running = wait(running, timeout=0.5)
+            for each in ended:
+                try:
+                    say(each.result())
+                except BrokenProcessPool as error:
+                    raise GeneralistError(
+                        "A process in which the model acted ended before it was done; perhaps "
+                        "memory ran out. The same command continues."
+                    ) from error
+    return not running
+
+
+def check_corrections(recipe: Recipe, data: TrainingData) -> None:
+    """Raise UsageError for a task that the data do not hold, before anything is trained."""
+    for task in recipe.corrections.tasks:
+        if task not in data.headers:
+            near = nearest(task, data.headers)
+            hint = f"did you mean {near!r}?" if near else f"they hold {', '.join(data.headers)}."
+            raise UsageError(
+                f"corrections.tasks names {task!r}, which the data do not hold; {hint}"
+            )
+
+
+def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> Iterator[Job]:
+    """What a round consists of."""
+    corrections = recipe.corrections
+    for task, wanted in corrections.tasks.items():
+        yield Job(
+            task,
+            checkpoint,
+            corrections_root(recipe, number) / task,
+            asdict(data.headers[task]),
+            wanted.episodes,
+            wanted.max_steps,
+            FIRST_SEED + number * _SEEDS_PER_ROUND,
+            corrections.temperature,
+        )
+
+
+def _is_there(job: Job) -> bool:
+    """A task is written in one piece, after its last episode."""
+    return (job.folder / "manifest.json").exists() and len(Manifest.read(job.folder).shards) > 0
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that do not outlive the block, also where it is left in the middle of a job."""
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(max(1, workers), context, initializer=_leave_stopping_to_the_run)
+    try:
+        yield pool
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_stopping_to_the_run() -> None:
+    """Ctrl-C reaches every process of a terminal; the one that trains decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def play(job: Job) -> str:
+    """Act, label, write; returns what to say about it."""
+    import torch
+
+    from generalist.acting.agent import Agent
+    from generalist.acting.rollout import dagger_episodes
+    from generalist.data.encode import encode_episode
+    from generalist.data.manifest import DatasetHeader
+    from generalist.data.shards import ShardWriter
+
+    torch.set_num_threads(1)
+    agent = Agent.from_pretrained(job.checkpoint, task=job.task, temperature=job.temperature)
+    header = DatasetHeader(**job.header)
+    options = header.collection.get("options") or {}
+    episodes = dagger_episodes(
+        agent,
+        job.task,
+        episodes=job.episodes,
+        seed=job.seed,
+        expert=header.collection.get("expert"),
+        max_steps=job.max_steps,
+        progress=False,
+        **options,
+    )
+    with ShardWriter(job.folder, header) as shards:
+        for episode in episodes:
+            shards.add(encode_episode(episode, agent.processor, agent.layout, SOURCE))
+    mean = sum(episode.return_ for episode in episodes) / len(episodes)
+    steps = sum(len(episode.rewards) for episode in episodes)
+    return f"  {job.task}: {len(episodes)} episodes, {steps:,} steps, mean return {mean:.4g}"
