@@ -18,6 +18,9 @@ class Sampling:
     """How to choose among the legal ids.
 
     temperature: 0 takes the most probable id; above 0 the logits are divided by it and sampled.
+    ordinal_factor: on the temperature, at ordinal positions. The model's spread over the bins of a
+        continuous value is mostly doubt about one number, and acting it out is noise; chance
+        among buttons leads out of loops.
     top_p: sample only among the most probable ids that together reach this probability.
     ordinal: what temperature 0 takes at ordinal positions (bins of a continuous value): the "mode",
         the bin nearest to the "mean", or the "median", which like the mode keeps to the likelier
@@ -27,12 +30,15 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     ordinal: Literal["mode", "mean", "median"] = "mode"
+    ordinal_factor: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"The temperature must be 0 or more, got {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        if not 0 < self.ordinal_factor < float("inf"):
+            raise UsageError(f"ordinal_factor must be above 0, got {self.ordinal_factor}.")
 
 
 GREEDY = Sampling()
@@ -59,7 +65,8 @@ def choose(
             return below.sum(-1).clamp(max=logits.shape[1] - 1)
         return logits.argmax(-1)
     assert uniform is not None, "sampling needs one uniform number a row"
-    probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    temperature = sampling.temperature * (sampling.ordinal_factor if ordinal else 1.0)
+    probabilities = (logits.float() / temperature).softmax(-1)
     order = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape)
     if sampling.top_p < 1:
         probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)

@@ -79,7 +79,10 @@ def _plan(
     spec, plan_suite = load_dataset_spec(dataset), load_suite(suite)
     if smoke:
         spec, plan_suite = _short_spec(spec), _short_suite(plan_suite)
-    return {"spec": spec, "suite": plan_suite, "recipe": load_recipe(recipe, keys)}
+    plan_recipe = load_recipe(recipe, keys)
+    if smoke:
+        plan_recipe.corrections = _short_corrections(plan_recipe.corrections)
+    return {"spec": spec, "suite": plan_suite, "recipe": plan_recipe}
 
 
 def _short_spec(spec: Any) -> Any:
@@ -89,6 +92,14 @@ def _short_spec(spec: Any) -> Any:
         for each in spec.tasks
     ]
     return spec.model_copy(update={"tasks": tasks})
+
+
+def _short_corrections(corrections: Any) -> Any:
+    short = {"episodes": 1, "max_steps": SMOKE_STEPS}
+    tasks = {
+        name: task.model_copy(update=short) for name, task in list(corrections.tasks.items())[-2:]
+    }
+    return corrections.model_copy(update={"tasks": tasks, "rounds": 1})
 
 
 def _short_suite(suite: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.manifest import Manifest
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError
 from generalist.specs import nearest
 from generalist.training.data import TrainingData, corrections_root
 from generalist.training.launch import StopSignal, usable_cpus
@@ -35,9 +36,10 @@ class Job:
     task: str
     checkpoint: Path
     folder: Path
-    header: dict[str, Any]  # of the demonstrations, whose layout and expert these share
+    header: dict[str, Any]  # of the demonstrations, whose layout these share
     episodes: int
     max_steps: int | None
+    expert: str | None  # None: the task's default
     seed: int
     temperature: float
 
@@ -56,36 +58,51 @@ def play_round(
     """
     jobs = [job for job in _jobs(recipe, data, checkpoint, number) if not _is_there(job)]
     say(f"Round {number + 1} of {recipe.corrections.rounds}: acting in {len(jobs)} tasks.")
-    with _pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
-        running: set[Future[str]] = {pool.submit(play, job) for job in jobs}
-        while running and not stop.raised:
-            ended, running = wait(running, timeout=0.5)
-            for each in ended:
-                try:
+    try:
+        with _pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
+            running: set[Future[str]] = {pool.submit(play, job) for job in jobs}
+            while running:
+                if stop.raised:
+                    raise _Stopped
+                ended, running = wait(running, timeout=0.5)
+                for each in ended:
                     say(each.result())
-                except BrokenProcessPool as error:
-                    raise GeneralistError(
-                        "A process in which the model acted ended before it was done; perhaps "
-                        "memory ran out. The same command continues."
-                    ) from error
-    return not running
+    except _Stopped:
+        return False
+    except BrokenProcessPool as error:
+        raise GeneralistError(
+            "A process in which the model acted ended before it was done; perhaps memory ran out. "
+            "The same command continues."
+        ) from error
+    return True
 
 
-def check_corrections(recipe: Recipe, data: TrainingData) -> None:
-    """Raise UsageError for a task that the data do not hold, before anything is trained."""
-    for task in recipe.corrections.tasks:
+class _Stopped(Exception):
+    """The run was asked to stop while jobs were running."""
+
+
+def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
+    """Which tasks of the data are corrected; warns of those that the data do not hold.
+
+    A recipe serves other data too, so that is no error.
+    """
+    tasks = list(recipe.corrections.tasks)
+    for task in tasks:
         if task not in data.headers:
             near = nearest(task, data.headers)
-            hint = f"did you mean {near!r}?" if near else f"they hold {', '.join(data.headers)}."
-            raise UsageError(
-                f"corrections.tasks names {task!r}, which the data do not hold; {hint}"
+            hint = f"; did you mean {near!r}?" if near else "."
+            warnings.warn(
+                f"corrections.tasks names {task!r}, which the data do not hold{hint}", stacklevel=2
             )
+    return [task for task in tasks if task in data.headers]
 
 
 def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> Iterator[Job]:
     """What a round consists of."""
     corrections = recipe.corrections
     for task, wanted in corrections.tasks.items():
+        if task not in data.headers:
+            continue
         yield Job(
             task,
             checkpoint,
@@ -93,6 +110,7 @@ def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> 
             asdict(data.headers[task]),
             wanted.episodes,
             wanted.max_steps,
+            wanted.expert or data.headers[task].collection.get("expert"),
             FIRST_SEED + number * _SEEDS_PER_ROUND,
             corrections.temperature,
         )
@@ -111,10 +129,12 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(max(1, workers), context, initializer=_leave_stopping_to_the_run)
     try:
         yield pool
-    finally:
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _leave_stopping_to_the_run() -> None:
@@ -141,7 +161,7 @@ def play(job: Job) -> str:
         job.task,
         episodes=job.episodes,
         seed=job.seed,
-        expert=header.collection.get("expert"),
+        expert=job.expert,
         max_steps=job.max_steps,
         progress=False,
         **options,

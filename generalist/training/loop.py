@@ -28,7 +28,7 @@ from generalist.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from generalist.training.corrections import check_corrections, play_round
+from generalist.training.corrections import corrected_tasks, play_round
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
 from generalist.training.gradients import ParallelGradients, Part, SequentialGradients
@@ -80,7 +80,6 @@ class Trainer:
     """A model, its optimizers and its data, and where the run stands."""
 
     def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
-        check_corrections(recipe, data)
         self.recipe, self.accelerator = recipe, accelerator
         vocabulary = data.processor.vocabulary
         frames = data.processor.frames
@@ -110,6 +109,7 @@ class Trainer:
         self.gradients = self._gradients(recipe.cores or usable_cpus())
         self._take(data)
         self.state = RunState()
+        self.rounds = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
         if self.rows_per_rank * accelerator.num_processes != recipe.data.rows_per_step:
             raise GeneralistError(
@@ -184,7 +184,7 @@ class Trainer:
         self._saved_step, self._saved_at = self.state.step, time.monotonic()
         with closing(self.gradients), log:
             while True:
-                until = self.recipe.corrections.round_at(self.state.rounds)
+                until = self._next_round()
                 stopped = self._train_until(until, stop, log)
                 if stopped or until >= 1:
                     break
@@ -200,6 +200,11 @@ class Trainer:
                 f"Stopped at step {self.state.step}; everything is saved in {self.checkpoints}. "
                 "The same command continues from there."
             )
+
+    def _next_round(self) -> float:
+        """Progress at which the next round of corrections is played; 1 where there is none."""
+        played, begin = self.state.rounds, self.recipe.corrections.begin
+        return begin + (1 - begin) * played / self.rounds if played < self.rounds else 1.0
 
     def _train_until(self, until: float, stop: StopSignal, log: TrainingLog) -> bool:
         """Take steps up to this progress; True where `stop` ended it before that."""

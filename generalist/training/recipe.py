@@ -125,6 +125,8 @@ class TaskCorrections(Section):
     """Episodes in a round."""
     max_steps: int | None = Field(default=None, gt=0)
     """Cut them there, below the task's own limit."""
+    expert: str | None = None
+    """Who says what to do; who demonstrated the task if not given."""
 
 
 class CorrectionsRecipe(Section):
@@ -136,7 +138,7 @@ class CorrectionsRecipe(Section):
     """
 
     tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
-    """Which tasks; none: no corrections."""
+    """Which tasks of the data; none: no corrections."""
     rounds: int = Field(default=4, gt=0)
     """How often training pauses. The time it pauses does not count as training."""
     begin: float = Field(default=0.25, ge=0, lt=1)
@@ -145,12 +147,6 @@ class CorrectionsRecipe(Section):
     """Share of a task's tokens that come from its corrections, once there are any."""
     temperature: float = Field(default=1.0, ge=0)
     """Of the model's sampling as it acts."""
-
-    def round_at(self, number: int) -> float:
-        """Progress at which round `number`, from 0, is played; 1 where there is none."""
-        if not self.tasks or number >= self.rounds:
-            return 1.0
-        return self.begin + (1 - self.begin) * number / self.rounds
 
 
 class OptimizerRecipe(Section):

@@ -207,6 +207,19 @@ def test_wrong_use_is_said_in_a_sentence() -> None:
         document.act(observations[0], first=True)
 
 
+def test_the_agent_sees_as_many_timesteps_as_it_was_trained_on(tmp_path: Path) -> None:
+    agent = tiny_agent(PENDULUM, context_steps=2)
+    agent.save_pretrained(tmp_path)
+    loaded = Agent.from_pretrained(tmp_path)
+    assert loaded.context_steps == 2
+    assert Agent.from_pretrained(tmp_path, context_steps=5).context_steps == 5
+    for step, observation in enumerate(observations_of(PENDULUM, 6)):
+        loaded.act(observation, first=step == 0)
+    assert loaded._decoder is not None
+    body = len(loaded._decoder.context(0)) - len(loaded.header())
+    assert body == 2 * loaded.layout.tokens_per_timestep
+
+
 class Nested(gymnasium.Env):
     """Observation and action spaces of many kinds, nested."""
 

@@ -82,6 +82,7 @@ def test_cached_equals_uncached(
     window=st.integers(32, 64),
     keep=st.floats(0.05, 0.5),
     backlog=st.sampled_from([1, 7, 30, None]),
+    body=st.sampled_from([None, 16, 40]),
     reset_chance=st.sampled_from([0.0, 0.05, 0.3]),
     padded=st.booleans(),
     lean=st.booleans(),
@@ -94,12 +95,13 @@ def test_any_pattern_of_resets_and_lengths_is_exact(
     window: int,
     keep: float,
     backlog: int | None,
+    body: int | None,
     reset_chance: float,
     padded: bool,
     lean: bool,
     seed: int,
 ) -> None:
-    decoder = Decoder(MODELS["qwen3"], slots, window, keep, backlog)
+    decoder = Decoder(MODELS["qwen3"], slots, window, keep, backlog, body)
     decoder.padded, decoder.lean = padded, lean
     run(decoder, MODELS["qwen3"], 14, observation, action, reset_chance, seed)
 
@@ -124,6 +126,27 @@ def test_context_is_the_header_and_the_latest_whole_timesteps() -> None:
     assert max(lengths) <= WINDOW and max(lengths) > WINDOW - (observation + action)
     assert min(lengths[8:]) >= WINDOW / 2 - (observation + action)
     assert len(set(lengths[20:])) > 1, "the window never turned over"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_a_limit_on_the_body_keeps_the_latest_timesteps(steps: int) -> None:
+    """Whatever the header's length; of two timesteps both are always there."""
+    header, observation, action = list(range(1, 30)), 3, 1
+    decoder = Decoder(MODELS["qwen3"], 1, body_tokens=steps * (observation + action))
+    decoder.reset(0, header)
+    rng = np.random.default_rng(0)
+    history: list[int] = []
+    seen = []
+    for _ in range(20):
+        chunk = some_ids(rng, observation)
+        ids = decoder.act([0], [chunk], [[EVERYTHING] * action])[0]
+        history += [*chunk, *ids.tolist()]
+        context = decoder.context(0).tolist()
+        kept = len(context) - len(header)
+        assert context == header + history[len(history) - kept :]
+        seen.append(kept // (observation + action))
+    assert max(seen) == steps
+    assert min(seen[steps:]) == steps // 2 + 1
 
 
 @pytest.mark.parametrize("backlog", [1, 16, None])

@@ -1,4 +1,4 @@
-"""`generalist dagger`: the shards grow by what the expert corrected, and training goes on."""
+"""`generalist dagger`: what the agent does is corrected, and training goes on with that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generalist.cli.dagger import _load_weights, grow
+from generalist.cli.dagger import _load_weights
 from generalist.cli.main import main
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError
@@ -30,42 +30,36 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
 
 
-def test_shards_grow_once_and_training_goes_on_from_the_weights(
+def test_rounds_are_played_once_and_training_goes_on_from_the_weights(
     tiny_run: TinyRun, data, tmp_path, capsys
 ):
     out = tmp_path / "dagger"
     command = [
         "dagger", TASK, "--checkpoint", str(tiny_run.checkpoint), "--data", str(data),
         "--out", str(out), "--episodes", "3", "--rounds", "2",
-        "schedule.steps=1", "schedule.warmup_steps=1", "optimizer.lr=0.000001",
+        "schedule.steps=2", "schedule.warmup_steps=1", "optimizer.lr=0.000001",
     ]  # fmt: skip
     before = len(TaskData(data / TASK))
     assert main(command) == 0
-    grown = TaskData(data / TASK)
-    added = [record for record in grown.records if record["source"] == "dagger"]
-    assert len(grown) == before + 6 and len(added) == 6
-    assert {record["round"] for record in added} == {str(out / f"round-{i}") for i in (1, 2)}
+    rounds = [TaskData(out / "corrections" / f"round-{i}" / TASK) for i in (1, 2)]
+    added = [record for each in rounds for record in each.records]
+    assert len(added) == 6 and {record["source"] for record in added} == {"dagger"}
     assert len({record["seed"] for record in added}) == 6
     assert all(900_000 <= record["seed"] < 1_000_000 for record in added)
     assert sum(record["relabelled"] for record in added) > 0, "the expert agreed with everything"
+    assert len(TaskData(data / TASK)) == before, "the demonstrations were touched"
 
-    # One step at a tiny rate: still about the weights it began with, and not fresh ones.
-    first, last = weights(tiny_run.checkpoint), weights(out / "round-2" / "checkpoint")
+    # Two steps at a tiny rate: still about the weights it began with, and not fresh ones.
+    first, last = weights(tiny_run.checkpoint), weights(out / "checkpoint")
     change = max(float(np.abs(first[name] - last[name]).max()) for name in first)
     assert 0 < change < 1e-3
 
-    written = (out / "round-2" / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    written = (out / "corrections" / "round-2" / TASK / "manifest.json").stat().st_mtime_ns
     assert main(command) == 0
-    assert len(TaskData(data / TASK)) == before + 6
-    assert (out / "round-2" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == written
-    assert main(["validate", str(data)]) == 0
-
-
-def test_an_interrupted_round_is_completed(tiny_run: TinyRun, data, tmp_path):
-    arguments = (TASK, tiny_run.checkpoint, data, tmp_path / "round-1")
-    assert grow(*arguments, 2, None, 0.0) == 2
-    assert grow(*arguments, 5, None, 0.0) == 3
-    assert grow(*arguments, 5, None, 0.0) == 0
+    assert (
+        written == (out / "corrections" / "round-2" / TASK / "manifest.json").stat().st_mtime_ns
+    )
+    assert main(["validate", str(out / "corrections")]) == 0
 
 
 def test_half_the_weights_are_no_start(tiny_run: TinyRun, tmp_path):

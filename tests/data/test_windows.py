@@ -229,6 +229,21 @@ def test_an_agents_own_episodes_are_no_demonstrations(tmp_path: Path) -> None:
     assert demonstrated == {0, 1, 2} and learned == set(range(9))
 
 
+def test_context_steps_cut_segments_but_not_texts(tasks: list[TaskData]) -> None:
+    packed = sampler(tasks, prompt_fraction=0.2, context_steps=2)
+    rows = 400
+    lengths: dict[int, list[int]] = {}
+    for i in range(rows):
+        for segment in segments_of(packed.row(i), tasks):
+            lengths.setdefault(segment.task, []).append(len(segment.tokens))
+    assert [max(lengths[task]) for task in (0, 1, 2)] == [2, 2, 2]
+    assert max(lengths[3]) > 100  # a document
+    # Shorter segments are drawn more often: the shares of tokens stay those of the weights.
+    usage = packed.usage(rows)
+    assert all(abs(share - 0.25) < 0.03 for share in usage.tokens.values()), usage
+    assert usage.padding < 0.03
+
+
 @pytest.mark.parametrize("task", [0, 1, 2])
 def test_the_first_step_is_seen_as_often_as_others(tasks: list[TaskData], task: int) -> None:
     data = tasks[task]
