@@ -26,8 +26,8 @@ STATIONS = {
     "tokenization": 3,
     "data": 4,
     "modeling": 5,
-    "training": 6,
-    "acting": 7,
+    "acting": 6,
+    "training": 7,  # which acts in its rounds of corrections
     "planning": 8,
     "analysis": 8,
     "evaluation": 9,

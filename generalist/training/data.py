@@ -40,7 +40,7 @@ class TrainingData:
     """What the loop needs to know about its data."""
 
     windows: Windows
-    task_names: Sequence[str]
+    task_names: Sequence[str]  # of each folder; several may hold the same task
     target_density: np.ndarray  # (tasks,) share of a task's tokens that are targets, in (0, 1]
     processor: Any
     layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()

@@ -31,7 +31,7 @@ def export(
 ) -> Path:
     """Write the final checkpoint folder, replacing an older one only once the new one is whole."""
     facts = {
-        "tasks": list(data.task_names),
+        "tasks": list(dict.fromkeys(data.task_names)),  # several folders may hold one task
         "parameters": count_parameters(model),
         "architecture": type(model).__name__,
         "steps": state.step,

@@ -36,6 +36,8 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
         assert [record["source"] for record in shards.records] == ["dagger"] * 2
         assert list(shards.episodes["steps"]) == [30, 30]
         assert all(shards.labels(i) is not None for i in range(2))
+    facts = json.loads((tmp_path / "whole/checkpoint/generalist/training.json").read_text())
+    assert sorted(facts["tasks"]) == sorted(data.task_names), "a task is named once"
     seeds = [{record["seed"] for record in played(tmp_path / "whole", n).records} for n in (1, 2)]
     assert not seeds[0] & seeds[1]
 
