@@ -1,7 +1,7 @@
 """A round of DAgger within a run: the model acts, the experts say what they would have done.
 
-Tasks are played side by side, one to a process, into shards of the round's own. A task is written
-in one piece, so a round that was cut short goes on with the tasks that are missing.
+Tasks are played side by side, one to a process, into shards of the round's own. A round that was
+cut short goes on with the episodes that are missing.
 """
 
 from __future__ import annotations
@@ -117,8 +117,10 @@ def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> 
 
 
 def _is_there(job: Job) -> bool:
-    """A task is written in one piece, after its last episode."""
-    return (job.folder / "manifest.json").exists() and len(Manifest.read(job.folder).shards) > 0
+    """Whether nothing is left to play."""
+    if not (job.folder / "dataset.json").exists():
+        return False
+    return Manifest.read(job.folder).counts()["episodes"] >= job.episodes
 
 
 @contextmanager
@@ -155,19 +157,19 @@ def play(job: Job) -> str:
     torch.set_num_threads(1)
     agent = Agent.from_pretrained(job.checkpoint, task=job.task, temperature=job.temperature)
     header = DatasetHeader(**job.header)
-    options = header.collection.get("options") or {}
-    episodes = dagger_episodes(
-        agent,
-        job.task,
-        episodes=job.episodes,
-        seed=job.seed,
-        expert=job.expert,
-        max_steps=job.max_steps,
-        progress=False,
-        **options,
-    )
     with ShardWriter(job.folder, header) as shards:
-        for episode in episodes:
+        written = shards.episodes_written
+        episodes = dagger_episodes(
+            agent,
+            job.task,
+            episodes=job.episodes - written,
+            seed=job.seed + written,
+            expert=job.expert,
+            max_steps=job.max_steps,
+            progress=False,
+            **(header.collection.get("options") or {}),
+        )
+        for episode in episodes:  # in the order of their seeds
             shards.add(encode_episode(episode, agent.processor, agent.layout, SOURCE))
     mean = sum(episode.return_ for episode in episodes) / len(episodes)
     steps = sum(len(episode.rewards) for episode in episodes)

@@ -161,12 +161,16 @@ class Trainer:
                 dump_recipe(self.recipe),
                 self.recipe.checkpoint.keep,
             )
-        self._saved_step, self._saved_at = self.state.step, time.monotonic()
+        self._note_saved()
         self.accelerator.wait_for_everyone()
 
-    def export(self, folder: Path | None = None) -> Path:
-        """Write what acting and `AutoModelForCausalLM` load, by default as the final checkpoint."""
-        folder = folder or self.recipe.output_dir / FINAL
+    def _note_saved(self) -> None:
+        """From here on it is counted when the next checkpoint is due."""
+        self._saved_step, self._saved_at = self.state.step, time.monotonic()
+
+    def export(self) -> Path:
+        """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
+        folder = self.recipe.output_dir / FINAL
         if self.accelerator.is_main_process:
             export(folder, self.model, self.data, self.recipe, self.state)
         self.accelerator.wait_for_everyone()
@@ -181,7 +185,7 @@ class Trainer:
         """
         log = TrainingLog(self.recipe, self.data.task_names, self.accelerator)
         log.describe(count_parameters(self.model), self.state)
-        self._saved_step, self._saved_at = self.state.step, time.monotonic()
+        self._note_saved()
         with closing(self.gradients), log:
             while True:
                 until = self._next_round()
@@ -239,8 +243,9 @@ class Trainer:
         complete = True
         if self.accelerator.is_main_process:
             with tempfile.TemporaryDirectory() as folder:
-                checkpoint = self.export(Path(folder) / "agent")
-                complete = play_round(self.recipe, self.data, checkpoint, number, stop, log.say)
+                agent = Path(folder) / "agent"
+                export(agent, self.model, self.data, self.recipe, self.state)
+                complete = play_round(self.recipe, self.data, agent, number, stop, log.say)
         if self._any(not complete):
             return False
         self._take(open_data(self.recipe, number + 1))
