@@ -147,6 +147,7 @@ def _leave_stopping_to_the_run() -> None:
 def play(job: Job) -> str:
     """Act, label, write; returns what to say about it."""
     import torch
+    from transformers.utils import logging
 
     from generalist.acting.agent import Agent
     from generalist.acting.rollout import dagger_episodes
@@ -155,6 +156,7 @@ def play(job: Job) -> str:
     from generalist.data.shards import ShardWriter
 
     torch.set_num_threads(1)
+    logging.disable_progress_bar()  # of a second of loading weights, in the middle of the run's own
     agent = Agent.from_pretrained(job.checkpoint, task=job.task, temperature=job.temperature)
     header = DatasetHeader(**job.header)
     with ShardWriter(job.folder, header) as shards:
