@@ -25,7 +25,10 @@ Envs = Annotated[
 PromptEpisodes = Annotated[
     int, typer.Option(min=0, help="Demonstrations of the expert to begin with; 0 for none.")
 ]
-Temperature = Annotated[float, typer.Option(min=0.0, help="Of the sampling; 0 is greedy.")]
+Temperature = Annotated[
+    float,
+    typer.Option(min=0.0, help="Of the sampling, continuous actions at 0.3 of it; 0 is greedy."),
+]
 Video = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write a video of the first episode there.")
 ]

@@ -92,8 +92,8 @@ class PongSighted(PongPaddle):
     """The same without the last move, which frames do not show, for agents that are to imitate it.
 
     What is left, positions and speeds, two frames do show. It scores 12 of 21 where the paddle
-    that knows its last move scores 18, and 6 with all positions blurred by 2 pixels (two games
-    each).
+    that knows its last move scores 18, and 6 with ball and paddle blurred by 2 pixels (two or three
+    games each).
     """
 
     name = "sighted"

@@ -44,7 +44,7 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     def terminate() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    # Stopped before the first round, and in the middle of the second.
+    # Stopped before the first round, and as the second begins.
     cut = make_recipe(corrections=CORRECTIONS, output_dir=tmp_path / "cut")
     with pytest.raises(TrainingInterrupted):
         train(cut, replaced(data, Counting(data.windows, at=4, action=terminate)))
@@ -66,7 +66,7 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_corrections_get_their_share_of_a_task_and_are_no_prompts(make_recipe, data, tmp_path):
+def test_corrections_get_their_share_of_a_task(make_recipe, data, tmp_path):
     recipe = make_recipe(corrections=CORRECTIONS | {"share": 0.25})
     recipe.schedule.steps = 2
     train(recipe, data)
