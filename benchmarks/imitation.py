@@ -29,11 +29,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from generalist.data.mixture import open_mixture
-from generalist.data.windows import WindowSampler
-from generalist.tokenization.processor import GeneralistProcessor
-from generalist.training.data import to_tensors
-from generalist.training.recipe import Recipe, load_recipe
+from generalist.envs import is_document_task
+from generalist.training.data import open_data, to_tensors
+from generalist.training.recipe import load_recipe
 
 ROWS_AT_A_TIME = 24
 FIRST_ROW = 2**40  # a row number no run comes to
@@ -53,22 +51,28 @@ class Prediction:
 def measure(checkpoint: Path, folder: Path, rows: int) -> list[Prediction]:
     """Predict the labels in `rows` windows of the folder's tasks, drawn as training draws them."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
-    processor = GeneralistProcessor.from_pretrained(checkpoint / "generalist")
-    recipe = load_recipe(checkpoint / "generalist" / "recipe.yaml")
-    windows = _windows(folder, processor, recipe)
-    bins, buttons = processor.vocabulary["continuous"], processor.vocabulary["discrete"]
+    own = checkpoint / "generalist"  # its processor, and how it was trained
+    recipe = load_recipe(own / "recipe.yaml")
+    recipe.data = recipe.data.model_copy(
+        update={"root": folder, "processor": own, "weights": {}, "prompt_fraction": 0.0}
+    )
+    data = open_data(recipe)
+    vocabulary = data.processor.vocabulary
+    bins, buttons = vocabulary["continuous"], vocabulary["discrete"]
     numbers: dict[int, list[np.ndarray]] = defaultdict(list)  # task -> (m, 2) predicted, label
     choices: dict[int, list[np.ndarray]] = defaultdict(list)  # task -> (m,) whether right
     for first in range(0, rows, ROWS_AT_A_TIME):
         count = min(ROWS_AT_A_TIME, rows - first)
         batch = to_tensors(
-            windows.batch(FIRST_ROW + first, count), np.ones(len(windows.tasks)), segments=False
+            data.windows.batch(FIRST_ROW + first, count),
+            np.ones(len(data.task_names)),
+            segments=False,
         )
         logits = _logits(model, batch)  # (M, V)
         ids, ordinal = batch["target_ids"], batch["target_ordinal"]
-        for index, task in enumerate(windows.tasks):
+        for index, task in enumerate(data.task_names):
             mine = batch["target_task"] == index
-            if task.layout.is_document or not mine.any():
+            if is_document_task(task) or not mine.any():
                 continue
             at = mine & ordinal
             if at.any():
@@ -81,23 +85,10 @@ def measure(checkpoint: Path, folder: Path, rows: int) -> list[Prediction]:
                 likeliest = buttons.start + logits[at, buttons.start : buttons.stop].argmax(-1)
                 choices[index].append((likeliest == ids[at]).numpy())
     return [
-        _prediction(folder, task.task, numbers.get(index), choices.get(index))
-        for index, task in enumerate(windows.tasks)
+        _prediction(folder, task, numbers.get(index), choices.get(index))
+        for index, task in enumerate(data.task_names)
         if index in numbers or index in choices
     ]
-
-
-def _windows(folder: Path, processor: GeneralistProcessor, recipe: Recipe) -> WindowSampler:
-    mixture = open_mixture(folder, processor=processor)
-    return WindowSampler(
-        mixture.tasks,
-        [1.0] * len(mixture.tasks),
-        header_of=lambda task, record: processor.header(task.task, record.get("instruction")),
-        window_tokens=recipe.data.window_tokens,
-        prompt_fraction=0.0,
-        action_dropout=recipe.data.action_dropout,
-        context_steps=recipe.data.context_steps,
-    )
 
 
 @torch.inference_mode()

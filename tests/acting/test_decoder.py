@@ -106,15 +106,15 @@ def test_any_pattern_of_resets_and_lengths_is_exact(
     run(decoder, MODELS["qwen3"], 14, observation, action, reset_chance, seed)
 
 
-def test_context_is_the_header_and_the_latest_whole_timesteps() -> None:
-    """Within [about half, whole] window, starting at a timestep boundary, header first."""
-    header, observation, action = [1, 2, 3], 5, 2
-    decoder = Decoder(MODELS["qwen3"], 1, backlog_tokens=1)
+def kept_timesteps(
+    decoder: Decoder, header: list[int], observation: int, action: int, steps: int
+) -> list[int]:
+    """Act; after each step the context is the header and so many of the latest timesteps."""
     decoder.reset(0, header)
     rng = np.random.default_rng(0)
     history: list[int] = []
-    lengths = []
-    for _ in range(60):
+    found = []
+    for _ in range(steps):
         chunk = some_ids(rng, observation)
         ids = decoder.act([0], [chunk], [[EVERYTHING] * action])[0]
         history += [*chunk, *ids.tolist()]
@@ -122,7 +122,16 @@ def test_context_is_the_header_and_the_latest_whole_timesteps() -> None:
         kept = len(context) - len(header)
         assert context == header + history[len(history) - kept :]
         assert kept % (observation + action) == 0
-        lengths.append(len(context))
+        found.append(kept // (observation + action))
+    return found
+
+
+def test_context_is_the_header_and_the_latest_whole_timesteps() -> None:
+    """Within [about half, whole] window, starting at a timestep boundary, header first."""
+    header, observation, action = [1, 2, 3], 5, 2
+    decoder = Decoder(MODELS["qwen3"], 1, backlog_tokens=1)
+    kept = kept_timesteps(decoder, header, observation, action, 60)
+    lengths = [len(header) + steps * (observation + action) for steps in kept]
     assert max(lengths) <= WINDOW and max(lengths) > WINDOW - (observation + action)
     assert min(lengths[8:]) >= WINDOW / 2 - (observation + action)
     assert len(set(lengths[20:])) > 1, "the window never turned over"
@@ -131,20 +140,8 @@ def test_context_is_the_header_and_the_latest_whole_timesteps() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_a_limit_on_the_body_keeps_the_latest_timesteps(steps: int) -> None:
     """Whatever the header's length; of two timesteps both are always there."""
-    header, observation, action = list(range(1, 30)), 3, 1
-    decoder = Decoder(MODELS["qwen3"], 1, body_tokens=steps * (observation + action))
-    decoder.reset(0, header)
-    rng = np.random.default_rng(0)
-    history: list[int] = []
-    seen = []
-    for _ in range(20):
-        chunk = some_ids(rng, observation)
-        ids = decoder.act([0], [chunk], [[EVERYTHING] * action])[0]
-        history += [*chunk, *ids.tolist()]
-        context = decoder.context(0).tolist()
-        kept = len(context) - len(header)
-        assert context == header + history[len(history) - kept :]
-        seen.append(kept // (observation + action))
+    decoder = Decoder(MODELS["qwen3"], 1, body_tokens=steps * 4)
+    seen = kept_timesteps(decoder, list(range(1, 30)), 3, 1, 20)
     assert max(seen) == steps
     assert min(seen[steps:]) == steps // 2 + 1
 

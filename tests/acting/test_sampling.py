@@ -80,3 +80,14 @@ def test_the_median_keeps_to_the_likelier_side_and_does_not_jump() -> None:
     ragged = torch.tensor([[0.21, 0.19, 0.2, 0.2, 0.2]]).log()  # the mode is at the very edge
     assert choose(ragged, sampling, True, None).tolist() == [2]
     assert choose(ragged, sampling, False, None).tolist() == [0]
+
+
+def test_ordinal_positions_are_sampled_at_a_part_of_the_temperature() -> None:
+    logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(0)) * 2
+    uniform = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    ordinal = choose(logits, Sampling(1.0, ordinal_factor=0.3), True, uniform)
+    cooler = choose(logits, Sampling(0.3), False, uniform)
+    assert torch.equal(ordinal, cooler)
+    assert not torch.equal(ordinal, choose(logits, Sampling(1.0), False, uniform))
+    with pytest.raises(UsageError, match="ordinal_factor"):
+        Sampling(1.0, ordinal_factor=0.0)

@@ -227,6 +227,12 @@ def test_an_agents_own_episodes_are_no_demonstrations(tmp_path: Path) -> None:
     demonstrated = {identify(s.demonstration, data)[0] for s in segments if len(s.demonstration)}
     learned = {identify(s.tokens, data)[0] for s in segments}
     assert demonstrated == {0, 1, 2} and learned == set(range(9))
+    alone = write_task(tmp_path / "alone", "gym/Toy-v0", layout, [])
+    append_episodes(
+        alone, [make_episode(layout, 40, s, source="dagger", instruction=None) for s in range(4)]
+    )
+    batch = sampler([TaskData(alone)], prompt_fraction=1.0).batch(0, 50)
+    assert not (batch.input_ids == DEMONSTRATION_END).any(), "corrections begin without prompts"
 
 
 def test_context_steps_cut_segments_but_not_texts(tasks: list[TaskData]) -> None:
