@@ -18,7 +18,7 @@ from generalist.acting.prompts import encode_prompts
 from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
-from generalist.tokenization.layout import Layout
+from generalist.tokenization.layout import ContextSteps, Layout, context_steps_of
 from generalist.tokenization.processor import GeneralistProcessor
 
 PARTS_FOLDER = "generalist"
@@ -34,7 +34,9 @@ class Agent:
     task: what to act in; needed unless there is exactly one layout.
     sampling: how action tokens are chosen; default at temperature 1, as in `from_pretrained`.
     window_tokens: longest context; default what the model was trained with.
-    context_steps: most timesteps in a context; default as many as fit into the window.
+    context_steps: most timesteps in a context, perhaps by task, as
+        `generalist.tokenization.layout.context_steps_of` reads it; default as many as fit into the
+        window.
     name: where the agent came from, for reports.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """
@@ -47,7 +49,7 @@ class Agent:
         task: str | None = None,
         sampling: Sampling | None = None,
         window_tokens: int | None = None,
-        context_steps: int | None = None,
+        context_steps: ContextSteps = None,
         name: str = "",
         **decoder_options: Any,
     ) -> None:
@@ -76,7 +78,7 @@ class Agent:
         top_p: float = 1.0,
         ordinal: Literal["mode", "mean", "median"] = "mode",
         window_tokens: int | None = None,
-        context_steps: int | None = None,
+        context_steps: ContextSteps = None,
         layout: Layout | None = None,
         prompts: Sequence[Episode] = (),
         **decoder_options: Any,
@@ -268,8 +270,9 @@ class Agent:
     def new_decoder(self, slots: int) -> Decoder:
         """A decoder over this agent's model and window."""
         options = dict(self._decoder_options)
-        if self.context_steps is not None and not self.layout.is_document:
-            options["body_tokens"] = self.context_steps * self.layout.tokens_per_timestep
+        steps = context_steps_of(self.context_steps, self.task)
+        if steps is not None and not self.layout.is_document:
+            options["body_tokens"] = steps * self.layout.tokens_per_timestep
         return Decoder(self.model, slots, self.window_tokens, **options)
 
 

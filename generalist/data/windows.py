@@ -20,6 +20,7 @@ import numpy as np
 from generalist.data.packing import HeaderOf, Packer, Segment, Source
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError
+from generalist.tokenization.layout import ContextSteps, context_steps_of
 
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
@@ -98,7 +99,8 @@ class WindowSampler:
         action, which in an expert's episode is nearly always right, long before it learns what
         the expert looks at; acting on its own, it then repeats its mistakes (de Haan et al. 2019,
         "Causal Confusion in Imitation Learning").
-    context_steps: most timesteps of a segment, texts apart; as many as fit where it is None.
+    context_steps: most timesteps of a segment, texts apart; as many as fit where it is None. By
+        task where it is a mapping, as `generalist.tokenization.layout.context_steps_of` reads it.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class WindowSampler:
         seed: int = 0,
         prompt_fraction: float = 0.25,
         action_dropout: float = 0.0,
-        context_steps: int | None = None,
+        context_steps: ContextSteps = None,
     ) -> None:
         _check(tasks, weights)
         vocabulary = tasks[0].vocabulary
@@ -119,7 +121,9 @@ class WindowSampler:
         self.tasks = list(tasks)
         self._pad = vocabulary.special("pad")
         self._demonstration_end = vocabulary.special("demonstration_end")
-        self._sources = [Source(data, header_of, context_steps) for data in tasks]
+        self._sources = [
+            Source(data, header_of, context_steps_of(context_steps, data.task)) for data in tasks
+        ]
         for source in self._sources:
             if source.least_tokens > window_tokens:
                 raise GeneralistError(

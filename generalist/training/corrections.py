@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,8 +18,7 @@ from typing import Any
 
 from generalist.data.manifest import Manifest
 from generalist.errors import GeneralistError
-from generalist.specs import nearest
-from generalist.training.data import TrainingData, corrections_root
+from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
 from generalist.training.launch import StopSignal, usable_cpus
 from generalist.training.recipe import Recipe
 
@@ -82,18 +80,9 @@ class _Stopped(Exception):
 
 
 def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
-    """Which tasks of the data are corrected; warns of those that the data do not hold.
-
-    A recipe serves other data too, so that is no error.
-    """
+    """Which tasks of the data are corrected; warns of those that the data do not hold."""
     tasks = list(recipe.corrections.tasks)
-    for task in tasks:
-        if task not in data.headers:
-            near = nearest(task, data.headers)
-            hint = f"; did you mean {near!r}?" if near else "."
-            warnings.warn(
-                f"corrections.tasks names {task!r}, which the data do not hold{hint}", stacklevel=2
-            )
+    warn_of_unknown("corrections.tasks", tasks, data.headers)
     return [task for task in tasks if task in data.headers]
 
 

@@ -6,13 +6,15 @@ Shapes: B = rows, L = window tokens, M = targets in the rows.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+
+from generalist.specs import nearest
 
 if TYPE_CHECKING:
     from generalist.data.manifest import DatasetHeader
@@ -79,6 +81,9 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     )
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
+    if isinstance(data.context_steps, dict):
+        named = [name for name in data.context_steps if name != "default"]
+        warn_of_unknown("data.context_steps", named, headers)
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,
@@ -98,6 +103,19 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
         headers=headers,
     )
+
+
+def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> None:
+    """Say which tasks that a recipe names under `key` the data do not hold.
+
+    A recipe serves other data too, so that is no error.
+    """
+    tasks = list(tasks)
+    for name in names:
+        if name not in tasks:
+            near = nearest(name, tasks)
+            hint = f"; did you mean {near!r}?" if near else "."
+            warnings.warn(f"{key} names {name!r}, which the data do not hold{hint}", stacklevel=3)
 
 
 def _target_density(windows: Any, names: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from generalist.errors import UsageError
 from generalist.specs import find_spec, read_yaml, validate_data
@@ -82,11 +82,12 @@ class DataRecipe(Section):
     """Folder of the processor the shards were encoded with; the shipped one if not given."""
     window_tokens: int = Field(default=512, gt=1)
     """Tokens in a window, L."""
-    context_steps: int | None = Field(default=None, gt=0)
+    context_steps: PositiveInt | dict[str, PositiveInt] | None = None
     """Timesteps of an episode that are seen together, in training and in acting; null: as many as
     fit into the window. Where the present observation says what to do, a few learn much faster:
     everything further back is a distraction that has to be unlearned. More segments then share a
-    window."""
+    window. A mapping from tasks to numbers gives tasks numbers of their own; its `default` is for
+    those it does not name."""
     rows_per_step: int = Field(default=16, gt=0)
     """Windows in one optimizer step, over all ranks."""
     rows_per_forward: int = Field(default=4, gt=0)
@@ -260,10 +261,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _split(key: str) -> list[str]:
-    """Parts of a dotted key; a task's name in data.weights may itself hold dots."""
-    prefix = "data.weights."
-    if key.startswith(prefix):
-        return ["data", "weights", key[len(prefix) :]]
+    """Parts of a dotted key; a task's name in a mapping by task may itself hold dots."""
+    for parents in (["data", "weights"], ["data", "context_steps"]):
+        prefix = ".".join([*parents, ""])
+        if key.startswith(prefix):
+            return [*parents, key[len(prefix) :]]
     return key.split(".")
 
 

@@ -14,6 +14,7 @@ import generalist
 from generalist.acting.agent import Agent
 from generalist.acting.sampling import GREEDY, Sampling
 from generalist.errors import GeneralistError, UsageError
+from generalist.tokenization.layout import ContextSteps
 from tests.acting.models import full_logits, text_only_processor, tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
@@ -207,17 +208,23 @@ def test_wrong_use_is_said_in_a_sentence() -> None:
         document.act(observations[0], first=True)
 
 
-def test_the_agent_sees_as_many_timesteps_as_it_was_trained_on(tmp_path: Path) -> None:
-    agent = tiny_agent(PENDULUM, context_steps=2)
+@pytest.mark.parametrize(
+    ("context_steps", "seen"),
+    [(2, 2), (1, 1), ({PENDULUM: 1, "default": 3}, 1), ({"gym/Other-v0": 1, "default": 2}, 2)],
+)
+def test_the_agent_sees_as_many_timesteps_as_it_was_trained_on(
+    context_steps: ContextSteps, seen: int, tmp_path: Path
+) -> None:
+    agent = tiny_agent(PENDULUM, context_steps=context_steps)
     agent.save_pretrained(tmp_path)
     loaded = Agent.from_pretrained(tmp_path)
-    assert loaded.context_steps == 2
+    assert loaded.context_steps == context_steps
     assert Agent.from_pretrained(tmp_path, context_steps=5).context_steps == 5
     for step, observation in enumerate(observations_of(PENDULUM, 6)):
         loaded.act(observation, first=step == 0)
     assert loaded._decoder is not None
     body = len(loaded._decoder.context(0)) - len(loaded.header())
-    assert body == 2 * loaded.layout.tokens_per_timestep
+    assert body == seen * loaded.layout.tokens_per_timestep
 
 
 class Nested(gymnasium.Env):

@@ -250,6 +250,15 @@ def test_context_steps_cut_segments_but_not_texts(tasks: list[TaskData]) -> None
     assert usage.padding < 0.03
 
 
+def test_context_steps_differ_by_task(tasks: list[TaskData]) -> None:
+    packed = sampler(tasks, context_steps={tasks[0].task: 1, "default": 2})
+    longest = [0] * len(tasks)
+    for i in range(200):
+        for segment in segments_of(packed.row(i), tasks):
+            longest[segment.task] = max(longest[segment.task], len(segment.tokens))
+    assert longest[:3] == [1, 2, 2]
+
+
 @pytest.mark.parametrize("task", [0, 1, 2])
 def test_the_first_step_is_seen_as_often_as_others(tasks: list[TaskData], task: int) -> None:
     data = tasks[task]

@@ -47,7 +47,8 @@ def test_a_wrong_key_or_value_is_one_sentence(recipe_file, override, message):
 
 
 def test_the_dump_of_a_recipe_loads_as_the_same_recipe(recipe_file, tmp_path):
-    recipe = load_recipe(recipe_file, ["data.weights.gym/A=2"])
+    recipe = load_recipe(recipe_file, ["data.weights.gym/A=2", "data.context_steps.dmc/a.b=1"])
+    assert recipe.data.context_steps == {"dmc/a.b": 1}
     (tmp_path / "dump.yaml").write_text(dump_recipe(recipe))
     again = load_recipe(tmp_path / "dump.yaml")
     assert again == recipe and differences(again, recipe) == []
