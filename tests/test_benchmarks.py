@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import imitation
+from benchmarks import acting, imitation, training
+from generalist.modeling.build import build_model
+from generalist.tokenization.processor import GeneralistProcessor
 from tests.conftest import TinyRun
 
 
@@ -32,3 +34,37 @@ def test_r2_is_one_for_the_labels_and_zero_for_their_mean():
     mean = imitation._prediction(Path(), "a/b", [np.stack([constant, label], 1)], None)
     assert exact.r2 == pytest.approx(1) and mean.r2 == pytest.approx(0)
     assert exact.labels == 500
+
+
+def test_the_acting_benchmark_compares_equal_things(tmp_path: Path):
+    out = tmp_path / "out.json"
+    arguments = ["--size", "1M", "--window", "96", "--rounds", "8", "--batch", "2"]
+    acting.main([*arguments, "--json", str(out)])
+    (found,) = json.loads(out.read_text())["sizes"]
+    subjects = {each["subject"]: each for each in found["timings"]}
+    assert set(subjects) == {"decoder", "decoder x 2", "generate", "loop", "recompute"}
+    assert found["facts"]["largest_logit_difference"] < 1e-4 * found["facts"]["logit_spread"]
+    decoder, peer = subjects["decoder"], subjects["generate"]
+    assert 0 < decoder["least_ms"] <= decoder["median_ms"] <= decoder["p99_ms"]
+    assert found["facts"]["times_generate"] == pytest.approx(
+        peer["median_ms"] / decoder["median_ms"]
+    )
+
+
+def test_the_cached_peers_choose_the_same_tokens():
+    vocabulary = GeneralistProcessor.default().vocabulary
+    model = build_model(acting.SIZES["1M"], vocabulary, 96).eval()
+    peers = [Peer(model, vocabulary, 96) for Peer in (acting.GeneratePeer, acting.LoopPeer)]
+    for _ in range(6):  # cut back to half a window on the way
+        for peer in peers:
+            peer.step()
+        assert peers[0].tokens == peers[1].tokens
+
+
+def test_the_training_benchmark_compares_equal_losses(tiny_run: TinyRun, tmp_path: Path):
+    out = tmp_path / "out.json"
+    arguments = ["--size", "1M", "--window", "192", "--rows", "2", "--rounds", "2"]
+    training.main([str(tiny_run.data), *arguments, "--json", str(out)])
+    (found,) = json.loads(out.read_text())["sizes"]
+    losses = {each["subject"]: each["loss"] for each in found["timings"]}
+    assert losses == pytest.approx(dict.fromkeys(("segments", "rows", "labels"), losses["labels"]))

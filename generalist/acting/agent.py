@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from generalist.acting.prompts import encode_prompts
 from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
-from generalist.tokenization.layout import ContextSteps, Layout, context_steps_of
+from generalist.settings import setting_of
+from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
 PARTS_FOLDER = "generalist"
@@ -32,10 +34,11 @@ class Agent:
     model: a Hugging Face causal LM over the processor's vocabulary.
     layouts: of the tasks it was trained on, by name.
     task: what to act in; needed unless there is exactly one layout.
-    sampling: how action tokens are chosen; default at temperature 1, as in `from_pretrained`.
+    sampling: how action tokens are chosen; default at temperature 1.
+    temperature: of the sampling, perhaps by task; default what `sampling` says.
     window_tokens: longest context; default what the model was trained with.
     context_steps: most timesteps in a context, perhaps by task, as
-        `generalist.tokenization.layout.context_steps_of` reads it; default as many as fit into the
+        `generalist.settings.setting_of` reads it; default as many as fit into the
         window.
     name: where the agent came from, for reports.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
@@ -49,19 +52,22 @@ class Agent:
         task: str | None = None,
         sampling: Sampling | None = None,
         window_tokens: int | None = None,
-        context_steps: ContextSteps = None,
+        context_steps: int | Mapping[str, int] | None = None,
+        temperature: float | Mapping[str, float] | None = None,
         name: str = "",
         **decoder_options: Any,
     ) -> None:
         self.model = model
         self.processor = processor
         self.layouts = dict(layouts)
-        self.sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
+        self.temperature = temperature
+        self._sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.context_steps = context_steps
         self.name = name
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
+        self.sampling = self.sampling_in(self.task)
         self.layout = _layout_of(self.task, self.layouts, name)
         self._decoder: Decoder | None = None
         self._prompts: list[list[int]] = []
@@ -74,11 +80,11 @@ class Agent:
         task: str | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "float32",
-        temperature: float = DEFAULT_TEMPERATURE,
+        temperature: float | None = None,
         top_p: float = 1.0,
         ordinal: Literal["mode", "mean", "median"] = "mode",
         window_tokens: int | None = None,
-        context_steps: ContextSteps = None,
+        context_steps: int | Mapping[str, int] | None = None,
         layout: Layout | None = None,
         prompts: Sequence[Episode] = (),
         **decoder_options: Any,
@@ -86,6 +92,7 @@ class Agent:
         """Load a checkpoint folder: a plain Hugging Face model with `generalist/` beside it.
 
         window_tokens, context_steps: default what the checkpoint was trained with.
+        temperature: default what its recipe says of acting in the task.
         layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
         Raises GeneralistError where a file is missing or was made for another vocabulary, and
         UsageError where the checkpoint does not know the task.
@@ -95,9 +102,10 @@ class Agent:
         model = _load_model(folder, processor, dtype).to(device).eval()
         if layout is not None and task is not None:
             layouts[task] = layout
-        sampling = Sampling(temperature, top_p, ordinal)
+        sampling = Sampling(DEFAULT_TEMPERATURE, top_p, ordinal)
+        facts = _facts(folder)
         if context_steps is None:
-            context_steps = _facts(folder).get("context_steps")
+            context_steps = facts.get("context_steps")
         agent = cls(
             model,
             processor,
@@ -106,6 +114,7 @@ class Agent:
             sampling,
             window_tokens,
             context_steps,
+            facts.get("temperature") if temperature is None else temperature,
             str(folder),
             **decoder_options,
         )
@@ -125,6 +134,7 @@ class Agent:
             "tasks": list(layouts),
             "vocabulary": self.processor.vocabulary.fingerprint,
             "context_steps": self.context_steps,
+            "temperature": self.temperature,
         }
         (parts / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -136,12 +146,18 @@ class Agent:
             self.processor,
             layouts,
             task,
-            self.sampling,
+            self._sampling,
             self.window_tokens,
             self.context_steps,
+            self.temperature,
             self.name,
             **self._decoder_options,
         )
+
+    def sampling_in(self, task: str) -> Sampling:
+        """How actions are chosen in a task, at its own temperature where it has one."""
+        own = setting_of(self.temperature, task)
+        return self._sampling if own is None else replace(self._sampling, temperature=own)
 
     def set_prompts(
         self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"
@@ -270,7 +286,7 @@ class Agent:
     def new_decoder(self, slots: int) -> Decoder:
         """A decoder over this agent's model and window."""
         options = dict(self._decoder_options)
-        steps = context_steps_of(self.context_steps, self.task)
+        steps = setting_of(self.context_steps, self.task)
         if steps is not None and not self.layout.is_document:
             options["body_tokens"] = steps * self.layout.tokens_per_timestep
         return Decoder(self.model, slots, self.window_tokens, **options)

@@ -26,8 +26,12 @@ PromptEpisodes = Annotated[
     int, typer.Option(min=0, help="Demonstrations of the expert to begin with; 0 for none.")
 ]
 Temperature = Annotated[
-    float,
-    typer.Option(min=0.0, help="Of the sampling, continuous actions at 0.3 of it; 0 is greedy."),
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Of the sampling, continuous actions at 0.3 of it; 0 is greedy. Default: as the "
+        "checkpoint's recipe says for the task.",
+    ),
 ]
 Video = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write a video of the first episode there.")
@@ -43,7 +47,7 @@ def gym(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Truncate episodes there; the id's own if not given.")
     ] = None,
@@ -63,7 +67,7 @@ def dmc(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     video: Video = None,
     json: JsonFile = None,
 ) -> None:
@@ -79,7 +83,7 @@ def babyai(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     video: Video = None,
     json: JsonFile = None,
 ) -> None:
@@ -96,7 +100,7 @@ def atari(
     seed: Seed = FIRST_SEED,
     envs: Envs = None,
     prompt_episodes: PromptEpisodes = 0,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     sticky: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Chance that the emulator repeats an action."),
@@ -155,7 +159,7 @@ def _document_task(checkpoint: Path) -> str:
 
 def _act(
     family: str, name: str, checkpoint: Path, episodes: int, seed: int, envs: int | None,
-    prompt_episodes: int, temperature: float, video: Path | None, json: Path | None,
+    prompt_episodes: int, temperature: float | None, video: Path | None, json: Path | None,
     **options: Any,
 ) -> None:  # fmt: skip
     from generalist.envs import get_task
@@ -178,7 +182,7 @@ def _act(
         raise Interrupted(f"Interrupted: {result.episodes} of {episodes} episodes are scored.")
 
 
-def _load(agent_class: Any, checkpoint: Path, task: str, temperature: float) -> Any:
+def _load(agent_class: Any, checkpoint: Path, task: str, temperature: float | None) -> Any:
     """An agent that may be asked for a task the checkpoint was not trained on."""
     from generalist.data.files import read_json
 

@@ -12,7 +12,7 @@ Legend: B = rows, L = window tokens, S = tokens of a timestep, k = action tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from generalist.data.packing import HeaderOf, Packer, Segment, Source
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError
-from generalist.tokenization.layout import ContextSteps, context_steps_of
+from generalist.settings import setting_of
 
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
@@ -100,7 +100,7 @@ class WindowSampler:
         the expert looks at; acting on its own, it then repeats its mistakes (de Haan et al. 2019,
         "Causal Confusion in Imitation Learning").
     context_steps: most timesteps of a segment, texts apart; as many as fit where it is None. By
-        task where it is a mapping, as `generalist.tokenization.layout.context_steps_of` reads it.
+        task where it is a mapping, as `generalist.settings.setting_of` reads it.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class WindowSampler:
         seed: int = 0,
         prompt_fraction: float = 0.25,
         action_dropout: float = 0.0,
-        context_steps: ContextSteps = None,
+        context_steps: int | Mapping[str, int] | None = None,
     ) -> None:
         _check(tasks, weights)
         vocabulary = tasks[0].vocabulary
@@ -122,7 +122,7 @@ class WindowSampler:
         self._pad = vocabulary.special("pad")
         self._demonstration_end = vocabulary.special("demonstration_end")
         self._sources = [
-            Source(data, header_of, context_steps_of(context_steps, data.task)) for data in tasks
+            Source(data, header_of, setting_of(context_steps, data.task)) for data in tasks
         ]
         for source in self._sources:
             if source.least_tokens > window_tokens:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +76,9 @@ class Suite(BaseModel):
     """Environment seed of the first episode; those of the data are smaller."""
     envs: int | None = Field(default=None, ge=1)
     """Episodes side by side; changes only the speed."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Of the sampling of actions; 0 takes the likeliest."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Of the sampling of actions; 0 takes the likeliest. Left out: as the checkpoint's recipe
+    says, task by task."""
     videos: bool = True
     """Whether the first episode of each task is filmed, where the machine can render it."""
     text_tokens: int = Field(default=120, ge=1)
@@ -192,7 +193,7 @@ def evaluate(
     (out / RESULTS).mkdir(parents=True, exist_ok=True)
     for number, job in enumerate(work, 1):
         path = out / RESULTS / job.file
-        settings = _settings(suite, job, weights)
+        settings = _settings(suite, job, weights, agent)
         result = _finished(path, settings)
         there = result is not None
         if result is None:
@@ -217,12 +218,13 @@ def _finished(path: Path, settings: dict[str, Any]) -> Result | None:
     return result if result.get("settings") == settings else None
 
 
-def _settings(suite: Suite, job: Job, weights: str) -> dict[str, Any]:
+def _settings(suite: Suite, job: Job, weights: str, agent: Agent) -> dict[str, Any]:
     """What a result depends on."""
     settings: dict[str, Any] = {"weights": weights, "options": job.entry.env_options}
     if is_document_task(job.entry.task):
         return settings
-    settings |= {"episodes": job.episodes, "seed": suite.seed, "temperature": suite.temperature}
+    sampling = asdict(agent.sampling_in(job.entry.task))
+    settings |= {"episodes": job.episodes, "seed": suite.seed, "sampling": sampling}
     return settings | ({"prompts": suite.prompts} if job.prompted else {})
 
 

@@ -26,6 +26,8 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.llama.modeling_llama import LlamaModel, rotate_half
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
+from generalist.errors import GeneralistError
+
 SEGMENTS = "segments"  # name of the attention implementation
 
 
@@ -81,7 +83,15 @@ def hidden_at(
         input_ids, position_ids: (T,) int64; positions restart at each segment.
         segment_lengths: tokens of each segment, in order; they add up to T.
         index: (M,) int64, ascending.
+
+    Raises GeneralistError with another attention implementation, which would let segments see each
+    other without a word.
     """
+    if decoder.config._attn_implementation != SEGMENTS:
+        raise GeneralistError(
+            f"Segments end to end need the attention {SEGMENTS!r}, but the model has "
+            f"{decoder.config._attn_implementation!r}; call model.set_attn_implementation first."
+        )
     hidden = decoder.embed_tokens(input_ids[None])  # (1, T, D)
     rotary = decoder.rotary_emb(hidden, position_ids[None])  # two of (1, T, E)
     *blocks, last = decoder.layers

@@ -8,7 +8,6 @@ Legend: N = steps or environments, S = tokens of a timestep, k = action tokens o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -23,16 +22,6 @@ from generalist.tokenization.text_fields import DocumentCodec
 from generalist.vocabulary import Vocabulary
 
 Role = Literal["observation", "action"]
-
-ContextSteps = int | Mapping[str, int] | None
-"""Most timesteps seen together: of every task, by task with a `default`, or as many as fit."""
-
-
-def context_steps_of(context_steps: ContextSteps, task: str) -> int | None:
-    """Most timesteps of `task` that are seen together; None: as many as fit into the window."""
-    if isinstance(context_steps, Mapping):
-        return context_steps.get(task, context_steps.get("default"))
-    return context_steps
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from generalist.settings import named_tasks
 from generalist.specs import nearest
 
 if TYPE_CHECKING:
@@ -81,9 +82,8 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     )
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
-    if isinstance(data.context_steps, dict):
-        named = [name for name in data.context_steps if name != "default"]
-        warn_of_unknown("data.context_steps", named, headers)
+    warn_of_unknown("data.context_steps", named_tasks(data.context_steps), headers)
+    warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,

@@ -39,6 +39,7 @@ def export(
         "tokens": state.step * recipe.data.rows_per_step * recipe.data.window_tokens,
         "window_tokens": recipe.data.window_tokens,
         "context_steps": recipe.data.context_steps,
+        "temperature": recipe.acting.temperature,
         "vocabulary": data.processor.vocabulary.fingerprint,
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from generalist.errors import UsageError
 from generalist.specs import find_spec, read_yaml, validate_data
@@ -150,6 +150,15 @@ class CorrectionsRecipe(Section):
     """Of the model's sampling as it acts."""
 
 
+class ActingRecipe(Section):
+    """How the checkpoint acts unless whoever lets it act says otherwise; stored with it."""
+
+    temperature: NonNegativeFloat | dict[str, NonNegativeFloat] = 1.0
+    """Of the sampling of actions, or by task, with `default` for those not named. At 1 it acts as
+    often as it believes an action right: chance leads out of the loops of a model that remembers
+    little. Lower where one wrong press costs much."""
+
+
 class OptimizerRecipe(Section):
     """AdamW, or Muon for the matrices of the body with AdamW for the rest."""
 
@@ -205,6 +214,7 @@ class Recipe(Section):
     model: ModelRecipe = Field(default_factory=ModelRecipe)
     data: DataRecipe = Field(default_factory=DataRecipe)
     loss: LossRecipe = Field(default_factory=LossRecipe)
+    acting: ActingRecipe = Field(default_factory=ActingRecipe)
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))
     corrections: CorrectionsRecipe = Field(default_factory=CorrectionsRecipe)
@@ -262,7 +272,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _split(key: str) -> list[str]:
     """Parts of a dotted key; a task's name in a mapping by task may itself hold dots."""
-    for parents in (["data", "weights"], ["data", "context_steps"]):
+    for parents in (["data", "weights"], ["data", "context_steps"], ["acting", "temperature"]):
         prefix = ".".join([*parents, ""])
         if key.startswith(prefix):
             return [*parents, key[len(prefix) :]]
@@ -280,7 +290,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     Left out is what may change between two starts of one run: logging, checkpoint cadence, where
     the folders lie, cores, and how rows are split into forward passes.
     """
-    free = {"checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
+    free = {"acting", "checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [

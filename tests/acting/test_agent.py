@@ -14,7 +14,6 @@ import generalist
 from generalist.acting.agent import Agent
 from generalist.acting.sampling import GREEDY, Sampling
 from generalist.errors import GeneralistError, UsageError
-from generalist.tokenization.layout import ContextSteps
 from tests.acting.models import full_logits, text_only_processor, tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
@@ -208,12 +207,23 @@ def test_wrong_use_is_said_in_a_sentence() -> None:
         document.act(observations[0], first=True)
 
 
+def test_each_task_is_acted_in_at_its_own_temperature(tmp_path: Path) -> None:
+    agent = tiny_agent(CARTPOLE, PENDULUM, temperature={PENDULUM: 0.25})
+    agent.save_pretrained(tmp_path)
+    loaded = Agent.from_pretrained(tmp_path, task=PENDULUM)
+    assert loaded.sampling == Sampling(0.25)
+    assert loaded.for_task(CARTPOLE).sampling == Sampling(1.0), "Pendulum's is no default"
+    assert loaded.for_task(CARTPOLE).for_task(PENDULUM).sampling == Sampling(0.25)
+    asked = Agent.from_pretrained(tmp_path, task=PENDULUM, temperature=0.0)
+    assert asked.sampling == asked.for_task(CARTPOLE).sampling == GREEDY
+
+
 @pytest.mark.parametrize(
     ("context_steps", "seen"),
     [(2, 2), (1, 1), ({PENDULUM: 1, "default": 3}, 1), ({"gym/Other-v0": 1, "default": 2}, 2)],
 )
 def test_the_agent_sees_as_many_timesteps_as_it_was_trained_on(
-    context_steps: ContextSteps, seen: int, tmp_path: Path
+    context_steps: int | dict[str, int], seen: int, tmp_path: Path
 ) -> None:
     agent = tiny_agent(PENDULUM, context_steps=context_steps)
     agent.save_pretrained(tmp_path)

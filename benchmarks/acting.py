@@ -1,0 +1,277 @@
+"""How long an agent takes for one timestep, beside what one would otherwise write.
+
+All subjects hold the same weights (random ones: time does not depend on what was learned), see the
+same observations, and choose the likeliest id; one environment's timestep is 18 observation tokens
+and 6 action tokens, as of a small robot. They take turns within one run.
+
+    python -m benchmarks.acting --size 3M --size 79M
+
+decoder: `generalist.acting.Decoder`, its window turning over as it goes on without end.
+generate: Hugging Face `generate()` with the cache it filled so far (and one call a timestep).
+loop: a loop over the model's own forward pass and a `DynamicCache`, every token fed alone after
+    the observation.
+recompute: the whole context anew for every action token, as policies do that keep no cache.
+
+generate and loop start from half a window and are cut back to it when the window is full
+(`DynamicCache.crop`), so that their contexts are as long as the decoder's on average. The cut is
+not timed, and what is left then has wrong positions for any use but this: exact acting costs them
+more than is shown here. Recompute has half a window too, at its cheapest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import DynamicCache, PreTrainedModel
+
+from benchmarks.measure import interleaved, matrix_vector_bandwidth, quantile
+from generalist.acting.decoder import Decoder, Interval
+from generalist.modeling.build import build_model
+from generalist.tokenization.processor import GeneralistProcessor
+from generalist.training.recipe import ModelRecipe
+from generalist.vocabulary import Vocabulary
+
+OBSERVATION_TOKENS, ACTION_TOKENS = 18, 6
+HEADER_TOKENS = 8
+SIZES = {
+    "1M": ModelRecipe(architecture="qwen3", hidden_size=128, layers=4, heads=2),
+    "3M": ModelRecipe(hidden_size=256, intermediate_size=1024, layers=3, heads=4),
+    "79M": ModelRecipe(hidden_size=768, intermediate_size=3072, layers=8, heads=12),
+}
+
+
+@dataclass
+class Timing:
+    """Milliseconds of a timestep of all environments of one subject."""
+
+    size: str
+    subject: str
+    environments: int
+    context_tokens: int
+    median_ms: float
+    least_ms: float
+    p99_ms: float
+
+
+class Observations:
+    """Endless random observation tokens, the same for the same seed."""
+
+    def __init__(self, vocabulary: Vocabulary, seed: int = 0) -> None:
+        self.bins = (vocabulary["continuous"].start, vocabulary["continuous"].stop)
+        self._separator = vocabulary.special("separator")
+        self._random = np.random.default_rng(seed)
+
+    def header(self) -> list[int]:
+        return self._random.integers(*self.bins, HEADER_TOKENS).tolist()
+
+    def next(self) -> list[int]:
+        tokens = self._random.integers(*self.bins, OBSERVATION_TOKENS - 1).tolist()
+        return [*tokens, self._separator]
+
+
+def decoder_step(
+    model: PreTrainedModel, vocabulary: Vocabulary, window: int, environments: int = 1
+) -> Callable[[], object]:
+    """A timestep of `Decoder` after its window has filled once."""
+    source = Observations(vocabulary)
+    decoder = Decoder(model, environments, window)
+    slots = range(environments)
+    legal: list[list[Interval]] = [[source.bins] * ACTION_TOKENS] * environments
+    for slot in slots:
+        decoder.reset(slot, source.header())
+
+    def step() -> None:
+        decoder.act(slots, [source.next() for _ in slots], legal)
+
+    for _ in range(window // (OBSERVATION_TOKENS + ACTION_TOKENS) + 1):
+        step()
+    return step
+
+
+class CachedPeer:
+    """What `generate` and `loop` share: a `DynamicCache` kept between half a window and all."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, window: int) -> None:
+        self.model, self.window = model, window
+        self.source = Observations(vocabulary)
+        self.cache = DynamicCache(config=model.config)
+        self.half = window // 2
+        rng = np.random.default_rng(1)
+        self.tokens = rng.integers(*self.source.bins, self.half).tolist()
+        with torch.inference_mode():
+            self.model(torch.tensor([self.tokens]), past_key_values=self.cache, use_cache=True)
+
+    def begin(self) -> list[int]:
+        """Make room for a timestep; the last action token, not yet fed, and its observation."""
+        if len(self.tokens) + OBSERVATION_TOKENS + ACTION_TOKENS > self.window:
+            self.cache.crop(self.half - self.cache.get_seq_length())  # by a negative number
+            self.tokens = self.tokens[: self.half]
+        waiting = self.tokens[self.cache.get_seq_length() :]
+        observation = self.source.next()
+        self.tokens += observation
+        return waiting + observation
+
+
+class GeneratePeer(CachedPeer):
+    """A timestep is one call of `generate` that goes on from the cache."""
+
+    def step(self) -> None:
+        self.begin()
+        ids = torch.tensor([self.tokens])
+        out = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=self.cache,
+            max_new_tokens=ACTION_TOKENS,
+            min_new_tokens=ACTION_TOKENS,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        self.tokens = out[0].tolist()
+
+
+class LoopPeer(CachedPeer):
+    """A timestep is a loop over forward passes that fill the cache."""
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        new = self.begin()
+        for _ in range(ACTION_TOKENS):
+            out = self.model(torch.tensor([new]), past_key_values=self.cache, logits_to_keep=1)
+            new = [int(out.logits[0, -1].argmax())]
+            self.tokens += new
+
+
+def recompute_step(
+    model: PreTrainedModel, vocabulary: Vocabulary, window: int
+) -> Callable[[], object]:
+    """A timestep by a pass over the whole context for each action token."""
+    source = Observations(vocabulary)
+    rng = np.random.default_rng(1)
+    context = rng.integers(*source.bins, window // 2).tolist()
+
+    @torch.inference_mode()
+    def step() -> None:
+        tokens = context + source.next()
+        for _ in range(ACTION_TOKENS):
+            logits = model(torch.tensor([tokens]), use_cache=False).logits
+            tokens.append(int(logits[0, -1].argmax()))
+
+    return step
+
+
+def difference_to_full_pass(
+    model: PreTrainedModel, vocabulary: Vocabulary, window: int
+) -> tuple[float, float]:
+    """Largest difference of the decoder's logits to a full pass over the same context.
+
+    Over two windows' worth of timesteps. Returns it with the standard deviation of the logits.
+    """
+    source = Observations(vocabulary)
+    decoder = Decoder(model, 1, window)
+    decoder.reset(0, source.header())
+    largest, spread = 0.0, 1.0
+    for number in range(2 * window // (OBSERVATION_TOKENS + ACTION_TOKENS)):
+        hidden = decoder.feed([0], [source.next()], [ACTION_TOKENS])
+        for position in range(ACTION_TOKENS):
+            hidden = decoder.advance([0]) if position else hidden
+            if number % 8 == 7:
+                with torch.inference_mode():
+                    context = torch.from_numpy(decoder.context(0))[None]
+                    full = model(context, use_cache=False, logits_to_keep=1).logits[0, -1]
+                own = decoder.logits(hidden, (0, vocabulary.size))[0]
+                largest = max(largest, float((own - full).abs().max()))
+                spread = float(full.std())
+            decoder.choose([0], hidden, [source.bins], [True])
+    return largest, spread
+
+
+def measure(size: str, window: int, rounds: int, batch: int) -> tuple[list[Timing], dict]:
+    """Time all subjects at one size of model, on as many threads as torch has."""
+    vocabulary = GeneralistProcessor.default().vocabulary
+    model = build_model(SIZES[size], vocabulary, window).eval()
+    together = f"decoder x {batch}"
+    steps = {"decoder": decoder_step(model, vocabulary, window)}
+    steps["generate"] = GeneratePeer(model, vocabulary, window).step
+    steps["loop"] = LoopPeer(model, vocabulary, window).step
+    steps["recompute"] = recompute_step(model, vocabulary, window)
+    seconds = interleaved(
+        {name: step for name, step in steps.items() if name != "recompute"}, rounds
+    )
+    slow = {name: steps[name] for name in ("decoder", "recompute")}
+    seconds["recompute"] = interleaved(slow, max(2, rounds // 30))["recompute"]
+    pair = {"decoder": steps["decoder"], together: decoder_step(model, vocabulary, window, batch)}
+    seconds[together] = interleaved(pair, rounds // 4)[together]
+    timings = [
+        Timing(
+            size,
+            name,
+            batch if name == together else 1,
+            window,
+            1e3 * statistics.median(values),
+            1e3 * min(values),
+            1e3 * quantile(values, 0.99),
+        )
+        for name, values in seconds.items()
+    ]
+    median = {each.subject: each.median_ms for each in timings}
+    body_bytes = 4 * sum(p.numel() for p in model.base_model.layers.parameters())
+    bandwidth = matrix_vector_bandwidth(body_bytes)
+    difference, spread = difference_to_full_pass(model, vocabulary, window)
+    facts = {
+        "size": size,
+        "body_parameters": body_bytes // 4,
+        "times_generate": median["generate"] / median["decoder"],
+        "times_loop": median["loop"] / median["decoder"],
+        "times_recompute": median["recompute"] / median["decoder"],
+        "batch_gain": batch * median["decoder"] / median[together],
+        "p99_over_median": timings[0].p99_ms / timings[0].median_ms,
+        # Each pass reads every weight of the body once; the head's rows are left out.
+        "bandwidth_share": ACTION_TOKENS * body_bytes / (median["decoder"] / 1e3) / bandwidth,
+        "largest_logit_difference": difference,
+        "logit_spread": spread,
+    }
+    return timings, facts
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure each size and print tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.acting", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--size", action="append", choices=SIZES, help="default 3M")
+    parser.add_argument("--window", type=int, default=1024, help="tokens")
+    parser.add_argument("--rounds", type=int, default=120, help="timesteps of each subject")
+    parser.add_argument("--batch", type=int, default=8, help="environments side by side")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    console, result = Console(), []
+    for size in given.size or ["3M"]:
+        timings, facts = measure(size, given.window, given.rounds, given.batch)
+        table = Table("subject", "median ms", "least ms", "p99 ms", "environment steps/s")
+        for each in timings:
+            rate = each.environments / each.median_ms * 1e3
+            row = (each.median_ms, each.least_ms, each.p99_ms, rate)
+            table.add_row(each.subject, *(f"{value:.4g}" for value in row))
+        console.print(f"{size}, {given.window} tokens, {given.threads} thread(s)", table)
+        for name, value in facts.items():
+            console.print(
+                f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
+            )
+        result.append({"facts": facts, "timings": [asdict(each) for each in timings]})
+    if given.json is not None:
+        given.json.write_text(json.dumps({"threads": given.threads, "sizes": result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""How long a training step takes, beside Hugging Face's own loss on the same rows.
+
+Both hold the same weights and compute the same loss (checked in the run): the cross entropy of the
+tokens that are targets, each segment of a row seeing itself alone. Timed are forward and backward
+pass, without the optimizer.
+
+    python -m benchmarks.training data/quickstart --size 3M --size 79M
+
+segments: `TokenObjective` as it trains on a CPU: segments end to end, logits at targets alone.
+rows: the same with whole rows through the model's own forward pass, as it trains on a GPU.
+labels: `model(input_ids, position_ids=..., labels=...)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from benchmarks.acting import SIZES
+from benchmarks.measure import interleaved
+from generalist.modeling.build import build_model
+from generalist.modeling.segments import SEGMENTS
+from generalist.training.data import open_data, to_tensors
+from generalist.training.objective import IGNORE, OrdinalTargets, TokenObjective
+from generalist.training.recipe import DataRecipe, Recipe
+
+
+@dataclass
+class Timing:
+    """A forward and backward pass of one subject."""
+
+    size: str
+    subject: str
+    median_ms: float
+    least_ms: float
+    tokens_per_second: float
+    loss: float
+
+
+def objective_step(
+    model: PreTrainedModel, tensors: dict[str, Any], bins: tuple[int, int]
+) -> Callable[[], float]:
+    """Forward and backward pass of our objective; returns the mean loss."""
+    objective = TokenObjective(model, OrdinalTargets(*bins, sigma_bins=0.0))
+    attention = SEGMENTS if "segment_lengths" in tensors else "sdpa"
+
+    def step() -> float:
+        model.set_attn_implementation(attention)
+        model.zero_grad()
+        loss = objective(tensors).mean()
+        loss.backward()
+        return loss.item()
+
+    return step
+
+
+def labels_step(model: PreTrainedModel, batch: Any) -> Callable[[], float]:
+    """The same with the loss that Hugging Face models compute from labels."""
+    counted = (batch.targets >= 0) & (batch.position_ids > 0)
+    labels = torch.from_numpy(np.where(counted, batch.targets, IGNORE).astype(np.int64))
+    ids = torch.from_numpy(batch.input_ids.astype(np.int64))
+    positions = torch.from_numpy(batch.position_ids.astype(np.int64))
+
+    def step() -> float:
+        model.set_attn_implementation("sdpa")
+        model.zero_grad()
+        loss = model(ids, position_ids=positions, labels=labels, use_cache=False).loss
+        loss.backward()
+        return loss.item()
+
+    return step
+
+
+def measure(
+    root: Path, size: str, window: int, rows: int, rounds: int
+) -> tuple[list[Timing], dict[str, float]]:
+    """Time all subjects on the first rows of the data's mixture."""
+    data = open_data(Recipe(data=DataRecipe(root=root, window_tokens=window)))
+    batch = data.windows.batch(0, rows)
+    vocabulary = data.processor.vocabulary
+    model = build_model(SIZES[size], vocabulary, window)
+    bins = vocabulary["continuous"].start, vocabulary["continuous"].stop
+    weights = np.ones(len(data.task_names))
+    subjects = {
+        "segments": objective_step(model, to_tensors(batch, weights, segments=True), bins),
+        "rows": objective_step(model, to_tensors(batch, weights, segments=False), bins),
+        "labels": labels_step(model, batch),
+    }
+    losses = {name: step() for name, step in subjects.items()}
+    seconds = interleaved(subjects, rounds)
+    timings = [
+        Timing(
+            size,
+            name,
+            1e3 * statistics.median(values),
+            1e3 * min(values),
+            rows * window / statistics.median(values),
+            losses[name],
+        )
+        for name, values in seconds.items()
+    ]
+    median = {each.subject: each.median_ms for each in timings}
+    return timings, {
+        "times_labels": median["labels"] / median["segments"],
+        "rows_times_labels": median["labels"] / median["rows"],
+        "target_share": float((batch.targets >= 0).mean()),
+        "padding": float((batch.task_index < 0).mean()),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure each size and print tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("data", type=Path, help="a folder of shards")
+    parser.add_argument("--size", action="append", choices=SIZES, help="default 3M")
+    parser.add_argument("--window", type=int, default=1024, help="tokens")
+    parser.add_argument("--rows", type=int, default=4, help="windows in a step")
+    parser.add_argument("--rounds", type=int, default=8, help="steps of each subject")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    console, result = Console(), []
+    for size in given.size or ["3M"]:
+        timings, facts = measure(given.data, size, given.window, given.rows, given.rounds)
+        table = Table("subject", "median ms", "least ms", "tokens/s", "loss")
+        for each in timings:
+            row = (each.median_ms, each.least_ms, each.tokens_per_second)
+            table.add_row(each.subject, *(f"{value:.4g}" for value in row), f"{each.loss:.6f}")
+        console.print(f"{size}, {given.rows} x {given.window} tokens, {given.threads} thread(s)")
+        console.print(table)
+        for name, value in facts.items():
+            console.print(f"{name}: {value:.4g}")
+        result.append({"facts": facts, "timings": [asdict(each) for each in timings]})
+    if given.json is not None:
+        given.json.write_text(json.dumps({"threads": given.threads, "sizes": result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
