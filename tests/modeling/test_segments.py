@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model
 from generalist.modeling.segments import SEGMENTS, can_run_segments, hidden_at
 from generalist.training.recipe import ModelRecipe
@@ -63,6 +64,13 @@ def test_no_position_asked_for_gives_no_rows_and_zero_gradients():
     assert hidden.shape == (0, 32)
     hidden.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_another_attention_is_refused_because_it_would_leak():
+    model = small_model("qwen3")
+    positions = torch.tensor([0, 1, 0, 1])
+    with pytest.raises(GeneralistError, match="set_attn_implementation"):
+        hidden_at(model.get_decoder(), positions, positions, [2, 2], torch.tensor([1]))
 
 
 def test_the_plain_call_still_works_with_this_attention():
