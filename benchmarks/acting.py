@@ -1,8 +1,8 @@
 """How long an agent takes for one timestep, beside what one would otherwise write.
 
-All subjects hold the same weights (random ones: time does not depend on what was learned), see the
-same observations, and choose the likeliest id; one environment's timestep is 18 observation tokens
-and 6 action tokens, as of a small robot. They take turns within one run.
+All subjects hold the same weights (random ones: time does not depend on what was learned), see
+random observations, and choose the likeliest id; one environment's timestep is 18 observation
+tokens and 6 action tokens, as of a small robot. They take turns within one run.
 
     python -m benchmarks.acting --size 3M --size 79M
 
@@ -14,18 +14,16 @@ recompute: the whole context anew for every action token, as policies do that ke
 
 generate and loop start from half a window and are cut back to it when the window is full
 (`DynamicCache.crop`), so that their contexts are as long as the decoder's on average. The cut is
-not timed, and what is left then has wrong positions for any use but this: exact acting costs them
-more than is shown here. Recompute has half a window too, at its cheapest.
+the cheapest there is and leaves the oldest half, which no agent would want: acting costs them more
+than is shown here. Recompute has half a window too, at its cheapest.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.measure import interleaved, matrix_vector_bandwidth, quantile
+from benchmarks.measure import interleaved, matrix_vector_bandwidth, quantile, timing_parser
 from generalist.acting.decoder import Decoder, Interval
 from generalist.modeling.build import build_model
 from generalist.tokenization.processor import GeneralistProcessor
@@ -53,10 +51,8 @@ SIZES = {
 class Timing:
     """Milliseconds of a timestep of all environments of one subject."""
 
-    size: str
     subject: str
     environments: int
-    context_tokens: int
     median_ms: float
     least_ms: float
     p99_ms: float
@@ -207,16 +203,18 @@ def measure(size: str, window: int, rounds: int, batch: int) -> tuple[list[Timin
     seconds = interleaved(
         {name: step for name, step in steps.items() if name != "recompute"}, rounds
     )
-    slow = {name: steps[name] for name in ("decoder", "recompute")}
-    seconds["recompute"] = interleaved(slow, max(2, rounds // 30))["recompute"]
-    pair = {"decoder": steps["decoder"], together: decoder_step(model, vocabulary, window, batch)}
-    seconds[together] = interleaved(pair, rounds // 4)[together]
+    # The slow ones get fewer rounds, in turns with the decoder too.
+    steps[together] = decoder_step(model, vocabulary, window, batch)
+    beside: dict[str, float] = {}
+    for name, share in (("recompute", 15), (together, 4)):
+        pair = {each: steps[each] for each in ("decoder", name)}
+        found = interleaved(pair, max(2, rounds // share))
+        seconds[name] = found[name]
+        beside[name] = statistics.median(found[name]) / statistics.median(found["decoder"])
     timings = [
         Timing(
-            size,
             name,
             batch if name == together else 1,
-            window,
             1e3 * statistics.median(values),
             1e3 * min(values),
             1e3 * quantile(values, 0.99),
@@ -232,8 +230,8 @@ def measure(size: str, window: int, rounds: int, batch: int) -> tuple[list[Timin
         "body_parameters": body_bytes // 4,
         "times_generate": median["generate"] / median["decoder"],
         "times_loop": median["loop"] / median["decoder"],
-        "times_recompute": median["recompute"] / median["decoder"],
-        "batch_gain": batch * median["decoder"] / median[together],
+        "times_recompute": beside["recompute"],
+        "batch_gain": batch / beside[together],
         "p99_over_median": timings[0].p99_ms / timings[0].median_ms,
         # Each pass reads every weight of the body once; the head's rows are left out.
         "bandwidth_share": ACTION_TOKENS * body_bytes / (median["decoder"] / 1e3) / bandwidth,
@@ -245,14 +243,8 @@ def measure(size: str, window: int, rounds: int, batch: int) -> tuple[list[Timin
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure each size and print tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.acting", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--size", action="append", choices=SIZES, help="default 3M")
-    parser.add_argument("--window", type=int, default=1024, help="tokens")
-    parser.add_argument("--rounds", type=int, default=120, help="timesteps of each subject")
+    parser = timing_parser("acting", __doc__, SIZES, rounds=120)
     parser.add_argument("--batch", type=int, default=8, help="environments side by side")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     console, result = Console(), []

@@ -1,6 +1,6 @@
 """How long a training step takes, beside Hugging Face's own loss on the same rows.
 
-Both hold the same weights and compute the same loss (checked in the run): the cross entropy of the
+Both hold the same weights and compute the same loss (printed): the cross entropy of the
 tokens that are targets, each segment of a row seeing itself alone. Timed are forward and backward
 pass, without the optimizer.
 
@@ -13,7 +13,6 @@ labels: `model(input_ids, position_ids=..., labels=...)`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from benchmarks.acting import SIZES
-from benchmarks.measure import interleaved
+from benchmarks.measure import interleaved, timing_parser
 from generalist.modeling.build import build_model
 from generalist.modeling.segments import SEGMENTS
 from generalist.training.data import open_data, to_tensors
@@ -40,7 +39,6 @@ from generalist.training.recipe import DataRecipe, Recipe
 class Timing:
     """A forward and backward pass of one subject."""
 
-    size: str
     subject: str
     median_ms: float
     least_ms: float
@@ -84,7 +82,7 @@ def labels_step(model: PreTrainedModel, batch: Any) -> Callable[[], float]:
 
 def measure(
     root: Path, size: str, window: int, rows: int, rounds: int
-) -> tuple[list[Timing], dict[str, float]]:
+) -> tuple[list[Timing], dict[str, Any]]:
     """Time all subjects on the first rows of the data's mixture."""
     data = open_data(Recipe(data=DataRecipe(root=root, window_tokens=window)))
     batch = data.windows.batch(0, rows)
@@ -101,7 +99,6 @@ def measure(
     seconds = interleaved(subjects, rounds)
     timings = [
         Timing(
-            size,
             name,
             1e3 * statistics.median(values),
             1e3 * min(values),
@@ -112,6 +109,7 @@ def measure(
     ]
     median = {each.subject: each.median_ms for each in timings}
     return timings, {
+        "size": size,
         "times_labels": median["labels"] / median["segments"],
         "rows_times_labels": median["labels"] / median["rows"],
         "target_share": float((batch.targets >= 0).mean()),
@@ -121,15 +119,9 @@ def measure(
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure each size and print tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = timing_parser("training", __doc__, SIZES, rounds=8)
     parser.add_argument("data", type=Path, help="a folder of shards")
-    parser.add_argument("--size", action="append", choices=SIZES, help="default 3M")
-    parser.add_argument("--window", type=int, default=1024, help="tokens")
     parser.add_argument("--rows", type=int, default=4, help="windows in a step")
-    parser.add_argument("--rounds", type=int, default=8, help="steps of each subject")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     console, result = Console(), []
@@ -142,7 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(f"{size}, {given.rows} x {given.window} tokens, {given.threads} thread(s)")
         console.print(table)
         for name, value in facts.items():
-            console.print(f"{name}: {value:.4g}")
+            console.print(
+                f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
+            )
         result.append({"facts": facts, "timings": [asdict(each) for each in timings]})
     if given.json is not None:
         given.json.write_text(json.dumps({"threads": given.threads, "sizes": result}, indent=1))

@@ -155,8 +155,7 @@ class ActingRecipe(Section):
 
     temperature: NonNegativeFloat | dict[str, NonNegativeFloat] = 1.0
     """Of the sampling of actions, or by task, with `default` for those not named. At 1 it acts as
-    often as it believes an action right: chance leads out of the loops of a model that remembers
-    little. Lower where one wrong press costs much."""
+    often as it believes an action right; 0 takes the likeliest."""
 
 
 class OptimizerRecipe(Section):
