@@ -40,7 +40,6 @@ def dagger(
     expert: Annotated[
         str | None, typer.Option(help="Who labels; who demonstrated the task if not given.")
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the agent's sampling.")] = 1.0,
 ) -> None:
     """Let the agent act and its expert say what it would have done, then train on that too.
 
@@ -71,7 +70,6 @@ def dagger(
             "rounds": rounds,
             "begin": 0.0,
             "share": planned.corrections.share,
-            "temperature": temperature,
         }
     )
     console().print(f"Checkpoint: [bold]{_train(planned, checkpoint)}[/]", soft_wrap=True)

@@ -39,7 +39,6 @@ class Job:
     max_steps: int | None
     expert: str | None  # None: the task's default
     seed: int
-    temperature: float
 
 
 def play_round(
@@ -101,7 +100,6 @@ def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> 
             wanted.max_steps,
             wanted.expert or data.headers[task].collection.get("expert"),
             FIRST_SEED + number * _SEEDS_PER_ROUND,
-            corrections.temperature,
         )
 
 
@@ -146,7 +144,7 @@ def play(job: Job) -> str:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # of a second of loading weights, in the middle of the run's own
-    agent = Agent.from_pretrained(job.checkpoint, task=job.task, temperature=job.temperature)
+    agent = Agent.from_pretrained(job.checkpoint, task=job.task)
     header = DatasetHeader(**job.header)
     with ShardWriter(job.folder, header) as shards:
         written = shards.episodes_written

@@ -146,8 +146,6 @@ class CorrectionsRecipe(Section):
     """Progress at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of a task's tokens that come from its corrections, once there are any."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Of the model's sampling as it acts."""
 
 
 class ActingRecipe(Section):
@@ -155,7 +153,8 @@ class ActingRecipe(Section):
 
     temperature: NonNegativeFloat | dict[str, NonNegativeFloat] = 1.0
     """Of the sampling of actions, or by task, with `default` for those not named. At 1 it acts as
-    often as it believes an action right; 0 takes the likeliest."""
+    often as it believes an action right; 0 takes the likeliest. In corrections it acts so too: what
+    is to be corrected are the mistakes that it will make."""
 
 
 class OptimizerRecipe(Section):

@@ -82,20 +82,28 @@ def test_wrong_use_is_one_sentence(capsys, tmp_path, arguments, code, message):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(make_recipe, tmp_path):
-    """Same global batch on 1 and on 2 gloo ranks: same weights within rounding."""
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_two_processes_equal_one(make_recipe, tmp_path, rounds):
+    """Same global batch on 1 and on 2 gloo ranks: same weights within rounding.
+
+    Also with a round of corrections, which one rank plays and all train on.
+    """
+    tasks = {"gym/Pendulum-v1": {"episodes": 2, "max_steps": 30}} if rounds else {}
+    corrections = {"tasks": tasks, "rounds": 1, "begin": 0.5}
     config = find_spec("accelerate", "ddp2_cpu")
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     launch += ["--config_file", str(config), "-m", "generalist.training"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     runs = {}
     for name, command in {"one": MODULE, "two": launch}.items():
-        recipe = make_recipe(output_dir=tmp_path / name)
+        recipe = make_recipe(output_dir=tmp_path / name, corrections=corrections)
         (tmp_path / f"{name}.yaml").write_text(dump_recipe(recipe))
         command = [*command, str(tmp_path / f"{name}.yaml")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         assert f"{1 if name == 'one' else 2} process(es)" in done.stdout
+        played = sorted((tmp_path / name / "corrections").glob("round-*/gym/*/dataset.json"))
+        assert len(played) == rounds
         runs[name] = load_file(tmp_path / name / "checkpoint" / "model.safetensors")
     for name, tensor in runs["one"].items():
         torch.testing.assert_close(runs["two"][name], tensor, atol=1e-5, rtol=1e-5)
