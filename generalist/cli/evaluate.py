@@ -25,6 +25,9 @@ def evaluate(
         int | None, typer.Option(min=1, help="Episodes of every task, in place of the suite's.")
     ] = None,
     videos: Annotated[bool, typer.Option(help="Film the first episode of each task.")] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tasks side by side; one a CPU if not given.")
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Measure a checkpoint in every task of a suite: table, report.html with videos, JSON.
@@ -40,14 +43,16 @@ def evaluate(
             task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
     loaded.videos = loaded.videos and videos
     folder = out or checkpoint.parent / "evaluation"
-    report = run_suite(loaded, Path(suite).stem, checkpoint, folder)
+    report = run_suite(loaded, Path(suite).stem, checkpoint, folder, workers)
     write_json(json, report)
 
 
-def run_suite(suite: Any, name: str, checkpoint: Path, out: Path) -> dict[str, Any]:
+def run_suite(
+    suite: Any, name: str, checkpoint: Path, out: Path, workers: int | None = None
+) -> dict[str, Any]:
     """Evaluate, print the table, write the report; returns what report.json holds."""
+    from generalist.evaluation.measure import evaluate as measure
     from generalist.evaluation.report import write_report
-    from generalist.evaluation.suite import evaluate as measure
     from generalist.evaluation.table import print_tables
 
     screen, notes = console(), console(stderr=True)
@@ -60,7 +65,7 @@ def run_suite(suite: Any, name: str, checkpoint: Path, out: Path) -> dict[str, A
         notes.print(line, markup=False, soft_wrap=True)
 
     bars = sys.stderr.isatty()  # a log file gets the line of each result alone
-    evaluation = measure(checkpoint, suite, out, name, on_result, progress=bars)
+    evaluation = measure(checkpoint, suite, out, name, on_result, bars, workers)
     report = write_report(evaluation, out)
     _write_card(checkpoint, report)
     print_tables(evaluation, screen)

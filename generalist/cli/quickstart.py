@@ -35,7 +35,7 @@ def quickstart(
     recipe: Annotated[str, typer.Option(help="Recipe to train with.")] = "quickstart",
     suite: Annotated[str, typer.Option(help="Suite to evaluate in.")] = "quickstart",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Collecting processes; one a CPU if not given.")
+        int | None, typer.Option(min=1, help="Processes to collect and act in; one a CPU if not given.")
     ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Every stage in the shortest form; learns nothing.")
@@ -59,7 +59,7 @@ def quickstart(
     with _stage(3, f"it acts in {len(plan['suite'].tasks)} tasks"):
         from generalist.cli.evaluate import run_suite
 
-        run_suite(plan["suite"], Path(suite).stem, checkpoint, output / "evaluation")
+        run_suite(plan["suite"], Path(suite).stem, checkpoint, output / "evaluation", workers)
     console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 

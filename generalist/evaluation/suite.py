@@ -1,36 +1,19 @@
-"""Suites: which tasks a checkpoint is measured in, and the results, one file a task.
-
-    OUT/results/gym-CartPole-v1.json             unprompted: what `rollout` returns, and how it ran
-    OUT/results/gym-CartPole-v1.prompted.json    with demonstrations at the head of the window
-    OUT/results/text-pydoc.json                  bits per byte
-    OUT/videos/*.mp4
-
-A result is written when its task is done, so the same evaluation continues after an interruption;
-a result of other weights or settings is measured anew.
-"""
+"""Suites: which tasks a checkpoint is measured in, how, and what came of it."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from generalist.data.files import read_json, write_json
 from generalist.envs import get_task, is_document_task
-from generalist.errors import GeneralistError
 from generalist.evaluation.scores import TaskScore, score_task
 from generalist.specs import find_spec, load_yaml
 
-if TYPE_CHECKING:
-    from generalist.acting.agent import Agent
-
 EVALUATION_SEED = 1_000_000  # data are collected with smaller ones
-RESULTS, VIDEOS = "results", "videos"
 Result = dict[str, Any]
 
 
@@ -152,9 +135,6 @@ class Evaluation:
         ]
 
 
-OnResult = Callable[[int, int, Result, bool], None]
-
-
 def jobs(suite: Suite) -> Iterator[Job]:
     """Every result of a suite: unprompted first, then prompted where there is an expert."""
     for prompted in (False, True):
@@ -164,132 +144,3 @@ def jobs(suite: Suite) -> Iterator[Job]:
             if prompted and (document or not count or not get_task(entry.task).default_expert):
                 continue
             yield Job(entry, count, prompted)
-
-
-def evaluate(
-    checkpoint: str | Path,
-    suite: Suite,
-    out: str | Path,
-    name: str = "",
-    on_result: OnResult | None = None,
-    progress: bool = True,
-) -> Evaluation:
-    """Measure a checkpoint in every task of a suite, and keep each result below `out`.
-
-    on_result: called with (number, of how many, result, whether it was there already).
-    Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
-    """
-    from generalist.acting.agent import Agent
-
-    checkpoint, out = Path(checkpoint), Path(out)
-    work = list(jobs(suite))
-    first = next((j.entry.task for j in work), None)
-    known = checkpoint_tasks(checkpoint)
-    agent = Agent.from_pretrained(
-        checkpoint, task=first if first in known else known[0], temperature=suite.temperature
-    )
-    weights = weights_fingerprint(checkpoint)
-    evaluation = Evaluation(name, str(checkpoint))
-    (out / RESULTS).mkdir(parents=True, exist_ok=True)
-    for number, job in enumerate(work, 1):
-        path = out / RESULTS / job.file
-        settings = _settings(suite, job, weights, agent)
-        result = _finished(path, settings)
-        there = result is not None
-        if result is None:
-            began = time.monotonic()
-            result = _measure(agent, suite, job, out, progress)
-            result |= {"settings": settings, "seconds": time.monotonic() - began}
-            write_json(path, result)
-        evaluation.results.append(result)
-        if on_result is not None:
-            on_result(number, len(work), result, there)
-    return evaluation
-
-
-def _finished(path: Path, settings: dict[str, Any]) -> Result | None:
-    """The result at `path`, if it is whole and of these settings."""
-    if not path.exists():
-        return None
-    try:
-        result = read_json(path)
-    except GeneralistError:
-        return None
-    return result if result.get("settings") == settings else None
-
-
-def _settings(suite: Suite, job: Job, weights: str, agent: Agent) -> dict[str, Any]:
-    """What a result depends on."""
-    settings: dict[str, Any] = {"weights": weights, "options": job.entry.env_options}
-    if is_document_task(job.entry.task):
-        return settings
-    sampling = asdict(agent.sampling_in(job.entry.task))
-    settings |= {"episodes": job.episodes, "seed": suite.seed, "sampling": sampling}
-    return settings | ({"prompts": suite.prompts} if job.prompted else {})
-
-
-def _measure(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Result:
-    task = job.entry.task
-    if is_document_task(task):
-        from generalist.evaluation.documents import score_documents
-
-        return score_documents(agent, task, suite.text_tokens)
-    from generalist.acting.prompts import DemonstrationTooLong
-    from generalist.acting.rollout import rollout
-
-    film = suite.videos and not job.prompted
-    options = job.entry.env_options
-    reason = _why_no_video(task, options) if film else None
-    try:
-        result = rollout(
-            agent,
-            task,
-            episodes=job.episodes,
-            seed=suite.seed,
-            num_envs=suite.envs,
-            prompt_episodes=suite.prompts if job.prompted else 0,
-            video_dir=out / VIDEOS if film and reason is None else None,
-            progress=progress,
-            **options,
-        )
-    except DemonstrationTooLong as error:
-        return {"task": task, "prompted": True, "skipped": error.reason}
-    if result.interrupted:
-        raise KeyboardInterrupt
-    return {**result.to_dict(), "max_steps": options.get("max_steps"), "no_video": reason}
-
-
-def _why_no_video(task: str, options: dict[str, Any]) -> str | None:
-    """The reason this machine cannot film a task, None where it can."""
-    from generalist.envs import make
-
-    try:
-        env = make(task, render_mode="rgb_array", **options)
-        try:
-            env.reset(seed=0)
-            env.render()
-        finally:
-            env.close()
-    except Exception as error:  # each renderer has errors of its own; a video is not worth a run
-        return str(error)
-    return None
-
-
-def checkpoint_tasks(checkpoint: Path) -> list[str]:
-    """Names of the tasks a checkpoint was trained on; GeneralistError where it is none."""
-    path = checkpoint / "generalist" / "layouts.json"
-    if not path.exists():
-        raise GeneralistError(
-            f"{checkpoint} is not a checkpoint to act with: generalist/layouts.json is missing. "
-            "Expected the folder that `generalist train` prints at its end."
-        )
-    return sorted(read_json(path))
-
-
-def weights_fingerprint(checkpoint: Path) -> str:
-    """16 hex digits over the weights of a checkpoint."""
-    digest = hashlib.sha256()
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

@@ -6,20 +6,18 @@ cut short goes on with the episodes that are missing.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from generalist.data.manifest import Manifest
 from generalist.errors import GeneralistError
+from generalist.processes import process_pool, usable_cpus
 from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
-from generalist.training.launch import StopSignal, usable_cpus
+from generalist.training.launch import StopSignal
 from generalist.training.recipe import Recipe
 
 FIRST_SEED = 900_000  # the last block of seeds for data; no shipped dataset plays in it
@@ -56,7 +54,7 @@ def play_round(
     jobs = [job for job in _jobs(recipe, data, checkpoint, number) if not _is_there(job)]
     say(f"Round {number + 1} of {recipe.corrections.rounds}: acting in {len(jobs)} tasks.")
     try:
-        with _pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
+        with process_pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
             running: set[Future[str]] = {pool.submit(play, job) for job in jobs}
             while running:
                 if stop.raised:
@@ -108,27 +106,6 @@ def _is_there(job: Job) -> bool:
     if not (job.folder / "dataset.json").exists():
         return False
     return Manifest.read(job.folder).counts()["episodes"] >= job.episodes
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that do not outlive the block, also where it is left in the middle of a job."""
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, workers), context, initializer=_leave_stopping_to_the_run)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    pool.shutdown()
-
-
-def _leave_stopping_to_the_run() -> None:
-    """Ctrl-C reaches every process of a terminal; the one that trains decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def play(job: Job) -> str:

@@ -65,13 +65,6 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def usable_cpus() -> int:
-    """CPUs this process may run on, which in a container are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def check_world(accelerator: Accelerator) -> None:
     """Refuse to train when launcher, accelerate and torch disagree about the number of ranks."""
     launched = launched_processes()

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model, count_parameters
 from generalist.modeling.segments import SEGMENTS, can_run_segments
+from generalist.processes import usable_cpus
 from generalist.training.checkpoint import (
     RECIPE,
     RunState,
@@ -37,7 +38,6 @@ from generalist.training.launch import (
     check_wrapped,
     start_accelerator,
     torch_settings_kept,
-    usable_cpus,
 )
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective

@@ -12,8 +12,9 @@ import yaml
 
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation.measure import evaluate
 from generalist.evaluation.report import training_facts, write_report
-from generalist.evaluation.suite import Evaluation, Suite, evaluate, jobs, load_suite
+from generalist.evaluation.suite import Evaluation, Suite, jobs, load_suite
 from generalist.specs import list_specs
 from tests.conftest import TinyRun
 
@@ -72,19 +73,30 @@ def test_documents_are_not_prompted_and_settings_are_inherited():
     ]  # fmt: skip
 
 
-def test_an_interrupted_evaluation_continues_task_by_task(suite, tiny_run: TinyRun, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_evaluation_continues_task_by_task(
+    suite, tiny_run: TinyRun, tmp_path, workers
+):
     def stop_after_two(number: int, *_: object) -> None:
         if number == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(tiny_run.checkpoint, suite, tmp_path, on_result=stop_after_two, progress=False)
+        evaluate(
+            tiny_run.checkpoint,
+            suite,
+            tmp_path,
+            "",
+            stop_after_two,
+            progress=False,
+            workers=workers,
+        )
     before = modified(tmp_path)
     assert len(before) == 2
 
     seen = []
     evaluation = evaluate(
-        tiny_run.checkpoint, suite, tmp_path, progress=False,
+        tiny_run.checkpoint, suite, tmp_path, progress=False, workers=1,
         on_result=lambda number, total, result, there: seen.append((number, total, there)),
     )  # fmt: skip
     assert seen == [(1, 3, True), (2, 3, True), (3, 3, False)]
@@ -97,9 +109,28 @@ def test_an_interrupted_evaluation_continues_task_by_task(suite, tiny_run: TinyR
     # A damaged result and one of other settings are measured anew, the rest stays.
     (tmp_path / "results" / FILES[0]).write_text('{"task": ')
     suite.prompts = 2
-    evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
+    evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False, workers=1)
     again = modified(tmp_path)
     assert [name for name in FILES if again[name] != after[name]] == FILES[:2]
+
+
+def test_results_are_the_same_side_by_side_and_in_the_order_of_the_suite(
+    suite, tiny_run: TinyRun, tmp_path
+):
+    suite.tasks[1].max_steps = 20
+    runs = [
+        evaluate(
+            tiny_run.checkpoint, suite, tmp_path / str(workers), progress=False, workers=workers
+        )
+        for workers in (1, 2)
+    ]
+    alone, together = (
+        [{k: v for k, v in r.items() if "second" not in k} for r in e.results] for e in runs
+    )
+    assert alone == together
+    assert [(r["task"], r["prompted"]) for r in together] == [
+        ("gym/CartPole-v1", False), ("gym/Pendulum-v1", False), ("gym/CartPole-v1", True),
+    ]  # fmt: skip
 
 
 def test_a_task_too_long_for_prompts_is_skipped_with_the_reason(
@@ -114,7 +145,7 @@ def test_a_task_too_long_for_prompts_is_skipped_with_the_reason(
     task = {"task": "babyai/GoToLocal", "max_steps": 3}
     suite.write_text(yaml.safe_dump({**SUITE, "tasks": [task]}))
     command = ["evaluate", str(suite), "--checkpoint", str(checkpoint),
-               "--out", str(out), "--json", str(result)]  # fmt: skip
+               "--out", str(out), "--json", str(result), "--workers", "1"]  # fmt: skip
     reason = "a timestep of 52 tokens does not fit a quarter of the window of 128"
     for _ in range(2):  # the second time from what the first wrote
         assert main(command) == 0
