@@ -20,7 +20,6 @@ than is shown here. Recompute has half a window too, at its cheapest.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,7 +30,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.measure import interleaved, matrix_vector_bandwidth, quantile, timing_parser
+from benchmarks.measure import (
+    interleaved,
+    matrix_vector_bandwidth,
+    print_facts,
+    quantile,
+    timing_parser,
+    write_json,
+)
 from generalist.acting.decoder import Decoder, Interval
 from generalist.modeling.build import build_model
 from generalist.tokenization.processor import GeneralistProcessor
@@ -256,13 +262,9 @@ def main(arguments: list[str] | None = None) -> None:
             row = (each.median_ms, each.least_ms, each.p99_ms, rate)
             table.add_row(each.subject, *(f"{value:.4g}" for value in row))
         console.print(f"{size}, {given.window} tokens, {given.threads} thread(s)", table)
-        for name, value in facts.items():
-            console.print(
-                f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
-            )
+        print_facts(console, facts)
         result.append({"facts": facts, "timings": [asdict(each) for each in timings]})
-    if given.json is not None:
-        given.json.write_text(json.dumps({"threads": given.threads, "sizes": result}, indent=1))
+    write_json(given.json, {"threads": given.threads, "sizes": result})
 
 
 if __name__ == "__main__":

@@ -3,12 +3,72 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Rate:
+    """How long a call of a subject takes, and what it gets through in a second (at the median)."""
+
+    subject: str
+    median_ms: float
+    least_ms: float
+    per_second: float
+
+
+def rates(seconds: Mapping[str, list[float]], amount: float) -> dict[str, Rate]:
+    """Rates from the seconds of calls that get through `amount` of something each."""
+    found = {}
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        found[name] = Rate(name, 1e3 * median, 1e3 * min(values), amount / median)
+    return found
+
+
+def print_table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """A table of names and numbers."""
+    table = Table(*columns, title=title, title_justify="left")
+    table.columns[0].no_wrap = True  # names are needed whole
+    for row in rows:
+        table.add_row(*(written(cell) for cell in row))
+    console.print(table)
+
+
+def written(value: Any) -> str:
+    """A number to four digits, or all those before the point; anything else as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def print_rates(console: Console, title: str, found: Iterable[Rate], unit: str) -> None:
+    """A table of rates; `unit` is what `per_second` counts."""
+    columns = "subject", "median ms", "least ms", unit
+    print_table(console, title, columns, (astuple(each) for each in found))
+
+
+def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
+    """A line a fact."""
+    for name, value in facts.items():
+        console.print(f"{name}: {written(value)}")
+
+
+def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
+    """The result as JSON, where `--json` names a file."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def interleaved(
@@ -56,13 +116,14 @@ def matrix_vector_bandwidth(total_bytes: int) -> float:
 
 
 def timing_parser(
-    name: str, description: str | None, sizes: Mapping[str, object], rounds: int
+    name: str, description: str | None, sizes: Mapping[str, object] | None, rounds: int
 ) -> argparse.ArgumentParser:
-    """The options that all timing benchmarks have."""
+    """The options that all timing benchmarks have; with sizes also those of models."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--size", action="append", choices=sizes, help="default 3M")
-    parser.add_argument("--window", type=int, default=1024, help="tokens")
+    if sizes is not None:
+        parser.add_argument("--size", action="append", choices=sizes, help="default 3M")
+        parser.add_argument("--window", type=int, default=1024, help="tokens")
     parser.add_argument("--rounds", type=int, default=rounds, help="calls of each subject")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")

@@ -13,7 +13,6 @@ labels: `model(input_ids, position_ids=..., labels=...)`.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from benchmarks.acting import SIZES
-from benchmarks.measure import interleaved, timing_parser
+from benchmarks.measure import interleaved, print_facts, timing_parser, write_json
 from generalist.modeling.build import build_model
 from generalist.modeling.segments import SEGMENTS
 from generalist.training.data import open_data, to_tensors
@@ -133,13 +132,9 @@ def main(arguments: list[str] | None = None) -> None:
             table.add_row(each.subject, *(f"{value:.4g}" for value in row), f"{each.loss:.6f}")
         console.print(f"{size}, {given.rows} x {given.window} tokens, {given.threads} thread(s)")
         console.print(table)
-        for name, value in facts.items():
-            console.print(
-                f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
-            )
+        print_facts(console, facts)
         result.append({"facts": facts, "timings": [asdict(each) for each in timings]})
-    if given.json is not None:
-        given.json.write_text(json.dumps({"threads": given.threads, "sizes": result}, indent=1))
+    write_json(given.json, {"threads": given.threads, "sizes": result})
 
 
 if __name__ == "__main__":

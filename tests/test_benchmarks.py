@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import acting, imitation, training
+from benchmarks import acting, environments, imitation, reading, tokenizing, training
+from generalist import envs
+from generalist.data.mixture import open_mixture
+from generalist.data.reader import TaskData
 from generalist.modeling.build import build_model
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.conftest import TinyRun
@@ -68,3 +74,146 @@ def test_the_training_benchmark_compares_equal_losses(tiny_run: TinyRun, tmp_pat
     (found,) = json.loads(out.read_text())["sizes"]
     losses = {each["subject"]: each["loss"] for each in found["timings"]}
     assert losses == pytest.approx(dict.fromkeys(("segments", "rows", "labels"), losses["labels"]))
+
+
+def test_the_reading_benchmark_measures_every_subject_and_the_memory(
+    tiny_run: TinyRun, tmp_path: Path
+):
+    out = tmp_path / "out.json"
+    arguments = ["--window", "128", "--rows", "20", "--rounds", "1", "--repeat", "3"]
+    reading.main([str(tiny_run.data), *arguments, "--json", str(out)])
+    found = json.loads(out.read_text())
+    speed = {each["subject"]: each["per_second"] for each in found["rates"]}
+    assert set(speed) == {"reader", "memmap", "webdataset", "windows"}
+    assert found["facts"]["times_webdataset"] == pytest.approx(
+        speed["reader"] / speed["webdataset"]
+    )
+    small, large = found["memory"]
+    assert (small["times"], large["times"]) == (1, 3)
+    assert large["tokens"] == 3 * small["tokens"] > 0
+
+
+def test_all_readers_deliver_the_rows_of_the_shards(tiny_run: TinyRun, tmp_path: Path):
+    window = 100
+    stored = []
+    for task in tiny_run.tasks:  # in the order of their folders
+        for path in sorted((tiny_run.data / task).glob("*.tar")):
+            with tarfile.open(path) as tar:
+                for name in tar.getnames():
+                    if name.endswith(".tokens.npy"):
+                        tokens = np.load(io.BytesIO(tar.extractfile(name).read()))
+                        whole = len(tokens) // window
+                        stored += list(tokens[: whole * window].reshape(whole, window))
+    rows = reading.Rows(open_mixture(tiny_run.data).tasks, window)
+    assert len(rows) == len(stored)
+    order = reading.draw(len(rows), 30, seed=1)
+    assert len(set(order)) == 30 and order != sorted(order)
+    sources = [
+        lambda: (rows[number] for number in order),
+        reading.memmap_source(rows, order, tmp_path / "rows.bin"),
+        reading.webdataset_source(rows, order, tmp_path / "rows.tar"),
+    ]
+    expected = np.stack([stored[number] for number in order])
+    for source in sources:
+        for _ in range(2):  # a source gives its rows at every call
+            out = np.zeros_like(expected)
+            assert np.array_equal(reading.deliver(source, out), expected)
+    with pytest.raises(RuntimeError, match="webdataset does not deliver"):
+        reading.check("webdataset", expected[::-1], expected)
+
+
+def test_a_folder_is_enlarged_without_copies(tiny_run: TinyRun, tmp_path: Path):
+    large = reading.enlarge(tiny_run.data, tmp_path / "large", 4)
+    for task in tiny_run.tasks:
+        one, four = TaskData(tiny_run.data / task), TaskData(large / task)
+        assert len(four) == 4 * len(one)
+        assert np.array_equal(four.tokens(len(four) - 1), one.tokens(len(one) - 1))
+        assert all(path.is_symlink() for path in (large / task).glob("*.tar"))
+
+
+def slow_codes(name: str, step: np.ndarray, bins: int) -> list[int]:
+    """The codes of one step's values, one after the other, in Python's own arithmetic."""
+    if name == "grid":
+        cells = step.reshape(-1, 3).tolist()
+        return [(kind * 6 + colour) * 3 + state for kind, colour, state in cells]
+    values = step.ravel().tolist()
+    if name == "discrete":
+        return values
+    if name == "mu-law":
+        values = [
+            math.copysign(math.log(abs(x) * 100 + 1) / math.log(256 * 100 + 1), x) for x in values
+        ]
+    return [min(max(math.floor((x + 1) / 2 * bins), 0), bins - 1) for x in values]
+
+
+@pytest.mark.parametrize("name", ["mu-law", "uniform", "discrete", "grid"])
+def test_a_codec_its_peer_and_a_slow_loop_agree(name: str):
+    bins = 1024
+    case = tokenizing.cases(bins, steps=40)[name]
+    expected = [slow_codes(name, step, bins) for step in case.values]
+    toolbox = GeneralistProcessor.default().toolbox
+    assert case.codec.encode(case.values, toolbox).tolist() == expected
+    assert case.peer().tolist() == expected
+    assert len(np.unique(expected)) > 10
+
+
+def test_the_tokenizing_benchmark_compares_equal_codes(tmp_path: Path):
+    out = tmp_path / "out.json"
+    tokenizing.main(["--steps", "20", "--frames", "4", "--rounds", "1", "--json", str(out)])
+    found = json.loads(out.read_text())
+    for part, names in (
+        ("codecs", ("mu-law", "uniform", "discrete", "grid")),
+        ("frames", tokenizing.GAMES),
+        ("episodes", tokenizing.EPISODES),
+    ):
+        subjects = {each["subject"] for each in found[part]["rates"]}
+        peers = set() if part == "episodes" else {f"{name}, peer" for name in names}
+        assert subjects == {*names} | peers
+        same = "same ids" if part == "episodes" else "same codes"
+        assert all(found[part]["facts"][f"{name}, {same}"] > 0.999 for name in names)
+
+
+def test_codes_that_differ_are_noticed():
+    codes = np.arange(1000).reshape(10, 100)
+    assert tokenizing.agreement("frames", codes, codes) == 1
+    with pytest.raises(RuntimeError, match="only 0.00% of the codes"):
+        tokenizing.agreement("frames", codes, codes + 1)
+
+
+def test_random_play_gives_as_many_frames_as_asked_for():
+    frames = tokenizing.frames_of("atari/Breakout", 200)  # more than one game of it
+    assert (
+        frames.shape == (200, 84, 84, 3) and (frames != frames[0]).any(axis=(1, 2, 3)).sum() > 100
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "steps"),
+    [
+        ("gym/LunarLander-v3", 300),
+        ("dmc/cartpole-balance", 30),
+        ("babyai/GoToLocal", 1000),
+        ("atari/Breakout", 300),
+    ],
+)
+def test_the_bare_simulator_plays_the_same_episodes(task: str, steps: int):
+    env = envs.make(task)
+    env.action_space.seed(1)
+    actions = [env.action_space.sample() for _ in range(steps)]
+    ours = environments.act(environments.Gym(env), actions)
+    bare = environments.act(environments.bare(task, env), actions)
+    env.close()
+    assert np.allclose(ours, bare) and ours.any()
+
+
+def test_the_environments_benchmark_splits_a_rollout(tmp_path: Path):
+    out = tmp_path / "out.json"
+    tasks = ["gym/CartPole-v1", "dmc/reacher-easy"]
+    arguments = [word for task in tasks for word in ("--task", task)]
+    arguments += ["--steps", "20", "--envs", "2", "--rollout-steps", "3", "--rounds", "1"]
+    environments.main([*arguments, "--json", str(out)])
+    found = json.loads(out.read_text())
+    assert [each["task"] for each in found["tasks"]] == tasks
+    for each in found["tasks"]:
+        assert {rate["subject"] for rate in each["rates"]} == {"ours", "bare"}
+        assert 0 < each["outside_agent"] < each["outside_model"] < 1

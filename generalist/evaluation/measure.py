@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -74,7 +74,7 @@ def evaluate(
     if workers > 1:
         results = _side_by_side(checkpoint, suite, left, out, progress, workers)
     else:
-        results = ((job, measure(agent, suite, job, out, progress)) for job in left)
+        results = _one_by_one(agent, suite, left, out, progress)
     with closing(results):
         for job, result in results:
             result["settings"] = settings[job.file]
@@ -94,9 +94,17 @@ def _load(checkpoint: Path, suite: Suite) -> Agent:
     )
 
 
+def _one_by_one(
+    agent: Agent, suite: Suite, work: Sequence[Job], out: Path, progress: bool
+) -> Generator[tuple[Job, Result], None, None]:
+    """Results of the jobs in their order, each with a bar of its own."""
+    for job in work:
+        yield job, measure(agent, suite, job, out, progress)
+
+
 def _side_by_side(
     checkpoint: Path, suite: Suite, work: Sequence[Job], out: Path, progress: bool, workers: int
-) -> Iterator[tuple[Job, Result]]:
+) -> Generator[tuple[Job, Result], None, None]:
     """Results as they come, of the jobs that may take longest first."""
     longest = sorted(work, key=_most_steps, reverse=True)
     bar = tqdm(total=len(work), desc="evaluate", unit="result", disable=not progress, leave=False)
