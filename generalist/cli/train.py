@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from generalist.cli.common import console
+from generalist.cli.common import JsonFile, console, write_json
+from generalist.errors import UsageError
+
+if TYPE_CHECKING:
+    from generalist.training.recipe import Recipe
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's name (quickstart, laptop) or the path of a YAML file.")
+        str,
+        typer.Argument(
+            help="A recipe's name (quickstart, laptop, sizes/79m) or the path of a YAML file."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change: optimizer.lr=1e-3."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the run would take, and do not train.")
+    ] = False,
+    flops: Annotated[
+        float | None,
+        typer.Option(
+            help="With --plan: sustained FLOP/s of all devices together, such as 4e14, for a time."
+        ),
+    ] = None,
+    json: JsonFile = None,
 ) -> None:
     """Train a model by a recipe; the same command continues an interrupted run.
 
@@ -24,9 +42,22 @@ def train(
     """
     from generalist.training.recipe import load_recipe
 
+    if not plan and (flops is not None or json is not None):
+        raise UsageError("--flops and --json belong to --plan; add it, or leave them out.")
     loaded = load_recipe(recipe, overrides or ())  # a wrong key is found before torch is loaded
+    if plan:
+        _print_plan(loaded, flops, json)
+        return
 
     from generalist.training.loop import train as run
 
     folder = run(loaded)
     console().print(f"Checkpoint: [bold]{folder}[/]", soft_wrap=True)
+
+
+def _print_plan(recipe: Recipe, flops_per_second: float | None, json: Path | None) -> None:
+    from generalist.training.plan import describe, plan_run, vocabulary_size_of
+
+    plan = plan_run(recipe, vocabulary_size_of(recipe), flops_per_second)
+    console().print(describe(plan), markup=False, soft_wrap=True)
+    write_json(json, plan.to_dict())
