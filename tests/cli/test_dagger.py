@@ -56,9 +56,7 @@ def test_rounds_are_played_once_and_training_goes_on_from_the_weights(
 
     written = (out / "corrections" / "round-2" / TASK / "manifest.json").stat().st_mtime_ns
     assert main(command) == 0
-    assert (
-        written == (out / "corrections" / "round-2" / TASK / "manifest.json").stat().st_mtime_ns
-    )
+    assert written == (out / "corrections" / "round-2" / TASK / "manifest.json").stat().st_mtime_ns
     assert main(["validate", str(out / "corrections")]) == 0
 
 
