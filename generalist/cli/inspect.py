@@ -40,10 +40,10 @@ def inspect(
     if task is None and len(folders) > 1:
         _describe(path, json)
         return
-    data = _find(path, folders, task)
-    from generalist.data.collect import load_processor
+    from generalist.tokenization.processor import load_processor
 
-    loaded = load_processor(str(processor) if processor else None)
+    data = _find(path, folders, task)
+    loaded = load_processor(processor)
     data = TaskData(data.folder, loaded)  # its fingerprints must be the processor's
     if episode >= len(data):
         raise UsageError(

@@ -144,6 +144,8 @@ def collect(
     Raises GeneralistError for a task that cannot be collected at all; a single episode that
     fails is counted and reported. Ctrl-C keeps what was played so far.
     """
+    from generalist.tokenization.processor import load_processor
+
     began = time.monotonic()
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -162,15 +164,6 @@ def collect(
         spec.write(root)  # the weights may have changed
     report.seconds = time.monotonic() - began
     return report
-
-
-def load_processor(folder: str | None) -> GeneralistProcessor:
-    """The processor saved in a folder, or the shipped one."""
-    from generalist.tokenization.processor import GeneralistProcessor
-
-    if folder is None:
-        return GeneralistProcessor.default()
-    return GeneralistProcessor.from_pretrained(folder)
 
 
 def _open(plans: list[_Plan], pool: _Pool) -> None:

@@ -259,6 +259,13 @@ class GeneralistProcessor:
         return values
 
 
+def load_processor(folder: str | Path | None) -> GeneralistProcessor:
+    """The processor saved in a folder, or the shipped one."""
+    if folder is None:
+        return GeneralistProcessor.default()
+    return GeneralistProcessor.from_pretrained(folder)
+
+
 def _show(kind: str, values: np.ndarray, index: int, code: int) -> str:
     if kind == "image":
         return f"code {code}"

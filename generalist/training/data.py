@@ -64,14 +64,10 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     """
     from generalist.data.mixture import open_mixture
     from generalist.data.windows import WindowSampler
-    from generalist.tokenization.processor import GeneralistProcessor
+    from generalist.tokenization.processor import load_processor
 
     data = recipe.data
-    processor = (
-        GeneralistProcessor.default()
-        if data.processor is None
-        else GeneralistProcessor.from_pretrained(data.processor)
-    )
+    processor = load_processor(data.processor)
     roots = data.root if isinstance(data.root, list) else [data.root]
     mixture = open_mixture(roots, data.weights, processor, data.skip_damaged)
     headers = {task.task: task.header for task in mixture.tasks}

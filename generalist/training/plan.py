@@ -181,15 +181,9 @@ def plan_run(recipe: Recipe, vocabulary_size: int, flops_per_second: float | Non
 
 def vocabulary_size_of(recipe: Recipe) -> int:
     """V of the recipe's processor, the shipped one if it names none."""
-    from generalist.tokenization.processor import GeneralistProcessor
+    from generalist.tokenization.processor import load_processor
 
-    folder = recipe.data.processor
-    processor = (
-        GeneralistProcessor.default()
-        if folder is None
-        else GeneralistProcessor.from_pretrained(folder)
-    )
-    return processor.vocabulary.size
+    return load_processor(recipe.data.processor).vocabulary.size
 
 
 def parameters_of(model: ModelRecipe, vocabulary_size: int) -> Parameters:

@@ -223,7 +223,7 @@ def test_processes_encode_with_the_processor_that_was_loaded(
         return loaded
 
     copy = str(shutil.copytree(processor, tmp_path / "copy"))
-    monkeypatch.setattr("generalist.data.collect.load_processor", load_and_remove)
+    monkeypatch.setattr("generalist.tokenization.processor.load_processor", load_and_remove)
     report = collect(toy(2), tmp_path / "data", 1, progress=False, processor=copy)
     assert report.tasks[TOY].episodes == 2 and not report.failures
 
