@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures as futures
 import contextlib
 import multiprocessing
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +32,7 @@ from generalist.data.worker import (
     start_process,
 )
 from generalist.errors import GeneralistError, UsageError
+from generalist.processes import usable_cpus
 
 if TYPE_CHECKING:
     from generalist.tokenization.processor import GeneralistProcessor
@@ -155,7 +155,7 @@ def collect(
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
-        workers = os.cpu_count() or 1 if workers is None else workers
+        workers = usable_cpus() if workers is None else workers
         with _pool(workers, loaded) as pool:
             _open(open_plans, pool)
             spec.write(root)
