@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     videos: Annotated[bool, typer.Option(help="Film the first episode of each task.")] = True,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Tasks side by side; one a CPU if not given.")
+        int | None, typer.Option(min=0, help="Tasks side by side; one a CPU if not given.")
     ] = None,
     json: JsonFile = None,
 ) -> None:

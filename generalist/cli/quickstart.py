@@ -35,7 +35,7 @@ def quickstart(
     recipe: Annotated[str, typer.Option(help="Recipe to train with.")] = "quickstart",
     suite: Annotated[str, typer.Option(help="Suite to evaluate in.")] = "quickstart",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes side by side; one a CPU if not given.")
+        int | None, typer.Option(min=0, help="Processes side by side; one a CPU if not given.")
     ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Every stage in the shortest form; learns nothing.")

@@ -49,7 +49,7 @@ def evaluate(
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
     on_result: called with (number, of how many, result, whether it was there already).
-    workers: processes; None takes one a CPU, 1 acts in this process.
+    workers: processes; None takes one a CPU, up to 1 acts in this process.
     Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
@@ -70,7 +70,7 @@ def evaluate(
         if result is not None:
             take(job, result, True)
     left = [job for job in work if job.file not in found]
-    workers = min(workers or usable_cpus(), len(left))
+    workers = min(usable_cpus() if workers is None else workers, len(left))
     if workers > 1:
         results = _side_by_side(checkpoint, suite, left, out, progress, workers)
     else:
