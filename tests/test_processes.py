@@ -48,5 +48,12 @@ def test_left_by_an_error_it_ends_what_is_running(tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGTERM
 
 
-def test_there_is_at_least_one_usable_cpu() -> None:
-    assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone can bind a process")
+def test_only_cpus_that_may_be_used_are_counted() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert usable_cpus() == len(allowed)

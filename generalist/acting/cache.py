@@ -22,6 +22,8 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from generalist.errors import GeneralistError
+
 ATTENTION_NAME = "generalist_rows"
 
 
@@ -179,7 +181,10 @@ def row_attention(
     """
     assert row_plan is not None, "the decoder passes row_plan to the model"
     if sliding_window is not None and sliding_window < key.shape[2]:
-        raise NotImplementedError("sliding-window attention shorter than the acting window")
+        raise GeneralistError(
+            f"The model attends to sliding windows of {sliding_window} tokens, but is to act in a "
+            f"context of {key.shape[2]}; give window_tokens={sliding_window} or less."
+        )
     _, heads, tokens, _ = query.shape
     key_heads, width = key.shape[1], value.shape[3]
     groups = heads // key_heads

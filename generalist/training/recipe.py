@@ -286,10 +286,12 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     """`key: old -> new` for every key that changes what is trained.
 
     Left out is what may change between two starts of one run: logging, checkpoint cadence, where
-    the folders lie, cores, and how rows are split into forward passes.
+    the folders lie, cores, and how rows are split into forward passes; and how the checkpoint acts,
+    unless it acts in corrections, which are trained on.
     """
-    free = {"acting", "checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
+    free = {"checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
+    free |= set() if new.corrections.tasks else {"acting"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"

@@ -60,6 +60,14 @@ def test_differences_name_what_changes_training_and_nothing_else(recipe_file):
     assert differences(old, new) == ["data.window_tokens: 512 -> 8"]
 
 
+def test_how_the_checkpoint_acts_changes_training_where_it_is_corrected(recipe_file):
+    colder = ["acting.temperature=0.5"]
+    corrected = ["corrections.tasks={gym/A: {episodes: 2}}"]
+    assert differences(load_recipe(recipe_file), load_recipe(recipe_file, colder)) == []
+    old, new = load_recipe(recipe_file, corrected), load_recipe(recipe_file, corrected + colder)
+    assert differences(old, new) == ["acting.temperature: 1.0 -> 0.5"]
+
+
 @pytest.mark.parametrize("name", list_specs("recipes"))
 def test_every_shipped_recipe_loads_and_says_how_to_run_it(name):
     path = spec_folder("recipes") / f"{name}.yaml"
