@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,13 +83,13 @@ def _train(recipe: Recipe, checkpoint: Path) -> Path:
     from generalist.training.loop import Trainer
 
     with torch_settings_kept():
-        trainer = Trainer(recipe, open_data(recipe), start_accelerator(recipe))
-        trainer.resume()
-        if trainer.state.step == 0:
-            _load_weights(trainer.model, checkpoint)
-        with StopSignal() as stop:
-            trainer.run(stop)
-        return trainer.export()
+        with closing(Trainer(recipe, open_data(recipe), start_accelerator(recipe))) as trainer:
+            trainer.resume()
+            if trainer.state.step == 0:
+                _load_weights(trainer.model, checkpoint)
+            with StopSignal() as stop:
+                trainer.run(stop)
+            return trainer.export()
 
 
 def _load_weights(model: Any, checkpoint: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from generalist.errors import GeneralistError
 
@@ -44,48 +44,56 @@ class RunState:
     rounds: int = 0  # rounds of corrections that training goes on with
 
 
-def save_checkpoint(
-    root: Path,
-    state: RunState,
-    model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    recipe_yaml: str,
-    keep: int,
-) -> Path:
-    """Save what resuming needs as `root/step-XXXXXXXX`, then remove all but the `keep` newest."""
+@dataclass
+class Snapshot:
+    """What resuming needs, with whole tensors on the CPU, however a run spreads them."""
+
+    state: RunState
+    weights: dict[str, Tensor]  # by name, float32
+    moments: dict[str, Tensor]  # of the optimizers, as kind/name
+    random: dict[str, Tensor]  # states of torch's generators, as `random_states` gives them
+
+
+def save_checkpoint(root: Path, snapshot: Snapshot, recipe_yaml: str, keep: int) -> Path:
+    """Save a snapshot as `root/step-XXXXXXXX`, then remove all but the `keep` newest."""
 
     def write(folder: Path) -> None:
-        save_file(_own_tensors(model), folder / MODEL)
-        save_file(_optimizer_tensors(model, optimizers), folder / OPTIMIZER)
-        save_file(_random_states(), folder / RANDOM)
-        (folder / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
+        save_file(snapshot.weights, folder / MODEL)
+        save_file(snapshot.moments, folder / OPTIMIZER)
+        save_file(snapshot.random, folder / RANDOM)
+        (folder / STATE).write_text(json.dumps(asdict(snapshot.state), indent=2) + "\n")
         (folder / RECIPE).write_text(recipe_yaml)
 
-    folder = root / f"step-{state.step:08d}"
+    folder = root / f"step-{snapshot.state.step:08d}"
     write_folder(folder, write)
     for old in list_checkpoints(root)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-def load_checkpoint(
-    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> RunState:
-    """Put a checkpoint's weights, moments and random states in place; returns where it stood."""
-    # A tied head is stored once, under its first name; strict=False lets the second be missing.
-    result = model.load_state_dict(load_file(folder / MODEL), strict=False)
-    missing = set(result.missing_keys) - _tied_names(model)
-    if missing or result.unexpected_keys:
-        raise GeneralistError(
-            f"{folder} holds the weights of another model: "
-            f"{len(missing)} missing, {len(result.unexpected_keys)} unknown."
-        )
-    _load_optimizers(load_file(folder / OPTIMIZER), model, optimizers)
-    random = load_file(folder / RANDOM)
-    torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
-    return RunState(**json.loads((folder / STATE).read_text()))
+def load_checkpoint(folder: Path) -> Snapshot:
+    """Inverse of `save_checkpoint`, for a folder that verifies."""
+    return Snapshot(
+        RunState(**json.loads((folder / STATE).read_text())),
+        load_file(folder / MODEL),
+        load_file(folder / OPTIMIZER),
+        load_file(folder / RANDOM),
+    )
+
+
+def random_states() -> dict[str, Tensor]:
+    """States of torch's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict[str, Tensor]) -> None:
+    """Inverse of `random_states`."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -176,58 +184,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# Tensors
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without the second names of tied tensors, contiguous on the CPU."""
-    tied = _tied_names(model)
-    return {k: v.cpu().contiguous() for k, v in model.state_dict().items() if k not in tied}
-
-
-def _tied_names(model: nn.Module) -> set[str]:
-    """State-dict names whose tensor already stands under an earlier name."""
-    seen: set[int] = set()
-    tied = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
-            tied.add(name)
-        seen.add(id(tensor))
-    return tied
-
-
-def _optimizer_tensors(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> dict[str, Tensor]:
-    """`state-name/parameter-name` -> tensor; safetensors needs each to own its memory."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    tensors = {}
-    for optimizer in optimizers:
-        for parameter, values in optimizer.state.items():
-            for key, value in values.items():
-                tensors[f"{key}/{names[id(parameter)]}"] = torch.as_tensor(value).cpu().clone()
-    return tensors
-
-
-def _load_optimizers(
-    tensors: dict[str, Tensor], model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> None:
-    parameters = dict(model.named_parameters())
-    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
-    for optimizer in optimizers:
-        optimizer.state.clear()
-    for key, tensor in tensors.items():
-        kind, _, name = key.partition("/")
-        parameter = parameters[name]
-        # AdamW's step counter stays on the CPU unless the optimizer is fused on a GPU.
-        value = tensor.to(parameter.device)
-        owner[id(parameter)].state[parameter][kind] = value
-
-
-def _random_states() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states

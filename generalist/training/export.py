@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -27,9 +29,18 @@ OWN_FOLDER = "generalist"
 
 
 def export(
-    folder: Path, model: PreTrainedModel, data: TrainingData, recipe: Recipe, state: RunState
+    folder: Path,
+    model: PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    data: TrainingData,
+    recipe: Recipe,
+    state: RunState,
 ) -> Path:
-    """Write the final checkpoint folder, replacing an older one only once the new one is whole."""
+    """Write the final checkpoint folder, replacing an older one only once the new one is whole.
+
+    weights: all of the model's, whose own may lie in shards over several processes.
+    """
+    model = _whole(model, weights)
     facts = {
         "tasks": list(dict.fromkeys(data.task_names)),  # several folders may hold one task
         "parameters": count_parameters(model),
@@ -55,6 +66,15 @@ def export(
 
     write_folder(folder, write)
     return folder
+
+
+def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedModel:
+    """A model like this one that holds these very tensors."""
+    with torch.device("meta"):
+        whole = type(model)(model.config)
+    whole.load_state_dict(weights, strict=False, assign=True)  # a tied head is not among them
+    whole.tie_weights()
+    return whole
 
 
 @contextmanager

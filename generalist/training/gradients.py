@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -43,18 +43,58 @@ class SequentialGradients:
 
         Returns the sum, and each part with its losses. Ranks average their gradients.
         """
-        device = self.accelerator.device
-        total, outcomes = torch.zeros((), device=device), []
-        for number, part in enumerate(parts):
-            part = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()}
-            last = number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.objective):
-                losses = self.objective(part)
-                loss = (losses * part["target_weight"]).sum() * scale
-                self.accelerator.backward(loss)
-            total += loss.detach()
-            outcomes.append((part, losses.detach()))
-        return total, outcomes
+
+        def backward(loss: Tensor, last: bool) -> None:
+            self.accelerator.backward(loss)
+
+        def together(last: bool) -> AbstractContextManager[Any]:
+            return nullcontext() if last else self.accelerator.no_sync(self.objective)
+
+        return backward_sum(
+            self.objective, parts, scale, self.accelerator.device, backward, together
+        )
+
+
+def backward_sum(
+    objective: nn.Module,
+    parts: Sequence[Part],
+    scale: float,
+    device: torch.device,
+    backward: Callable[[Tensor, bool], None],
+    around: Callable[[bool], AbstractContextManager[Any]] = lambda last: nullcontext(),
+) -> tuple[Tensor, Losses]:
+    """Forward and backward of one part after the other, as ranks that reduce gradients need it.
+
+    Args:
+        objective: gives the (M,) losses of a part.
+        parts: at least one.
+        scale: factor on the weighted sum of losses.
+        device: where the objective is.
+        backward: called with a part's loss and whether it is the last.
+        around: what a part is computed within, by whether it is the last.
+
+    Returns the sum, and each part with its losses.
+    """
+    total, outcomes = torch.zeros((), device=device), []
+    for number, part in enumerate(parts):
+        part = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()}
+        last = number == len(parts) - 1
+        with around(last):
+            losses = objective(part)
+            loss = weighted_sum(losses, part) * scale
+            backward(loss, last)
+        total += loss.detach()
+        outcomes.append((part, losses.detach()))
+    return total, outcomes
+
+
+def weighted_sum(losses: Tensor, part: Part) -> Tensor:
+    """Sum of weighted losses, (); one that is not finite makes every gradient NaN.
+
+    So whoever looks at the gradients before a step needs not look at the loss too.
+    """
+    loss = (losses * part["target_weight"]).sum()
+    return loss * (loss.detach() * 0 + 1)
 
 
 class ParallelGradients:
@@ -203,7 +243,7 @@ def share_gradients(
     sums: list[Tensor | None] = [None] * len(parameters)
     for part in parts:
         losses = objective(part)
-        loss = (losses * part["target_weight"]).sum() * scale
+        loss = weighted_sum(losses, part) * scale
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for i, gradient in enumerate(gradients):
             before = sums[i]

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import torch
-from accelerate import Accelerator
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import KwargsHandler
+from torch import distributed
 
 from generalist.errors import GeneralistError
 from generalist.training.recipe import Recipe
@@ -40,16 +40,45 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     """
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
+    on_cpu = not torch.cuda.is_available()
+    deepspeed = _asked_for("DEEPSPEED")
     # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a
-    # process group and then neither wraps the model nor reduces anything, in silence.
-    accelerator = Accelerator(
-        mixed_precision=resolve_precision(recipe.precision),
-        log_with=recipe.trackers or None,
-        project_dir=str(recipe.output_dir),
-        cpu=not torch.cuda.is_available(),
-    )
+    # process group and then neither wraps the model nor reduces anything, in silence. With it, it
+    # drops DeepSpeed, in silence too, whose ranks meet over gloo only if told so.
+    handlers: list[KwargsHandler] = []
+    if on_cpu and deepspeed:
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    with _hidden("ACCELERATE_USE_FSDP"):  # else it would make a plugin of its own
+        accelerator = Accelerator(
+            mixed_precision=resolve_precision(recipe.precision),
+            log_with=recipe.trackers or None,
+            project_dir=str(recipe.output_dir),
+            cpu=on_cpu and not deepspeed,
+            kwargs_handlers=handlers,
+        )
     check_world(accelerator)
     return accelerator
+
+
+def launched_with_fsdp() -> bool:
+    """Whether the launcher asks for FSDP, which we apply ourselves."""
+    return _asked_for("FSDP")
+
+
+def _asked_for(plugin: str) -> bool:
+    """Whether `accelerate launch` left word in the environment that a plugin is to be used."""
+    return os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() == "true"
+
+
+@contextmanager
+def _hidden(variable: str) -> Iterator[None]:
+    """The environment without a variable, for a while."""
+    value = os.environ.pop(variable, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[variable] = value
 
 
 def resolve_precision(precision: str) -> str:
@@ -76,17 +105,7 @@ def check_world(accelerator: Accelerator) -> None:
             f"The launcher started {launched} processes, torch.distributed joined {joined}, "
             f"accelerate sees {accelerator.num_processes}, and a sum over all gives {summed:g}: "
             "each would train alone. Check the accelerate config; on CPUs use "
-            "recipes/accelerate/ddp2_cpu.yaml."
-        )
-
-
-def check_wrapped(objective: nn.Module, accelerator: Accelerator) -> None:
-    """Refuse to train when several processes hold a model that does not average gradients."""
-    if accelerator.num_processes > 1 and not isinstance(objective, DistributedDataParallel):
-        raise GeneralistError(
-            f"{accelerator.num_processes} processes would train, but accelerate left the model a "
-            f"{type(objective).__name__} that averages no gradients (distributed type "
-            f"{accelerator.distributed_type.value}). Use one of recipes/accelerate/*.yaml."
+            "recipes/accelerate/ddp.yaml."
         )
 
 

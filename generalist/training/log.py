@@ -39,13 +39,13 @@ class TrainingLog:
         self._waited = 0.0
         self._began = time.monotonic()
 
-    def describe(self, parameters: dict[str, int], state: RunState) -> None:
-        """One line on what is about to run."""
+    def describe(self, parameters: dict[str, int], strategy: str, state: RunState) -> None:
+        """One line on what is really about to run."""
         data, accelerator = self.recipe.data, self.accelerator
         accelerator.print(
             f"{parameters['total']:,} parameters ({parameters['body']:,} in the body), "
             f"{data.rows_per_step} x {data.window_tokens} tokens a step, "
-            f"{accelerator.num_processes} process(es) on {accelerator.device}, "
+            f"{strategy}, "
             f"precision {accelerator.mixed_precision}, from step {state.step}."
         )
 

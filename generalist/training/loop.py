@@ -21,33 +21,31 @@ from accelerate import Accelerator
 from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model, count_parameters
 from generalist.modeling.segments import SEGMENTS, can_run_segments
-from generalist.processes import usable_cpus
 from generalist.training.checkpoint import (
     RECIPE,
     RunState,
+    Snapshot,
     load_checkpoint,
     newest_checkpoint,
+    random_states,
     save_checkpoint,
+    set_random_states,
 )
 from generalist.training.corrections import corrected_tasks, play_round
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
-from generalist.training.gradients import ParallelGradients, Part, SequentialGradients
+from generalist.training.gradients import Part
 from generalist.training.launch import (
     StopSignal,
-    check_wrapped,
+    launched_with_fsdp,
     start_accelerator,
     torch_settings_kept,
 )
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
-from generalist.training.optimizer import (
-    build_optimizers,
-    learning_rate_factor,
-    progress,
-    set_learning_rate,
-)
+from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
 from generalist.training.recipe import Recipe, differences, dump_recipe, load_recipe
+from generalist.training.strategy import build_strategy
 
 CHECKPOINTS = "checkpoints"
 FINAL = "checkpoint"
@@ -69,11 +67,11 @@ def train(recipe: Recipe, data: TrainingData | None = None) -> Path:
     with torch_settings_kept():
         accelerator = start_accelerator(recipe)
         data = data or open_data(recipe)
-        trainer = Trainer(recipe, data, accelerator)
-        trainer.resume()
-        with StopSignal() as stop:
-            trainer.run(stop)
-        return trainer.export()
+        with closing(Trainer(recipe, data, accelerator)) as trainer:
+            trainer.resume()
+            with StopSignal() as stop:
+                trainer.run(stop)
+            return trainer.export()
 
 
 class Trainer:
@@ -98,15 +96,16 @@ class Trainer:
             [(r.start, r.stop) for r in vocabulary],
             recipe.loss.full_every,
         )
-        self.optimizers = build_optimizers(self.model, recipe.optimizer)
+        self.parameters = count_parameters(self.model)
         on_cpu = accelerator.device.type == "cpu"
         lean = can_run_segments(self.model.get_decoder()) and not recipe.compile
+        lean &= not launched_with_fsdp()  # which gathers the weights of a block when it is called
         self.segments = on_cpu and lean
         if self.segments:
             self.model.set_attn_implementation(SEGMENTS)
         elif recipe.compile:
             self.model.get_decoder().compile(dynamic=False)
-        self.gradients = self._gradients(recipe.cores or usable_cpus())
+        self.strategy = build_strategy(self.objective, recipe, accelerator)
         self._take(data)
         self.state = RunState()
         self.rounds = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
@@ -116,16 +115,6 @@ class Trainer:
                 f"data.rows_per_step {recipe.data.rows_per_step} does not divide evenly over "
                 f"{accelerator.num_processes} processes; make it a multiple."
             )
-
-    def _gradients(self, cores: int) -> SequentialGradients | ParallelGradients:
-        """All cores where one process has a CPU for itself, else what accelerate does."""
-        accelerator = self.accelerator
-        alone = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
-        if alone and accelerator.mixed_precision == "no":
-            return ParallelGradients(self.objective, cores)
-        prepared = accelerator.prepare_model(self.objective)
-        check_wrapped(prepared, accelerator)
-        return SequentialGradients(prepared, accelerator)
 
     # Starting and ending
 
@@ -145,22 +134,22 @@ class Trainer:
                 f"{self.recipe.output_dir} holds a run of another recipe ({'; '.join(changed)}). "
                 "Give another output_dir, or remove that folder, to train this one."
             )
-        self.state = load_checkpoint(folder, self.model, self.optimizers)
+        snapshot = load_checkpoint(folder)
+        self.strategy.load(snapshot.weights, snapshot.moments)
+        set_random_states(snapshot.random)
+        self.state = snapshot.state
         if self.state.rounds:
             self._take(open_data(self.recipe, self.state.rounds))
         self.accelerator.print(f"Continuing from {folder}.")
 
     def save(self) -> None:
         """Save what resuming needs; the main process writes, all wait."""
+        snapshot = Snapshot(
+            self.state, self.strategy.weights(), self.strategy.moments(), random_states()
+        )
         if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.checkpoints,
-                self.state,
-                self.model,
-                self.optimizers,
-                dump_recipe(self.recipe),
-                self.recipe.checkpoint.keep,
-            )
+            keep = self.recipe.checkpoint.keep
+            save_checkpoint(self.checkpoints, snapshot, dump_recipe(self.recipe), keep)
         self._note_saved()
         self.accelerator.wait_for_everyone()
 
@@ -171,10 +160,18 @@ class Trainer:
     def export(self) -> Path:
         """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
         folder = self.recipe.output_dir / FINAL
-        if self.accelerator.is_main_process:
-            export(folder, self.model, self.data, self.recipe, self.state)
+        self._export_to(folder)
         self.accelerator.wait_for_everyone()
         return folder
+
+    def _export_to(self, folder: Path) -> None:
+        weights = self.strategy.weights()
+        if self.accelerator.is_main_process:
+            export(folder, self.model, weights, self.data, self.recipe, self.state)
+
+    def close(self) -> None:
+        """End what runs besides this process; the weights of shards are gone then."""
+        self.strategy.close()
 
     # Training
 
@@ -184,9 +181,9 @@ class Trainer:
         In between the model is corrected in rounds, where the recipe says so.
         """
         log = TrainingLog(self.recipe, self.data.task_names, self.accelerator)
-        log.describe(count_parameters(self.model), self.state)
+        log.describe(self.parameters, self.strategy.describe(), self.state)
         self._note_saved()
-        with closing(self.gradients), log:
+        with log:
             while True:
                 until = self._next_round()
                 stopped = self._train_until(until, stop, log)
@@ -241,10 +238,10 @@ class Trainer:
         """Play a round of corrections and go on with what it gave; False where it was stopped."""
         number = self.state.rounds
         complete = True
-        if self.accelerator.is_main_process:
-            with tempfile.TemporaryDirectory() as folder:
-                agent = Path(folder) / "agent"
-                export(agent, self.model, self.data, self.recipe, self.state)
+        with tempfile.TemporaryDirectory() as folder:
+            agent = Path(folder) / "agent"
+            self._export_to(agent)
+            if self.accelerator.is_main_process:
                 complete = play_round(self.recipe, self.data, agent, number, stop, log.say)
         if self._any(not complete):
             return False
@@ -262,21 +259,16 @@ class Trainer:
         """One optimizer step on this rank's forward passes; `weight` is that of all ranks."""
         optimizer = self.recipe.optimizer
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, done)
-        set_learning_rate(self.optimizers, optimizer.lr * factor)
+        set_learning_rate(self.strategy.optimizers, optimizer.lr * factor)
         # Ranks average their gradients, hence the factor that turns the mean into a sum.
         scale = self.accelerator.num_processes / max(weight, 1e-8)
-        loss, outcomes = self.gradients.accumulate(batch, scale)
+        loss, outcomes = self.strategy.accumulate(batch, scale)
         for part, losses in outcomes:
             log.add(part, losses)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), optimizer.max_grad_norm)
-        loss_mean, norm = self.accelerator.reduce(loss, "mean").item(), float(norm)
-        if math.isfinite(loss_mean) and math.isfinite(norm):
-            for each in self.optimizers:
-                each.step()
-        else:
+        loss_mean = self.accelerator.reduce(loss, "mean").item()
+        norm = self.strategy.step()
+        if not math.isfinite(norm):
             self._skip(loss_mean, norm)
-        for each in self.optimizers:
-            each.zero_grad(set_to_none=True)
         self.state.step += 1
         log.step(loss_mean, norm, optimizer.lr * factor)
 
@@ -313,7 +305,7 @@ class Trainer:
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
         # No more than a core's share, so that a machine of many cores has work for all of them.
-        share = -(-self.rows_per_rank // self.gradients.cores)
+        share = -(-self.rows_per_rank // self.strategy.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
         return [
             to_tensors(

@@ -23,23 +23,23 @@ def trainer(make_recipe, data):
         recipe = make_recipe(cores=3)
         trainer = Trainer(recipe, data, start_accelerator(recipe))
         yield trainer
-        trainer.gradients.close()
+        trainer.strategy.gradients.close()
 
 
 def gradients_of(trainer: Trainer) -> list[torch.Tensor]:
-    gradients = [p.grad.clone() for p in trainer.gradients.parameters]
+    gradients = [p.grad.clone() for p in trainer.strategy.gradients.parameters]
     trainer.model.zero_grad(set_to_none=True)
     return gradients
 
 
 def test_helpers_change_nothing_and_see_every_change_of_the_weights(trainer):
     parts = trainer._rows(0)
-    assert len(parts) == 4 and isinstance(trainer.gradients, ParallelGradients)
+    assert len(parts) == 4 and isinstance(trainer.strategy.gradients, ParallelGradients)
     for _ in range(2):
-        total, losses = trainer.gradients.accumulate(parts, 0.5)
+        total, losses = trainer.strategy.gradients.accumulate(parts, 0.5)
         together = gradients_of(trainer)
         expected, alone, expected_losses = share_gradients(
-            trainer.objective, trainer.gradients.parameters, parts, 0.5
+            trainer.objective, trainer.strategy.gradients.parameters, parts, 0.5
         )
         torch.testing.assert_close(total, expected)
         for one, other in zip(together, alone, strict=True):
@@ -48,42 +48,42 @@ def test_helpers_change_nothing_and_see_every_change_of_the_weights(trainer):
             assert part is given
             torch.testing.assert_close(loss, wanted)
         with torch.no_grad():
-            for parameter in trainer.gradients.parameters:
+            for parameter in trainer.strategy.gradients.parameters:
                 parameter.mul_(1.5)
-    assert len(trainer.gradients.helpers) == 2
+    assert len(trainer.strategy.gradients.helpers) == 2
 
 
 def test_helpers_ignore_the_signals_that_stop_training_and_leave_with_it(trainer):
     parts = trainer._rows(0)
-    before, _ = trainer.gradients.accumulate(parts, 1.0)
-    processes = [helper.process for helper in trainer.gradients.helpers]
+    before, _ = trainer.strategy.gradients.accumulate(parts, 1.0)
+    processes = [helper.process for helper in trainer.strategy.gradients.helpers]
     for process in processes:
         os.kill(process.pid, signal.SIGINT)
         os.kill(process.pid, signal.SIGTERM)
-    after, _ = trainer.gradients.accumulate(parts, 1.0)
+    after, _ = trainer.strategy.gradients.accumulate(parts, 1.0)
     assert torch.equal(before, after)
-    trainer.gradients.close()
+    trainer.strategy.gradients.close()
     assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_the_end_of_a_helper_is_told(trainer):
     parts = trainer._rows(0)
-    trainer.gradients.accumulate(parts, 1.0)
-    trainer.gradients.helpers[0].process.kill()
-    trainer.gradients.helpers[0].process.join()
+    trainer.strategy.gradients.accumulate(parts, 1.0)
+    trainer.strategy.gradients.helpers[0].process.kill()
+    trainer.strategy.gradients.helpers[0].process.join()
     with pytest.raises(GeneralistError, match="exit code -9.*cores=1"):
-        trainer.gradients.accumulate(parts, 1.0)
+        trainer.strategy.gradients.accumulate(parts, 1.0)
 
 
 def test_an_error_of_a_helper_is_raised_here(trainer):
     parts = trainer._rows(0)
     parts[1] = {key: value for key, value in parts[1].items() if key != "target_weight"}
     with pytest.raises(KeyError, match="target_weight"):
-        trainer.gradients.accumulate(parts, 1.0)
+        trainer.strategy.gradients.accumulate(parts, 1.0)
 
 
 def test_too_little_shared_memory_is_an_error_and_not_a_crash(trainer, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
     with pytest.raises(GeneralistError, match="shared memory.*--shm-size"):
-        trainer.gradients.accumulate(trainer._rows(0), 1.0)
+        trainer.strategy.gradients.accumulate(trainer._rows(0), 1.0)

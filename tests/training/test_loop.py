@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from generalist.errors import GeneralistError
-from generalist.training import loop
+from generalist.training import gradients
 from generalist.training.checkpoint import list_checkpoints
 from generalist.training.loop import TrainingInterrupted, train
 from tests.training.runs import Counting, assert_bitwise_equal, replaced, weights
@@ -62,13 +62,13 @@ def test_training_learns(make_recipe, data, tmp_path):
 
 def test_a_non_finite_gradient_never_reaches_the_weights(make_recipe, data, tmp_path, monkeypatch):
     """The third step's loss is made NaN; it is skipped, and the run goes on."""
-    real, calls = loop.ParallelGradients.accumulate, []
+    real, calls = gradients.ParallelGradients.accumulate, []
 
     def spoiled(self, parts, scale):
         calls.append(len(calls))
         return real(self, parts, float("nan") if calls[-1] == 2 else scale)
 
-    monkeypatch.setattr(loop.ParallelGradients, "accumulate", spoiled)
+    monkeypatch.setattr(gradients.ParallelGradients, "accumulate", spoiled)
     train(make_recipe(), data)
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
@@ -77,9 +77,9 @@ def test_a_non_finite_gradient_never_reaches_the_weights(make_recipe, data, tmp_
 
 
 def test_too_many_non_finite_steps_stop_with_a_sentence(make_recipe, data, monkeypatch):
-    real = loop.ParallelGradients.accumulate
+    real = gradients.ParallelGradients.accumulate
     monkeypatch.setattr(
-        loop.ParallelGradients,
+        gradients.ParallelGradients,
         "accumulate",
         lambda self, parts, scale: real(self, parts, float("inf")),
     )

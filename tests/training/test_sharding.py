@@ -1,0 +1,132 @@
+"""Strategies over several gloo ranks, started as a user starts them, against one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from generalist.specs import find_spec
+from generalist.training.recipe import Recipe, dump_recipe
+from tests.training.runs import weights
+
+pytestmark = pytest.mark.slow
+
+WHAT_RUNS = {
+    "ddp": "DDP over 2 processes",
+    "fsdp2": "FSDP2 over 2 processes",
+    "zero1": "DeepSpeed ZeRO-1 over 2 processes",
+    "zero2": "DeepSpeed ZeRO-2 over 2 processes",
+    "zero3": "DeepSpeed ZeRO-3 over 2 processes",
+    "zero3_offload": "DeepSpeed ZeRO-3 over 2 processes",
+}
+
+
+def needs_deepspeed(config: str) -> object:
+    here = importlib.util.find_spec("deepspeed") is not None
+    reason = "the extra deepspeed is not installed"
+    marks = [pytest.mark.skipif(not here, reason=reason)] if config.startswith("zero") else []
+    return pytest.param(config, marks=marks)
+
+
+STRATEGIES = [needs_deepspeed(config) for config in WHAT_RUNS]
+
+
+def start(
+    recipe: Recipe, folder: Path, config: str, ranks: int = 2, module: str = "generalist.training"
+) -> subprocess.CompletedProcess[str]:
+    """Train under an accelerate configuration, or in one process for `one`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    command = [sys.executable]
+    if config != "one":
+        command += ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
+        command += [str(find_spec("accelerate", config)), "--num_processes", str(ranks)]
+    command += ["-m", module, str(folder / "recipe.yaml")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def assert_equal_within_rounding(run: Path, other: Path) -> None:
+    mine, theirs = weights(run), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def whole(make_recipe, tmp_path) -> Path:
+    """The run of one process, from beginning to end."""
+    recipe = make_recipe(output_dir=tmp_path / "one")
+    done = start(recipe, tmp_path / "one", "one")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return tmp_path / "one"
+
+
+@pytest.mark.parametrize("config", STRATEGIES)
+def test_two_ranks_equal_one_process(make_recipe, tmp_path, whole, config):
+    """Same losses, same weights, and an export that plain transformers loads."""
+    run = tmp_path / config
+    done = start(make_recipe(output_dir=run), run, config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert WHAT_RUNS[config] in done.stdout
+    assert losses(run) == pytest.approx(losses(whole), abs=1e-5)
+    assert_equal_within_rounding(whole, run)
+    model = AutoModelForCausalLM.from_pretrained(run / "checkpoint")
+    assert torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+
+
+@pytest.mark.parametrize("config", STRATEGIES)
+def test_a_run_goes_on_under_another_strategy_and_with_other_ranks(
+    make_recipe, tmp_path, whole, config
+):
+    """From the third step of two ranks: on one process, on four ranks, and on two again."""
+    first = tmp_path / "first"
+    done = start(make_recipe(output_dir=first), first, config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    newest = load_file(first / "checkpoints" / "step-00000006" / "optimizer.safetensors")
+    whole_moments = load_file(whole / "checkpoints" / "step-00000006" / "optimizer.safetensors")
+    assert newest.keys() == whole_moments.keys()
+    for key, moment in whole_moments.items():
+        torch.testing.assert_close(newest[key], moment, atol=1e-6, rtol=1e-4)
+    for follower, ranks in (("one", 1), ("ddp", 4), (config, 2)):
+        run = tmp_path / f"{follower}-{ranks}"
+        shutil.copytree(first / "checkpoints", run / "checkpoints")
+        shutil.rmtree(run / "checkpoints" / "step-00000006")
+        done = start(make_recipe(output_dir=run), run, follower, ranks)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "Continuing from" in done.stdout
+        assert_equal_within_rounding(whole, run)
+
+
+@pytest.mark.parametrize("config", STRATEGIES)
+def test_a_gradient_that_is_not_finite_is_no_step(make_recipe, tmp_path, config):
+    """The third of six is skipped on all ranks; the others are taken."""
+    run = tmp_path / config
+    done = start(make_recipe(output_dir=run), run, config, module="tests.training.spoiled")
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads((run / "checkpoints" / "step-00000006" / "state.json").read_text())
+    assert state["skipped"] == 1 and state["step"] == 6
+    assert all(torch.isfinite(tensor).all() for tensor in weights(run).values())
+    moments = load_file(run / "checkpoints" / "step-00000006" / "optimizer.safetensors")
+    assert {int(value) for key, value in moments.items() if key.startswith("step/")} == {5}
+
+
+@pytest.mark.parametrize("config", [c for c in STRATEGIES if c.values[0] != "ddp"])
+def test_muon_is_refused_where_matrices_are_cut(make_recipe, tmp_path, config):
+    run = tmp_path / config
+    done = start(make_recipe(output_dir=run, optimizer={"name": "muon"}), run, config)
+    assert done.returncode != 0 and "use adamw" in done.stderr
