@@ -79,6 +79,12 @@ class Vocabulary:
         """A new vocabulary with one more range at the end; every old id keeps its meaning."""
         return Vocabulary([*((r.name, r.size) for r in self), (name, size)])
 
+    def begins_with(self, other: Vocabulary) -> bool:
+        """Whether every id of `other` means the same here."""
+        mine = self.to_dict()["ranges"]
+        theirs = other.to_dict()["ranges"]
+        return mine[: len(theirs)] == theirs
+
     def __iter__(self) -> Iterator[TokenRange]:
         return iter(self._ranges.values())
 

@@ -19,11 +19,11 @@ from generalist.acting.prompts import encode_prompts
 from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
+from generalist.modeling import PARTS_FOLDER
 from generalist.settings import setting_of
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
-PARTS_FOLDER = "generalist"
 LAYOUTS_FILE = "layouts.json"
 FACTS_FILE = "training.json"  # says with which vocabulary the model was trained
 

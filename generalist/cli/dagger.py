@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from generalist.cli.common import console
 from generalist.errors import GeneralistError, UsageError
-
-if TYPE_CHECKING:
-    from generalist.training.recipe import Recipe
 
 
 def dagger(
@@ -58,12 +54,8 @@ def dagger(
     source = recipe or str(own)
     if not own.exists():
         raise GeneralistError(f"{checkpoint} is not a checkpoint to start from: {own} is missing.")
-    planned = load_recipe(source, [*(overrides or ()), f"data.root={data}", f"output_dir={out}"])
-    if planned.model != load_recipe(own).model:
-        raise UsageError(
-            f"The recipe {source} describes another model than {checkpoint} holds, whose weights "
-            "it is to start from; leave --recipe and model.* out to train with the checkpoint's."
-        )
+    settings = [f"data.root={data}", f"output_dir={out}", f"model.init_from={checkpoint}"]
+    planned = load_recipe(source, [*(overrides or ()), *settings])
     wanted = {"episodes": episodes, "max_steps": max_steps, "expert": expert}
     planned.corrections = CorrectionsRecipe.model_validate(
         {
@@ -73,35 +65,6 @@ def dagger(
             "share": planned.corrections.share,
         }
     )
-    console().print(f"Checkpoint: [bold]{_train(planned, checkpoint)}[/]", soft_wrap=True)
+    from generalist.training.loop import train
 
-
-def _train(recipe: Recipe, checkpoint: Path) -> Path:
-    """Train as the recipe says, from the weights of `checkpoint`."""
-    from generalist.training.data import open_data
-    from generalist.training.launch import StopSignal, start_accelerator, torch_settings_kept
-    from generalist.training.loop import Trainer
-
-    with torch_settings_kept():
-        with closing(Trainer(recipe, open_data(recipe), start_accelerator(recipe))) as trainer:
-            trainer.resume()
-            if trainer.state.step == 0:
-                _load_weights(trainer.model, checkpoint)
-            with StopSignal() as stop:
-                trainer.run(stop)
-            return trainer.export()
-
-
-def _load_weights(model: Any, checkpoint: Path) -> None:
-    """Copy a checkpoint's weights; GeneralistError where they are damaged or another model's."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    weights = checkpoint / "model.safetensors"
-    try:
-        load_model(model, weights)
-    except (RuntimeError, OSError, SafetensorError) as error:
-        raise GeneralistError(
-            f"Training cannot start from {checkpoint}: {weights.name} is damaged, or of another "
-            "model than the checkpoint's recipe says."
-        ) from error
+    console().print(f"Checkpoint: [bold]{train(planned)}[/]", soft_wrap=True)

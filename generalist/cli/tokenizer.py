@@ -1,4 +1,4 @@
-"""`generalist tokenizer train text|frames`: the trained parts of the vocabulary."""
+"""`generalist tokenizer train|adopt|extend`: the parts of the vocabulary."""
 
 from __future__ import annotations
 
@@ -9,11 +9,54 @@ import typer
 
 from generalist.cli.common import console
 
-app = typer.Typer(no_args_is_help=True, help="Train the tokenizers of text and of frames.")
+app = typer.Typer(no_args_is_help=True, help="Train, adopt or extend tokenizers.")
 train_app = typer.Typer(no_args_is_help=True, help="Train one of the tokenizers.")
 app.add_typer(train_app, name="train")
 
 Out = Annotated[Path, typer.Option(help="Folder the tokenizer is written to.")]
+ProcessorOut = Annotated[Path, typer.Option(help="Folder the processor is written to.")]
+
+
+@app.command("adopt")
+def adopt(
+    model: Annotated[str, typer.Argument(help="Folder or repository of a language model.")],
+    out: ProcessorOut = Path("runs/tokenizers/adopted"),
+) -> None:
+    """Make a processor whose text tokens are those of a pretrained language model.
+
+    Collect with --processor OUT, then train with data.processor=OUT model.init_from=MODEL.
+    """
+    from generalist.tokenization.adopt import adopt_text_tokenizer
+
+    processor = adopt_text_tokenizer(model)
+    processor.save_pretrained(out)
+    _say_processor(out, processor.vocabulary.size)
+
+
+@app.command("extend")
+def extend(
+    name: Annotated[str, typer.Argument(help="Name of the new range.")],
+    size: Annotated[int, typer.Argument(min=1, help="Its number of ids.")],
+    processor: Annotated[
+        Path | None, typer.Option(help="Folder of the processor to extend; the shipped one.")
+    ] = None,
+    out: ProcessorOut = Path("runs/tokenizers/extended"),
+) -> None:
+    """Append a range to the vocabulary of a processor; every old id keeps its meaning.
+
+    Shards made with the old one are read with the new one too, and a checkpoint of the old one is
+    trained further with data.processor=OUT model.init_from=CHECKPOINT.
+    """
+    from generalist.tokenization.processor import GeneralistProcessor, load_processor
+
+    old = load_processor(processor)
+    new = GeneralistProcessor(old.vocabulary.append(name, size), old.text, old.frames)
+    new.save_pretrained(out)
+    _say_processor(out, new.vocabulary.size)
+
+
+def _say_processor(out: Path, ids: int) -> None:
+    console().print(f"Processor of {ids:,} ids: [bold]{out}[/]", soft_wrap=True)
 
 
 @train_app.command("text")

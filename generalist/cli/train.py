@@ -34,6 +34,17 @@ def train(
             help="With --plan: sustained FLOP/s of all devices together, such as 4e14, for a time."
         ),
     ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="latest|PATH",
+            help="Which checkpoint to continue from: the newest of this run, or this folder.",
+        ),
+    ] = "latest",
+    allow_changes: Annotated[
+        bool,
+        typer.Option("--allow-changes", help="Continue although recipe or data have changed."),
+    ] = False,
     json: JsonFile = None,
 ) -> None:
     """Train a model by a recipe; the same command continues an interrupted run.
@@ -51,13 +62,18 @@ def train(
 
     from generalist.training.loop import train as run
 
-    folder = run(loaded)
+    source = None if resume == "latest" else Path(resume)
+    folder = run(loaded, resume_from=source, allow_changes=allow_changes)
     console().print(f"Checkpoint: [bold]{folder}[/]", soft_wrap=True)
 
 
 def _print_plan(recipe: Recipe, flops_per_second: float | None, json: Path | None) -> None:
     from generalist.training.plan import describe, plan_run, vocabulary_size_of
 
+    if recipe.model.init_from is not None:
+        from generalist.modeling.pretrained import with_sizes_of_start
+
+        recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
     plan = plan_run(recipe, vocabulary_size_of(recipe), flops_per_second)
     console().print(describe(plan), markup=False, soft_wrap=True)
     write_json(json, plan.to_dict())

@@ -12,7 +12,7 @@ from typing import Any
 from generalist.data.files import read_json, write_json
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
-from generalist.vocabulary import Vocabulary
+from generalist.vocabulary import Vocabulary, fingerprint_of
 
 FORMAT = 1
 
@@ -132,6 +132,11 @@ class Manifest:
         """Replace manifest.json in one piece."""
         value = {"format": FORMAT, "rejected": self.rejected}
         write_json(folder / "manifest.json", {**value, "shards": [asdict(s) for s in self.shards]})
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the content of all shards, in order."""
+        return fingerprint_of([shard.sha256 for shard in self.shards])
 
     def counts(self) -> dict[str, int]:
         """Episodes, steps and tokens over all shards, and steps whose label differs."""

@@ -59,6 +59,8 @@ class _Fingerprinted(Protocol):
     @property
     def vocabulary(self) -> Vocabulary: ...
 
+    def fingerprint_under(self, vocabulary: Vocabulary) -> str: ...
+
 
 class Sample:
     """One block of episodes: arrays over the mapped file, each verified when first used."""
@@ -179,7 +181,8 @@ class Sample:
 class TaskData:
     """The episodes of one task, read from its dataset folder.
 
-    With `processor`, raises GeneralistError unless the data was written with its fingerprints.
+    With `processor`, raises GeneralistError unless the data was written with its fingerprints, or
+    those it had before ranges were appended to its vocabulary.
     With `skip_damaged`, everything is verified at opening, samples that are damaged are left
     out, and `damaged` says which; without it damage raises DamagedShard.
     """
@@ -193,12 +196,11 @@ class TaskData:
         self.folder = Path(folder)
         self._arguments = (folder, processor, skip_damaged)
         self.header = DatasetHeader.read(self.folder)
+        self.vocabulary = Vocabulary.from_dict(self.header.vocabulary)
         if processor is not None:
-            fingerprints = processor.vocabulary.fingerprint, processor.fingerprint
-            self.header.check(self.folder, *fingerprints)
+            self._check(processor)
         self.task = self.header.task
         self.layout = Layout.from_dict(self.header.layout)
-        self.vocabulary = Vocabulary.from_dict(self.header.vocabulary)
         self.manifest = Manifest.read(self.folder)
         self.damaged: list[str] = []
         self.samples: list[Sample] = []
@@ -217,6 +219,15 @@ class TaskData:
                     self.samples.append(found)
         self.records = [record for sample in self.samples for record in sample.records]
         self.episodes = self._index()
+
+    def _check(self, processor: _Fingerprinted) -> None:
+        """Ranges that were appended to the vocabulary since change no token that is here."""
+        same, ours = processor.vocabulary, self.vocabulary
+        if same != ours and same.begins_with(ours):
+            fingerprints = ours.fingerprint, processor.fingerprint_under(ours)
+        else:
+            fingerprints = same.fingerprint, processor.fingerprint
+        self.header.check(self.folder, *fingerprints)
 
     def _index(self) -> np.ndarray:
         """(episodes,) EPISODE_DTYPE."""

@@ -243,10 +243,10 @@ def _check(tasks: Sequence[TaskData], weights: Sequence[float]) -> None:
         raise GeneralistError(f"Got {len(tasks)} tasks and {len(weights)} weights.")
     if min(weights) < 0 or not sum(weights) > 0:
         raise GeneralistError(f"Weights must not be negative, and one must be positive: {weights}.")
-    first = tasks[0]
-    for data in tasks[1:]:
-        if data.vocabulary.fingerprint != first.vocabulary.fingerprint:
+    widest = max(tasks, key=lambda data: data.vocabulary.size)
+    for data in tasks:
+        if not widest.vocabulary.begins_with(data.vocabulary):
             raise GeneralistError(
-                f"{first.folder} and {data.folder} were written with different vocabularies, "
-                f"{first.vocabulary.fingerprint} and {data.vocabulary.fingerprint}."
+                f"{widest.folder} and {data.folder} were written with different vocabularies, "
+                f"{widest.vocabulary.fingerprint} and {data.vocabulary.fingerprint}."
             )

@@ -74,15 +74,24 @@ class GeneralistProcessor:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over the vocabulary and every codec parameter; stored with all data."""
+        return self.fingerprint_under(self.vocabulary)
+
+    def fingerprint_under(self, vocabulary: Vocabulary) -> str:
+        """The fingerprint that a processor of the same codecs has with another vocabulary."""
         text = json.loads(self.text.tokenizer.to_str())
         return fingerprint_of(
             {
-                "vocabulary": self.vocabulary.to_dict(),
+                "vocabulary": vocabulary.to_dict(),
                 "mu_law": [MU, M],
                 "text": fingerprint_of(text),
                 "frames": None if self.frames is None else self.frames.fingerprint,
             }
         )
+
+    def extends(self, other: GeneralistProcessor) -> bool:
+        """Whether all that `other` encodes means the same here: same codecs, ranges only added."""
+        same = self.fingerprint_under(other.vocabulary) == other.fingerprint
+        return same and self.vocabulary.begins_with(other.vocabulary)
 
     @classmethod
     def default(cls) -> GeneralistProcessor:

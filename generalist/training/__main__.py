@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from generalist.errors import GeneralistError, UsageError
 
@@ -14,12 +15,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="generalist.training", description=__doc__)
     parser.add_argument("recipe", help="a recipe by name (recipes/NAME.yaml) or by path")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. schedule.steps=10")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--resume",
+        default="latest",
+        metavar="latest|PATH",
+        help="which checkpoint to continue from: the newest of this run, or this folder",
+    )
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="continue although recipe or data have changed"
+    )
+    options = parser.parse_intermixed_args(arguments)
     try:
         from generalist.training.loop import train
         from generalist.training.recipe import load_recipe
 
-        folder = train(load_recipe(options.recipe, options.overrides))
+        recipe = load_recipe(options.recipe, options.overrides)
+        source = None if options.resume == "latest" else Path(options.resume)
+        folder = train(recipe, resume_from=source, allow_changes=options.allow_changes)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

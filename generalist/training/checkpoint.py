@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,11 +26,12 @@ from generalist.errors import GeneralistError
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
-MODEL, OPTIMIZER, RANDOM, STATE, RECIPE = (
+MODEL, OPTIMIZER, RANDOM, STATE, DATA, RECIPE = (
     "model.safetensors",
     "optimizer.safetensors",
     "random.safetensors",
     "state.json",
+    "data.json",
     "recipe.yaml",
 )
 
@@ -54,14 +56,20 @@ class Snapshot:
     random: dict[str, Tensor]  # states of torch's generators, as `random_states` gives them
 
 
-def save_checkpoint(root: Path, snapshot: Snapshot, recipe_yaml: str, keep: int) -> Path:
-    """Save a snapshot as `root/step-XXXXXXXX`, then remove all but the `keep` newest."""
+def save_checkpoint(
+    root: Path, snapshot: Snapshot, recipe_yaml: str, data: dict[str, Any], keep: int
+) -> Path:
+    """Save a snapshot as `root/step-XXXXXXXX`, then remove all but the `keep` newest.
+
+    recipe_yaml, data: what the run was of; `data` as JSON.
+    """
 
     def write(folder: Path) -> None:
         save_file(snapshot.weights, folder / MODEL)
         save_file(snapshot.moments, folder / OPTIMIZER)
         save_file(snapshot.random, folder / RANDOM)
         (folder / STATE).write_text(json.dumps(asdict(snapshot.state), indent=2) + "\n")
+        (folder / DATA).write_text(json.dumps(data, indent=2) + "\n")
         (folder / RECIPE).write_text(recipe_yaml)
 
     folder = root / f"step-{snapshot.state.step:08d}"

@@ -48,6 +48,11 @@ class TrainingData:
     processor: Any
     layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()
     headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> of its demonstrations
+    shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its shards]
+
+    def facts(self) -> dict[str, Any]:
+        """What a run that is resumed must find again, as JSON."""
+        return {"vocabulary": self.processor.vocabulary.fingerprint, "tasks": self.shards}
 
 
 def corrections_root(recipe: Recipe, number: int) -> Path:
@@ -71,6 +76,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     roots = data.root if isinstance(data.root, list) else [data.root]
     mixture = open_mixture(roots, data.weights, processor, data.skip_damaged)
     headers = {task.task: task.header for task in mixture.tasks}
+    shards = [[task.task, task.manifest.fingerprint] for task in mixture.tasks]
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,
@@ -98,6 +104,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         processor=processor,
         layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
         headers=headers,
+        shards=shards,
     )
 
 
@@ -136,7 +143,8 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     Returns:
         `input_ids`, `position_ids` (B, L), or (T,) with `segment_lengths`; `target_index` (M,) flat
         index of the hidden state that predicts each target; `target_ids`, `target_ordinal`,
-        `target_task`, `target_weight`, `target_order` (M,).
+        `target_task`, `target_weight`, `target_order` (M,); `attended`, an int, how many tokens all
+        tokens see together.
     """
     tokens = {
         "input_ids": batch.input_ids.astype(np.int64),
@@ -168,7 +176,8 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     tensors: dict[str, Any] = {
         name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
     }
-    return tensors if lengths is None else tensors | {"segment_lengths": lengths}
+    facts: dict[str, Any] = {"attended": int((tokens["position_ids"] + 1).sum())}
+    return tensors | facts | ({} if lengths is None else {"segment_lengths": lengths})
 
 
 def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:

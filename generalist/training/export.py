@@ -18,14 +18,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.build import count_parameters
+from generalist.modeling.lora import merged
 from generalist.training.checkpoint import RunState, write_folder
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
 
 SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
 FACTS_FILE = "training.json"
-OWN_FOLDER = "generalist"
 
 
 def export(
@@ -40,7 +41,8 @@ def export(
 
     weights: all of the model's, whose own may lie in shards over several processes.
     """
-    model = _whole(model, weights)
+    lora = recipe.model.lora
+    model = _whole(model, weights if lora is None else merged(weights, lora))
     facts = {
         "tasks": list(dict.fromkeys(data.task_names)),  # several folders may hold one task
         "parameters": count_parameters(model),
@@ -57,7 +59,7 @@ def export(
     def write(target: Path) -> None:
         with _quiet():
             model.save_pretrained(target)
-        own = target / OWN_FOLDER
+        own = target / PARTS_FOLDER
         data.processor.save_pretrained(own)
         (own / "layouts.json").write_text(json.dumps(data.layouts, indent=1) + "\n")
         (own / "recipe.yaml").write_text(dump_recipe(recipe))

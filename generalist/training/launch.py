@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import KwargsHandler
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import KwargsHandler, LoggerType
 from torch import distributed
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, UsageError
+from generalist.specs import nearest
 from generalist.training.recipe import Recipe
 
 
@@ -40,6 +42,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     """
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
+    check_trackers(recipe.trackers)
     on_cpu = not torch.cuda.is_available()
     deepspeed = _asked_for("DEEPSPEED")
     # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a
@@ -79,6 +82,22 @@ def _hidden(variable: str) -> Iterator[None]:
     finally:
         if value is not None:
             os.environ[variable] = value
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise UsageError for a tracker that accelerate does not know, or that is not installed.
+
+    accelerate leaves the latter out in silence.
+    """
+    known = [name for name in LoggerType.list() if name != "all"]
+    installed = [tracker.value for tracker in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}."
+            raise UsageError(f"trackers: there is no {name!r}; {hint}")
+        if name not in installed:
+            raise UsageError(f"trackers: {name} is not installed (pip install {name}).")
 
 
 def resolve_precision(precision: str) -> str:

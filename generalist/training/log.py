@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from generalist.training.checkpoint import RunState
 from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.throughput import FlopCounter, SpikeDetector, peak_flops
 
 LOG_FILE = "log.jsonl"
 
@@ -23,8 +24,12 @@ LOG_FILE = "log.jsonl"
 class TrainingLog:
     """Averages over `log_every` steps; only the main process shows and writes them."""
 
-    def __init__(self, recipe: Recipe, tasks: Sequence[str], accelerator: Accelerator) -> None:
+    def __init__(
+        self, recipe: Recipe, tasks: Sequence[str], accelerator: Accelerator, flops: FlopCounter
+    ) -> None:
         self.recipe, self.tasks, self.accelerator = recipe, list(tasks), accelerator
+        self.flops, self.spikes = flops, 0
+        self._spikes = SpikeDetector()
         self.device = accelerator.device
         self._bar: tqdm | None = None
         self._file: IO[str] | None = None
@@ -35,7 +40,7 @@ class TrainingLog:
         # Sum of losses and number of targets by task.
         self._sums = torch.zeros(len(self.tasks), 2, dtype=torch.float64, device=self.device)
         self._losses: list[float] = []
-        self._norm = self._lr = 0.0
+        self._norm = self._lr = self._flops = 0.0
         self._waited = 0.0
         self._began = time.monotonic()
 
@@ -85,13 +90,23 @@ class TrainingLog:
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
 
-    def _by_name(self, sums: list[list[float]]) -> dict[str, tuple[float, float]]:
-        """A task may come from several folders."""
+    def _losses_of_tasks(self, sums: list[list[float]]) -> dict[str, float]:
+        """Mean loss of a target by task and by family; a task may come from several folders."""
         found: dict[str, tuple[float, float]] = {}
         for task, (total, count) in zip(self.tasks, sums, strict=True):
-            before = found.get(task, (0.0, 0.0))
-            found[task] = before[0] + total, before[1] + count
-        return found
+            for name in (f"loss/{task}", f"family_loss/{task.partition('/')[0]}"):
+                before = found.get(name, (0.0, 0.0))
+                found[name] = before[0] + total, before[1] + count
+        return {name: total / count for name, (total, count) in sorted(found.items()) if count}
+
+    def _arithmetic(self, seconds: float) -> dict[str, float]:
+        """Model FLOP/s of all processes, and their share of the peak where that is known."""
+        accelerator = self.accelerator
+        mine = torch.tensor(self._flops / seconds, device=self.device)
+        rate = accelerator.reduce(mine, "sum").item()
+        peak = peak_flops(self.device, accelerator.mixed_precision)
+        share = {} if peak is None else {"mfu": rate / (peak * accelerator.num_processes)}
+        return {"model_flops_per_second": rate} | share
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -104,10 +119,14 @@ class TrainingLog:
         """Count one forward pass: (M,) losses of the targets in `part`."""
         pairs = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1)
         self._sums.index_add_(0, part["target_task"], pairs)
+        self._flops += self.flops.of(part)
 
-    def step(self, loss: float, norm: float, lr: float) -> None:
+    def step(self, number: int, loss: float, norm: float, lr: float) -> None:
         """Count one optimizer step."""
         self._losses.append(loss)
+        if (spike := self._spikes.see(loss)) is not None:
+            self.spikes += 1
+            self.say(f"Step {number}: {spike}.")
         self._norm, self._lr = norm, lr
 
     def flush_if_due(self, state: RunState, done: float) -> None:
@@ -123,15 +142,13 @@ class TrainingLog:
             "gradient_norm": self._norm,
             "lr": self._lr,
             "tokens_per_second": tokens / seconds,
+            **self._arithmetic(seconds),
             "data_wait_share": self._waited / seconds,
             "skipped_steps": state.skipped,
+            "loss_spikes": self.spikes,
             "minutes": state.elapsed_seconds / 60,
         }
-        row |= {
-            f"loss/{task}": total / count
-            for task, (total, count) in self._by_name(sums).items()
-            if count
-        }
+        row |= self._losses_of_tasks(sums)
         if self._trackers:
             self.accelerator.log(row, step=state.step)
         if self._bar is not None and self._file is not None:

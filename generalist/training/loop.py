@@ -17,16 +17,17 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model, count_parameters
+from generalist.modeling.lora import add_adapters
+from generalist.modeling.pretrained import start_model, with_sizes_of_start
 from generalist.modeling.segments import SEGMENTS, can_run_segments
 from generalist.training.checkpoint import (
-    RECIPE,
     RunState,
     Snapshot,
     load_checkpoint,
-    newest_checkpoint,
     random_states,
     save_checkpoint,
     set_random_states,
@@ -44,10 +45,11 @@ from generalist.training.launch import (
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
-from generalist.training.recipe import Recipe, differences, dump_recipe, load_recipe
+from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue
 from generalist.training.strategy import build_strategy
+from generalist.training.throughput import FlopCounter
 
-CHECKPOINTS = "checkpoints"
 FINAL = "checkpoint"
 
 
@@ -55,23 +57,49 @@ class TrainingInterrupted(GeneralistError):
     """Training was asked to stop, saved, and can be continued with the same command."""
 
 
-def train(recipe: Recipe, data: TrainingData | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    data: TrainingData | None = None,
+    resume_from: Path | None = None,
+    allow_changes: bool = False,
+) -> Path:
     """Train as the recipe says and return the folder of the final checkpoint.
 
-    Continues from the newest valid checkpoint in `output_dir` if there is one.
+    Args:
+        recipe: what to train.
+        data: opened already; opened as the recipe says if not given.
+        resume_from: folder of a checkpoint to continue from; the newest valid one in
+            `output_dir`, if there is one, if not given.
+        allow_changes: continue although recipe or data have changed since.
 
     Raises:
         TrainingInterrupted: after SIGTERM or SIGINT, once everything is saved.
-        GeneralistError: another recipe was trained in this folder; too many non-finite steps.
+        GeneralistError: another run was trained in this folder; too many non-finite steps.
     """
     with torch_settings_kept():
         accelerator = start_accelerator(recipe)
+        recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
         data = data or open_data(recipe)
         with closing(Trainer(recipe, data, accelerator)) as trainer:
-            trainer.resume()
+            trainer.resume(resume_from, allow_changes)
             with StopSignal() as stop:
                 trainer.run(stop)
             return trainer.export()
+
+
+def _model(recipe: Recipe, data: TrainingData) -> PreTrainedModel:
+    """The model to be trained, as it starts; the same on every process."""
+    window, processor = recipe.data.window_tokens, data.processor
+    if recipe.model.init_from is not None:
+        model = start_model(recipe.model, processor, window, recipe.seed)
+    else:
+        codes = None if processor.frames is None else processor.frames.code_coordinates
+        model = build_model(recipe.model, processor.vocabulary, window, recipe.seed, codes)
+    if recipe.model.lora is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            add_adapters(model, recipe.model.lora)
+    return model
 
 
 class Trainer:
@@ -80,14 +108,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
         self.recipe, self.accelerator = recipe, accelerator
         vocabulary = data.processor.vocabulary
-        frames = data.processor.frames
-        self.model = build_model(
-            recipe.model,
-            vocabulary,
-            recipe.data.window_tokens,
-            recipe.seed,
-            None if frames is None else frames.code_coordinates,
-        )
+        self.model = _model(recipe, data)
         bins = vocabulary["continuous"]
         ordinal = OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins)
         self.objective = TokenObjective(
@@ -99,7 +120,8 @@ class Trainer:
         self.parameters = count_parameters(self.model)
         on_cpu = accelerator.device.type == "cpu"
         lean = can_run_segments(self.model.get_decoder()) and not recipe.compile
-        lean &= not launched_with_fsdp()  # which gathers the weights of a block when it is called
+        # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
+        lean &= not launched_with_fsdp() and recipe.model.lora is None
         self.segments = on_cpu and lean
         if self.segments:
             self.model.set_attn_implementation(SEGMENTS)
@@ -107,6 +129,7 @@ class Trainer:
             self.model.get_decoder().compile(dynamic=False)
         self.strategy = build_strategy(self.objective, recipe, accelerator)
         self._take(data)
+        self.facts = data.facts()  # of the demonstrations; what is added later is the run's own
         self.state = RunState()
         self.rounds = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
@@ -123,17 +146,11 @@ class Trainer:
         """Folder of the checkpoints to resume from."""
         return self.recipe.output_dir / CHECKPOINTS
 
-    def resume(self) -> None:
-        """Continue from the newest valid checkpoint, if there is one of this very recipe."""
-        folder = newest_checkpoint(self.checkpoints)
+    def resume(self, source: Path | None = None, allow_changes: bool = False) -> None:
+        """Continue from a checkpoint, if there is one; see `checkpoint_to_continue`."""
+        folder = checkpoint_to_continue(self.recipe, self.data, source, allow_changes)
         if folder is None:
             return
-        changed = differences(load_recipe(folder / RECIPE), self.recipe)
-        if changed:
-            raise GeneralistError(
-                f"{self.recipe.output_dir} holds a run of another recipe ({'; '.join(changed)}). "
-                "Give another output_dir, or remove that folder, to train this one."
-            )
         snapshot = load_checkpoint(folder)
         self.strategy.load(snapshot.weights, snapshot.moments)
         set_random_states(snapshot.random)
@@ -149,7 +166,8 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             keep = self.recipe.checkpoint.keep
-            save_checkpoint(self.checkpoints, snapshot, dump_recipe(self.recipe), keep)
+            yaml = dump_recipe(self.recipe)
+            save_checkpoint(self.checkpoints, snapshot, yaml, self.facts, keep)
         self._note_saved()
         self.accelerator.wait_for_everyone()
 
@@ -180,7 +198,8 @@ class Trainer:
 
         In between the model is corrected in rounds, where the recipe says so.
         """
-        log = TrainingLog(self.recipe, self.data.task_names, self.accelerator)
+        flops = FlopCounter(self.recipe, self.data.processor.vocabulary.size)
+        log = TrainingLog(self.recipe, self.data.task_names, self.accelerator, flops)
         log.describe(self.parameters, self.strategy.describe(), self.state)
         self._note_saved()
         with log:
@@ -270,7 +289,7 @@ class Trainer:
         if not math.isfinite(norm):
             self._skip(loss_mean, norm)
         self.state.step += 1
-        log.step(loss_mean, norm, optimizer.lr * factor)
+        log.step(self.state.step, loss_mean, norm, optimizer.lr * factor)
 
     def _skip(self, loss: float, norm: float) -> None:
         """Leave out a step whose loss or gradient is not finite; too many end the run."""

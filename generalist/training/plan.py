@@ -213,13 +213,17 @@ def flops_of(
     (L + 1) / 2 on average in a window of one segment. Shorter segments need less, while a kernel
     that computes what the mask then hides does up to twice as much.
     """
-    query, _ = _attention_widths(model)
-    mean_context = (window_tokens + 1) / 2
     return Flops(
         body=6.0 * parameters.body,
-        attention=12 * model.layers * query * mean_context,
+        attention=attention_flops(model, (window_tokens + 1) / 2),
         head=6.0 * model.hidden_size * vocabulary_size,
     )
+
+
+def attention_flops(model: ModelRecipe, attended: float) -> float:
+    """12 layers Q C for C tokens that are attended to, forward and backward."""
+    query, _ = _attention_widths(model)
+    return 12.0 * model.layers * query * attended
 
 
 def memory_per_rank(

@@ -31,9 +31,33 @@ class FourierInit(Section):
     so a start at the usual 0.02 is forgotten within tens of steps."""
 
 
+class LoraRecipe(Section):
+    """Low-rank adapters in place of training the body (LoRA, Hu et al. 2021); needs peft."""
+
+    rank: int = Field(default=16, gt=0)
+    """Inner size of an adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Adapters are scaled by alpha / rank."""
+    matrices: list[str] = Field(
+        default_factory=lambda: [
+            *("q_proj", "k_proj", "v_proj", "o_proj"),
+            *("gate_proj", "up_proj", "down_proj"),
+        ],
+        min_length=1,
+    )
+    """Which matrices of every block get one."""
+
+
 class ModelRecipe(Section):
     """The causal LM. All of it ends up in a plain Hugging Face config."""
 
+    init_from: str | None = None
+    """Start from the weights of this model: a folder or repository of a pretrained language model
+    (the data's processor must have been made of its tokenizer: `generalist tokenizer adopt`), or a
+    checkpoint of our own, to be trained further. Sizes are then its own and left out here."""
+    lora: LoraRecipe | None = None
+    """Train adapters and the embedding tables instead of everything; the final checkpoint holds
+    them merged, as a plain model."""
     architecture: Literal["qwen3", "llama"] = "llama"
     """Which architecture of transformers; Qwen3 also normalises queries and keys."""
     hidden_size: int = Field(default=128, gt=0)

@@ -6,7 +6,10 @@ same number of processes can read. Ours gather each tensor and are those of ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import deepspeed
 import torch
@@ -96,7 +99,7 @@ class Zero:
 
     def weights(self) -> Tensors:
         """See Strategy."""
-        return self._gather("", safe_get_full_fp32_param)
+        return self._gather("", self._weight)
 
     def moments(self) -> Tensors:
         """See Strategy."""
@@ -104,13 +107,11 @@ class Zero:
         tensors: Tensors = {}
         self._link_moments()
         for kind in (kind for kind in state if kind != STEP):
-            tensors |= self._gather(
-                f"{kind}/",
-                lambda parameter, kind=kind: safe_get_full_optimizer_state(parameter, kind),
-            )
+            get = partial(safe_get_full_optimizer_state, optim_state_key=kind)
+            tensors |= self._gather(f"{kind}/", get)
         if STEP in state and self.accelerator.is_main_process:
             count = torch.as_tensor(state[STEP]).cpu()
-            tensors |= {f"{STEP}/{name}": count.clone() for name, _ in self._parameters()}
+            tensors |= {f"{STEP}/{n}": count.clone() for n, _ in self._parameters(trained=True)}
         return tensors
 
     def load(self, weights: Tensors, moments: Tensors) -> None:
@@ -124,30 +125,44 @@ class Zero:
         """See Strategy."""
         self.engine.destroy()
 
-    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self.model.named_parameters())
+    def _parameters(self, trained: bool = False) -> list[tuple[str, nn.Parameter]]:
+        """All by name, or those that are trained, and so have moments."""
+        named = self.model.named_parameters()
+        return [(name, p) for name, p in named if p.requires_grad or not trained]
 
     def _copy_of_weights(self) -> Tensors:
         return {name: p.detach().to("cpu", copy=True) for name, p in self._parameters()}
 
-    def _gather(self, prefix: str, get: object) -> Tensors:
-        """Whole tensors of all parameters, one after the other; kept by the main process alone."""
+    def _gather(self, prefix: str, get: Callable[[nn.Parameter], Tensor]) -> Tensors:
+        """Whole tensors of parameters, one after the other; kept by the main process alone."""
         gathered = {}
-        for name, parameter in self._parameters():
-            whole = get(parameter)  # type: ignore[operator]
+        for name, parameter in self._parameters(trained=bool(prefix)):
+            whole = get(parameter)
             if self.accelerator.is_main_process:
                 gathered[prefix + name] = whole.detach().float().cpu().clone()
         return gathered
 
+    def _weight(self, parameter: nn.Parameter) -> Tensor:
+        """A whole weight; one that is not trained has no float32 copy in the optimizer."""
+        if parameter.requires_grad:
+            return safe_get_full_fp32_param(parameter)
+        with self._gathered(parameter):
+            return parameter.detach().clone()
+
+    def _gathered(self, parameter: nn.Parameter, writer: int | None = None) -> Any:
+        """Within it a parameter of stage 3 is whole; what rank `writer` writes is kept."""
+        if self.stage < 3:
+            return nullcontext()
+        return deepspeed.zero.GatheredParameters([parameter], modifier_rank=writer)
+
     def _load_weights(self, weights: Tensors) -> None:
         for name, parameter in self._parameters():
             whole = weights[name].to(self.accelerator.device)
-            if self.stage == 3:
+            if parameter.requires_grad and self.stage == 3:
                 safe_set_local_fp32_param(parameter, self._my_piece(parameter, whole))
-                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                    parameter.data.copy_(whole)
-            else:
+            elif parameter.requires_grad:
                 safe_set_full_fp32_param(parameter, whole)
+            with self._gathered(parameter, writer=0):
                 parameter.data.copy_(whole)
 
     def _load_moments(self, moments: Tensors) -> None:
@@ -159,7 +174,7 @@ class Zero:
                 state = {kind: torch.zeros_like(piece) for kind in kinds}
                 optimizer.state[piece] = {STEP: count.clone(), **state}
         self._link_moments()
-        for name, parameter in self._parameters():
+        for name, parameter in self._parameters(trained=True):
             for kind in kinds:
                 whole = moments[f"{kind}/{name}"].to(self.accelerator.device)
                 if self.stage == 3:

@@ -33,13 +33,13 @@ def snapshot(step: int = 1) -> Snapshot:
 
 
 def save(root: Path, step: int, keep: int = 2) -> Path:
-    return save_checkpoint(root, snapshot(step), "a: 1\n", keep)
+    return save_checkpoint(root, snapshot(step), "a: 1\n", {"tasks": []}, keep)
 
 
 def test_what_is_saved_comes_back(tmp_path):
     saved = snapshot(7)
     drawn = torch.rand(3)
-    loaded = load_checkpoint(save_checkpoint(tmp_path, saved, "a: 1\n", keep=2))
+    loaded = load_checkpoint(save_checkpoint(tmp_path, saved, "a: 1\n", {"tasks": []}, keep=2))
     assert loaded.state == saved.state
     for name in ("weights", "moments", "random"):
         one, other = getattr(saved, name), getattr(loaded, name)
@@ -54,6 +54,7 @@ def files_of_a_checkpoint() -> list[str]:
         checkpoint.OPTIMIZER,
         checkpoint.RANDOM,
         checkpoint.STATE,
+        checkpoint.DATA,
         checkpoint.RECIPE,
         checkpoint.MANIFEST,
     ]

@@ -1,0 +1,79 @@
+"""Which checkpoint a run continues from, and whether it is one of this very run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generalist.errors import GeneralistError, UsageError
+from generalist.training.checkpoint import DATA, RECIPE, list_checkpoints, newest_checkpoint, verify
+from generalist.training.recipe import Recipe, differences, load_recipe
+
+if TYPE_CHECKING:
+    from generalist.training.data import TrainingData
+
+CHECKPOINTS = "checkpoints"
+
+
+def checkpoint_to_continue(
+    recipe: Recipe, data: TrainingData, source: Path | None, allow_changes: bool
+) -> Path | None:
+    """The checkpoint to load, None to begin anew.
+
+    Args:
+        recipe: with the sizes of the model it starts from.
+        data: opened without corrections.
+        source: a certain checkpoint, perhaps of another run; None for the newest of this run.
+        allow_changes: go on although recipe or data are not those it was trained with.
+
+    Raises GeneralistError where they are not and may not be, or `source` cannot be continued here.
+    """
+    own = recipe.output_dir / CHECKPOINTS
+    folder = newest_checkpoint(own) if source is None else _chosen(source, own)
+    if folder is None:
+        return None
+    fatal, changed = [], differences(load_recipe(folder / RECIPE), recipe)
+    fatal += [change for change in changed if change.startswith("model.")]
+    before, now = json.loads((folder / DATA).read_text()), data.facts()
+    if before["vocabulary"] != now["vocabulary"]:
+        fatal.append(f"vocabulary: {before['vocabulary']} -> {now['vocabulary']}")
+    if before["tasks"] != now["tasks"]:
+        changed.append(f"data: {_changed_tasks(before['tasks'], now['tasks'])}")
+    if fatal:
+        raise GeneralistError(
+            f"{folder} is of another model ({'; '.join(fatal)}). Give another output_dir; "
+            "model.init_from starts from the weights of a finished run."
+        )
+    if changed and not allow_changes:
+        raise GeneralistError(
+            f"{folder} was trained with another recipe or other data ({'; '.join(changed)}). Give "
+            "another output_dir, or --allow-changes to continue it all the same."
+        )
+    return folder
+
+
+def _chosen(source: Path, own: Path) -> Path:
+    """A checkpoint given by its path, verified."""
+    if not source.is_dir():
+        raise UsageError(f"There is no checkpoint {source}; give a folder .../checkpoints/step-N.")
+    if (problem := verify(source)) is not None:
+        raise GeneralistError(f"{source} cannot be continued: {problem}.")
+    newest = next(iter(list_checkpoints(own)), None)
+    if newest is not None and newest.name > source.name:
+        raise UsageError(
+            f"{own} goes on to {newest.name}, which continuing from {source.name} would "
+            "overwrite; give another output_dir."
+        )
+    return source
+
+
+def _changed_tasks(before: list[list[str]], now: list[list[str]]) -> str:
+    """Names of the tasks whose shards are others."""
+    names = {name for name, _ in before} | {name for name, _ in now}
+    shards = [
+        {name: [mark for other, mark in tasks if other == name] for name in names}
+        for tasks in (before, now)
+    ]
+    different = sorted(name for name in names if shards[0][name] != shards[1][name])
+    return f"other shards of {', '.join(different)}" if different else "tasks in another order"
