@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun
+from tests.language_model import save_language_model
 from tests.readme import (
     NOT_RUN,
     README,
@@ -45,6 +46,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path
     shutil.copytree(tiny_run.checkpoint, folder / "runs" / "quickstart" / "checkpoint")
     shutil.copytree(tiny_run.data, folder / "runs" / "quickstart" / "data")
     shutil.copy(tiny_run.dataset, folder / "tiny.yaml")
+    save_language_model(folder / "language_model")
     return folder
 
 

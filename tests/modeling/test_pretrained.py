@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from generalist.cli.main import main
@@ -24,26 +20,12 @@ from generalist.tokenization.text import TextCodec
 from generalist.training.recipe import ModelRecipe
 from generalist.vocabulary import Vocabulary
 from tests.conftest import TinyRun
-
-TEXT_IDS = 8192 + 2  # two special tokens, as language models have
-ROWS = TEXT_IDS + 30  # and rows that pad the table
+from tests.language_model import TEXT_IDS, save_language_model
 
 
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory) -> Path:
-    """A small one in Hugging Face format; its tokenizer is byte-level and not the shipped one."""
-    folder = tmp_path_factory.mktemp("language_model")
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=ROWS, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=256,
-        tie_word_embeddings=False, pad_token_id=3,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer = Tokenizer.from_file(str(find_spec("tokenizers", "text") / "tokenizer.json"))
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
-    return folder
+    return save_language_model(tmp_path_factory.mktemp("language_model"))
 
 
 @pytest.fixture(scope="module")

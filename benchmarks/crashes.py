@@ -1,0 +1,264 @@
+"""kill -9 in the middle of training, again and again: does every restart load, is nothing lost?
+
+A small recipe that saves every few steps trains, is killed at a random moment, and starts again
+with the same command, until it is done; then the next run, until there were so many kills. Each
+finished run must hold the weights of one that nobody touched: to the bit in one process, within
+1e-5 in several.
+
+    python -m benchmarks.crashes data/quickstart --kills 200
+    python -m benchmarks.crashes data/quickstart --kills 20 --config zero2
+
+In one process a start is a fork of this program, which has imported everything; with --config it is
+`accelerate launch` with two ranks, killed with all its processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from benchmarks.measure import write_json
+from generalist.specs import find_spec
+from generalist.training.checkpoint import list_checkpoints, verify
+from generalist.training.loop import train
+from generalist.training.recipe import Recipe, dump_recipe
+
+OUTPUT = "output.txt"  # of all starts of a run
+WEIGHTS = Path("checkpoint") / "model.safetensors"
+
+
+@dataclass
+class Crashes:
+    """What came of it."""
+
+    kills: int
+    runs: int
+    starts: int
+    failed_starts: int  # that ended by themselves with an error
+    damaged: int  # checkpoints under their final name that do not verify
+    resumed_from: dict[int, int]  # step -> starts that had it as their newest, 0 for none
+    largest_difference: float  # of a weight, from the run that nobody touched
+    largest_loss_difference: float
+
+
+def recipe_for(data: Path, steps: int, every: int, output: Path) -> Recipe:
+    """A small model on some data, saved every few steps."""
+    return Recipe.model_validate(
+        {
+            "model": {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2},
+            "data": {"root": str(data), "window_tokens": 192, "rows_per_step": 4,
+                     "rows_per_forward": 1},
+            "schedule": {"steps": steps, "warmup_steps": 5},
+            "checkpoint": {"every_steps": every, "every_minutes": None, "keep": 2},
+            "trackers": [],
+            "cores": 1,
+            "log_every": 1,
+            "output_dir": str(output),
+        }
+    )  # fmt: skip
+
+
+class Forked:
+    """A start as a fork of this process."""
+
+    def __init__(self, recipe: Recipe, config: str | None) -> None:
+        recipe.output_dir.mkdir(parents=True, exist_ok=True)
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                with (recipe.output_dir / OUTPUT).open("a") as output:
+                    os.dup2(output.fileno(), 1)
+                    os.dup2(output.fileno(), 2)
+                train(recipe)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        done, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if done else None
+
+    def kill(self) -> None:
+        """kill -9."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+class Launched:
+    """A start of two ranks under an accelerate configuration."""
+
+    def __init__(self, recipe: Recipe, config: str | None) -> None:
+        recipe.output_dir.mkdir(parents=True, exist_ok=True)
+        file = recipe.output_dir / "recipe.yaml"
+        file.write_text(dump_recipe(recipe))
+        command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+        command += ["--config_file", str(find_spec("accelerate", str(config)))]
+        command += ["-m", "generalist.training", str(file)]
+        with (recipe.output_dir / OUTPUT).open("a") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self.process.poll()
+
+    def kill(self) -> None:
+        """kill -9 for the launcher and all ranks."""
+        _kill_session(self.process.pid)
+        self.process.wait()
+
+
+def _kill_session(leader: int) -> None:
+    """Kill every process of a session; a launcher gives its ranks groups of their own."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            pid = int(entry.name)
+            if os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def untouched(recipe: Recipe, config: str | None) -> float:
+    """Run to the end; returns the seconds it took."""
+    start, began = (Launched if config else Forked)(recipe, config), time.monotonic()
+    while (code := start.poll()) is None:
+        time.sleep(0.01)
+    if code:
+        raise SystemExit(f"The run that nobody touches ended with exit code {code}: {_end(recipe)}")
+    return time.monotonic() - began
+
+
+def crash(
+    data: Path, kills: int, config: str | None, steps: int, every: int, seed: int, root: Path
+) -> Crashes:
+    """Kill and start again until there were `kills`, and the last run is done."""
+    reference = recipe_for(data, steps, every, root / "untouched")
+    seconds = untouched(reference, config)
+    generator = random.Random(seed)
+    found = Crashes(0, 0, 0, 0, 0, {}, 0.0, 0.0)
+    resumed: Counter[int] = Counter()
+    console = Console()
+    while found.kills < kills:
+        found.runs += 1
+        recipe = recipe_for(data, steps, every, root / f"run-{found.runs}")
+        while True:
+            found.starts += 1
+            resumed[_newest_step(recipe, found)] += 1
+            start = (Launched if config else Forked)(recipe, config)
+            # Any moment of a whole run and a little beyond it.
+            until = time.monotonic() + generator.uniform(0, 1.1 * seconds)
+            spared = found.kills >= kills
+            while (code := start.poll()) is None and (spared or time.monotonic() < until):
+                time.sleep(0.001)
+            if code is None:
+                start.kill()
+                found.kills += 1
+            elif code == 0:
+                break
+            else:
+                found.failed_starts += 1
+                if found.failed_starts > 5:
+                    raise SystemExit(f"Six starts ended with an error, at last {_end(recipe)}")
+        _compare(found, reference.output_dir, recipe.output_dir)
+        console.print(
+            f"run {found.runs}: {found.kills} kills, {found.starts} starts, "
+            f"{found.failed_starts} failed, difference {found.largest_difference:g}"
+        )
+    found.resumed_from = dict(sorted(resumed.items()))
+    return found
+
+
+def _end(recipe: Recipe) -> str:
+    """The last that a start said."""
+    return (recipe.output_dir / OUTPUT).read_text()[-2000:]
+
+
+def _newest_step(recipe: Recipe, found: Crashes) -> int:
+    """Step of the newest checkpoint that is there, 0 if none; counts those that do not verify."""
+    folders = list_checkpoints(recipe.output_dir / "checkpoints")
+    damaged = [folder for folder in folders if verify(folder) is not None]
+    found.damaged += len(damaged)
+    good = [folder for folder in folders if folder not in damaged]
+    return int(good[0].name.removeprefix("step-")) if good else 0
+
+
+def _compare(found: Crashes, untouched: Path, run: Path) -> None:
+    """Weights and the loss of every step of two runs; a step may have been taken several times."""
+    mine, theirs = load_file(run / WEIGHTS), load_file(untouched / WEIGHTS)
+    for name, tensor in theirs.items():
+        if not torch.equal(mine[name], tensor):
+            difference = (mine[name] - tensor).abs().max().item()
+            found.largest_difference = max(found.largest_difference, difference)
+    expected = dict(_losses(untouched))
+    for step, loss in _losses(run):
+        difference = abs(loss - expected[step])
+        found.largest_loss_difference = max(found.largest_loss_difference, difference)
+
+
+def _losses(run: Path) -> list[tuple[int, float]]:
+    """(step, loss) of every whole line of a log; kill -9 may leave half a line."""
+    rows = []
+    for line in (run / "log.jsonl").read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows.append((row["step"], row["loss"]))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, kill, report; exit code 1 where something was lost."""
+    parser = argparse.ArgumentParser(prog="benchmarks.crashes", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of collected shards")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--config", help="an accelerate configuration, such as zero2; two ranks")
+    parser.add_argument("--steps", type=int, default=60, help="of a run")
+    parser.add_argument("--every", type=int, default=3, help="steps between checkpoints")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        found = crash(
+            options.data.resolve(),
+            options.kills,
+            options.config,
+            options.steps,
+            options.every,
+            options.seed,
+            Path(folder),
+        )
+    Console().print(asdict(found))
+    write_json(options.json, asdict(found))
+    lost = found.largest_difference if options.config is None else 0.0
+    if found.failed_starts or found.damaged or lost or found.largest_loss_difference > 1e-5:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
