@@ -28,9 +28,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 from benchmarks.measure import write_json
 from generalist.specs import find_spec
@@ -74,7 +74,8 @@ def recipe_for(data: Path, steps: int, every: int, output: Path) -> Recipe:
 
 
 class Forked:
-    """A start as a fork of this process."""
+    """A start as a fork of this process, which must not have computed with torch: its threads
+    would be missing in the child."""
 
     def __init__(self, recipe: Recipe, config: str | None) -> None:
         recipe.output_dir.mkdir(parents=True, exist_ok=True)
@@ -211,8 +212,8 @@ def _compare(found: Crashes, untouched: Path, run: Path) -> None:
     """Weights and the loss of every step of two runs; a step may have been taken several times."""
     mine, theirs = load_file(run / WEIGHTS), load_file(untouched / WEIGHTS)
     for name, tensor in theirs.items():
-        if not torch.equal(mine[name], tensor):
-            difference = (mine[name] - tensor).abs().max().item()
+        if not np.array_equal(mine[name], tensor):
+            difference = float(np.abs(mine[name] - tensor).max())
             found.largest_difference = max(found.largest_difference, difference)
     expected = dict(_losses(untouched))
     for step, loss in _losses(run):

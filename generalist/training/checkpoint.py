@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +112,21 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 def newest_checkpoint(root: Path) -> Path | None:
     """The newest checkpoint that verifies; warns about each newer one that does not."""
+    _put_back(root)
     for folder in list_checkpoints(root):
         if (problem := verify(folder)) is None:
             return folder
         warnings.warn(f"Checkpoint {folder} is left out: {problem}.", stacklevel=2)
     return None
+
+
+def _put_back(root: Path) -> None:
+    """Undo a replacement that was cut short between its two renames."""
+    for aside in root.glob(".step-*.old"):
+        folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
+        if not folder.exists():
+            with suppress(OSError):  # another rank did it
+                os.rename(aside, folder)
 
 
 # Folders

@@ -11,7 +11,7 @@ from typing import IO
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from generalist.training.checkpoint import RunState
@@ -44,11 +44,14 @@ class TrainingLog:
         self._waited = 0.0
         self._began = time.monotonic()
 
-    def describe(self, parameters: dict[str, int], strategy: str, state: RunState) -> None:
+    def describe(
+        self, model: nn.Module, parameters: dict[str, int], strategy: str, state: RunState
+    ) -> None:
         """One line on what is really about to run."""
         data, accelerator = self.recipe.data, self.accelerator
         accelerator.print(
-            f"{parameters['total']:,} parameters ({parameters['body']:,} in the body), "
+            f"{type(model).__name__}, {parameters['total']:,} parameters "
+            f"({parameters['body']:,} in the body), "
             f"{data.rows_per_step} x {data.window_tokens} tokens a step, "
             f"{strategy}, "
             f"precision {accelerator.mixed_precision}, from step {state.step}."

@@ -200,7 +200,7 @@ class Trainer:
         """
         flops = FlopCounter(self.recipe, self.data.processor.vocabulary.size)
         log = TrainingLog(self.recipe, self.data.task_names, self.accelerator, flops)
-        log.describe(self.parameters, self.strategy.describe(), self.state)
+        log.describe(self.model, self.parameters, self.strategy.describe(), self.state)
         self._note_saved()
         with log:
             while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,25 @@ def test_old_ones_go_only_after_the_new_one_is_there(tmp_path, monkeypatch):
         save(tmp_path, 4, keep=1)
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000003"
     assert len(list_checkpoints(tmp_path)) == 2
+
+
+def test_a_replacement_that_is_cut_short_loses_nothing(tmp_path, monkeypatch):
+    """The end of a run by the clock may save a step again: killed between the two renames."""
+    folder = save(tmp_path, 3, keep=1)
+    real, calls = os.rename, []
+
+    def killed(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 3, keep=1)
+    monkeypatch.undo()
+    assert not folder.exists()
+    assert newest_checkpoint(tmp_path) == folder
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_older_folder(tmp_path):

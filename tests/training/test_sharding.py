@@ -6,20 +6,26 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from generalist.specs import find_spec
+from generalist.training.checkpoint import newest_checkpoint
 from generalist.training.recipe import Recipe, dump_recipe
 from tests.training.runs import weights
 
 pytestmark = pytest.mark.slow
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 WHAT_RUNS = {
     "ddp": "DDP over 2 processes",
@@ -41,19 +47,41 @@ def needs_deepspeed(config: str) -> object:
 STRATEGIES = [needs_deepspeed(config) for config in WHAT_RUNS]
 
 
-def start(
-    recipe: Recipe, folder: Path, config: str, ranks: int = 2, module: str = "generalist.training"
-) -> subprocess.CompletedProcess[str]:
+def command_for(
+    recipe: Recipe,
+    folder: Path,
+    config: str,
+    ranks: int = 2,
+    module: str = "generalist.training",
+    options: Sequence[str] = (),
+) -> list[str]:
     """Train under an accelerate configuration, or in one process for `one`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
     command = [sys.executable]
     if config != "one":
         command += ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
-        command += [str(find_spec("accelerate", config)), "--num_processes", str(ranks)]
-    command += ["-m", module, str(folder / "recipe.yaml")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+        command += [str(find_spec("accelerate", config)), "--num_processes", str(ranks), *options]
+    return [*command, "-m", module, str(folder / "recipe.yaml")]
+
+
+def start(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `command_for` to its end."""
+    command = command_for(*arguments, **options)  # type: ignore[arg-type]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def ranks_below(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The training processes that a launcher has started."""
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    return [child for child in children if "generalist.training" in child.cmdline()]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came about"
+        time.sleep(0.01)
 
 
 def losses(run: Path) -> list[float]:
@@ -130,3 +158,44 @@ def test_muon_is_refused_where_matrices_are_cut(make_recipe, tmp_path, config):
     run = tmp_path / config
     done = start(make_recipe(output_dir=run, optimizer={"name": "muon"}), run, config)
     assert done.returncode != 0 and "use adamw" in done.stderr
+
+
+def test_a_killed_rank_is_restarted_by_the_launcher(make_recipe, tmp_path):
+    """`--max_restarts`: all ranks start again from the newest checkpoint; nothing is lost."""
+    long = {"schedule": {"steps": 300, "warmup_steps": 2}}
+    done = start(make_recipe(**long, output_dir=tmp_path / "one"), tmp_path / "one", "one")
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "ddp"
+    recipe = make_recipe(**long, output_dir=run)
+    command = command_for(recipe, run, "ddp", options=["--max_restarts", "2"])
+    with (tmp_path / "output.txt").open("w") as output:
+        launcher = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output)
+        wait_for(lambda: bool(list((run / "checkpoints").glob("step-*"))))
+        killed = ranks_below(launcher)[-1]
+        killed.kill()
+        code = launcher.wait(timeout=300)
+    said = (tmp_path / "output.txt").read_text()
+    assert code == 0, said[-3000:]
+    assert "Continuing from" in said, "the killed rank came too late"
+    assert_equal_within_rounding(tmp_path / "one", run)
+
+
+@pytest.mark.parametrize("config", [needs_deepspeed("zero2"), "ddp"])
+def test_a_terminated_launcher_leaves_a_checkpoint(make_recipe, tmp_path, config):
+    """SIGTERM reaches the ranks, which save before they leave."""
+    run = tmp_path / config
+    recipe = make_recipe(
+        output_dir=run,
+        schedule={"steps": 100_000, "warmup_steps": 2},
+        checkpoint={"every_minutes": None},
+    )
+    with (tmp_path / "output.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            command_for(recipe, run, config), env=ENVIRONMENT, stdout=output, stderr=output
+        )
+        wait_for(lambda: (run / "log.jsonl").exists() and len(losses(run)) > 2)
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(timeout=120) != 0
+    wait_for(lambda: newest_checkpoint(run / "checkpoints") is not None, 30)
+    state = json.loads((newest_checkpoint(run / "checkpoints") / "state.json").read_text())
+    assert state["step"] > 2
