@@ -169,10 +169,9 @@ class Zero:
         kinds = {key.partition("/")[0] for key in moments} - {STEP}
         count = next(value for key, value in moments.items() if key.startswith(f"{STEP}/"))
         (optimizer,) = self.optimizers
-        for group in optimizer.param_groups:  # of flat pieces; their state exists after a step
-            for piece in group["params"]:
-                state = {kind: torch.zeros_like(piece) for kind in kinds}
-                optimizer.state[piece] = {STEP: count.clone(), **state}
+        for piece in self._flat_pieces():  # which have no state before the first step
+            state = {kind: torch.zeros_like(piece) for kind in kinds}
+            optimizer.state[piece] = {STEP: count.clone(), **state}
         self._link_moments()
         for name, parameter in self._parameters(trained=True):
             for kind in kinds:
@@ -183,6 +182,12 @@ class Zero:
                 else:
                     safe_set_full_optimizer_state(parameter, whole, kind)
 
+    def _flat_pieces(self) -> list[Tensor]:
+        """The float32 weights of this process as the optimizer sees them, a vector a group."""
+        if self.stage == 3:
+            return list(self.zero.fp32_partitioned_groups_flat)
+        return list(self.zero.single_partition_of_fp32_groups)
+
     def _link_moments(self) -> None:
         """Let stages 1 and 2 know which piece of which flat moment belongs to a parameter.
 
@@ -191,8 +196,7 @@ class Zero:
         """
         if self.stage == 3 or not self.optimizers[0].state:
             return
-        flat = self.zero.single_partition_of_fp32_groups
-        for parameters, piece in zip(self.zero.bit16_groups, flat, strict=True):
+        for parameters, piece in zip(self.zero.bit16_groups, self._flat_pieces(), strict=True):
             lazy_init_hp_params_optimizer_state(parameters, piece, self.optimizers[0].state)
 
     def _my_piece(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
