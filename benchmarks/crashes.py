@@ -183,8 +183,9 @@ def crash(
                 break
             else:
                 found.failed_starts += 1
+                console.print(f"A start ended with exit code {code}: {_end(recipe)}", markup=False)
                 if found.failed_starts > 5:
-                    raise SystemExit(f"Six starts ended with an error, at last {_end(recipe)}")
+                    raise SystemExit("Six starts ended with an error; giving up.")
         _compare(found, reference.output_dir, recipe.output_dir)
         console.print(
             f"run {found.runs}: {found.kills} kills, {found.starts} starts, "

@@ -76,7 +76,9 @@ def save_checkpoint(
     folder = root / f"step-{snapshot.state.step:08d}"
     write_folder(folder, write)
     for old in list_checkpoints(root)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        os.rename(old, old.with_name(f".{old.name}.gone"))  # half a folder is no checkpoint
+    for leftover in [*root.glob(".step-*.gone"), *root.glob(".step-*.tmp")]:
+        shutil.rmtree(leftover, ignore_errors=True)
     return folder
 
 

@@ -98,6 +98,23 @@ def test_old_ones_go_only_after_the_new_one_is_there(tmp_path, monkeypatch):
     assert len(list_checkpoints(tmp_path)) == 2
 
 
+def test_a_removal_that_is_cut_short_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    save(tmp_path, 1, keep=1)
+
+    def killed(folder, ignore_errors=False):
+        if folder.exists():
+            next(iter(sorted(folder.iterdir()))).unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 2, keep=1)
+    monkeypatch.undo()
+    assert [verify(folder) for folder in list_checkpoints(tmp_path)] == [None]
+    save(tmp_path, 3, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
 def test_a_replacement_that_is_cut_short_loses_nothing(tmp_path, monkeypatch):
     """The end of a run by the clock may save a step again: killed between the two renames."""
     folder = save(tmp_path, 3, keep=1)
