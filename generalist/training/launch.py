@@ -12,12 +12,15 @@ from types import FrameType, TracebackType
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import KwargsHandler, LoggerType
+from accelerate.utils import DistributedType, KwargsHandler, LoggerType
 from torch import distributed
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.specs import nearest
+from generalist.training.objective import TokenObjective
 from generalist.training.recipe import Recipe
+from generalist.training.replicated import Replicated
+from generalist.training.strategy import Strategy
 
 
 @contextmanager
@@ -98,6 +101,19 @@ def check_trackers(names: Sequence[str]) -> None:
             raise UsageError(f"trackers: there is no {name!r}; {hint}")
         if name not in installed:
             raise UsageError(f"trackers: {name} is not installed (pip install {name}).")
+
+
+def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> Strategy:
+    """The strategy the launcher asks for: ZeRO, FSDP2, or whole on every process."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from generalist.training.zero import Zero  # DeepSpeed takes seconds to import
+
+        return Zero(objective, recipe, accelerator)
+    if launched_with_fsdp():
+        from generalist.training.fully_sharded import FullySharded
+
+        return FullySharded(objective, recipe, accelerator)
+    return Replicated(objective, recipe, accelerator)
 
 
 def resolve_precision(precision: str) -> str:

@@ -38,6 +38,7 @@ from generalist.training.export import export
 from generalist.training.gradients import Part
 from generalist.training.launch import (
     StopSignal,
+    build_strategy,
     launched_with_fsdp,
     start_accelerator,
     torch_settings_kept,
@@ -47,7 +48,6 @@ from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
 from generalist.training.recipe import Recipe, dump_recipe
 from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue
-from generalist.training.strategy import build_strategy
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"

@@ -181,16 +181,26 @@ class Processor:
     def __init__(self, vocabulary: Vocabulary, fingerprint: str) -> None:
         self.vocabulary, self.fingerprint = vocabulary, fingerprint
 
+    def fingerprint_under(self, vocabulary: Vocabulary) -> str:
+        return self.fingerprint.replace("wider-", "")
+
 
 def test_another_vocabulary_or_processor_is_an_error_naming_both(folder: Path) -> None:
     TaskData(folder, Processor(VOCABULARY, "processor-1"))
-    other = VOCABULARY.append("mouse", 64)
+    other = Vocabulary([*((r.name, r.size) for r in VOCABULARY)][:-1] + [("mouse", 64)])
     with pytest.raises(GeneralistError) as error:
         TaskData(folder, Processor(other, "processor-1"))
     assert other.fingerprint in str(error.value) and VOCABULARY.fingerprint in str(error.value)
     with pytest.raises(GeneralistError) as error:
         TaskData(folder, Processor(VOCABULARY, "processor-2"))
     assert "processor-1" in str(error.value) and "processor-2" in str(error.value)
+
+
+def test_data_of_before_a_range_was_appended_are_read(folder: Path) -> None:
+    wider = VOCABULARY.append("mouse", 64)
+    assert len(TaskData(folder, Processor(wider, "wider-processor-1"))) == len(TaskData(folder))
+    with pytest.raises(GeneralistError, match="processor-2"):
+        TaskData(folder, Processor(wider, "wider-processor-2"))
 
 
 def test_pickles_are_never_loaded(folder: Path, tmp_path: Path) -> None:

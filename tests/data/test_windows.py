@@ -14,6 +14,7 @@ from generalist.data.reader import DamagedShard, TaskData
 from generalist.data.windows import IGNORE, Batch, Row, WindowSampler, rows_for
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import document_layout
+from generalist.vocabulary import Vocabulary
 from tests.data.conftest import VOCABULARY, control_layout, grid_layout, make_header, write_task
 from tests.data.test_reader import flipped_bit
 
@@ -305,7 +306,8 @@ def test_tasks_of_two_vocabularies_do_not_mix(tasks: list[TaskData], tmp_path: P
     from generalist.data.shards import ShardWriter
     from tests.data.conftest import make_episode
 
-    layout, other = control_layout(), VOCABULARY.append("mouse", 10)
+    layout = control_layout()
+    other = Vocabulary([*((r.name, r.size) for r in VOCABULARY)][:-1] + [("mouse", 10)])
     header = DatasetHeader.create("gym/Toy-v0", layout, other, "processor-1")
     with ShardWriter(tmp_path, header) as writer:
         writer.add(make_episode(layout, 10, 0))

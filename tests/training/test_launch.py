@@ -18,7 +18,7 @@ from generalist.specs import find_spec
 from generalist.training.__main__ import main
 from generalist.training.launch import StopSignal, check_world, resolve_precision
 from generalist.training.recipe import dump_recipe
-from generalist.training.strategy import check_wrapped
+from generalist.training.replicated import check_wrapped
 
 MODULE = [sys.executable, "-m", "generalist.training"]
 

@@ -1,4 +1,4 @@
-"""Strategies: whole tensors go in and come out, and what is saved continues the same."""
+"""Everything on every process: whole tensors go in and out, and what is saved goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.recipe import ModelRecipe, OptimizerRecipe, Recipe
-from generalist.training.strategy import Replicated
+from generalist.training.replicated import Replicated
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(
