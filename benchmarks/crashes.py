@@ -25,10 +25,12 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -119,7 +121,6 @@ class Launched:
                 command,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
 
@@ -128,20 +129,12 @@ class Launched:
         return self.process.poll()
 
     def kill(self) -> None:
-        """kill -9 for the launcher and all ranks."""
-        _kill_session(self.process.pid)
+        """kill -9 for the launcher and all ranks, which have sessions of their own."""
+        launcher = psutil.Process(self.process.pid)
+        for each in [launcher, *launcher.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         self.process.wait()
-
-
-def _kill_session(leader: int) -> None:
-    """Kill every process of a session; a launcher gives its ranks groups of their own."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            pid = int(entry.name)
-            if os.getsid(pid) == leader:
-                os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def untouched(recipe: Recipe, config: str | None) -> float:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -47,7 +47,7 @@ from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
 from generalist.training.recipe import Recipe, dump_recipe
-from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue
+from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue, only_run_in
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"
@@ -80,7 +80,9 @@ def train(
         accelerator = start_accelerator(recipe)
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
         data = data or open_data(recipe)
-        with closing(Trainer(recipe, data, accelerator)) as trainer:
+        main = accelerator.is_main_process
+        lock = only_run_in(recipe.output_dir) if main else nullcontext()
+        with lock, closing(Trainer(recipe, data, accelerator)) as trainer:
             trainer.resume(resume_from, allow_changes)
             with StopSignal() as stop:
                 trainer.run(stop)

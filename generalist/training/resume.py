@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from generalist.training.data import TrainingData
 
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+LOCK_SECONDS = 15.0  # what a process may need to end after its last sign of life
 
 
 def checkpoint_to_continue(
@@ -51,6 +57,30 @@ def checkpoint_to_continue(
             "another output_dir, or --allow-changes to continue it all the same."
         )
     return folder
+
+
+@contextmanager
+def only_run_in(output_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder; raises GeneralistError where one does.
+
+    The ranks of a launcher that was killed may live on, and would write the same checkpoints. The
+    system forgets the lock with the process that holds it, however that ends.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / LOCK).open("w") as file:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise GeneralistError(
+                        f"Another process is training in {output_dir}, perhaps what is left of a "
+                        "launch that was killed. End it, or give another output_dir."
+                    ) from None
+                time.sleep(0.2)
+        yield
 
 
 def _chosen(source: Path, own: Path) -> Path:

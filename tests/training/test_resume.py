@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 
 from generalist.errors import GeneralistError, UsageError
+from generalist.training import resume
 from generalist.training.checkpoint import list_checkpoints, newest_checkpoint
 from generalist.training.loop import train
+from generalist.training.resume import only_run_in
 from generalist.vocabulary import Vocabulary
 from tests.training.runs import assert_bitwise_equal
 
@@ -79,3 +81,13 @@ def test_the_same_shards_elsewhere_are_the_same_data(make_recipe, shards, tmp_pa
     here, there = make_recipe(), make_recipe()
     there.data.root = tmp_path / "moved"
     assert open_data(here).facts() == open_data(there).facts()
+
+
+def test_two_do_not_train_in_one_folder(make_recipe, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "LOCK_SECONDS", 0.3)
+    with (
+        only_run_in(tmp_path / "run"),
+        pytest.raises(GeneralistError, match="Another process is training in"),
+    ):
+        train(make_recipe(), data)
+    train(make_recipe(), data)  # whoever held it is gone
