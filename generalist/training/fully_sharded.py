@@ -20,7 +20,7 @@ from generalist.training.gradients import Losses, Part, backward_sum
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
 from generalist.training.recipe import Recipe
-from generalist.training.strategy import Tensors, check_names
+from generalist.training.strategy import Tensors, check_names, require_adamw
 
 
 class FullySharded:
@@ -29,11 +29,7 @@ class FullySharded:
     cores = 1
 
     def __init__(self, objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> None:
-        if (name := recipe.optimizer.name) != "adamw":
-            raise GeneralistError(
-                f"FSDP2 cuts matrices into rows, and optimizer.name {name!r} needs whole ones; "
-                "use adamw, or a launch that does not shard."
-            )
+        require_adamw(recipe, "FSDP2")
         self.accelerator, self.model = accelerator, objective.model
         self.max_norm = recipe.optimizer.max_grad_norm
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))

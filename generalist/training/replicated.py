@@ -60,12 +60,16 @@ class Replicated:
 
     def weights(self) -> Tensors:
         """See Strategy."""
+        if not self.accelerator.is_main_process:
+            return {}  # all hold the same, and one writes
         tied = _tied_names(self.model)
         state = self.model.state_dict()
         return {k: v.cpu().contiguous() for k, v in state.items() if k not in tied}
 
     def moments(self) -> Tensors:
         """See Strategy."""
+        if not self.accelerator.is_main_process:
+            return {}
         names = {id(p): name for name, p in self.model.named_parameters()}
         tensors = {}
         for optimizer in self.optimizers:

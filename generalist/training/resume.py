@@ -41,6 +41,11 @@ def checkpoint_to_continue(
         return None
     fatal, changed = [], differences(load_recipe(folder / RECIPE), recipe)
     fatal += [change for change in changed if change.startswith("model.")]
+    if not (folder / DATA).is_file():
+        raise GeneralistError(
+            f"{folder} was saved by an older version, which did not note its data, and cannot be "
+            "continued; give another output_dir."
+        )
     before, now = json.loads((folder / DATA).read_text()), data.facts()
     if before["vocabulary"] != now["vocabulary"]:
         fatal.append(f"vocabulary: {before['vocabulary']} -> {now['vocabulary']}")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generalist.errors import GeneralistError
 from generalist.training.gradients import Losses, Part
+from generalist.training.recipe import Recipe
 
 Tensors = dict[str, Tensor]
 
@@ -50,6 +51,15 @@ class Strategy(Protocol):
 
     def close(self) -> None:
         """End whatever was started."""
+
+
+def require_adamw(recipe: Recipe, strategy: str) -> None:
+    """Raise GeneralistError for an optimizer that needs whole matrices, which are cut here."""
+    if (name := recipe.optimizer.name) != "adamw":
+        raise GeneralistError(
+            f"{strategy} cuts matrices into pieces, and optimizer.name {name!r} needs whole ones; "
+            "use adamw, or a launch that does not shard."
+        )
 
 
 def check_names(expected: Collection[str], weights: Tensors) -> None:

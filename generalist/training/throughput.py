@@ -11,22 +11,8 @@ import torch
 from generalist.training.plan import attention_flops, flops_of, parameters_of
 from generalist.training.recipe import Recipe
 
-# Dense peak in FLOP/s with bf16 inputs, from the makers' data sheets; the first name that fits.
-BF16_PEAKS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
+# Dense peak in FLOP/s with bf16 inputs; the first name that fits. Other GPUs have no MFU.
+BF16_PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100 80GB HBM3": 989e12, "A100": 312e12}
 SPIKE_WINDOW, SPIKE_AT_LEAST, SPIKE_DEVIATIONS = 100, 20, 6.0
 
 

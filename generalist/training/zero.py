@@ -31,7 +31,7 @@ from generalist.training.gradients import Losses, Part, backward_sum
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
 from generalist.training.recipe import Recipe
-from generalist.training.strategy import Tensors, check_names
+from generalist.training.strategy import Tensors, check_names, require_adamw
 
 STEP = "step"  # AdamW's counter, a scalar; its other states have the parameter's shape
 
@@ -42,11 +42,7 @@ class Zero:
     cores = 1
 
     def __init__(self, objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> None:
-        if (name := recipe.optimizer.name) != "adamw":
-            raise GeneralistError(
-                f"ZeRO cuts parameters into flat pieces, and optimizer.name {name!r} needs whole "
-                "matrices; use adamw, or a launch without DeepSpeed."
-            )
+        require_adamw(recipe, "ZeRO")
         self.accelerator = accelerator
         self.model = objective.model
         half = accelerator.mixed_precision == "bf16"
@@ -57,7 +53,7 @@ class Zero:
         config["gradient_accumulation_steps"] = 1
         config["train_micro_batch_size_per_gpu"] = recipe.data.rows_per_forward
         config["gradient_clipping"] = recipe.optimizer.max_grad_norm
-        self.engine, self._wrapped = accelerator.prepare(objective, optimizer)
+        self.engine, _ = accelerator.prepare(objective, optimizer)
         if not isinstance(self.engine, deepspeed.DeepSpeedEngine):
             raise GeneralistError(
                 f"The launcher asked for DeepSpeed, but accelerate made a "
