@@ -199,3 +199,15 @@ def test_a_terminated_launcher_leaves_a_checkpoint(make_recipe, tmp_path, config
     wait_for(lambda: newest_checkpoint(run / "checkpoints") is not None, 30)
     state = json.loads((newest_checkpoint(run / "checkpoints") / "state.json").read_text())
     assert state["step"] > 2
+
+
+@pytest.mark.parametrize("config", [needs_deepspeed("zero2"), needs_deepspeed("zero3"), "fsdp2"])
+def test_adapters_on_two_ranks_equal_one_process(make_recipe, tmp_path, config):
+    """Weights that are not trained lie elsewhere than those that are, and are exported too."""
+    pytest.importorskip("peft")
+    model = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
+    for name in ("one", config):
+        recipe = make_recipe(model={**model, "lora": {"rank": 2}}, output_dir=tmp_path / name)
+        done = start(recipe, tmp_path / name, name)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert_equal_within_rounding(tmp_path / "one", tmp_path / config)
