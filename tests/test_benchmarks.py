@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import acting, environments, imitation, reading, tokenizing, training
+from benchmarks import acting, environments, imitation, reading, sharding, tokenizing, training
 from generalist import envs
 from generalist.data.mixture import open_mixture
 from generalist.data.reader import TaskData
@@ -217,3 +219,27 @@ def test_the_environments_benchmark_splits_a_rollout(tmp_path: Path):
     for each in found["tasks"]:
         assert {rate["subject"] for rate in each["rates"]} == {"ours", "bare"}
         assert 0 < each["outside_agent"] < each["outside_model"] < 1
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing(tiny_run: TinyRun, tmp_path: Path):
+    """As a program of its own: it forks, which the process of the tests should not."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "benchmarks.crashes", str(tiny_run.data), "--kills", "3"]
+    subprocess.run([*command, "--steps", "12", "--json", str(out)], check=True)
+    found = json.loads(out.read_text())
+    assert found["kills"] == 3 and found["starts"] == found["runs"] + 3
+    assert found["largest_difference"] == found["damaged"] == found["failed_starts"] == 0
+
+
+@pytest.mark.slow
+def test_sharding_trains_the_same_under_each(tiny_run: TinyRun, tmp_path: Path):
+    out = tmp_path / "out.json"
+    small = ["model.hidden_size=32", "model.intermediate_size=64", "model.heads=2"]
+    small += ["model.layers=2", "data.window_tokens=64"]
+    arguments = [str(tiny_run.data), *small, "--config", "ddp", "--config", "fsdp2"]
+    sharding.main([*arguments, "--rounds", "1", "--steps", "6", "--json", str(out)])
+    one, other = json.loads(out.read_text())["strategies"]
+    assert (one["config"], one["times_ddp"]) == ("ddp", 1)
+    assert other["last_loss"] == pytest.approx(one["last_loss"], abs=1e-5)
+    assert min(one["step_seconds"], other["step_seconds"], one["memory_mib"]) > 0
