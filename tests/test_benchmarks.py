@@ -13,7 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import acting, environments, imitation, reading, sharding, tokenizing, training
+from benchmarks import (
+    acting,
+    environments,
+    forecast,
+    imitation,
+    reading,
+    scaling,
+    sharding,
+    tokenizing,
+    training,
+)
 from generalist import envs
 from generalist.data.mixture import open_mixture
 from generalist.data.reader import TaskData
@@ -243,3 +253,57 @@ def test_sharding_trains_the_same_under_each(tiny_run: TinyRun, tmp_path: Path):
     assert (one["config"], one["times_ddp"]) == ("ddp", 1)
     assert other["last_loss"] == pytest.approx(one["last_loss"], abs=1e-5)
     assert min(one["step_seconds"], other["step_seconds"], one["memory_mib"]) > 0
+
+
+def test_the_fit_finds_the_rates_that_made_the_times():
+    rates = {"layers": 3e-5, "rows": 1e-5, "weights": 1e-10, "tokens": 5e-11, "keys": 2e-10}
+    rng = np.random.default_rng(0)
+    points = []
+    for number in range(40):
+        layers, parameters, environments = rng.integers([2, 10**6, 1], [12, 3 * 10**7, 16])
+        found = {
+            "layers": 6.0 * layers,
+            "rows": 6.0 * layers * environments,
+            "weights": 24.0 * parameters,
+            "tokens": 48.0 * parameters * environments,
+            "keys": float(environments * rng.integers(10**6, 10**8)),
+        }
+        seconds = sum(rates[part] * amount for part, amount in found.items())
+        points.append(scaling.Point(str(number), 1, int(environments), 6, found, 1e3 * seconds))
+    assert scaling.fit(points) == pytest.approx(rates, rel=1e-6)
+    assert sum(point.held_out for point in points) == 10
+    assert max(point.error for point in points) < 1e-6
+
+
+def test_the_scaling_benchmark_counts_what_the_decoder_does(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(scaling, "ENVIRONMENTS", (1, 2))
+    out = tmp_path / "out.json"
+    arguments = ["--size", "1m", "--window", "64", "--window", "96", "--rounds", "2"]
+    scaling.main([*arguments, "--json", str(out)])
+    found = json.loads(out.read_text())
+    assert len(found["points"]) == 8 and all(rate >= 0 for rate in found["rates"].values())
+    for point in found["points"]:
+        layers, amounts = 4, point["amounts"]
+        assert amounts["layers"] == point["action_tokens"] * layers
+        assert amounts["rows"] == amounts["layers"] * point["environments"]
+        context = amounts["keys"] / (2 * amounts["rows"] * 128 * 4)
+        assert point["window"] / 3 < context <= point["window"]
+
+
+def test_the_forecast_is_its_formula():
+    device = forecast.Device(1e12, 1e15, 80e9, 4e11, 5e10, 0.5, 0.25)
+    body, layers, width, window = 1_176_608_768, 24, 2048, 1024
+    keys = 2 * layers * width * 2
+    one = forecast.acting("1.18b", device, 1, 18, 6)
+    assert one.bound == "bytes"
+    assert one.step_ms == pytest.approx(1e3 * 6 * (2 * body + 768 * keys) / 5e11)
+    assert one.memory_gb == pytest.approx((2 * body + 2 * window * keys) / 1e9)
+    assert not forecast.acting("1.18b", device, 256, 18, 6).fits
+    steps = {n: forecast.training("1.18b", device, "ZeRO 2", n) for n in (1, 8)}
+    assert steps[1].communication_seconds == 0
+    assert steps[1].compute_seconds == pytest.approx(8 * steps[8].compute_seconds)
+    total = 1_200_267_264
+    assert steps[8].communication_seconds == pytest.approx(4 * total * 7 / 8 / 4e11)
+    more = forecast.training("1.18b", device, "ZeRO 3", 8)
+    assert more.communication_seconds == pytest.approx(1.5 * steps[8].communication_seconds)
+    assert forecast.storage(10, 1, 20, 18, 6).tokens == 10 * 72_000 * 25
