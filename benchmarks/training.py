@@ -28,7 +28,6 @@ from transformers import PreTrainedModel
 from benchmarks.acting import SIZES
 from benchmarks.measure import interleaved, print_facts, timing_parser, write_json
 from generalist.modeling.build import build_model
-from generalist.modeling.segments import SEGMENTS
 from generalist.training.data import open_data, to_tensors
 from generalist.training.objective import IGNORE, OrdinalTargets, TokenObjective
 from generalist.training.recipe import DataRecipe, Recipe
@@ -50,10 +49,8 @@ def objective_step(
 ) -> Callable[[], float]:
     """Forward and backward pass of our objective; returns the mean loss."""
     objective = TokenObjective(model, OrdinalTargets(*bins, sigma_bins=0.0))
-    attention = SEGMENTS if "segment_lengths" in tensors else "sdpa"
 
     def step() -> float:
-        model.set_attn_implementation(attention)
         model.zero_grad()
         loss = objective(tensors).mean()
         loss.backward()
@@ -70,7 +67,6 @@ def labels_step(model: PreTrainedModel, batch: Any) -> Callable[[], float]:
     positions = torch.from_numpy(batch.position_ids.astype(np.int64))
 
     def step() -> float:
-        model.set_attn_implementation("sdpa")
         model.zero_grad()
         loss = model(ids, position_ids=positions, labels=labels, use_cache=False).loss
         loss.backward()

@@ -1,72 +1,39 @@
 """The same hidden states as the plain forward pass, for less work, on a CPU.
 
-Two things are left out, neither of which changes what is computed:
+What is left out changes nothing of what is computed:
 
 - Packed segments lie end to end in one flat sequence without padding, and attention runs within
-  each; no mask over whole rows is built or multiplied out.
+  each, for neighbours of equal length in one call; no mask over whole rows is built.
+- Queries, keys and values are one product; norms and rotary positions are those of `fused.py`.
 - In the last block a token without a target is needed as key and value and for nothing else, so
   queries, attention, projections and feed-forward run only where a hidden state is asked for. With
   4 blocks and a tenth of the tokens being targets that is a fifth of a training step.
 
 Shapes: T = tokens of all segments, D = hidden size, H = heads, K = heads of keys and values,
-E = head dim, M = positions asked for, s and m = tokens and positions of one segment.
+E = head dim, M = positions asked for; n segments in a row have s tokens and m positions each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-from transformers.models.llama.modeling_llama import LlamaModel, rotate_half
+from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
-from generalist.errors import GeneralistError
+from generalist.modeling.fused import rms_norm, rotate
 
-SEGMENTS = "segments"  # name of the attention implementation
+Tables = tuple[Tensor, Tensor]  # cosine and sine, (tokens, 1, E/2)
 
 
 def can_run_segments(decoder: nn.Module) -> bool:
     """Whether the inside of this decoder is known well enough to leave out work in it."""
     known = type(decoder) in (LlamaModel, Qwen3Model)
     return known and not getattr(decoder, "has_sliding_layers", False)
-
-
-def segment_attention(
-    module: nn.Module,
-    query: Tensor,  # (1, H, T, E)
-    key: Tensor,  # (1, K, T, E)
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    segment_lengths: Sequence[int] | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """An attention function for transformers: causal within each segment, (1, T, H, E).
-
-    Without `segment_lengths` it is transformers' own sdpa.
-    """
-    if segment_lengths is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
-    lengths = list(segment_lengths)
-    key, value = (_as_many_heads(x, query.shape[1]) for x in (key, value))
-    # split, not slices: the gradient of a slice is a tensor of the whole size.
-    parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
-    outputs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in parts
-    ]
-    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1), None
-
-
-AttentionInterface.register(SEGMENTS, segment_attention)
-AttentionMaskInterface.register(SEGMENTS, sdpa_mask)
 
 
 def hidden_at(
@@ -79,84 +46,124 @@ def hidden_at(
     """(M, D) final hidden states at some positions of segments that lie end to end.
 
     Args:
-        decoder: one that `can_run_segments`, with the attention implementation `SEGMENTS`.
+        decoder: one that `can_run_segments`.
         input_ids, position_ids: (T,) int64; positions restart at each segment.
-        segment_lengths: tokens of each segment, in order; they add up to T.
+        segment_lengths: tokens of each segment, in order; they add up to T. The fewer changes of
+            length from one to the next, the fewer calls.
         index: (M,) int64, ascending.
-
-    Raises GeneralistError with another attention implementation, which would let segments see each
-    other without a word.
     """
-    if decoder.config._attn_implementation != SEGMENTS:
-        raise GeneralistError(
-            f"Segments end to end need the attention {SEGMENTS!r}, but the model has "
-            f"{decoder.config._attn_implementation!r}; call model.set_attn_implementation first."
-        )
-    hidden = decoder.embed_tokens(input_ids[None])  # (1, T, D)
-    rotary = decoder.rotary_emb(hidden, position_ids[None])  # two of (1, T, E)
+    hidden = decoder.embed_tokens(input_ids)  # (T, D)
+    cosine, sine = decoder.rotary_emb(hidden, position_ids[None])  # (1, T, E), its halves alike
+    half = cosine.shape[-1] // 2
+    tables = cosine[0, :, None, :half], sine[0, :, None, :half]
     *blocks, last = decoder.layers
     for block in blocks:
-        hidden = block(
-            hidden,
-            attention_mask=None,
-            position_embeddings=rotary,
-            use_cache=False,
-            segment_lengths=segment_lengths,
-        )
-    normed = last.input_layernorm(hidden)
-    asked = hidden[0].index_select(0, index)  # (M, D)
+        hidden = hidden + _attend(block, hidden, tables, segment_lengths)
+        hidden = hidden + block.mlp(_norm(block.post_attention_layernorm, hidden))
+    asked = hidden.index_select(0, index)  # (M, D)
     if len(index):
-        asked = asked + _attention_at(last.self_attn, normed, rotary, segment_lengths, index)
-    asked = asked + last.mlp(last.post_attention_layernorm(asked))
-    return decoder.norm(asked)
+        asked = asked + _attend_at(last, hidden, tables, segment_lengths, index)
+    asked = asked + last.mlp(_norm(last.post_attention_layernorm, asked))
+    return _norm(decoder.norm, asked)
 
 
-def _attention_at(
-    attention: nn.Module,
-    normed: Tensor,
-    rotary: tuple[Tensor, Tensor],
-    segment_lengths: Sequence[int],
-    index: Tensor,
+def _attend(block: Any, hidden: Tensor, tables: Tables, segment_lengths: Sequence[int]) -> Tensor:
+    """(T, D): what every token reads from its own segment up to itself."""
+    attention = block.self_attn
+    normed = _norm(block.input_layernorm, hidden)
+    heads, keys = _heads(attention.q_proj, attention), _heads(attention.k_proj, attention)
+    projected = _project([attention.q_proj, attention.k_proj, attention.v_proj], normed, attention)
+    mixed, value = projected.split([heads + keys, keys], dim=1)
+    mixed = rotate(_norm_heads(mixed, attention, "qk"), *tables)  # queries and keys: (T, H + K, E)
+    query, key = mixed.split([heads, keys], dim=1)
+    runs = [(length, sum(1 for _ in run)) for length, run in groupby(segment_lengths)]
+    parts = _split(_grouped(query, key, value), [length * n for length, n in runs])
+    outputs = []
+    for (length, _), run in zip(runs, parts, strict=True):
+        q, k, v = (_side_by_side(x, length) for x in run)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n s, H, E)
+    return attention.o_proj(torch.cat(outputs).flatten(1))
+
+
+def _attend_at(
+    block: Any, hidden: Tensor, tables: Tables, segment_lengths: Sequence[int], index: Tensor
 ) -> Tensor:
-    """(M, D): what the tokens at `index` read from their own segment up to themselves."""
-    cos, sin = rotary
-    query = _heads(attention, "q", normed.index_select(1, index))  # (1, H, M, E)
-    query = _rotate(query, cos.index_select(1, index), sin.index_select(1, index))
-    key = _rotate(_heads(attention, "k", normed), cos, sin)  # (1, K, T, E)
-    value = _heads(attention, "v", normed)
-    key, value = (_as_many_heads(x, query.shape[1]) for x in (key, value))
+    """(M, D): the same for the tokens at `index` alone."""
+    attention = block.self_attn
+    normed = _norm(block.input_layernorm, hidden)
+    query = _project([attention.q_proj], normed.index_select(0, index), attention)
+    query = _norm_heads(query, attention, "q")  # (M, H, E)
+    query = rotate(query, *(table.index_select(0, index) for table in tables))
+    projected = _project([attention.k_proj, attention.v_proj], normed, attention)
+    key, value = projected.split(projected.shape[1] // 2, dim=1)
+    key = rotate(_norm_heads(key, attention, "k"), *tables)  # (T, K, E)
     ends = torch.tensor(segment_lengths).cumsum(0)
-    counts = torch.bincount(
-        torch.searchsorted(ends, index, right=True), minlength=len(segment_lengths)
-    )
-    lengths, counts = list(segment_lengths), counts.tolist()
-    outputs, start, first = [], 0, 0
-    queries, keys, values = query.split(counts, 2), key.split(lengths, 2), value.split(lengths, 2)
-    for q, k, v, count, length in zip(queries, keys, values, counts, lengths, strict=True):
+    segment = torch.searchsorted(ends, index, right=True)
+    counts = torch.bincount(segment, minlength=len(segment_lengths)).tolist()
+    within = index - (ends - torch.tensor(segment_lengths))[segment]  # (M,) place in its segment
+    kinds = groupby(zip(segment_lengths, counts, strict=True))
+    runs = [(*kind, sum(1 for _ in run)) for kind, run in kinds]  # (s, m, n)
+    asked = [count * n for _, count, n in runs]
+    key, value = _grouped(query, key, value)[1:]
+    keys = _split((key, value), [length * n for length, _, n in runs])
+    queries = _split((query, within), asked)
+    outputs = []
+    for (length, count, _), (k, v), (q, at) in zip(runs, keys, queries, strict=True):
         if count:
-            at = index[first : first + count] - start  # (m,)
-            allowed = torch.arange(length) <= at[:, None]  # (m, s)
-            outputs.append(
-                F.scaled_dot_product_attention(
-                    q, k, v, attn_mask=allowed[None, None], scale=attention.scaling
-                ).transpose(1, 2)
+            allowed = torch.arange(length) <= at.view(-1, 1, count, 1)  # (n, 1, m, s)
+            k, v, q = _side_by_side(k, length), _side_by_side(v, length), _side_by_side(q, count)
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=allowed, scale=attention.scaling
             )
-        start, first = start + length, first + count
-    return attention.o_proj(torch.cat(outputs, dim=1).flatten(2))[0]
+            outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return attention.o_proj(torch.cat(outputs).flatten(1))
 
 
-def _heads(attention: nn.Module, which: str, x: Tensor) -> Tensor:
-    """(1, heads, tokens, E): queries, keys or values of x (1, tokens, D)."""
-    projected = getattr(attention, f"{which}_proj")(x).unflatten(-1, (-1, attention.head_dim))
-    norm = getattr(attention, f"{which}_norm", None)  # Qwen3 has them for q and k
-    return (projected if norm is None else norm(projected)).transpose(1, 2)
+def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors cut alike along their first axis.
+
+    By split, not by slices: the gradient of a slice is a tensor of the whole size.
+    """
+    return zip(*(x.split(sizes) for x in tensors), strict=True)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding of x (1, heads, tokens, E) by tables (1, tokens, E)."""
-    return x * cos[:, None] + rotate_half(x) * sin[:, None]
+def _heads(projection: nn.Module, attention: Any) -> int:
+    return projection.out_features // attention.head_dim
 
 
-def _as_many_heads(x: Tensor, heads: int) -> Tensor:
-    """Repeat each head of keys or values for its group of query heads."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+def _project(parts: Sequence[nn.Module], x: Tensor, attention: Any) -> Tensor:
+    """(T, heads of all parts, E): projections of x (T, D), as one product."""
+    weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
+    biases = [part.bias for part in parts if part.bias is not None]
+    out = F.linear(x, weight, torch.cat(biases) if biases else None)
+    return out.unflatten(1, (-1, attention.head_dim))
+
+
+def _norm(norm: Any, x: Tensor) -> Tensor:
+    return rms_norm(x, norm.weight, norm.variance_epsilon)
+
+
+def _norm_heads(x: Tensor, attention: Any, which: str) -> Tensor:
+    """Queries, keys, or both behind each other, x (T, heads, E), normalised head by head."""
+    norms = [getattr(attention, f"{letter}_norm", None) for letter in which]
+    if norms[0] is None:  # Qwen3 has them, Llama has not
+        return x
+    if len(norms) == 1:
+        return _norm(norms[0], x)
+    heads = [_heads(getattr(attention, f"{letter}_proj"), attention) for letter in which]
+    rows = [norm.weight.expand(n, -1) for norm, n in zip(norms, heads, strict=True)]
+    return rms_norm(x, torch.cat(rows), norms[0].variance_epsilon)
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each head of keys and values repeated for its group of query heads; all (tokens, H, E)."""
+    times = query.shape[1] // key.shape[1]
+    if times > 1:
+        key, value = (x.repeat_interleave(times, dim=1) for x in (key, value))
+    return query, key, value
+
+
+def _side_by_side(x: Tensor, length: int) -> Tensor:
+    """(n s, H, E) to (n, H, s, E)."""
+    return x.unflatten(0, (-1, length)).transpose(1, 2)

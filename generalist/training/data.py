@@ -138,7 +138,8 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     Args:
         batch: B rows.
         task_weights: (tasks,) weight of one target of each task.
-        segments: lay segments end to end, without padding, as the lean pass on a CPU takes them.
+        segments: lay segments end to end, without padding, as the lean pass on a CPU takes them;
+            those of equal length are neighbours.
 
     Returns:
         `input_ids`, `position_ids` (B, L), or (T,) with `segment_lengths`; `target_index` (M,) flat
@@ -152,17 +153,16 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     }
     # A segment's first token has no predecessor in its own segment, hence never a loss.
     has_target = (batch.targets >= 0) & (batch.position_ids > 0)
-    order = _order(has_target, batch.targets)
+    order = np.zeros(has_target.shape, np.int64)
+    order[has_target] = _order(has_target, batch.targets)
     targets, ordinal, task = batch.targets, batch.ordinal, batch.task_index
     lengths = None
     if segments:
-        kept = batch.task_index >= 0
-        tokens = {name: array[kept] for name, array in tokens.items()}
-        has_target, targets, ordinal, task = (
-            array[kept] for array in (has_target, targets, ordinal, task)
+        kept, lengths = _end_to_end(batch, has_target)
+        tokens = {name: array.reshape(-1)[kept] for name, array in tokens.items()}
+        has_target, targets, ordinal, task, order = (
+            array.reshape(-1)[kept] for array in (has_target, targets, ordinal, task, order)
         )
-        starts = np.flatnonzero(tokens["position_ids"] == 0)
-        lengths = np.diff(starts, append=len(has_target)).tolist()
     where = np.flatnonzero(has_target)
     task = task.reshape(-1)[where].astype(np.int64)
     arrays = tokens | {
@@ -171,13 +171,27 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
         "target_ordinal": ordinal.reshape(-1)[where],
         "target_task": task,
         "target_weight": task_weights[task].astype(np.float32),
-        "target_order": order,
+        "target_order": order.reshape(-1)[where],
     }
     tensors: dict[str, Any] = {
         name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
     }
     facts: dict[str, Any] = {"attended": int((tokens["position_ids"] + 1).sum())}
     return tensors | facts | ({} if lengths is None else {"segment_lengths": lengths})
+
+
+def _end_to_end(batch: WindowBatch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """(T,) flat places of all tokens, segment by segment without padding, and their lengths.
+
+    Sorted by length, then by number of targets: what is alike is computed in one call.
+    """
+    kept = np.flatnonzero(batch.task_index >= 0)
+    starts = np.flatnonzero(batch.position_ids.reshape(-1)[kept] == 0)
+    lengths = np.diff(starts, append=len(kept))
+    counts = np.add.reduceat(has_target.reshape(-1)[kept].astype(np.int64), starts)
+    by_kind = np.lexsort((counts, lengths))
+    parts = np.split(kept, starts[1:])
+    return np.concatenate([parts[i] for i in by_kind]), lengths[by_kind].tolist()
 
 
 def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model, count_parameters
 from generalist.modeling.lora import add_adapters
 from generalist.modeling.pretrained import start_model, with_sizes_of_start
-from generalist.modeling.segments import SEGMENTS, can_run_segments
+from generalist.modeling.segments import can_run_segments
 from generalist.training.checkpoint import (
     RunState,
     Snapshot,
@@ -125,9 +125,7 @@ class Trainer:
         # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
         lean &= not launched_with_fsdp() and recipe.model.lora is None
         self.segments = on_cpu and lean
-        if self.segments:
-            self.model.set_attn_implementation(SEGMENTS)
-        elif recipe.compile:
+        if recipe.compile:
             self.model.get_decoder().compile(dynamic=False)
         self.strategy = build_strategy(self.objective, recipe, accelerator)
         self._take(data)
