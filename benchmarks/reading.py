@@ -185,7 +185,7 @@ def memory_of_reading(root: Path, window: int, times: int) -> Memory:
     for number in range(len(rows)):
         row[:] = rows[number]
     gained = resident() - opened
-    total = sum(data.manifest.counts()["tokens"] for data in tasks)
+    total = sum(data.index.counts["tokens"] for data in tasks)
     return Memory(times, total, float((opened - before)[0]), float(gained[0]), float(gained[1]))
 
 

@@ -4,7 +4,9 @@ files.py     files that are there in full or not at all
 manifest.py  dataset.json and manifest.json
 shards.py    EncodedEpisode, ShardWriter, append_episodes
 encode.py    Episode -> EncodedEpisode
-reader.py    TaskData, DamagedShard
+sample.py    Sample, DamagedShard: a block of episodes, verified
+index.py     where each episode stands
+reader.py    TaskData
 validate.py  validate: every byte against the manifest
 inspect.py   describe: what a dataset holds
 windows.py   WindowSampler, rows_for: training rows

@@ -82,7 +82,7 @@ class DatasetHeader:
                 )
 
 
-@dataclass
+@dataclass(slots=True)
 class Member:
     """A file in a shard: where its bytes stand in the tar, how many, and their checksum."""
 
@@ -92,7 +92,7 @@ class Member:
     crc32: int
 
 
-@dataclass
+@dataclass(slots=True)
 class ShardEntry:
     """A complete shard, as the manifest lists it."""
 
@@ -105,6 +105,14 @@ class ShardEntry:
     relabelled: int
     return_sum: float
     members: list[Member]
+
+    def samples(self) -> dict[str, dict[str, Member]]:
+        """Key of each sample to its members by their suffix, in order."""
+        samples: dict[str, dict[str, Member]] = {}
+        for member in self.members:
+            key, _, suffix = member.name.partition(".")
+            samples.setdefault(key, {})[suffix] = member
+        return samples
 
 
 @dataclass

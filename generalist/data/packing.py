@@ -5,27 +5,37 @@ Legend: L = window tokens, S = tokens of a timestep.
 
 from __future__ import annotations
 
+import functools
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from generalist.data.index import EpisodeRow
+from generalist.data.random import key_of, keys_of, uniforms
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError
 
-MIN_SEGMENT_TOKENS = 16
+MIN_SEGMENT_TOKENS = 12
 """A gap with less room than this (and a header) is padded: crumbs of episodes teach nothing."""
 
 _CALIBRATION_START = 2**48  # a row number no run comes to
-_CALIBRATION_ROWS = 3000
+_CALIBRATION_ROWS = 8000
 _CALIBRATION_ROUNDS = 2
+_HEADERS_KEPT = 4096  # of a task
+_HEADERS_TRIED = 1024  # of a task, to learn how short they are
 
-HeaderOf = Callable[[TaskData, dict[str, Any]], np.ndarray]
+# What is drawn for a segment, by the place of its random number.
+_TASK, _EPISODE, _FIRST, _PROMPTED, _OTHER, _FROM_END, _OTHER_FIRST, _DROPPED = range(8)
+_NUMBERS = 8
+_SEGMENTS_AT_ONCE = 8
+
+HeaderOf = Callable[[TaskData, str | None], np.ndarray]
 
 
 class Source:
-    """A task as the packer sees it: plain Python numbers, so that a draw costs little."""
+    """A task as the packer sees it."""
 
     def __init__(
         self, data: TaskData, header_of: HeaderOf, context_steps: int | None = None
@@ -34,38 +44,28 @@ class Source:
             raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
         layout = data.layout
         self.data = data
+        self.row = data.index.row
+        self.episodes = len(data)
         self.timestep_tokens = layout.tokens_per_timestep
         self.context_steps = None if layout.is_document else context_steps
-        self.action_tokens = layout.action_tokens
-        self.action_positions = layout.action_positions
-        self.target_mask = layout.target_mask
-        self.legal = np.array(layout.legal).T  # (2, k) first legal id of each action, and the end
-        self.ordinal = np.zeros(self.timestep_tokens, bool)
-        self.ordinal[layout.action_positions] = layout.ordinal
-        self.ordinal &= layout.target_mask
-        self.steps = data.episodes["steps"].tolist()
         # What an agent did while it was corrected is no demonstration.
-        self.demonstrations = [
-            i for i, record in enumerate(data.records) if record.get("source") != "dagger"
-        ]
-        self.prompts = bool(self.demonstrations) and not layout.is_document
+        self.demonstrations = data.index.demonstrations
+        self.prompts = len(self.demonstrations) > 1 and not layout.is_document
         self._header_of = header_of
-        self._headers: dict[str | None, np.ndarray] = {}
-        self.min_header = min(len(self.header(i)) for i in self._one_an_instruction())
+        self.header = functools.lru_cache(_HEADERS_KEPT)(self._make_header)
+        self.min_header = min(len(self.header(number)) for number in self._short_instructions())
 
-    def _one_an_instruction(self) -> list[int]:
-        seen: dict[str | None, int] = {}
-        for index, record in enumerate(self.data.records):
-            seen.setdefault(record.get("instruction"), index)
-        return list(seen.values())
+    def _make_header(self, instruction: int) -> np.ndarray:
+        """Header ids of episodes with one of the distinct instructions, -1 for none."""
+        text = self.data.index.instruction(instruction)
+        return np.asarray(self._header_of(self.data, text), self.data.vocabulary.dtype)
 
-    def header(self, episode: int) -> np.ndarray:
-        """Header ids of an episode; one a distinct instruction is made and kept."""
-        record = self.data.record(episode)
-        key = record.get("instruction")
-        if key not in self._headers:
-            self._headers[key] = np.asarray(self._header_of(self.data, record), np.int64)
-        return self._headers[key]
+    def _short_instructions(self) -> list[int]:
+        """The instructions among which that of the shortest header is sought."""
+        lengths = np.diff(self.data.index.instruction_ends, prepend=0)
+        shortest = np.argsort(lengths, kind="stable")[:_HEADERS_TRIED].tolist()
+        bare = any((rows["instruction"] < 0).any() for rows in self.data.index.pieces())
+        return shortest + [-1] * bare
 
     @property
     def least_tokens(self) -> int:
@@ -81,25 +81,27 @@ class Source:
     def mean_segment_tokens(self, window_tokens: int) -> float:
         """Expected length of a segment that has the whole window for itself."""
         fit = max(1, self.most_steps(window_tokens - self.min_header))
-        steps = np.asarray(self.steps, float)
-        longest = np.minimum(steps, fit)
-        # fit starts at step 0, steps - 1 later ones, the last longest - 1 of which fall short.
-        later = (steps - longest) * fit + longest * (longest - 1) / 2
-        mean = ((fit * longest + later) / (fit + steps - 1)).mean()
-        return self.min_header + mean * self.timestep_tokens
+        total = 0.0
+        for rows in self.data.index.pieces():
+            steps = rows["steps"].astype(float)
+            longest = np.minimum(steps, fit)
+            # fit starts at step 0, steps - 1 later ones, the last longest - 1 of which fall short.
+            later = (steps - longest) * fit + longest * (longest - 1) / 2
+            total += float(((fit * longest + later) / (fit + steps - 1)).sum())
+        return self.min_header + total / self.episodes * self.timestep_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A header, perhaps a demonstration with its end token, then timesteps of one episode."""
 
     source: int  # index of the task
-    episode: int
+    episode: EpisodeRow
     header: np.ndarray
-    demonstration: tuple[int, int, int] | None  # episode, first step, steps
+    demonstration: tuple[EpisodeRow, int, int] | None  # of what, first step, steps
     first: int  # step
     steps: int
     tokens: int  # length of all of it
+    dropped: float  # in [0, 1): its actions are hidden if this is below the share of those
 
 
 class Packer:
@@ -114,8 +116,8 @@ class Packer:
         prompt_fraction: float,
     ) -> None:
         self.sources = sources
-        self.window_tokens, self.seed, self.prompt_fraction = window_tokens, seed, prompt_fraction
-        self._least = min(s.least_tokens for s, w in zip(sources, weights, strict=True) if w > 0)
+        self.window_tokens, self.prompt_fraction = window_tokens, prompt_fraction
+        self._key = key_of(seed)
         # Segments are drawn, tokens are what the weights speak of: a task of short episodes
         # must be drawn more often for the same share.
         lengths = [source.mean_segment_tokens(window_tokens) for source in sources]
@@ -124,9 +126,16 @@ class Packer:
             self._calibrate(np.asarray(weights, float) / sum(weights))
 
     def _set_probabilities(self, shares: np.ndarray) -> None:
-        """Set how often each task is drawn for a segment."""
+        """Set how often each task is drawn for a segment, for each set of tasks that may fit."""
         self._probabilities = shares / shares.sum()
-        self._cumulative = np.cumsum(self._probabilities)
+        drawn = [index for index in range(len(shares)) if shares[index] > 0]
+        least = [self.sources[index].least_tokens for index in drawn]
+        self._rooms = sorted(set(least))  # from each of these on, further tasks fit
+        self._choices = []
+        for room in self._rooms:
+            fits = [index for index, tokens in zip(drawn, least, strict=True) if tokens <= room]
+            cumulative = np.cumsum(self._probabilities[fits])
+            self._choices.append((fits, (cumulative / cumulative[-1]).tolist()))
 
     def _calibrate(self, weights: np.ndarray) -> None:
         """Correct for what packing does: tasks of short timesteps get the gaps at rows' ends.
@@ -136,21 +145,31 @@ class Packer:
         for number in range(_CALIBRATION_ROUNDS):
             tokens = np.zeros(len(weights))
             first = _CALIBRATION_START + number * _CALIBRATION_ROWS
-            for row in range(first, first + _CALIBRATION_ROWS):
-                for segment in self.segments(row):
+            for row in self.rows(first, _CALIBRATION_ROWS):
+                for segment in row:
                     tokens[segment.source] += segment.tokens
             measured = tokens / tokens.sum()
             correction = np.divide(weights, measured, out=np.ones_like(weights), where=tokens > 0)
             self._set_probabilities(self._probabilities * correction.clip(0.5, 2.0))
 
-    def segments(self, row: int) -> list[Segment]:
-        """The segments of a row: further ones until none fits any more."""
-        rng = np.random.default_rng((self.seed, row))
+    def rows(self, start: int, count: int) -> list[list[Segment]]:
+        """The segments of rows start, ..., start + count - 1."""
+        keys = keys_of(self._key, np.arange(start, start + count, dtype=np.uint64))
+        drawn = uniforms(keys, 0, _SEGMENTS_AT_ONCE * _NUMBERS).tolist()
+        return [self._row(key, numbers) for key, numbers in zip(keys, drawn, strict=True)]
+
+    def _row(self, key: np.uint64, numbers: list[float]) -> list[Segment]:
+        """Segments until none fits any more; `numbers` are the first of the row's own."""
         segments: list[Segment] = []
-        room = self.window_tokens
-        while room >= self._least:
-            index = self._draw_task(rng, room)
-            segment = self._draw_segment(index, room, rng)
+        room, at, index = self.window_tokens, 0, 0
+        while room >= self._rooms[0]:
+            if at == len(numbers):
+                numbers += uniforms(np.array([key]), at, _SEGMENTS_AT_ONCE * _NUMBERS)[0].tolist()
+            own = numbers[at : at + _NUMBERS]
+            at += _NUMBERS
+            fits, cumulative = self._choices[bisect_right(self._rooms, room) - 1]
+            index = fits[bisect_right(cumulative, own[_TASK], hi=len(fits) - 1)]
+            segment = self._segment(index, room, own)
             if segment is None:  # the header of the drawn episode is longer than most
                 break
             segments.append(segment)
@@ -162,52 +181,42 @@ class Packer:
             )
         return segments
 
-    def _draw_task(self, rng: np.random.Generator, room: int) -> int:
-        """A task by weight among those that fit."""
-        index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
-        if index < len(self.sources) and self.sources[index].least_tokens <= room:
-            return index
-        fits = np.array([source.least_tokens <= room for source in self.sources])
-        probabilities = self._probabilities * fits
-        return int(rng.choice(len(fits), p=probabilities / probabilities.sum()))
-
-    def _draw_segment(self, index: int, room: int, rng: np.random.Generator) -> Segment | None:
+    def _segment(self, index: int, room: int, numbers: list[float]) -> Segment | None:
         """A segment of a task that fits in the room; None where not even its header does."""
         source = self.sources[index]
         size = source.timestep_tokens
-        episode = int(rng.integers(len(source.steps)))
-        header = source.header(episode)
+        number = int(numbers[_EPISODE] * source.episodes)
+        episode = source.row(number)
+        header = source.header(episode.instruction)
         used = len(header)
         if room - used < size:
             return None
-        demonstration = self._draw_demonstration(source, episode, room - used, rng)
-        if demonstration is not None:
-            used += demonstration[2] * size + 1
+        demonstration = None
+        if source.prompts and numbers[_PROMPTED] < self.prompt_fraction:
+            demonstration = self._demonstration(source, number, room - used, numbers)
+            if demonstration is not None:
+                used += demonstration[2] * size + 1
         fit = source.most_steps(room - used)
-        steps = source.steps[episode]
         # Starts before the first step count as the first step: so every step of an episode is
         # seen about equally often, the beginning too, where an agent always has to act.
-        first = max(0, int(rng.integers(1 - fit, steps)))
-        count = min(fit, steps - first)
-        return Segment(index, episode, header, demonstration, first, count, used + count * size)
+        first = max(0, int(numbers[_FIRST] * (episode.steps + fit - 1)) + 1 - fit)
+        steps = min(fit, episode.steps - first)
+        tokens = used + steps * size
+        return Segment(
+            index, episode, header, demonstration, first, steps, tokens, numbers[_DROPPED]
+        )
 
-    def _draw_demonstration(
-        self, source: Source, episode: int, room: int, rng: np.random.Generator
-    ) -> tuple[int, int, int] | None:
-        """(episode, first step, steps) of another episode, at most a quarter of the window."""
-        if not source.prompts or rng.random() >= self.prompt_fraction:
-            return None
+    def _demonstration(
+        self, source: Source, episode: int, room: int, numbers: list[float]
+    ) -> tuple[EpisodeRow, int, int] | None:
+        """(of what, first step, steps) of another episode, at most a quarter of the window."""
         others, size = source.demonstrations, source.timestep_tokens
-        if len(others) < 2:
-            return None
-        other = others[int(rng.integers(len(others) - 1))]
-        other = others[-1] if other == episode else other
-        from_end = rng.random() < 0.5
+        other = int(others[int(numbers[_OTHER] * (len(others) - 1))])
+        row = source.row(int(others[-1]) if other == episode else other)
         # In a gap at the end of a row, half of the room stays for what is learned.
-        most = (min(self.window_tokens // 4, room // 2) - 1) // size
-        steps = min(most, source.steps[other])
+        steps = min((min(self.window_tokens // 4, room // 2) - 1) // size, row.steps)
         if steps < 1:
             return None
-        latest = source.steps[other] - steps
-        first = latest if from_end else int(rng.integers(latest + 1))
-        return other, first, steps
+        latest = row.steps - steps
+        first = latest if numbers[_FROM_END] < 0.5 else int(numbers[_OTHER_FIRST] * (latest + 1))
+        return row, first, steps

@@ -1,53 +1,34 @@
 """Read a dataset folder by memory map, and notice when it is not what was written.
 
-Cheap checks happen at opening (sizes, tar and npy headers, the episode records), the checksum of
-a member when it is first used, everything in `validate`. webdataset alone returns half a damaged
-shard without a word; here damage is an error that names shard and sample.
+What stays in memory does not grow with the data: rows of the index and records are read when they
+are asked for, and of the shards only some are mapped at a time (`MAPPED_BYTES`).
 """
 
 from __future__ import annotations
 
 import functools
-import io
-import json
+import itertools
 import mmap
-import tarfile
-import zlib
-from collections.abc import Iterator
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 
-from generalist.data.manifest import DatasetHeader, Manifest, Member, ShardEntry
+from generalist.data.index import EpisodeRow, Index, open_index
+from generalist.data.manifest import DatasetHeader, Manifest
+from generalist.data.sample import ALL_VERIFIED, DamagedShard, Sample, map_file, open_shard
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 
-_TAR_BLOCK = 512
-_ARRAYS = ("tokens.npy", "rewards.npy", "labels.npy")
+MAPPED_BYTES = 2**28
+"""Shards mapped at a time, over all datasets of a process; the one in use is always."""
 
-EPISODE_DTYPE = np.dtype(
-    [
-        ("sample", np.int32),  # which block
-        ("offset", np.int64),  # first token within the block
-        ("length", np.int64),  # tokens
-        ("first_step", np.int64),  # steps before it within the block
-        ("steps", np.int64),
-        ("return", np.float64),
-    ]
-)
-
-
-class DamagedShard(GeneralistError):
-    """A shard that is not what the manifest says."""
-
-    def __init__(self, shard: Path, sample: str | None, reason: str) -> None:
-        where = f"Shard {shard}" + (f", sample {sample}" if sample else "")
-        super().__init__(
-            f"{where} is damaged: {reason}. Go on without it with --skip-damaged "
-            "(skip_damaged=True), or delete the folder of this task and collect it again."
-        )
+_RECORDS_KEPT = 2  # blocks
 
 
 class _Fingerprinted(Protocol):
@@ -62,129 +43,82 @@ class _Fingerprinted(Protocol):
     def fingerprint_under(self, vocabulary: Vocabulary) -> str: ...
 
 
-class Sample:
-    """One block of episodes: arrays over the mapped file, each verified when first used."""
+@dataclass
+class _MappedShard:
+    """A shard in memory, and those of its blocks that were asked for."""
 
-    def __init__(
-        self,
-        shard: Path,
-        key: str,
-        members: dict[str, Member],
-        file: mmap.mmap | bytes,
-        dtype: np.dtype,
-        layout: Layout,
-    ) -> None:
-        self.shard, self.key = shard, key
-        self._members, self._file, self._dtype = members, file, dtype
-        wanted = {"tokens.npy", "episodes.json"} | (
-            {"rewards.npy"} - {layout.is_document * "rewards.npy"}
-        )
-        if missing := wanted - set(members):
-            raise self._damaged(f"{', '.join(sorted(missing))} is missing")
-        if unknown := set(members) - wanted - {"labels.npy"}:
-            raise self._damaged(f"{', '.join(sorted(unknown))} does not belong there")
-        for member in members.values():
-            self._check_header(member)
-        self.records = self._read_records()
-        steps = sum(record["steps"] for record in self.records)
-        tokens = sum(record["length"] for record in self.records)
-        self._sizes = {
-            "tokens.npy": tokens,
-            "rewards.npy": steps,
-            "labels.npy": steps * layout.action_tokens,
-        }
-        if tokens != steps * layout.tokens_per_timestep:
-            raise self._damaged(f"{tokens} tokens are not {steps} timesteps")
-        for suffix in set(members) & set(_ARRAYS):
-            self._view(suffix)
+    file: mmap.mmap | bytes
+    samples: dict[int, Sample] = field(default_factory=dict)
 
-    def _damaged(self, reason: str) -> DamagedShard:
-        return DamagedShard(self.shard, self.key, reason)
 
-    def _check_header(self, member: Member) -> None:
-        """The 512 bytes before the payload must be the tar header of this member."""
-        stop = member.offset + member.size
-        if stop > len(self._file):
-            raise self._damaged(
-                f"the file ends at byte {len(self._file)}, within or before {member.name}"
-            )
-        raw = self._file[member.offset - _TAR_BLOCK : member.offset]
-        try:
-            info = tarfile.TarInfo.frombuf(raw, tarfile.ENCODING, "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise self._damaged(f"the tar header of {member.name} is broken ({error})") from error
-        if (info.name, info.size) != (member.name, member.size):
-            raise self._damaged(
-                f"the manifest promises {member.name} of {member.size} bytes, "
-                f"the tar holds {info.name} of {info.size}"
-            )
+class _MappedShards:
+    """The shards that were used last, of all datasets; the others are let go of.
 
-    def _payload(self, suffix: str) -> memoryview:
-        member = self._members[suffix]
-        return memoryview(self._file)[member.offset : member.offset + member.size]
+    What was read from a shard keeps it mapped for as long as that is kept.
+    """
 
-    def _verify(self, suffix: str) -> None:
-        if zlib.crc32(self._payload(suffix)) != self._members[suffix].crc32:
-            raise self._damaged(f"the checksum of {self._members[suffix].name} is wrong")
+    def __init__(self) -> None:
+        self._shards: OrderedDict[tuple[int, int], _MappedShard] = OrderedDict()
 
-    def verify(self) -> None:
-        """Check every member's checksum now; raises DamagedShard."""
-        for suffix in self._members:
-            self._verify(suffix)
+    def get(self, key: tuple[int, int]) -> _MappedShard | None:
+        """The shard `key`, a number of a dataset and one of a shard, if it is mapped."""
+        found = self._shards.get(key)
+        if found is not None:
+            try:
+                self._shards.move_to_end(key)
+            except KeyError:  # another thread has just let go of it
+                pass
+        return found
 
-    def _read_records(self) -> list[dict[str, Any]]:
-        self._verify("episodes.json")
-        return json.loads(bytes(self._payload("episodes.json")))
+    def add(self, key: tuple[int, int], shard: _MappedShard) -> None:
+        """Keep a shard, and those used before it as far as there is room."""
+        self._shards[key] = shard
+        total = sum(len(other.file) for other in list(self._shards.values()))
+        while total > MAPPED_BYTES and len(self._shards) > 1:
+            total -= len(self._shards.popitem(last=False)[1].file)
 
-    def _view(self, suffix: str) -> np.ndarray:
-        """The array of a .npy member, without a copy and without a checksum."""
-        payload = self._payload(suffix)
-        header = io.BytesIO(bytes(payload[:_TAR_BLOCK]))
-        dtype = np.dtype(np.float32) if suffix == "rewards.npy" else self._dtype
-        try:
-            if np.lib.format.read_magic(header) != (1, 0):
-                raise ValueError("not npy version 1.0")
-            shape, fortran, found = np.lib.format.read_array_header_1_0(header)
-        except ValueError as error:
-            raise self._damaged(f"the npy header of {suffix} is broken ({error})") from error
-        if fortran or found != dtype or shape != (self._sizes[suffix],):
-            raise self._damaged(
-                f"{suffix} is {found}{shape}, expected {dtype}({self._sizes[suffix]},)"
-            )
-        if header.tell() + self._sizes[suffix] * dtype.itemsize != len(payload):
-            raise self._damaged(f"{suffix} does not have the length its header says")
-        return np.frombuffer(payload, dtype, self._sizes[suffix], header.tell())
+    def forget(self, dataset: int) -> None:
+        """Let go of a dataset's shards."""
+        for key in [key for key in list(self._shards) if key[0] == dataset]:
+            self._shards.pop(key, None)
 
-    def _array(self, suffix: str) -> np.ndarray:
-        view = self._view(suffix)
-        self._verify(suffix)
-        return view
 
-    @functools.cached_property
-    def tokens(self) -> np.ndarray:
-        """(tokens,) ids of the block."""
-        return self._array("tokens.npy")
+_mapped = _MappedShards()
+_datasets = itertools.count()
 
-    @functools.cached_property
-    def rewards(self) -> np.ndarray:
-        """(steps,) float32; zeros for documents."""
-        if "rewards.npy" not in self._members:
-            return np.zeros(self._sizes["rewards.npy"], np.float32)
-        return self._array("rewards.npy")
 
-    @functools.cached_property
-    def labels(self) -> np.ndarray | None:
-        """(steps * k,) ids, or None where every label is the executed action."""
-        return self._array("labels.npy") if "labels.npy" in self._members else None
+class _Lazy(Sequence[Any]):
+    """A sequence whose items are made when they are asked for."""
+
+    def __init__(self, size: int, item: Any) -> None:
+        self._size, self._item = size, item
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One item, or a list of them."""
+        if isinstance(index, slice):
+            return [self._item(i) for i in range(self._size)[index]]
+        return self._item(range(self._size)[index])
 
 
 class TaskData:
     """The episodes of one task, read from its dataset folder.
 
+    samples: its blocks; records: the facts of its episodes; episodes: (episodes,) EPISODE_DTYPE.
+
     With `processor`, raises GeneralistError unless the data was written with its fingerprints, or
     those it had before ranges were appended to its vocabulary.
     With `skip_damaged`, everything is verified at opening, samples that are damaged are left
-    out, and `damaged` says which; without it damage raises DamagedShard.
+    out, and `damaged` says which; without it damage raises DamagedShard: a shard that is missing
+    or of another size at opening, anything else when it is first used.
     """
 
     def __init__(
@@ -201,24 +135,18 @@ class TaskData:
             self._check(processor)
         self.task = self.header.task
         self.layout = Layout.from_dict(self.header.layout)
-        self.manifest = Manifest.read(self.folder)
-        self.damaged: list[str] = []
-        self.samples: list[Sample] = []
-        for entry in self.manifest.shards:
-            for found in open_shard(self.folder, entry, self.layout, self.vocabulary):
-                try:
-                    if isinstance(found, DamagedShard):
-                        raise found
-                    if skip_damaged:
-                        found.verify()
-                except DamagedShard as error:
-                    if not skip_damaged:
-                        raise
-                    self.damaged.append(str(error))
-                else:
-                    self.samples.append(found)
-        self.records = [record for sample in self.samples for record in sample.records]
-        self.episodes = self._index()
+        self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
+        self.damaged = self.index.damaged
+        if not skip_damaged:
+            self._check_sizes(self.index)
+        blocks = len(self.index.blocks)
+        self._verified = np.full(blocks, skip_damaged * ALL_VERIFIED, np.uint8)
+        self._number = next(_datasets)
+        weakref.finalize(self, _mapped.forget, self._number)
+        here = weakref.proxy(self)  # no cycles: what is mapped goes when this goes
+        self._records_of = functools.lru_cache(_RECORDS_KEPT)(lambda n: here.sample(n).records)
+        self.samples = _Lazy(blocks, lambda n: here.sample(n))
+        self.records = _Lazy(len(self), lambda i: here.record(i))
 
     def _check(self, processor: _Fingerprinted) -> None:
         """Ranges that were appended to the vocabulary since change no token that is here."""
@@ -229,74 +157,100 @@ class TaskData:
             fingerprints = same.fingerprint, processor.fingerprint
         self.header.check(self.folder, *fingerprints)
 
-    def _index(self) -> np.ndarray:
-        """(episodes,) EPISODE_DTYPE."""
-        rows = []
-        for number, sample in enumerate(self.samples):
-            step = 0
-            for record in sample.records:
-                key = (record["offset"], record["length"], step, record["steps"], record["return"])
-                rows.append((number, *key))
-                step += record["steps"]
-        return np.array(rows, dtype=EPISODE_DTYPE)
+    def _check_sizes(self, index: Index) -> None:
+        """Raise DamagedShard unless each shard has the size that it was written with."""
+        for name, size in index.shards:
+            path = self.folder / name.decode()
+            try:
+                if path.stat().st_size == size:
+                    continue
+            except OSError:
+                pass
+            self._raise_damage(path)
+
+    def _raise_damage(self, path: Path) -> None:
+        """Say what is wrong with a shard, and where."""
+        entry = next(each for each in self.manifest.shards if each.name == path.name)
+        for sample in open_shard(self.folder, entry, self.layout, self.vocabulary):
+            if isinstance(sample, DamagedShard):
+                raise sample
+
+    @property
+    def manifest(self) -> Manifest:
+        """Read anew at each use, for it grows with the data."""
+        return Manifest.read(self.folder)
+
+    @property
+    def episodes(self) -> np.ndarray:
+        """(episodes,) EPISODE_DTYPE, mapped."""
+        return self.index.episodes
 
     def __len__(self) -> int:
-        return len(self.episodes)
+        return len(self.index.episodes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments  # a map is not pickled but opened again
 
+    def sample(self, number: int) -> Sample:
+        """A block of episodes."""
+        shard_number = int(self.index.blocks["shard"][number])
+        shard = _mapped.get((self._number, shard_number))
+        if shard is None:
+            shard = self._map_shard(shard_number)
+        found = shard.samples.get(number)
+        if found is None:
+            found = shard.samples[number] = self._open_sample(number, shard_number, shard)
+        return found
+
+    def _map_shard(self, number: int) -> _MappedShard:
+        shard = _MappedShard(map_file(self._path(number)))
+        _mapped.add((self._number, number), shard)
+        return shard
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / self.index.shards["name"][shard].decode()
+
+    def _open_sample(self, number: int, shard_number: int, shard: _MappedShard) -> Sample:
+        row = self.index.blocks[number]
+        return Sample(
+            self._path(shard_number),
+            row["key"].decode(),
+            self.index.members(number),
+            shard.file,
+            self.vocabulary.dtype,
+            self.layout,
+            (int(row["tokens"]), int(row["steps"])),
+            self._verified[number : number + 1],
+        )
+
     def record(self, index: int) -> dict[str, Any]:
         """Facts of an episode: seed, expert, return, instruction, ..."""
-        return self.records[index]
+        number = int(self.index.episodes["sample"][index])
+        first = int(self.index.blocks["first_episode"][number])
+        return self._records_of(number)[range(len(self))[index] - first]
 
     def tokens(self, index: int) -> np.ndarray:
         """(T * tokens_per_timestep,) ids of an episode, a view of the mapped file."""
-        row = self.episodes[index]
-        offset = row["offset"]
-        return self.samples[row["sample"]].tokens[offset : offset + row["length"]]
+        return self.tokens_of(self.index.row(index))
+
+    def tokens_of(self, row: EpisodeRow) -> np.ndarray:
+        """`tokens` of the episode that stands there."""
+        return self.sample(row.sample).tokens[row.offset : row.offset + row.length]
 
     def rewards(self, index: int) -> np.ndarray:
         """(T,) float32 raw rewards of an episode."""
-        row = self.episodes[index]
-        first = row["first_step"]
-        return self.samples[row["sample"]].rewards[first : first + row["steps"]]
+        row = self.index.row(index)
+        return self.sample(row.sample).rewards[row.first_step : row.first_step + row.steps]
 
     def labels(self, index: int) -> np.ndarray | None:
         """(T * k,) ids of the expert's actions; None where all are the executed ones."""
-        row = self.episodes[index]
-        labels = self.samples[row["sample"]].labels
-        k = self.layout.action_tokens
-        first = row["first_step"] * k
-        return None if labels is None else labels[first : first + row["steps"] * k]
+        return self.labels_of(self.index.row(index))
 
-
-def open_shard(
-    folder: Path, entry: ShardEntry, layout: Layout, vocabulary: Vocabulary
-) -> Iterator[Sample | DamagedShard]:
-    """The samples of a shard in order; in place of a damaged one, the error that says so."""
-    path = folder / entry.name
-    groups: dict[str, dict[str, Member]] = {}
-    for member in entry.members:
-        key, _, suffix = member.name.partition(".")
-        groups.setdefault(key, {})[suffix] = member
-    file: mmap.mmap | bytes
-    try:
-        with open(path, "rb") as handle:
-            size = handle.seek(0, io.SEEK_END)
-            file = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    except OSError as error:
-        yield DamagedShard(path, None, f"it cannot be opened ({error.strerror})")
-        return
-    damaged = 0
-    for key, members in groups.items():
-        try:
-            yield Sample(path, key, members, file, vocabulary.dtype, layout)
-        except DamagedShard as error:
-            damaged += 1
-            yield error
-    if size != entry.bytes and not damaged:
-        yield DamagedShard(path, None, f"it has {size} bytes, the manifest says {entry.bytes}")
+    def labels_of(self, row: EpisodeRow) -> np.ndarray | None:
+        """`labels` of the episode that stands there."""
+        labels, k = self.sample(row.sample).labels, self.layout.action_tokens
+        first = row.first_step * k
+        return None if labels is None else labels[first : first + row.steps * k]
 
 
 def dataset_folders(root: str | Path) -> list[Path]:

@@ -4,6 +4,7 @@ One folder a task, `ROOT/<family>/<Name>/`:
 
     dataset.json      task, layout, spaces, vocabulary, fingerprints, how it was collected, counts
     manifest.json     per shard: bytes, sha256, tokens, episodes, members (offset, size, crc32)
+    index.bin         where each episode stands; written by the first to read the folder
     shard-00000.tar   a standard WebDataset tar; a sample is a block of whole episodes:
         KEY.tokens.npy    (tokens,) all episodes end to end, uint16 or uint32
         KEY.rewards.npy   (steps,) float32, raw; not there for documents
@@ -39,7 +40,6 @@ from generalist.vocabulary import Vocabulary
 
 BLOCK_TOKENS = 2**20
 SHARD_TOKENS = 2**22
-SUFFIXES = ("tokens.npy", "rewards.npy", "labels.npy", "episodes.json")
 EVALUATION_SEEDS_FROM = 1_000_000
 """Seeds from here on are for evaluation; no episode of a dataset may carry one."""
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from generalist.data.manifest import DatasetHeader, Manifest, ShardEntry
-from generalist.data.reader import DamagedShard, Sample, dataset_folders, open_shard
+from generalist.data.reader import dataset_folders
+from generalist.data.sample import DamagedShard, Sample, open_shard
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
@@ -106,10 +107,11 @@ def _shard(
             problems.append(str(error))
             report.damaged_samples += 1
             continue
-        episodes += len(sample.records)
-        report.episodes += len(sample.records)
-        report.steps += sum(record["steps"] for record in sample.records)
-        report.tokens += sum(record["length"] for record in sample.records)
+        found = len(sample.records)
+        episodes += found
+        report.episodes += found
+        report.steps += sample.size_steps
+        report.tokens += sample.size_tokens
     path = folder / entry.name
     if not problems and episodes != entry.episodes:
         problems.append(f"Shard {path} has {episodes} episodes, the manifest {entry.episodes}.")

@@ -12,15 +12,17 @@ Legend: B = rows, L = window tokens, S = tokens of a timestep, k = action tokens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from generalist.data.packing import HeaderOf, Packer, Segment, Source
+from generalist.data.random import key_of, keys_of, words
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError
 from generalist.settings import setting_of
+from generalist.tokenization.layout import Layout
 
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
@@ -46,18 +48,6 @@ class Batch:
     targets: np.ndarray
     ordinal: np.ndarray
     task_index: np.ndarray
-
-    @classmethod
-    def empty(cls, rows: int, window_tokens: int, pad: int) -> Batch:
-        """Rows that are padding only."""
-        shape = rows, window_tokens
-        return cls(
-            np.full(shape, pad, np.int64),
-            np.zeros(shape, np.int64),
-            np.full(shape, IGNORE, np.int64),
-            np.zeros(shape, bool),
-            np.full(shape, -1, np.int16),
-        )
 
     def row(self, index: int) -> Row:
         """Views of one row."""
@@ -90,7 +80,7 @@ class WindowSampler:
 
     tasks: datasets written with one vocabulary.
     weights: share of all tokens that each task should get, about; need not sum to one.
-    header_of: header ids for (task data, episode record).
+    header_of: header ids for (task data, instruction or None).
     window_tokens: L.
     prompt_fraction: share of segments that begin with a demonstration from another episode of
         the task (Gato, section 2.2: 25%, half of them from an episode's end).
@@ -119,8 +109,6 @@ class WindowSampler:
         self.window_tokens, self.seed, self.prompt_fraction = window_tokens, seed, prompt_fraction
         self.action_dropout = action_dropout
         self.tasks = list(tasks)
-        self._pad = vocabulary.special("pad")
-        self._demonstration_end = vocabulary.special("demonstration_end")
         self._sources = [
             Source(data, header_of, setting_of(context_steps, data.task)) for data in tasks
         ]
@@ -130,7 +118,11 @@ class WindowSampler:
                     f"{source.data.task}: a header and a timestep of {source.timestep_tokens} "
                     f"tokens do not fit in a window of {window_tokens}; make the window larger."
                 )
-        self._positions = np.arange(window_tokens)
+        self._places = [Places(data.layout, window_tokens) for data in tasks]
+        dtype = vocabulary.dtype
+        self._padding = np.full(window_tokens, vocabulary.special("pad"), dtype)
+        self._end = np.array([vocabulary.special("demonstration_end")], dtype)
+        self._dropout_key = key_of(seed, _DROPOUT_STREAM)
         self._packer = Packer(self._sources, weights, window_tokens, seed, prompt_fraction)
 
     def row(self, index: int) -> Row:
@@ -139,15 +131,16 @@ class WindowSampler:
 
     def batch(self, start: int, rows: int) -> Batch:
         """Rows start, ..., start + rows - 1."""
-        batch = Batch.empty(rows, self.window_tokens, self._pad)
-        for number in range(rows):
-            row, index = batch.row(number), start + number
-            segments = self._packer.segments(index)
-            self._write_row(row, segments)
-            if self.action_dropout:
-                rng = np.random.default_rng((self.seed, _DROPOUT_STREAM, index))
-                self._drop_actions(row, segments, rng)
-        return batch
+        drawn = self._packer.rows(start, rows)
+        ids, starts, task_index = self._gather(drawn)
+        positions = np.arange(len(ids)) - starts
+        targets = np.full(len(ids), IGNORE, np.int64)
+        ordinal = np.zeros(len(ids), bool)
+        self._mark_targets(drawn, ids, targets, ordinal)
+        if self.action_dropout:
+            self._drop_actions(drawn, start, ids)
+        flat = ids, positions, targets, ordinal, task_index
+        return Batch(*(array.reshape(rows, self.window_tokens) for array in flat))
 
     def usage(self, rows: int = 256, start: int = 0) -> Usage:
         """Measure padding and each task's share of tokens and of targets over some rows."""
@@ -164,63 +157,115 @@ class WindowSampler:
         padding = float((batch.task_index < 0).mean())
         return Usage(padding, tokens, targets, count / rows)
 
-    def _write_row(self, row: Row, segments: list[Segment]) -> None:
-        """Write segments end to end into a row of padding."""
-        at = 0
-        for segment in segments:
-            self._write_segment(row, at, segment)
-            at += segment.tokens
-        row.position_ids[at:] = self._positions[: self.window_tokens - at]
+    def _gather(self, drawn: list[list[Segment]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B * L,) ids, where the segment of each begins, and which task it belongs to.
 
-    def _write_segment(self, row: Row, at: int, segment: Segment) -> None:
-        """Write header, demonstration and timesteps at position `at`."""
-        source, stop = self._sources[segment.source], at + segment.tokens
-        row.position_ids[at:stop] = self._positions[: segment.tokens]
-        row.task_index[at:stop] = segment.source
-        end = at + len(segment.header)
-        row.input_ids[at:end] = segment.header
-        if segment.demonstration is not None:
-            other, first, steps = segment.demonstration
-            size = source.timestep_tokens
-            body = end + steps * size
-            tokens = source.data.tokens(other)
-            row.input_ids[end:body] = tokens[first * size : (first + steps) * size]
-            row.input_ids[body] = self._demonstration_end
-            end = body + 1
-        self._write_timesteps(row, end, stop, source, segment)
+        Rows are gone through once for all their pieces, and put together by a few calls of numpy.
+        """
+        pieces: list[np.ndarray] = []
+        lengths: list[int] = []
+        tasks: list[int] = []
+        for row in drawn:
+            room = self.window_tokens
+            for segment in row:
+                source = self._sources[segment.source]
+                size, data = source.timestep_tokens, source.data
+                pieces.append(segment.header)
+                if segment.demonstration is not None:
+                    other, first, steps = segment.demonstration
+                    pieces.append(data.tokens_of(other)[first * size : (first + steps) * size])
+                    pieces.append(self._end)
+                first, stop = segment.first, segment.first + segment.steps
+                pieces.append(data.tokens_of(segment.episode)[first * size : stop * size])
+                lengths.append(segment.tokens)
+                tasks.append(segment.source)
+                room -= segment.tokens
+            if room:
+                pieces.append(self._padding[:room])
+                lengths.append(room)
+                tasks.append(-1)
+        ids = np.concatenate(pieces).astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        return ids, np.repeat(starts, lengths), np.repeat(np.array(tasks, np.int16), lengths)
 
-    def _drop_actions(self, row: Row, segments: list[Segment], rng: np.random.Generator) -> None:
+    def _bodies(self, drawn: list[list[Segment]]) -> Iterator[tuple[int, Segment]]:
+        """Each segment, and where its timesteps begin in the flat batch."""
+        for number, row in enumerate(drawn):
+            at = number * self.window_tokens
+            for segment in row:
+                at += segment.tokens
+                size = self._sources[segment.source].timestep_tokens
+                yield at - segment.steps * size, segment
+
+    def _mark_targets(
+        self,
+        drawn: list[list[Segment]],
+        ids: np.ndarray,
+        targets: np.ndarray,
+        ordinal: np.ndarray,
+    ) -> None:
+        """Fill in targets and ordinal flags: the ids that are there, or else the labels."""
+        where, flags, labelled, labels = [], [], [], []
+        for body, segment in self._bodies(drawn):
+            places, data = self._places[segment.source], self._sources[segment.source].data
+            count = segment.steps * places.targets_of_a_step
+            where.append(places.targets[:count] + body)
+            flags.append(places.ordinal[:count])
+            own = data.labels_of(segment.episode)
+            if own is not None:
+                k, stop = places.actions_of_a_step, segment.first + segment.steps
+                labelled.append(places.actions[: segment.steps * k] + body)
+                labels.append(own[segment.first * k : stop * k])
+        found = np.concatenate(where)
+        targets[found] = ids[found]
+        ordinal[found] = np.concatenate(flags)
+        if labelled:
+            targets[np.concatenate(labelled)] = np.concatenate(labels)
+
+    def _drop_actions(self, drawn: list[list[Segment]], start: int, ids: np.ndarray) -> None:
         """Put random legal ids in the place of the actions of some segments' timesteps."""
-        stop = 0
-        for segment in segments:
-            stop += segment.tokens
-            source = self._sources[segment.source]
-            if source.data.layout.is_document or rng.random() >= self.action_dropout:
+        where, first, count = [], [], []
+        for body, segment in self._bodies(drawn):
+            places = self._places[segment.source]
+            if places.is_document or segment.dropped >= self.action_dropout:
                 continue
-            tokens = row.input_ids[stop - segment.steps * source.timestep_tokens : stop]
-            timesteps = tokens.reshape(segment.steps, source.timestep_tokens)
-            first, stop_id = source.legal
-            timesteps[:, source.action_positions] = rng.integers(
-                first, stop_id, (segment.steps, source.action_tokens)
-            )
+            actions = segment.steps * places.actions_of_a_step
+            where.append(places.actions[:actions] + body)
+            first.append(places.legal_first[:actions])
+            count.append(places.legal_count[:actions])
+        if not where:
+            return
+        found = np.concatenate(where)
+        row, place = np.divmod(found, self.window_tokens)
+        keys = keys_of(self._dropout_key, np.arange(start, start + len(drawn), dtype=np.uint64))
+        drawn_bits = words(keys[row], place.astype(np.uint64)) >> np.uint64(32)
+        chosen = drawn_bits * np.concatenate(count) >> np.uint64(32)
+        ids[found] = np.concatenate(first) + chosen.astype(np.int64)
 
-    @staticmethod
-    def _write_timesteps(row: Row, at: int, stop: int, source: Source, segment: Segment) -> None:
-        """Copy timesteps, their targets and their ordinal flags."""
-        size, k = source.timestep_tokens, source.action_tokens
-        first, count = segment.first, segment.steps
-        tokens = source.data.tokens(segment.episode)[first * size : (first + count) * size]
-        row.input_ids[at:stop] = tokens
-        timesteps = tokens.reshape(count, size)
-        targets = row.targets[at:stop].reshape(count, size)
-        np.copyto(targets, timesteps, where=source.target_mask)
-        labels = source.data.labels(segment.episode)
-        if labels is not None:
-            wanted = labels[first * k : (first + count) * k].reshape(count, k)
-            if not source.target_mask[source.action_positions].all():
-                wanted = np.where(source.target_mask[source.action_positions], wanted, IGNORE)
-            targets[:, source.action_positions] = wanted
-        row.ordinal[at:stop].reshape(count, size)[:] = source.ordinal
+
+class Places:
+    """Where in a segment's timesteps targets and actions stand, for as many as fit in a window.
+
+    targets: (n * targets_of_a_step,) offsets from the first token; ordinal: their flags.
+    actions: (n * k,) offsets; legal_first, legal_count: the legal ids at each.
+    """
+
+    def __init__(self, layout: Layout, window_tokens: int) -> None:
+        size, fit = layout.tokens_per_timestep, window_tokens // layout.tokens_per_timestep
+        self.is_document = layout.is_document
+        mask = layout.target_mask
+        if not mask[layout.action_positions].all():
+            raise GeneralistError("A layout whose action tokens are no targets cannot be trained.")
+        steps = size * np.arange(fit)[:, None]
+        self.targets = (steps + np.flatnonzero(mask)).ravel()
+        self.actions = (steps + layout.action_positions).ravel()
+        self.targets_of_a_step, self.actions_of_a_step = int(mask.sum()), layout.action_tokens
+        ordinal = np.zeros(size, bool)
+        ordinal[layout.action_positions] = layout.ordinal
+        self.ordinal = np.tile(ordinal[mask], fit)
+        first, stop = np.array(layout.legal).T
+        self.legal_first = np.tile(first, fit)
+        self.legal_count = np.tile((stop - first).astype(np.uint64), fit)
 
 
 def rows_for(step: int, batch_rows: int, rank: int = 0, world: int = 1) -> range:

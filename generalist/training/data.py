@@ -76,7 +76,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     roots = data.root if isinstance(data.root, list) else [data.root]
     mixture = open_mixture(roots, data.weights, processor, data.skip_damaged)
     headers = {task.task: task.header for task in mixture.tasks}
-    shards = [[task.task, task.manifest.fingerprint] for task in mixture.tasks]
+    shards = [[task.task, task.index.fingerprint] for task in mixture.tasks]
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,
@@ -89,7 +89,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,
-        header_of=lambda task, record: processor.header(task.task, record.get("instruction")),
+        header_of=lambda task, instruction: processor.header(task.task, instruction),
         window_tokens=data.window_tokens,
         seed=recipe.seed,
         prompt_fraction=data.prompt_fraction,
