@@ -1,4 +1,4 @@
-"""How fast rows of tokens come from a collected folder, and how much memory that takes.
+"""How fast rows of tokens come from a collected folder, and how long training waits for them.
 
 A row is 1,024 tokens (`--window`) that stand together in a block of a shard. All subjects deliver
 the same rows in the same random order, each row as a copy into one array, which is checked:
@@ -16,26 +16,22 @@ windows: what training reads: rows of headers and timesteps, packed, with positi
 What is written stands in a temporary folder and in the page cache, as the data do after the
 warm-up: disks are not measured.
 
-Memory: what a process of its own gains when it opens the folder and then reads every row of it
-once, for the folder as it is and for one `--repeat` times as large (the same shards under several
-names). private is memory of the process; mapped are pages of the files, which the system keeps
-anyway and takes back when it needs room.
+Waiting (`--train-minutes 1`): the share of a training run's time that it waits for windows, with
+the quickstart's recipe without its corrections.
 
 Legend: R = rows of a call, L = tokens of a row.
 """
 
 from __future__ import annotations
 
-import shutil
+import json
+import statistics
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import accumulate
-from multiprocessing import get_context
-from os import sysconf
 from pathlib import Path
 
 import numpy as np
@@ -45,20 +41,20 @@ from rich.console import Console
 
 from benchmarks.measure import (
     Rate,
+    alone,
     interleaved,
     print_facts,
     print_rates,
-    print_table,
     rates,
     timing_parser,
     write_json,
 )
-from generalist.data.manifest import Manifest
 from generalist.data.mixture import open_mixture
-from generalist.data.reader import TaskData, dataset_folders
+from generalist.data.reader import TaskData
 from generalist.data.shards import npy_bytes
 from generalist.training.data import open_data
-from generalist.training.recipe import DataRecipe, Recipe
+from generalist.training.loop import train
+from generalist.training.recipe import DataRecipe, Recipe, load_recipe
 
 WINDOWS_AT_ONCE = 64  # rows of a batch, so that its arrays stay small as in training
 
@@ -158,91 +154,51 @@ def measure(root: Path, window: int, count: int, rounds: int, folder: Path) -> d
     return rates(interleaved(calls, rounds), len(order))
 
 
-@dataclass
-class Memory:
-    """What reading a folder through takes, in MiB gained by the process."""
-
-    times: int  # how often the folder's shards are there
-    tokens: int
-    opening_private: float
-    reading_private: float
-    reading_mapped: float
-
-
-def resident() -> np.ndarray:
-    """(2,) MiB of this process in memory: its own, and pages of mapped files."""
-    pages = list(map(int, Path("/proc/self/statm").read_text().split()))
-    return np.array([pages[1] - pages[2], pages[2]]) * sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def memory_of_reading(root: Path, window: int, times: int) -> Memory:
-    """Open a folder and read each row once."""
-    before = resident()
-    tasks = open_mixture(root).tasks
-    opened = resident()
-    row = np.empty(window, tasks[0].vocabulary.dtype)
-    rows = Rows(tasks, window)
-    for number in range(len(rows)):
-        row[:] = rows[number]
-    gained = resident() - opened
-    total = sum(data.index.counts["tokens"] for data in tasks)
-    return Memory(times, total, float((opened - before)[0]), float(gained[0]), float(gained[1]))
-
-
-def enlarge(root: Path, folder: Path, times: int) -> Path:
-    """`folder` as a copy of `root` with each shard `times` times, by links that take no room."""
-    for source in dataset_folders(root):
-        target = folder / source.relative_to(root)
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / "dataset.json", target)
-        shards = []
-        for entry in Manifest.read(source).shards:
-            for number in range(times):
-                name = f"{number:05d}-{entry.name}"
-                (target / name).symlink_to((source / entry.name).resolve())
-                shards.append(replace(entry, name=name))
-        Manifest(shards).write(target)
-    return folder
-
-
-def measure_memory(root: Path, window: int, sizes: Sequence[int], folder: Path) -> list[Memory]:
-    """Memory for each size of the data, in a fresh process each: freed memory is used again."""
-    found = []
-    for times in sizes:
-        large = enlarge(root, folder / f"times-{times}", times)
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(memory_of_reading, large, window, times).result())
-    return found
+def measure_waiting(root: Path, minutes: float, folder: Path) -> dict[str, float]:
+    """The share of training's time that it waits, and its speed, once it has started."""
+    overrides = {
+        "data.root": root,
+        "schedule.minutes": minutes,
+        "corrections.tasks": "{}",
+        "trackers": "[]",
+        "output_dir": folder,
+    }
+    recipe = load_recipe("quickstart", [f"{key}={value}" for key, value in overrides.items()])
+    alone(train, recipe)
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines][1:]  # in the first it starts its processes
+    names = {"data_wait_share": "share of training time waiting for data"}
+    names["tokens_per_second"] = "training tokens a second"
+    return {names[key]: statistics.mean(row[key] for row in log) for key in names}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure rates and memory, and print tables."""
+    """Measure rates, and on demand waiting, and print a table."""
     parser = timing_parser("reading", __doc__, None, rounds=5)
     parser.add_argument("data", type=Path, help="a folder of shards")
     parser.add_argument("--window", type=int, default=1024, help="tokens of a row")
     parser.add_argument("--rows", type=int, default=16384, help="rows of a call, at most")
-    parser.add_argument("--repeat", type=int, default=20, help="times the data, for memory")
+    parser.add_argument("--train-minutes", type=float, default=0, help="for waiting")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
+    console = Console()
     with tempfile.TemporaryDirectory() as name:
         found = measure(given.data, given.window, given.rows, given.rounds, Path(name))
-        memory = measure_memory(given.data, given.window, [1, given.repeat], Path(name))
-    speed = {subject: each.per_second for subject, each in found.items()}
-    facts = {
-        "times_webdataset": speed["reader"] / speed["webdataset"],
-        "times_memmap": speed["reader"] / speed["memmap"],
-        "windows_times_webdataset": speed["windows"] / speed["webdataset"],
-        "windows_times_memmap": speed["windows"] / speed["memmap"],
-    }
-    console = Console()
-    title = f"rows of {given.window} tokens, {given.threads} thread(s)"
-    print_rates(console, title, found.values(), "rows/s")
-    print_facts(console, facts)
-    columns = "times the data", "tokens", "opening, private", "reading, private", "reading, mapped"
-    print_table(console, "memory, MiB", columns, map(astuple, memory))
+        speed = {subject: each.per_second for subject, each in found.items()}
+        facts = {
+            "times_webdataset": speed["reader"] / speed["webdataset"],
+            "times_memmap": speed["reader"] / speed["memmap"],
+            "windows_times_webdataset": speed["windows"] / speed["webdataset"],
+            "windows_times_memmap": speed["windows"] / speed["memmap"],
+        }
+        title = f"rows of {given.window} tokens, {given.threads} thread(s)"
+        print_rates(console, title, found.values(), "rows/s")
+        if given.train_minutes:
+            facts |= measure_waiting(given.data, given.train_minutes, Path(name) / "run")
+        print_facts(console, facts)
     result = {"threads": given.threads, "window": given.window, "facts": facts}
     result["rates"] = [asdict(each) for each in found.values()]
-    write_json(given.json, {**result, "memory": [asdict(each) for each in memory]})
+    write_json(given.json, result)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from benchmarks import (
     environments,
     forecast,
     imitation,
+    memory,
     reading,
     scaling,
     sharding,
@@ -135,7 +136,7 @@ def test_all_readers_deliver_the_rows_of_the_shards(tiny_run: TinyRun, tmp_path:
 
 
 def test_a_folder_is_enlarged_without_copies(tiny_run: TinyRun, tmp_path: Path):
-    large = reading.enlarge(tiny_run.data, tmp_path / "large", 4)
+    large = memory.enlarge(tiny_run.data, tmp_path / "large", 4)
     for task in tiny_run.tasks:
         one, four = TaskData(tiny_run.data / task), TaskData(large / task)
         assert len(four) == 4 * len(one)

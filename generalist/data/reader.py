@@ -6,7 +6,6 @@ are asked for, and of the shards only some are mapped at a time (`MAPPED_BYTES`)
 
 from __future__ import annotations
 
-import functools
 import itertools
 import mmap
 import weakref
@@ -27,8 +26,6 @@ from generalist.vocabulary import Vocabulary
 
 MAPPED_BYTES = 2**28
 """Shards mapped at a time, over all datasets of a process; the one in use is always."""
-
-_RECORDS_KEPT = 2  # blocks
 
 
 class _Fingerprinted(Protocol):
@@ -112,8 +109,6 @@ class _Lazy(Sequence[Any]):
 class TaskData:
     """The episodes of one task, read from its dataset folder.
 
-    samples: its blocks; records: the facts of its episodes; episodes: (episodes,) EPISODE_DTYPE.
-
     With `processor`, raises GeneralistError unless the data was written with its fingerprints, or
     those it had before ranges were appended to its vocabulary.
     With `skip_damaged`, everything is verified at opening, samples that are damaged are left
@@ -139,14 +134,11 @@ class TaskData:
         self.damaged = self.index.damaged
         if not skip_damaged:
             self._check_sizes(self.index)
-        blocks = len(self.index.blocks)
-        self._verified = np.full(blocks, skip_damaged * ALL_VERIFIED, np.uint8)
+        # Flags of each block; a byte for some megabytes of data is all that grows with them.
+        self._verified = np.full(len(self.index.blocks), skip_damaged * ALL_VERIFIED, np.uint8)
         self._number = next(_datasets)
         weakref.finalize(self, _mapped.forget, self._number)
-        here = weakref.proxy(self)  # no cycles: what is mapped goes when this goes
-        self._records_of = functools.lru_cache(_RECORDS_KEPT)(lambda n: here.sample(n).records)
-        self.samples = _Lazy(blocks, lambda n: here.sample(n))
-        self.records = _Lazy(len(self), lambda i: here.record(i))
+        self._records: tuple[int, list[dict[str, Any]]] = -1, []  # of the block read last
 
     def _check(self, processor: _Fingerprinted) -> None:
         """Ranges that were appended to the vocabulary since change no token that is here."""
@@ -184,6 +176,16 @@ class TaskData:
     def episodes(self) -> np.ndarray:
         """(episodes,) EPISODE_DTYPE, mapped."""
         return self.index.episodes
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """All blocks, opened when asked for."""
+        return _Lazy(len(self.index.blocks), self.sample)
+
+    @property
+    def records(self) -> Sequence[dict[str, Any]]:
+        """Facts of all episodes, read when asked for."""
+        return _Lazy(len(self), self.record)
 
     def __len__(self) -> int:
         return len(self.index.episodes)
@@ -227,7 +229,11 @@ class TaskData:
         """Facts of an episode: seed, expert, return, instruction, ..."""
         number = int(self.index.episodes["sample"][index])
         first = int(self.index.blocks["first_episode"][number])
-        return self._records_of(number)[range(len(self))[index] - first]
+        found, records = self._records
+        if found != number:
+            records = self.sample(number).records
+            self._records = number, records
+        return records[range(len(self))[index] - first]
 
     def tokens(self, index: int) -> np.ndarray:
         """(T * tokens_per_timestep,) ids of an episode, a view of the mapped file."""
