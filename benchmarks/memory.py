@@ -3,8 +3,8 @@
     python -m benchmarks.memory data/quickstart --gigabytes 100 --episodes 12
 
 Reading (`--gigabytes`): what processes of their own gain when they open, read through and pack
-windows of the data made that large: each task's episodes again and again until a shard is full, and
-that shard under as many names as it takes, as links. Once with a hundredth of it, to see what grows.
+windows of the data made that large: episodes of a task again and again until a shard is full, and
+that shard under as many names as it takes. Once with a hundredth of it, to see what grows.
 private is memory of the process; mapped are pages of files, which the system keeps anyway and takes
 back when it needs room. Peaks, looked at after every block or batch.
 
@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from os import getpid, sysconf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console

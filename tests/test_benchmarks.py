@@ -16,11 +16,18 @@ import pytest
 from benchmarks import (
     acting,
     environments,
+from benchmarks import (
+    acting,
+    environments,
     forecast,
     imitation,
     memory,
     reading,
     scaling,
+    sharding,
+    tokenizing,
+    training,
+)
     sharding,
     tokenizing,
     training,

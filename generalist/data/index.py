@@ -31,11 +31,10 @@ import numpy as np
 
 from generalist.data.files import PARTIAL
 from generalist.data.manifest import Manifest, Member
+from generalist.data.remote import INDEX
 from generalist.data.sample import SUFFIXES, DamagedShard, open_shard
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
-
-INDEX = "index.bin"
 
 EPISODE_DTYPE = np.dtype(
     [
@@ -81,7 +80,7 @@ def _block_dtype(key_bytes: int) -> np.dtype:
 
 
 def _shard_dtype(name_bytes: int) -> np.dtype:
-    return np.dtype([("name", f"S{name_bytes}"), ("bytes", np.int64)])
+    return np.dtype([("name", f"S{name_bytes}"), ("bytes", np.int64), ("sha256", "S64")])
 
 
 class Index:
@@ -255,8 +254,8 @@ class _Builder:
             self._write("demonstrations", self._demonstrations())
         key_bytes = max([1, *(len(block[0]) for block in self._blocks)])
         self._write("blocks", np.array(self._blocks, _block_dtype(key_bytes)))
-        shards = [(entry.name.encode(), entry.bytes) for entry in manifest.shards]
-        name_bytes = max([1, *(len(name) for name, _ in shards)])
+        shards = [(e.name.encode(), e.bytes, e.sha256.encode()) for e in manifest.shards]
+        name_bytes = max([1, *(len(shard[0]) for shard in shards)])
         self._write("shards", np.array(shards, _shard_dtype(name_bytes)))
         texts = [text.encode() for text in self._instructions]
         self._write("instruction_ends", np.cumsum([len(text) for text in texts], dtype=np.int64))

@@ -126,7 +126,11 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Manifest of a dataset folder."""
         path = folder / "manifest.json"
-        data = read_json(path)
+        return cls.from_json(read_json(path), str(path))
+
+    @classmethod
+    def from_json(cls, data: Any, path: str) -> Manifest:
+        """Manifest from what its file holds; `path` is for the error where that is no manifest."""
         try:
             shards = [
                 ShardEntry(**{**shard, "members": [Member(**m) for m in shard["members"]]})

@@ -19,7 +19,8 @@ import numpy as np
 
 from generalist.data.index import EpisodeRow, Index, open_index
 from generalist.data.manifest import DatasetHeader, Manifest
-from generalist.data.sample import ALL_VERIFIED, DamagedShard, Sample, map_file, open_shard
+from generalist.data.remote import Remote
+from generalist.data.sample import ALL_VERIFIED, DamagedShard, Sample, map_shard, open_shard
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
@@ -132,7 +133,8 @@ class TaskData:
         self.layout = Layout.from_dict(self.header.layout)
         self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
         self.damaged = self.index.damaged
-        if not skip_damaged:
+        self._remote = Remote.of(self.folder)
+        if not skip_damaged and self._remote is None:
             self._check_sizes(self.index)
         # Flags of each block; a byte for some megabytes of data is all that grows with them.
         self._verified = np.full(len(self.index.blocks), skip_damaged * ALL_VERIFIED, np.uint8)
@@ -151,7 +153,7 @@ class TaskData:
 
     def _check_sizes(self, index: Index) -> None:
         """Raise DamagedShard unless each shard has the size that it was written with."""
-        for name, size in index.shards:
+        for name, size, _ in index.shards:
             path = self.folder / name.decode()
             try:
                 if path.stat().st_size == size:
@@ -205,7 +207,9 @@ class TaskData:
         return found
 
     def _map_shard(self, number: int) -> _MappedShard:
-        shard = _MappedShard(map_file(self._path(number)))
+        _, size, sha256 = self.index.shards[number]
+        path = self._path(number)
+        shard = _MappedShard(map_shard(path, int(size), sha256.decode(), self._remote))
         _mapped.add((self._number, number), shard)
         return shard
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from generalist.data.manifest import Member, ShardEntry
+from generalist.data.remote import Remote
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
@@ -27,6 +28,7 @@ from generalist.vocabulary import Vocabulary
 SUFFIXES = ("tokens.npy", "rewards.npy", "labels.npy", "episodes.json")
 _ARRAYS = SUFFIXES[:3]
 _TAR_BLOCK = 512
+_ATTEMPTS = 5  # to open a shard that was downloaded
 _HEADERS = 1 << len(SUFFIXES)  # flag beside those of the members, 1 << their place in SUFFIXES
 ALL_VERIFIED = 2 * _HEADERS - 1
 
@@ -191,14 +193,25 @@ class Sample:
         return self._array("labels.npy") if "labels.npy" in self._members else None
 
 
-def map_file(path: Path) -> mmap.mmap | bytes:
-    """A file's bytes, mapped; raises DamagedShard where it cannot be opened."""
-    try:
-        with open(path, "rb") as handle:
-            size = handle.seek(0, io.SEEK_END)
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    except OSError as error:
-        raise DamagedShard(path, None, f"it cannot be opened ({error.strerror})") from error
+def map_shard(
+    path: Path, size: int, sha256: str, remote: Remote | None = None
+) -> mmap.mmap | bytes:
+    """A shard's bytes, mapped; downloaded first where it has to be.
+
+    Raises DamagedShard where it cannot be opened, or is not what was promised.
+    """
+    for _ in range(_ATTEMPTS):
+        if remote is not None and (reason := remote.fetch(path, size, sha256)):
+            raise DamagedShard(path, None, reason)
+        try:
+            with open(path, "rb") as handle:
+                found = handle.seek(0, io.SEEK_END)
+                return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) if found else b""
+        except OSError as error:
+            failure = error
+        if remote is None:
+            break  # else another process, in need of room, may just have deleted it
+    raise DamagedShard(path, None, f"it cannot be opened ({failure.strerror})") from failure
 
 
 def open_shard(
@@ -207,7 +220,7 @@ def open_shard(
     """The samples of a shard in order; in place of a damaged one, the error that says so."""
     path = folder / entry.name
     try:
-        file = map_file(path)
+        file = map_shard(path, entry.bytes, entry.sha256, Remote.of(folder))
     except DamagedShard as error:
         yield error
         return

@@ -68,13 +68,16 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     Raises GeneralistError where shards are damaged or were encoded with another processor.
     """
     from generalist.data.mixture import open_mixture
+    from generalist.data.remote import local_root
     from generalist.data.windows import WindowSampler
     from generalist.tokenization.processor import load_processor
 
     data = recipe.data
     processor = load_processor(data.processor)
     roots = data.root if isinstance(data.root, list) else [data.root]
-    mixture = open_mixture(roots, data.weights, processor, data.skip_damaged)
+    room = int(data.cache_gigabytes * 1e9)
+    folders = [local_root(root, data.cache, room) for root in roots]
+    mixture = open_mixture(folders, data.weights, processor, data.skip_damaged)
     headers = {task.task: task.header for task in mixture.tasks}
     shards = [[task.task, task.index.fingerprint] for task in mixture.tasks]
     mixture.add_corrections(

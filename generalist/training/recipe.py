@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from generalist.errors import UsageError
 from generalist.specs import find_spec, read_yaml, validate_data
@@ -97,11 +105,25 @@ class ModelRecipe(Section):
         return self
 
 
+def _root(value: str | Path) -> str | Path:
+    """A URL as it is, for a path would lose a slash of it."""
+    return value if "://" in str(value) else Path(value)
+
+
+Root = Annotated[str | Path, AfterValidator(_root)]
+
+
 class DataRecipe(Section):
     """Where the windows come from and how many make a step."""
 
-    root: Path | list[Path] = Path("data/quickstart")
-    """Folder of collected shards (or several); its spec gives the mixture weights."""
+    root: Root | list[Root] = Path("data/quickstart")
+    """Folder of collected shards (or several); its spec gives the mixture weights. A URL that
+    fsspec reads (s3://, gs://, hf://, ...) will do: shards are downloaded when they are needed."""
+    cache: Path | None = None
+    """Where downloaded shards lie; ~/.cache/generalist if not given."""
+    cache_gigabytes: float = Field(default=50.0, gt=0)
+    """What they may take, all together. Less than the data take means to download them again and
+    again, for rows are drawn from all of them."""
     processor: Path | None = None
     """Folder of the processor the shards were encoded with; the shipped one if not given."""
     window_tokens: int = Field(default=512, gt=1)
@@ -315,6 +337,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     """
     free = {"checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
+    free |= {"data.cache", "data.cache_gigabytes"}
     free |= set() if new.corrections.tasks else {"acting"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [
