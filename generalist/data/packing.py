@@ -44,12 +44,12 @@ class Source:
             raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
         layout = data.layout
         self.data = data
-        self.row = data.index.row
+        self.row = data.row
         self.episodes = len(data)
         self.timestep_tokens = layout.tokens_per_timestep
         self.context_steps = None if layout.is_document else context_steps
         # What an agent did while it was corrected is no demonstration.
-        self.demonstrations = data.index.demonstrations
+        self.demonstrations = data.demonstrations
         self.prompts = len(self.demonstrations) > 1 and not layout.is_document
         self._header_of = header_of
         self.header = functools.lru_cache(_HEADERS_KEPT)(self._make_header)
@@ -63,9 +63,12 @@ class Source:
     def _short_instructions(self) -> list[int]:
         """The instructions among which that of the shortest header is sought."""
         lengths = np.diff(self.data.index.instruction_ends, prepend=0)
-        shortest = np.argsort(lengths, kind="stable")[:_HEADERS_TRIED].tolist()
-        bare = any((rows["instruction"] < 0).any() for rows in self.data.index.pieces())
-        return shortest + [-1] * bare
+        seen = np.zeros(len(lengths) + 1, bool)  # the last for none, -1
+        for rows in self.data.pieces():
+            seen[rows["instruction"]] = True
+        found = np.flatnonzero(seen[:-1])
+        shortest = found[np.argsort(lengths[found], kind="stable")][:_HEADERS_TRIED].tolist()
+        return shortest + [-1] * bool(seen[-1])
 
     @property
     def least_tokens(self) -> int:
@@ -82,7 +85,7 @@ class Source:
         """Expected length of a segment that has the whole window for itself."""
         fit = max(1, self.most_steps(window_tokens - self.min_header))
         total = 0.0
-        for rows in self.data.index.pieces():
+        for rows in self.data.pieces():
             steps = rows["steps"].astype(float)
             longest = np.minimum(steps, fit)
             # fit starts at step 0, steps - 1 later ones, the last longest - 1 of which fall short.

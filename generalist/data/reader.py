@@ -6,11 +6,12 @@ are asked for, and of the shards only some are mapped at a time (`MAPPED_BYTES`)
 
 from __future__ import annotations
 
+import copy
 import itertools
 import mmap
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, overload
@@ -23,7 +24,7 @@ from generalist.data.remote import Remote
 from generalist.data.sample import ALL_VERIFIED, DamagedShard, Sample, map_shard, open_shard
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
-from generalist.vocabulary import Vocabulary
+from generalist.vocabulary import Vocabulary, fingerprint_of
 
 MAPPED_BYTES = 2**28
 """Shards mapped at a time, over all datasets of a process; the one in use is always."""
@@ -139,8 +140,9 @@ class TaskData:
         # Flags of each block; a byte for some megabytes of data is all that grows with them.
         self._verified = np.full(len(self.index.blocks), skip_damaged * ALL_VERIFIED, np.uint8)
         self._number = next(_datasets)
-        weakref.finalize(self, _mapped.forget, self._number)
+        weakref.finalize(self.index, _mapped.forget, self._number)
         self._records: tuple[int, list[dict[str, Any]]] = -1, []  # of the block read last
+        self._selected: np.ndarray | None = None  # numbers among all episodes; None for all
 
     def _check(self, processor: _Fingerprinted) -> None:
         """Ranges that were appended to the vocabulary since change no token that is here."""
@@ -175,9 +177,53 @@ class TaskData:
         return Manifest.read(self.folder)
 
     @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the content of all shards, and which of their episodes these are."""
+        if self._selected is None:
+            return self.index.fingerprint
+        return fingerprint_of([self.index.fingerprint, self._selected.tolist()])
+
+    @property
     def episodes(self) -> np.ndarray:
-        """(episodes,) EPISODE_DTYPE, mapped."""
-        return self.index.episodes
+        """(episodes,) EPISODE_DTYPE: mapped, or a copy of the rows of a selection."""
+        rows = self.index.episodes
+        return rows if self._selected is None else rows[self._selected]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All rows of `episodes`, some at a time, so that few of them are in memory."""
+        if self._selected is None:
+            yield from self.index.pieces()
+        else:
+            yield self.episodes
+
+    @property
+    def demonstrations(self) -> np.ndarray | range:
+        """Numbers of the episodes that are no corrections of what an agent did."""
+        among_all = self.index.demonstrations
+        if isinstance(among_all, range):
+            return range(len(self))
+        if self._selected is None:
+            return among_all
+        return np.flatnonzero(np.isin(self._selected, among_all))
+
+    def select(self, episodes: np.ndarray) -> TaskData:
+        """The same data with some of its episodes alone, by their numbers and in that order.
+
+        Their numbers are kept in memory, 8 bytes an episode.
+        """
+        chosen = copy.copy(self)
+        before = self._selected
+        chosen._selected = np.asarray(episodes, np.int64) if before is None else before[episodes]
+        return chosen
+
+    def _number_of(self, index: int) -> int:
+        """Number of an episode among all of the folder."""
+        index = range(len(self))[index]
+        return index if self._selected is None else int(self._selected[index])
+
+    def row(self, index: int) -> EpisodeRow:
+        """Where an episode stands, and what size it has."""
+        return self.index.row(index if self._selected is None else self._number_of(index))
 
     @property
     def samples(self) -> Sequence[Sample]:
@@ -190,10 +236,10 @@ class TaskData:
         return _Lazy(len(self), self.record)
 
     def __len__(self) -> int:
-        return len(self.index.episodes)
+        return len(self.index.episodes if self._selected is None else self._selected)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments  # a map is not pickled but opened again
+        return _reopen, (self._arguments, self._selected)  # a map is not pickled but opened again
 
     def sample(self, number: int) -> Sample:
         """A block of episodes."""
@@ -231,17 +277,18 @@ class TaskData:
 
     def record(self, index: int) -> dict[str, Any]:
         """Facts of an episode: seed, expert, return, instruction, ..."""
-        number = int(self.index.episodes["sample"][index])
+        episode = self._number_of(index)
+        number = int(self.index.episodes["sample"][episode])
         first = int(self.index.blocks["first_episode"][number])
         found, records = self._records
         if found != number:
             records = self.sample(number).records
             self._records = number, records
-        return records[range(len(self))[index] - first]
+        return records[episode - first]
 
     def tokens(self, index: int) -> np.ndarray:
         """(T * tokens_per_timestep,) ids of an episode, a view of the mapped file."""
-        return self.tokens_of(self.index.row(index))
+        return self.tokens_of(self.row(index))
 
     def tokens_of(self, row: EpisodeRow) -> np.ndarray:
         """`tokens` of the episode that stands there."""
@@ -249,18 +296,23 @@ class TaskData:
 
     def rewards(self, index: int) -> np.ndarray:
         """(T,) float32 raw rewards of an episode."""
-        row = self.index.row(index)
+        row = self.row(index)
         return self.sample(row.sample).rewards[row.first_step : row.first_step + row.steps]
 
     def labels(self, index: int) -> np.ndarray | None:
         """(T * k,) ids of the expert's actions; None where all are the executed ones."""
-        return self.labels_of(self.index.row(index))
+        return self.labels_of(self.row(index))
 
     def labels_of(self, row: EpisodeRow) -> np.ndarray | None:
         """`labels` of the episode that stands there."""
         labels, k = self.sample(row.sample).labels, self.layout.action_tokens
         first = row.first_step * k
         return None if labels is None else labels[first : first + row.steps * k]
+
+
+def _reopen(arguments: tuple[Any, ...], selected: np.ndarray | None) -> TaskData:
+    data = TaskData(*arguments)
+    return data if selected is None else data.select(selected)
 
 
 def dataset_folders(root: str | Path) -> list[Path]:

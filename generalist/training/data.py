@@ -79,7 +79,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     folders = [local_root(root, data.cache, room) for root in roots]
     mixture = open_mixture(folders, data.weights, processor, data.skip_damaged)
     headers = {task.task: task.header for task in mixture.tasks}
-    shards = [[task.task, task.index.fingerprint] for task in mixture.tasks]
+    shards = [[task.task, task.fingerprint] for task in mixture.tasks]
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import pickle
 import tarfile
 import tempfile
 from pathlib import Path
@@ -107,6 +108,23 @@ def test_where_nothing_can_be_written_it_is_temporary(told: Path, monkeypatch) -
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
     data = TaskData(told)
     assert list(data.records) == stored_records(told) and not (told / INDEX).exists()
+
+
+def test_a_selection_is_some_of_the_episodes(told: Path) -> None:
+    append_episodes(told, [make_episode(LAYOUT, 9, 50, source="dagger", instruction=None)])
+    whole = TaskData(told)
+    chosen = whole.select(np.array([1, 14, 5, 9])).select(np.array([0, 1, 3]))
+    assert len(chosen) == 3 and len(whole) == 15
+    assert list(chosen.demonstrations) == [0, 2], "the episode that was corrected is none"
+    for one in (chosen, pickle.loads(pickle.dumps(chosen))):
+        for number, before in enumerate((1, 14, 9)):
+            assert one.record(number) == whole.record(before)
+            assert one.episodes[number] == whole.episodes[before]
+            for part in ("tokens", "rewards", "labels"):
+                found = getattr(one, part)(number), getattr(whole, part)(before)
+                np.testing.assert_array_equal(*found)
+    prints = {each.fingerprint for each in (whole, chosen, whole.select(np.array([1])))}
+    assert len(prints) == 3 and whole.fingerprint == Manifest.read(told).fingerprint
 
 
 def open_and_count(folder: Path) -> int:
