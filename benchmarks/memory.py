@@ -123,7 +123,8 @@ def fill_shards(root: Path, folder: Path, shard_tokens: int) -> Path:
     """`folder` with one full shard of each task, of its episodes again and again."""
     for source in dataset_folders(root):
         data = TaskData(source)
-        with ShardWriter(folder / source.relative_to(root), data.header) as writer:
+        target, size = folder / source.relative_to(root), {"shard_tokens": shard_tokens}
+        with ShardWriter(target, data.header, **size) as writer:
             written = 0
             for number in itertools.cycle(range(len(data))):
                 record = {k: v for k, v in data.record(number).items() if k != "offset"}

@@ -96,11 +96,9 @@ def test_the_training_benchmark_compares_equal_losses(tiny_run: TinyRun, tmp_pat
     assert losses == pytest.approx(dict.fromkeys(("segments", "rows", "labels"), losses["labels"]))
 
 
-def test_the_reading_benchmark_measures_every_subject_and_the_memory(
-    tiny_run: TinyRun, tmp_path: Path
-):
+def test_the_reading_benchmark_measures_every_subject(tiny_run: TinyRun, tmp_path: Path):
     out = tmp_path / "out.json"
-    arguments = ["--window", "128", "--rows", "20", "--rounds", "1", "--repeat", "3"]
+    arguments = ["--window", "128", "--rows", "20", "--rounds", "1"]
     reading.main([str(tiny_run.data), *arguments, "--json", str(out)])
     found = json.loads(out.read_text())
     speed = {each["subject"]: each["per_second"] for each in found["rates"]}
@@ -108,9 +106,6 @@ def test_the_reading_benchmark_measures_every_subject_and_the_memory(
     assert found["facts"]["times_webdataset"] == pytest.approx(
         speed["reader"] / speed["webdataset"]
     )
-    small, large = found["memory"]
-    assert (small["times"], large["times"]) == (1, 3)
-    assert large["tokens"] == 3 * small["tokens"] > 0
 
 
 def test_all_readers_deliver_the_rows_of_the_shards(tiny_run: TinyRun, tmp_path: Path):
@@ -140,6 +135,38 @@ def test_all_readers_deliver_the_rows_of_the_shards(tiny_run: TinyRun, tmp_path:
             assert np.array_equal(reading.deliver(source, out), expected)
     with pytest.raises(RuntimeError, match="webdataset does not deliver"):
         reading.check("webdataset", expected[::-1], expected)
+
+
+def test_the_memory_benchmark_reads_and_packs_what_it_made(tiny_run: TinyRun, tmp_path: Path):
+    full = memory.fill_shards(tiny_run.data, tmp_path / "full", 30_000)
+    large = memory.enlarge(full, tmp_path / "large", 5)
+    for task in tiny_run.tasks:
+        one, whole, five = (TaskData(root / task) for root in (tiny_run.data, full, large))
+        tokens = whole.index.counts["tokens"]
+        assert 30_000 <= tokens and five.index.counts["tokens"] == 5 * tokens
+        again = len(one) % len(whole)
+        assert np.array_equal(whole.tokens(again), one.tokens(again % len(one)))
+        own = {"offset": whole.record(again)["offset"]}
+        assert whole.record(again) == one.record(again % len(one)) | own
+    assert min(memory.make_index(large)) >= 0
+    seconds, *gained = memory.open_and_read(large, 128)
+    assert seconds > 0 and len(gained) == 3 and min(gained) >= 0
+    assert memory.pack(large, 128, 64)[2] > 0
+
+
+def test_memory_is_seen_at_its_peak():
+    peak = memory.Peak()
+    held = np.ones(2**23)  # 64 MiB
+    peak.look()
+    del held
+    assert 60 < peak.gained[0] < 100
+
+
+def test_collecting_is_watched_process_by_process(tmp_path: Path):
+    found = memory.measure_collecting("gym/CartPole-v1", 300, tmp_path)
+    assert len(TaskData(tmp_path / "gym/CartPole-v1")) == 300
+    assert "writes" in {each.process for each in found} and len(found) >= 3
+    assert all(each.second_half > 1 for each in found)
 
 
 def test_a_folder_is_enlarged_without_copies(tiny_run: TinyRun, tmp_path: Path):

@@ -282,7 +282,7 @@ class TaskData:
         first = int(self.index.blocks["first_episode"][number])
         found, records = self._records
         if found != number:
-            records = self.sample(number).records
+            records = self.sample(number).read_records()
             self._records = number, records
         return records[episode - first]
 

@@ -160,11 +160,15 @@ class Sample:
         for suffix in self._members:
             self._verify(suffix)
 
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Facts of each episode, parsed anew at each use, for they take much room."""
+    def read_records(self) -> list[dict[str, Any]]:
+        """Facts of each episode, parsed anew: they take more room than the tokens."""
         self._verify("episodes.json")
         return json.loads(bytes(self._payload("episodes.json")))
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """Facts of each episode, kept for as long as the sample is."""
+        return self.read_records()
 
     def _array(self, suffix: str) -> np.ndarray:
         """The array of a .npy member, without a copy."""
