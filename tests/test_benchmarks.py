@@ -16,18 +16,11 @@ import pytest
 from benchmarks import (
     acting,
     environments,
-from benchmarks import (
-    acting,
-    environments,
     forecast,
     imitation,
     memory,
     reading,
     scaling,
-    sharding,
-    tokenizing,
-    training,
-)
     sharding,
     tokenizing,
     training,
