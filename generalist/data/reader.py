@@ -139,6 +139,7 @@ class TaskData:
             self._check_sizes(self.index)
         # Flags of each block; a byte for some megabytes of data is all that grows with them.
         self._verified = np.full(len(self.index.blocks), skip_damaged * ALL_VERIFIED, np.uint8)
+        self._shard_of = self.index.blocks["shard"]
         self._number = next(_datasets)
         weakref.finalize(self.index, _mapped.forget, self._number)
         self._records: tuple[int, list[dict[str, Any]]] = -1, []  # of the block read last
@@ -243,7 +244,7 @@ class TaskData:
 
     def sample(self, number: int) -> Sample:
         """A block of episodes."""
-        shard_number = int(self.index.blocks["shard"][number])
+        shard_number = int(self._shard_of[number])
         shard = _mapped.get((self._number, shard_number))
         if shard is None:
             shard = self._map_shard(shard_number)

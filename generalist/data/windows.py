@@ -49,6 +49,11 @@ class Batch:
     ordinal: np.ndarray
     task_index: np.ndarray
 
+    def split(self, rows: int) -> Iterator[Batch]:
+        """Batches of so many rows, the last perhaps of fewer; views."""
+        for first in range(0, len(self.input_ids), rows):
+            yield Batch(*(array[first : first + rows] for array in vars(self).values()))
+
     def row(self, index: int) -> Row:
         """Views of one row."""
         return Row(*(array[index] for array in vars(self).values()))
@@ -131,16 +136,14 @@ class WindowSampler:
 
     def batch(self, start: int, rows: int) -> Batch:
         """Rows start, ..., start + rows - 1."""
-        drawn = self._packer.rows(start, rows)
-        ids, starts, task_index = self._gather(drawn)
-        positions = np.arange(len(ids)) - starts
-        targets = np.full(len(ids), IGNORE, np.int64)
-        ordinal = np.zeros(len(ids), bool)
-        self._mark_targets(drawn, ids, targets, ordinal)
-        if self.action_dropout:
-            self._drop_actions(drawn, start, ids)
-        flat = ids, positions, targets, ordinal, task_index
-        return Batch(*(array.reshape(rows, self.window_tokens) for array in flat))
+        built = _Builder(self._places, self.window_tokens, self._padding, self._end)
+        for number, row in enumerate(self._packer.rows(start, rows)):
+            for segment in row:
+                hidden = segment.dropped < self.action_dropout
+                built.add(segment, self._sources[segment.source].data, hidden)
+            built.fill_up(number)
+        keys = keys_of(self._dropout_key, np.arange(start, start + rows, dtype=np.uint64))
+        return built.batch(rows, keys)
 
     def usage(self, rows: int = 256, start: int = 0) -> Usage:
         """Measure padding and each task's share of tokens and of targets over some rows."""
@@ -157,91 +160,6 @@ class WindowSampler:
         padding = float((batch.task_index < 0).mean())
         return Usage(padding, tokens, targets, count / rows)
 
-    def _gather(self, drawn: list[list[Segment]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B * L,) ids, where the segment of each begins, and which task it belongs to.
-
-        Rows are gone through once for all their pieces, and put together by a few calls of numpy.
-        """
-        pieces: list[np.ndarray] = []
-        lengths: list[int] = []
-        tasks: list[int] = []
-        for row in drawn:
-            room = self.window_tokens
-            for segment in row:
-                source = self._sources[segment.source]
-                size, data = source.timestep_tokens, source.data
-                pieces.append(segment.header)
-                if segment.demonstration is not None:
-                    other, first, steps = segment.demonstration
-                    pieces.append(data.tokens_of(other)[first * size : (first + steps) * size])
-                    pieces.append(self._end)
-                first, stop = segment.first, segment.first + segment.steps
-                pieces.append(data.tokens_of(segment.episode)[first * size : stop * size])
-                lengths.append(segment.tokens)
-                tasks.append(segment.source)
-                room -= segment.tokens
-            if room:
-                pieces.append(self._padding[:room])
-                lengths.append(room)
-                tasks.append(-1)
-        ids = np.concatenate(pieces).astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        return ids, np.repeat(starts, lengths), np.repeat(np.array(tasks, np.int16), lengths)
-
-    def _bodies(self, drawn: list[list[Segment]]) -> Iterator[tuple[int, Segment]]:
-        """Each segment, and where its timesteps begin in the flat batch."""
-        for number, row in enumerate(drawn):
-            at = number * self.window_tokens
-            for segment in row:
-                at += segment.tokens
-                size = self._sources[segment.source].timestep_tokens
-                yield at - segment.steps * size, segment
-
-    def _mark_targets(
-        self,
-        drawn: list[list[Segment]],
-        ids: np.ndarray,
-        targets: np.ndarray,
-        ordinal: np.ndarray,
-    ) -> None:
-        """Fill in targets and ordinal flags: the ids that are there, or else the labels."""
-        where, flags, labelled, labels = [], [], [], []
-        for body, segment in self._bodies(drawn):
-            places, data = self._places[segment.source], self._sources[segment.source].data
-            count = segment.steps * places.targets_of_a_step
-            where.append(places.targets[:count] + body)
-            flags.append(places.ordinal[:count])
-            own = data.labels_of(segment.episode)
-            if own is not None:
-                k, stop = places.actions_of_a_step, segment.first + segment.steps
-                labelled.append(places.actions[: segment.steps * k] + body)
-                labels.append(own[segment.first * k : stop * k])
-        found = np.concatenate(where)
-        targets[found] = ids[found]
-        ordinal[found] = np.concatenate(flags)
-        if labelled:
-            targets[np.concatenate(labelled)] = np.concatenate(labels)
-
-    def _drop_actions(self, drawn: list[list[Segment]], start: int, ids: np.ndarray) -> None:
-        """Put random legal ids in the place of the actions of some segments' timesteps."""
-        where, first, count = [], [], []
-        for body, segment in self._bodies(drawn):
-            places = self._places[segment.source]
-            if places.is_document or segment.dropped >= self.action_dropout:
-                continue
-            actions = segment.steps * places.actions_of_a_step
-            where.append(places.actions[:actions] + body)
-            first.append(places.legal_first[:actions])
-            count.append(places.legal_count[:actions])
-        if not where:
-            return
-        found = np.concatenate(where)
-        row, place = np.divmod(found, self.window_tokens)
-        keys = keys_of(self._dropout_key, np.arange(start, start + len(drawn), dtype=np.uint64))
-        drawn_bits = words(keys[row], place.astype(np.uint64)) >> np.uint64(32)
-        chosen = drawn_bits * np.concatenate(count) >> np.uint64(32)
-        ids[found] = np.concatenate(first) + chosen.astype(np.int64)
-
 
 class Places:
     """Where in a segment's timesteps targets and actions stand, for as many as fit in a window.
@@ -252,7 +170,7 @@ class Places:
 
     def __init__(self, layout: Layout, window_tokens: int) -> None:
         size, fit = layout.tokens_per_timestep, window_tokens // layout.tokens_per_timestep
-        self.is_document = layout.is_document
+        self.is_document, self.timestep_tokens = layout.is_document, size
         mask = layout.target_mask
         if not mask[layout.action_positions].all():
             raise GeneralistError("A layout whose action tokens are no targets cannot be trained.")
@@ -266,6 +184,84 @@ class Places:
         first, stop = np.array(layout.legal).T
         self.legal_first = np.tile(first, fit)
         self.legal_count = np.tile((stop - first).astype(np.uint64), fit)
+
+
+class _Builder:
+    """A batch, put together by a few calls of numpy from the pieces of all its segments."""
+
+    def __init__(
+        self, places: Sequence[Places], window_tokens: int, padding: np.ndarray, end: np.ndarray
+    ) -> None:
+        self._places, self._window_tokens = places, window_tokens
+        self._padding, self._end = padding, end
+        self._at = 0  # in the flat batch
+        self._ids: list[np.ndarray] = []
+        self._lengths: list[int] = []  # of segments and padding
+        self._tasks: list[int] = []
+        self._targets: list[np.ndarray] = []  # where they are
+        self._ordinal: list[np.ndarray] = []
+        self._labelled: list[np.ndarray] = []  # where targets are not the ids that are there
+        self._labels: list[np.ndarray] = []
+        self._hidden: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, segment: Segment, data: TaskData, hidden: bool) -> None:
+        """The next segment; `hidden`: its actions are not shown."""
+        task, episode, header, demonstration, first, steps, length, _ = segment
+        places = self._places[task]
+        size, k = places.timestep_tokens, places.actions_of_a_step
+        ids = self._ids
+        ids.append(header)
+        if demonstration is not None:
+            other, start, count = demonstration
+            ids.append(data.tokens_of(other)[start * size : (start + count) * size])
+            ids.append(self._end)
+        sample = data.sample(episode.sample)
+        start = episode.offset + first * size
+        ids.append(sample.tokens[start : start + steps * size])
+        self._at += length
+        body = self._at - steps * size
+        count = steps * places.targets_of_a_step
+        self._targets.append(places.targets[:count] + body)
+        self._ordinal.append(places.ordinal[:count])
+        if sample.labels is not None:
+            start = (episode.first_step + first) * k
+            self._labelled.append(places.actions[: steps * k] + body)
+            self._labels.append(sample.labels[start : start + steps * k])
+        if hidden and not places.is_document:
+            count = steps * k
+            legal = places.legal_first[:count], places.legal_count[:count]
+            self._hidden.append((places.actions[:count] + body, *legal))
+        self._lengths.append(length)
+        self._tasks.append(task)
+
+    def fill_up(self, row: int) -> None:
+        """Padding up to the end of a row."""
+        room = (row + 1) * self._window_tokens - self._at
+        if room:
+            self._ids.append(self._padding[:room])
+            self._lengths.append(room)
+            self._tasks.append(-1)
+            self._at += room
+
+    def batch(self, rows: int, keys: np.ndarray) -> Batch:
+        """All of it; `keys`, (B,) uint64, of the rows' random ids in place of hidden actions."""
+        ids = np.concatenate(self._ids).astype(np.int64)
+        starts = np.cumsum(self._lengths) - self._lengths
+        positions = np.arange(len(ids)) - np.repeat(starts, self._lengths)
+        task_index = np.repeat(np.array(self._tasks, np.int16), self._lengths)
+        targets, ordinal = np.full(len(ids), IGNORE, np.int64), np.zeros(len(ids), bool)
+        where = np.concatenate(self._targets)
+        targets[where] = ids[where]
+        ordinal[where] = np.concatenate(self._ordinal)
+        if self._labelled:
+            targets[np.concatenate(self._labelled)] = np.concatenate(self._labels)
+        if self._hidden:
+            where, first, count = (np.concatenate(part) for part in zip(*self._hidden, strict=True))
+            row, place = np.divmod(where, self._window_tokens)
+            bits = words(keys[row], place.astype(np.uint64)) >> np.uint64(32)
+            ids[where] = first + (bits * count >> np.uint64(32)).astype(np.int64)
+        flat = ids, positions, targets, ordinal, task_index
+        return Batch(*(array.reshape(rows, self._window_tokens) for array in flat))
 
 
 def rows_for(step: int, batch_rows: int, rank: int = 0, world: int = 1) -> range:

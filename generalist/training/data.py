@@ -6,7 +6,7 @@ Shapes: B = rows, L = window tokens, M = targets in the rows.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +30,8 @@ class WindowBatch(Protocol):
     targets: np.ndarray
     ordinal: np.ndarray
     task_index: np.ndarray
+
+    def split(self, rows: int) -> Iterator[WindowBatch]: ...
 
 
 class Windows(Protocol):

@@ -326,14 +326,8 @@ class Trainer:
         # No more than a core's share, so that a machine of many cores has work for all of them.
         share = -(-self.rows_per_rank // self.strategy.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
-        return [
-            to_tensors(
-                self.data.windows.batch(first + offset, min(stride, self.rows_per_rank - offset)),
-                self.task_weights,
-                self.segments,
-            )
-            for offset in range(0, self.rows_per_rank, stride)
-        ]
+        batch = self.data.windows.batch(first, self.rows_per_rank)
+        return [to_tensors(p, self.task_weights, self.segments) for p in batch.split(stride)]
 
     def _agree(
         self, batch: list[Part], elapsed: float, stop: StopSignal
