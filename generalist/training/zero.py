@@ -102,7 +102,8 @@ class Zero:
         state: Tensors = next(iter(self.optimizers[0].state.values()), {})
         tensors: Tensors = {}
         self._link_moments()
-        for kind in (kind for kind in state if kind != STEP):
+        # In one order on all processes: each gather is of what all of them ask for at the same time.
+        for kind in sorted(kind for kind in state if kind != STEP):
             get = partial(safe_get_full_optimizer_state, optim_state_key=kind)
             tensors |= self._gather(f"{kind}/", get)
         if STEP in state and self.accelerator.is_main_process:
@@ -162,7 +163,7 @@ class Zero:
                 parameter.data.copy_(whole)
 
     def _load_moments(self, moments: Tensors) -> None:
-        kinds = {key.partition("/")[0] for key in moments} - {STEP}
+        kinds = sorted({key.partition("/")[0] for key in moments} - {STEP})
         count = next(value for key, value in moments.items() if key.startswith(f"{STEP}/"))
         (optimizer,) = self.optimizers
         for piece in self._flat_pieces():  # which have no state before the first step
