@@ -102,7 +102,7 @@ class Zero:
         state: Tensors = next(iter(self.optimizers[0].state.values()), {})
         tensors: Tensors = {}
         self._link_moments()
-        # In one order on all processes: each gather is of what all of them ask for at the same time.
+        # In one order on all processes, each of which gives its part of what is asked for first.
         for kind in sorted(kind for kind in state if kind != STEP):
             get = partial(safe_get_full_optimizer_state, optim_state_key=kind)
             tensors |= self._gather(f"{kind}/", get)
