@@ -115,7 +115,7 @@ class Launched:
         file.write_text(dump_recipe(recipe))
         command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
         command += ["--config_file", str(find_spec("accelerate", str(config)))]
-        command += ["-m", "generalist.training", str(file)]
+        command += ["--main_process_port", "0", "-m", "generalist.training", str(file)]  # any free
         with (recipe.output_dir / OUTPUT).open("a") as output:
             self.process = subprocess.Popen(
                 command,

@@ -61,7 +61,8 @@ def command_for(
     command = [sys.executable]
     if config != "one":
         command += ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
-        command += [str(find_spec("accelerate", config)), "--num_processes", str(ranks), *options]
+        command += [str(find_spec("accelerate", config)), "--num_processes", str(ranks)]
+        command += ["--main_process_port", "0", *options]  # any free one
     return [*command, "-m", module, str(folder / "recipe.yaml")]
 
 
