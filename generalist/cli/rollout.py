@@ -116,6 +116,33 @@ def atari(
          sticky=sticky, max_steps=max_steps)  # fmt: skip
 
 
+@app.command("board")
+def board(
+    task: Annotated[str, typer.Argument(metavar="GAME", help="Such as ConnectFour-6x7.")],
+    checkpoint: Checkpoint = QUICKSTART,
+    episodes: Episodes = 20,
+    seed: Seed = FIRST_SEED,
+    envs: Envs = None,
+    prompt_episodes: PromptEpisodes = 0,
+    temperature: Temperature = None,
+    opponent: Annotated[
+        str | None,
+        typer.Option(
+            help="random, or mcts@N: a search of N simulations a move. "
+            "Default: as many as the board has cells."
+        ),
+    ] = None,
+    side: Annotated[
+        str | None, typer.Option(help="first or second; drawn for each game if not given.")
+    ] = None,
+    video: Video = None,
+    json: JsonFile = None,
+) -> None:
+    """Board games against an opponent: 1 for a game won, -1 for one lost, 0 for a draw."""
+    _act("board", task, checkpoint, episodes, seed, envs, prompt_episodes, temperature, video, json,
+         opponent=opponent, side=side)  # fmt: skip
+
+
 @app.command("text")
 def text(
     prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",

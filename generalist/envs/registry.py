@@ -25,7 +25,7 @@ from generalist.errors import UsageError
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
-_FAMILIES = ("gym", "dmc", "babyai", "atari", "text")
+_FAMILIES = ("gym", "dmc", "babyai", "atari", "board", "text")
 
 Metric = Literal["return", "success"]
 

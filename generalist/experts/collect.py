@@ -24,7 +24,8 @@ class Disturbance:
     Time is cut into segments of geometric length with mean `burst_steps`; a segment is disturbed
     with probability `noise` and then holds one random action. With 1.0 every step is drawn on
     its own. A single random step hardly moves a paddle in Atari; a burst leads to the states
-    that a clone's own mistakes lead to.
+    that a clone's own mistakes lead to. Where a mask says which actions are legal, each step of a
+    segment draws a legal one.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Disturbance:
     def _draw(self) -> Any:
         return self._space.sample() if self._rng.random() < self._noise else None
 
-    def __call__(self, action: Any) -> Any:
-        """The action to execute in place of `action`."""
+    def __call__(self, action: Any, mask: Any = None) -> Any:
+        """The action to execute in place of `action`; mask: `info["action_mask"]` of the state."""
         if self._rng.random() < self._new_segment:
             self._held = self._draw()
-        return action if self._held is None else self._held
+        if self._held is None:
+            return action
+        return self._held if mask is None else self._space.sample(mask)
 
 
 def collect_episode(
@@ -70,16 +73,20 @@ def collect_episode(
     rng = rng if rng is not None else np.random.default_rng((seed, _NOISE_STREAM))
     disturb = Disturbance(env.action_space, noise, burst_steps, rng)
     observation, info = env.reset(seed=seed)
+    instruction = info.get("instruction")
     expert.reset(env, seed)
     observations, actions, labels, rewards = [], [], [], []
     terminated = truncated = False
     while not (terminated or truncated):
+        mask = info.get("action_mask")
+        if isinstance(expert, RandomPolicy):
+            expert.mask = mask
         label = expert.label(observation, env)
-        action = disturb(label)
+        action = disturb(label, mask)
         observations.append(copy.deepcopy(observation))
         actions.append(action)
         labels.append(label)
-        observation, reward, terminated, truncated, _ = env.step(action)
+        observation, reward, terminated, truncated, info = env.step(action)
         rewards.append(float(reward))
         if max_steps is not None and len(rewards) >= max_steps:
             truncated = not terminated
@@ -91,7 +98,7 @@ def collect_episode(
         terminated=bool(terminated),
         truncated=bool(truncated),
         labels=tree_stack(labels) if noise > 0 else None,
-        instruction=info.get("instruction"),
+        instruction=instruction,
         info={
             "seed": int(seed),
             "expert": getattr(expert, "name", type(expert).__name__),
@@ -102,9 +109,14 @@ def collect_episode(
 
 
 class RandomPolicy:
-    """Uniformly random actions: the floor of every normalised score."""
+    """Uniformly random actions: the floor of every normalised score.
+
+    mask: `info["action_mask"]` of the current state, where the environment says which actions are
+        legal; only those are drawn. `collect_episode` keeps it up to date.
+    """
 
     name = "random"
+    mask: Any = None
 
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Seed the action space; the environment's own randomness stays apart."""
@@ -112,8 +124,8 @@ class RandomPolicy:
         self._space.seed(int(np.random.default_rng((seed, _NOISE_STREAM)).integers(2**31)))
 
     def label(self, observation: Any, env: gymnasium.Env) -> Any:
-        """A random action."""
-        return self._space.sample()
+        """A random action, a legal one."""
+        return self._space.sample(self.mask)
 
 
 def random_episode(

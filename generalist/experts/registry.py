@@ -59,11 +59,14 @@ def expert_names(task_name: str) -> tuple[str, ...]:
 def get_expert(task_name: str, name: str | None = None) -> Expert:
     """A new expert for the task: its default one, or by name.
 
+    `NAME@N` gives one that searches a budget of N a decision; what N counts, its class says.
     Your own expert is named `package.module:Class`; the class is called without arguments.
     Raises UsageError where the task has no such expert.
     """
     known = _table(task_name)
-    name = name or get_task(task_name).default_expert
+    name, at, budget = (name or get_task(task_name).default_expert).partition("@")
+    if at and not (budget.isdecimal() and int(budget) > 0):
+        raise UsageError(f"An expert's budget is NAME@N with N at least 1, got {name}@{budget}.")
     if name and ":" in name:
         module, _, attribute = name.partition(":")
     elif name in known:
@@ -76,9 +79,15 @@ def get_expert(task_name: str, name: str | None = None) -> Expert:
             f"{task_name} has {asked}; {there_is}, and yours is named 'package.module:Class'."
         )
     try:
-        return getattr(importlib.import_module(module), attribute)()
+        expert = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"The expert {name!r} cannot be imported: {error}.") from error
+    if not budget:
+        return expert()
+    try:
+        return expert(int(budget))
+    except TypeError as error:
+        raise UsageError(f"The expert {name!r} has no budget to set with @{budget}.") from error
 
 
 def _table(task_name: str) -> dict[str, str]:
@@ -86,4 +95,6 @@ def _table(task_name: str) -> dict[str, str]:
     family = task_name.partition("/")[0]
     if family == "babyai":
         return {"bot": "babyai:BabyAIExpert"}
+    if family == "board":
+        return {"mcts": "board:BoardSearch"}
     return _EXPERTS.get(task_name, {})

@@ -15,8 +15,8 @@ from generalist.errors import GeneralistError, UsageError
 COMMANDS = [
     ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
-    ["rollout", "atari"], ["rollout", "text"], ["tokenizer"], ["tokenizer", "train"],
-    ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
+    ["rollout", "atari"], ["rollout", "board"], ["rollout", "text"], ["tokenizer"],
+    ["tokenizer", "train"], ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_the_list_above_is_complete():
     assert found == {command[0] for command in COMMANDS}
 
 
-@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari"])
+@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "board"])
 def test_every_family_has_the_common_options(family, capsys):
     cli.main(["rollout", family, "--help"])
     printed = capsys.readouterr().out
