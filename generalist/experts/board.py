@@ -10,8 +10,6 @@ import numpy as np
 
 from generalist.envs.board import search
 
-SIMULATIONS = 1_000
-
 
 class BoardSearch:
     """UCT with random playouts from the game as it stands, as the opponents are, but longer.
@@ -20,12 +18,14 @@ class BoardSearch:
     about: one position, one label, which is what a clone can learn. A search does not know the
     opponent's random numbers, only the rules.
 
-    simulations: of each move, N in the expert's name `mcts@N`.
+    budget: simulations of a move, N in the expert's name `mcts@N`.
     """
 
-    def __init__(self, simulations: int = SIMULATIONS) -> None:
-        self.name = f"mcts@{simulations}"
-        self.simulations = simulations
+    default_budget = 1_000
+
+    def __init__(self, budget: int = default_budget) -> None:
+        self.name = f"mcts@{budget}"
+        self.budget = budget
 
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Nothing is kept from move to move."""
@@ -34,4 +34,4 @@ class BoardSearch:
         """The best move found."""
         board = env.unwrapped
         seed = zlib.crc32(board.cells().tobytes()) >> 1  # fits a C int
-        return np.int64(board.translate(search(board.state, self.simulations, seed)))
+        return np.int64(board.translate(search(board.state, self.budget, seed)))

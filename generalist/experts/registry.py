@@ -59,35 +59,43 @@ def expert_names(task_name: str) -> tuple[str, ...]:
 def get_expert(task_name: str, name: str | None = None) -> Expert:
     """A new expert for the task: its default one, or by name.
 
-    `NAME@N` gives one that searches a budget of N a decision; what N counts, its class says.
-    Your own expert is named `package.module:Class`; the class is called without arguments.
-    Raises UsageError where the task has no such expert.
+    A planner's name may say how many simulator steps it may take for a decision: `planner@256`.
+    Your own expert is named `package.module:Class`; the class is called without arguments, or with
+    budget=256 for `package.module:Class@256`. Raises UsageError where the task has no such expert.
     """
     known = _table(task_name)
-    name, at, budget = (name or get_task(task_name).default_expert).partition("@")
-    if at and not (budget.isdecimal() and int(budget) > 0):
-        raise UsageError(f"An expert's budget is NAME@N with N at least 1, got {name}@{budget}.")
-    if name and ":" in name:
-        module, _, attribute = name.partition(":")
-    elif name in known:
-        module, _, attribute = known[name].partition(":")
+    name = name or get_task(task_name).default_expert
+    short, at, steps = name.partition("@")
+    if ":" in short:
+        module, _, attribute = short.partition(":")
+    elif short in known:
+        module, _, attribute = known[short].partition(":")
         module = f"{_HOME}.{module}"
     else:
         there_is = f"it has {', '.join(known)}" if known else "it has none of its own"
-        asked = f"no expert {name!r}" if name else "no expert"
+        asked = f"no expert {short!r}" if name else "no expert"
         raise UsageError(
             f"{task_name} has {asked}; {there_is}, and yours is named 'package.module:Class'."
         )
     try:
-        expert = getattr(importlib.import_module(module), attribute)
+        kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"The expert {name!r} cannot be imported: {error}.") from error
-    if not budget:
-        return expert()
-    try:
-        return expert(int(budget))
-    except TypeError as error:
-        raise UsageError(f"The expert {name!r} has no budget to set with @{budget}.") from error
+    return kind(budget=_budget(kind, name, steps)) if at else kind()
+
+
+def _budget(kind: Any, name: str, steps: str) -> int:
+    """The number behind the @ of an expert's name."""
+    if not hasattr(kind, "default_budget"):
+        raise UsageError(
+            f"The expert {name!r} is no planner and takes no budget; leave out '@{steps}'."
+        )
+    if not (steps.isascii() and steps.isdecimal() and int(steps) >= 1):
+        raise UsageError(
+            f"Behind the @ stands how many simulator steps a decision may take, at least 1, as in "
+            f"'planner@256'; got {name!r}."
+        )
+    return int(steps)
 
 
 def _table(task_name: str) -> dict[str, str]:
