@@ -129,8 +129,9 @@ def test_importing_the_environments_loads_no_simulator_and_no_torch() -> None:
     program = (
         "import sys, generalist.envs as envs;"
         "envs.get_task('gym/CartPole-v1'); envs.list_tasks('dmc'); envs.list_tasks('text');"
-        "print([m for m in ('torch', 'dm_control', 'mujoco', 'ale_py', 'minigrid', 'cv2')"
-        " if m in sys.modules])"
+        "envs.list_tasks('board');"
+        "print([m for m in ('torch', 'dm_control', 'mujoco', 'ale_py', 'minigrid', 'cv2',"
+        " 'pyspiel') if m in sys.modules])"
     )
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
