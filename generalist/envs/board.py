@@ -71,8 +71,8 @@ def find(name: str) -> Task | None:
 def default_opponent(game: BoardGame) -> str:
     """A search with as many simulations a move as the board has cells.
 
-    So it beats random play about nine times in ten on any board, and a search with more
-    simulations beats it.
+    So it wins most games against random moves on any board, and loses most to a search with many
+    more simulations.
     """
     return f"mcts@{game.rows * game.columns}"
 

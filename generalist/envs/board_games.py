@@ -177,8 +177,8 @@ def find_game(name: str) -> BoardGame | None:
 def _check_size(name: str, kind: _Kind, rows: int, columns: int) -> None:
     if not all(kind.smallest <= side <= MOST_CELLS_A_SIDE for side in (rows, columns)):
         raise UsageError(
-            f"board/{name}: this board has from {kind.smallest} to {MOST_CELLS_A_SIDE} rows and "
-            f"columns, not {rows}x{columns}."
+            f"board/{name}: this game has boards from {kind.smallest} to {MOST_CELLS_A_SIDE} rows "
+            f"and columns, not {rows}x{columns}."
         )
     if kind.square and rows != columns:
         raise UsageError(
