@@ -18,6 +18,7 @@ from generalist.cli import (
     collect,
     dagger,
     evaluate,
+    import_,
     inspect,
     quickstart,
     rollout,
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("tasks")(tasks.tasks)
 app.command("collect")(collect.collect)
+app.add_typer(import_.app, name="import")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)

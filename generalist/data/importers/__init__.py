@@ -1,0 +1,1 @@
+"""Importers: data that others recorded, to the same shards as `collect` writes."""

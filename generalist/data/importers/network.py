@@ -1,0 +1,45 @@
+"""What goes wrong between here and a server, said in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from generalist.errors import GeneralistError
+
+_UNREACHABLE = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError",
+                "OfflineModeIsEnabled", "LocalEntryNotFoundError", "MaxRetryError")  # fmt: skip
+_ABSENT = ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError")
+
+
+@contextlib.contextmanager
+def reaching(name: str) -> Iterator[None]:
+    """Turn errors of the network, in whatever package, into a GeneralistError about `name`."""
+    try:
+        yield
+    except GeneralistError:
+        raise
+    except Exception as error:
+        kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
+        if kinds & set(_UNREACHABLE):
+            raise GeneralistError(
+                f"{name} is not on this machine, and its server cannot be reached; go online once, "
+                "or name a folder that holds the data."
+            ) from error
+        if kinds & set(_ABSENT):
+            raise GeneralistError(
+                f"{name} does not exist on the Hub, or is not open to you: {_first_line(error)}"
+            ) from error
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0]
