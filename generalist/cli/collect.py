@@ -23,6 +23,10 @@ def collect(
     processor: Annotated[
         Path | None, typer.Option(help="Folder of the tokenizers; the shipped ones if not given.")
     ] = None,
+    expert: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of a trained expert, for its task; repeat it for several."),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Collect the episodes of a dataset spec, as token shards.
@@ -34,8 +38,11 @@ def collect(
 
     from generalist.data.collect import collect as run
     from generalist.data.mixture import load_dataset_spec
+    from generalist.experts.trained import TrainedExpert
 
     loaded = load_dataset_spec(spec)
+    for folder in expert or ():
+        loaded = loaded.with_expert(TrainedExpert.load(folder).card["task"], str(folder))
     root = out or Path("data") / Path(spec).stem
     report = run(loaded, root, workers, processor=str(processor) if processor else None)
     screen = console()

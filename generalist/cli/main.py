@@ -18,6 +18,7 @@ from generalist.cli import (
     collect,
     dagger,
     evaluate,
+    expert,
     import_,
     inspect,
     quickstart,
@@ -46,6 +47,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("tasks")(tasks.tasks)
 app.command("collect")(collect.collect)
 app.add_typer(import_.app, name="import")
+app.add_typer(expert.app, name="expert")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)

@@ -120,6 +120,16 @@ class DatasetSpec(_Model):
             "options": task.options,
         }
 
+    def with_expert(self, task: str, expert: str) -> DatasetSpec:
+        """The same spec with another expert of one of its tasks."""
+        if task not in {each.task for each in self.tasks}:
+            raise UsageError(f"{expert} is an expert of {task}, which is not in this dataset.")
+        tasks = [
+            each.model_copy(update={"expert": expert}) if each.task == task else each
+            for each in self.tasks
+        ]
+        return self.model_copy(update={"tasks": tasks})
+
     def write(self, root: Path) -> None:
         """Store the spec beside the data it describes."""
         text = yaml.safe_dump(self.model_dump(exclude_defaults=True), sort_keys=False)

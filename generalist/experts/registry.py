@@ -9,6 +9,7 @@ import gymnasium
 
 from generalist.envs import get_task
 from generalist.errors import UsageError
+from generalist.experts.trained import TrainedExpert, is_trained
 
 _HOME = "generalist.experts"
 _REACHER = {
@@ -60,11 +61,14 @@ def get_expert(task_name: str, name: str | None = None) -> Expert:
     """A new expert for the task: its default one, or by name.
 
     A planner's name may say how many simulator steps it may take for a decision: `planner@256`.
-    Your own expert is named `package.module:Class`; the class is called without arguments, or with
-    budget=256 for `package.module:Class@256`. Raises UsageError where the task has no such expert.
+    One that `generalist expert train` made is named by its folder. Your own is named
+    `package.module:Class`; the class is called without arguments, or with budget=256 for
+    `package.module:Class@256`. Raises UsageError where the task has no such expert.
     """
     known = _table(task_name)
     name = name or get_task(task_name).default_expert
+    if name and is_trained(name):
+        return TrainedExpert.load(name, task_name)
     short, at, steps = name.partition("@")
     if ":" in short:
         module, _, attribute = short.partition(":")
@@ -75,7 +79,8 @@ def get_expert(task_name: str, name: str | None = None) -> Expert:
         there_is = f"it has {', '.join(known)}" if known else "it has none of its own"
         asked = f"no expert {short!r}" if name else "no expert"
         raise UsageError(
-            f"{task_name} has {asked}; {there_is}, and yours is named 'package.module:Class'."
+            f"{task_name} has {asked}; {there_is}, and yours is named "
+            "'package.module:Class', a trained one by its folder."
         )
     try:
         kind = getattr(importlib.import_module(module), attribute)

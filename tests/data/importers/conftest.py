@@ -38,15 +38,15 @@ def assert_same(folder: Path, processor: str, recorded: list[Episode]) -> TaskDa
             )
             wanted, got = tree_get(tree, field.path), tree_get(there, field.path)
             if isinstance(field.codec, ContinuousCodec):
-                assert np.all(np.abs(got - wanted) <= half_bins(field.codec, wanted))
+                assert np.all(np.abs(got - wanted) <= to_the_edge(field.codec, wanted))
             else:
                 np.testing.assert_array_equal(got, wanted)
     return data
 
 
-def half_bins(codec: ContinuousCodec, values: np.ndarray) -> np.ndarray:
-    """Half the width of the bin that each of (T, *shape) values falls into, and what rounds."""
+def to_the_edge(codec: ContinuousCodec, values: np.ndarray) -> np.ndarray:
+    """How far the bin of each of (T, *shape) values reaches from its centre, and what rounds."""
     toolbox: Any = None  # bins need neither text nor frames
     codes = codec.encode(values, toolbox).astype(float)
-    edges = [codec.decode(codes + side, toolbox).astype(float) for side in (-0.5, 0.5)]
-    return (edges[1] - edges[0]) / 2 + 1e-5 * (1 + np.abs(values))
+    low, centre, high = (codec.decode(codes + side, toolbox) for side in (-0.5, 0.0, 0.5))
+    return np.maximum(high - centre, centre - low) + 1e-5 * (1 + np.abs(values))

@@ -227,11 +227,11 @@ def test_rows_of_an_episode_stand_together(tmp_path: Path, processor: str) -> No
 
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
-    path = saved(episode_rows(played(CARTPOLE, 1)), tmp_path, "splits")
+    path = saved(episode_rows(played(CARTPOLE, 1)), tmp_path / "data", "splits")
     with pytest.raises(UsageError, match="no split 'dev'; it has train, test"):
         open_table(path, split="dev")
     with pytest.raises(UsageError, match="neither a folder of `save_to_disk` nor"):
-        open_table(str(tmp_path / "cache"))
+        open_table(str(tmp_path))
 
 
 def test_without_a_network_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
