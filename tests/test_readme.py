@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun
+from tests.data.importers.recorded import save_recordings
 from tests.language_model import save_language_model
 from tests.readme import (
     NOT_RUN,
@@ -50,6 +51,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path
     return folder
 
 
+@pytest.fixture(scope="module")
+def recordings(sandbox: Path) -> None:
+    """Small datasets for the importers, made by the libraries they are from."""
+    save_recordings(sandbox / "recordings")
+
+
 def run(block: Block, folder: Path, **environment: str) -> str:
     interpreter = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     result = subprocess.run(
@@ -79,7 +86,7 @@ def test_block_runs(block: Block, sandbox: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("block", params("bash", "python", speeds=("slow",)))
-def test_long_block_runs(block: Block, sandbox: Path):
+def test_long_block_runs(block: Block, sandbox: Path, recordings: None):
     run(block, sandbox)
 
 

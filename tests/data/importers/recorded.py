@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -29,7 +31,7 @@ def played(task: str, episodes: int, steps: int = 30) -> list[Episode]:
 
 
 def minari_dataset(folder: Path, episodes: int, env_id: str = "CartPole-v1", **options) -> Path:
-    """Random play of a real environment, written by Minari from its own episode buffers.
+    """Random play of a real environment, written by Minari from its episode buffers.
 
     Minari's DataCollector does the same but needs jax, which is not among our dependencies; where
     it is installed, a test uses it.
@@ -52,7 +54,9 @@ def minari_dataset(folder: Path, episodes: int, env_id: str = "CartPole-v1", **o
             buffer.terminations.append(terminated)
             buffer.truncations.append(truncated)
         buffers.append(dataclasses.replace(buffer, observations=_by_key(buffer.observations)))
-    dataset = minari.create_dataset_from_buffers("test/random-v0", buffers, env=env, **options)
+    root = {"MINARI_DATASETS_PATH": str(folder / "minari-root")}
+    with mock.patch.dict(os.environ, root):
+        dataset = minari.create_dataset_from_buffers("test/random-v0", buffers, env=env, **options)
     return moved(dataset, folder / "random")
 
 
@@ -81,7 +85,7 @@ def step_rows(recorded: list[Episode]) -> dict[str, list]:
     """Columns of names of one's own: a row a step."""
     return {
         "seen": [row for e in recorded for row in e.observations.tolist()],
-        "done_by_us": [row for e in recorded for row in e.actions.tolist()],
+        "pushed": [row for e in recorded for row in e.actions.tolist()],
         "points": [value for e in recorded for value in e.rewards.tolist()],
         "number": [10 + i for i, e in enumerate(recorded) for _ in range(e.steps)],
     }
@@ -162,3 +166,17 @@ def _fixed(values: np.ndarray, size: int):
     import pyarrow as pa
 
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), pa.float32()), size)
+
+
+def save_recordings(folder: Path) -> None:
+    """One small dataset of each kind, for the commands in README.md."""
+    import datasets
+
+    minari_dataset(folder, 2).rename(folder / "minari")
+    recorded = played(PENDULUM, 3)
+    datasets.Dataset.from_dict(episode_rows(recorded)).save_to_disk(folder / "jat")
+    steps = datasets.Dataset.from_dict(step_rows(recorded))
+    steps.to_parquet(folder / "steps.parquet")
+    lerobot_folder(folder / "robot", recorded)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "today.txt").write_text("A document of one's own.\n")

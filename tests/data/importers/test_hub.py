@@ -19,7 +19,7 @@ from generalist.errors import GeneralistError, UsageError
 from tests.data.importers.conftest import assert_same
 from tests.data.importers.recorded import CARTPOLE, PENDULUM, episode_rows, played, step_rows
 
-OWN = Columns(observation=("seen",), action=("done_by_us",), reward="points", episode="number")
+OWN = Columns(observation=("seen",), action=("pushed",), reward="points", episode="number")
 
 
 @pytest.fixture(autouse=True)
@@ -151,12 +151,12 @@ def test_frames_become_codes_of_the_frame_tokenizer(tmp_path: Path) -> None:
 
 def test_columns_that_are_missing(tmp_path: Path) -> None:
     path = saved(step_rows(played(CARTPOLE, 1)), tmp_path, "disk")
-    words = "no column is known to be the observation; there are seen, done_by_us, points, number"
+    words = "no column is known to be the observation; there are seen, pushed, points, number"
     with pytest.raises(UsageError, match=words):
         HubSource(path)
     with pytest.raises(UsageError, match="no column 'saw' for the observation; there are seen"):
         HubSource(path, Columns(observation=("saw",)))
-    columns = Columns(observation=("seen",), action=("done_by_us",), reward="points")
+    columns = Columns(observation=("seen",), action=("pushed",), reward="points")
     with pytest.raises(UsageError, match="number the episodes.*--episode-column"):
         HubSource(path, columns)
 
