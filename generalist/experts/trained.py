@@ -10,6 +10,7 @@ Legend: D = elements of the flattened observation, H = hidden units, A = outputs
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from generalist.errors import GeneralistError, UsageError
 
 CARD_FILE, WEIGHTS_FILE = "expert.json", "policy.safetensors"
 _FORMAT = 1
-_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+}
 _OUTPUTS = ("argmax", "clip", "tanh")
 
 
@@ -41,7 +45,7 @@ class TrainedExpert:
         self.name = str(card["algorithm"])
         self._activation = _ACTIVATIONS[card["activation"]]
         self._output = card["output"]
-        self._clip = card.get("clip_observation")
+        self._clip = float(card.get("clip_observation", np.inf))
         self._weights = weights
         self._layers = [
             (weights[f"weight.{i}"].T, weights[f"bias.{i}"]) for i in range(card["layers"])

@@ -57,7 +57,7 @@ def to_tree(values: Any, name: str) -> Any:
 
 def to_text(values: Any, name: str) -> str | None:
     """The one text of a column that says the same at every step; None where it has none."""
-    texts = set(values.unique().to_pylist()) if values is not None else set()
+    texts = set(values.unique().to_pylist())
     if len(texts) > 1:
         raise GeneralistError(
             f"{name} changes within the episode; an instruction stays the same throughout."
