@@ -146,7 +146,7 @@ def _norm(norm: Any, x: Tensor) -> Tensor:
 
 def _norm_heads(x: Tensor, attention: Any, which: str) -> Tensor:
     """Queries, keys, or both behind each other, x (T, heads, E), normalised head by head."""
-    norms = [getattr(attention, f"{letter}_norm", None) for letter in which]
+    norms: list[Any] = [getattr(attention, f"{letter}_norm", None) for letter in which]
     if norms[0] is None:  # Qwen3 has them, Llama has not
         return x
     if len(norms) == 1:
