@@ -68,6 +68,11 @@ def tree_stack(trees: list[Tree]) -> Tree:
     return np.stack([np.asarray(tree) for tree in trees])
 
 
+def success_so_far(before: bool | None, info: dict[str, Any]) -> bool | None:
+    """Success after a step with this `info`: once is enough; None while nothing was said of it."""
+    return before if "success" not in info else bool(before or info["success"])
+
+
 @dataclass
 class Episode:
     """One episode of one task.
@@ -117,3 +122,8 @@ class Episode:
     def return_(self) -> float:
         """Undiscounted sum of the raw rewards."""
         return float(self.rewards.astype(np.float64).sum())
+
+    @property
+    def success(self) -> bool | None:
+        """Whether the task was solved, as the environment said; None where it says nothing."""
+        return self.info.get("success")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from generalist.episode import Episode, Tree, tree_map, tree_stack
+from generalist.episode import Episode, Tree, success_so_far, tree_map, tree_stack
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -35,6 +35,7 @@ class Trace:
     rewards: list[float] = field(default_factory=list)
     terminated: bool = False
     truncated: bool = False
+    success: bool | None = None  # what info["success"] has said so far
     action: Any = None  # the latest
     observations: list[Any] = field(default_factory=list)  # these three only if kept
     actions: list[Any] = field(default_factory=list)
@@ -60,7 +61,11 @@ class Trace:
             truncated=self.truncated,
             labels=tree_stack(self.labels) if self.labels else None,
             instruction=self.instruction,
-            info={"seed": self.seed, **info},
+            info={
+                "seed": self.seed,
+                **({} if self.success is None else {"success": self.success}),
+                **info,
+            },
         )
 
 
@@ -135,7 +140,8 @@ def _step(
         trace.actions.append(action)
     if expert is not None:
         trace.labels.append(expert.label(trace.observation, env))
-    trace.observation, reward, terminated, truncated, _ = env.step(action)
+    trace.observation, reward, terminated, truncated, info = env.step(action)
+    trace.success = success_so_far(trace.success, info)
     trace.action = action
     trace.rewards.append(float(reward))
     trace.terminated, trace.truncated = bool(terminated), bool(truncated)

@@ -32,9 +32,10 @@ MAX_ENVS = 20  # side by side by default: more gain little and need memory
 class RolloutResult:
     """The outcome of a rollout; its fields are the keys of the JSON file.
 
-    returns and lengths: raw return and steps of each episode, in the order of `seeds`.
-    mean, stderr: of the task's metric (the return itself, or success) and the standard error of
-        the mean (None for a single episode). random, expert: means of the same metric.
+    returns, scores, lengths: raw return, the task's metric (the return itself, or success as 1.0
+        or 0.0) and steps of each episode, in the order of `seeds`.
+    mean, stderr: of the scores, and the standard error of the mean (None for a single episode).
+    random, expert: means of the same metric.
     normalized: (mean - random) / (expert - random); None where these are unknown or where the
         expert is not better than random.
     prompted: True where episodes began with a demonstration.
@@ -47,6 +48,7 @@ class RolloutResult:
     episodes: int
     seeds: list[int]
     returns: list[float]
+    scores: list[float]
     mean: float
     stderr: float | None
     lengths: list[int]
@@ -202,7 +204,7 @@ def _score(
     agent: Agent, record: envs.Task, traces: Sequence[Trace], seconds: float
 ) -> RolloutResult:
     traces = sorted(traces, key=lambda trace: trace.seed)
-    scores = np.array([record.score_of(trace.return_) for trace in traces])
+    scores = np.array([record.score_of(trace.return_, trace.success) for trace in traces])
     lengths = [len(trace.rewards) for trace in traces]
     mean = float(scores.mean())
     random = record.random_score.mean if record.random_score else None
@@ -217,6 +219,7 @@ def _score(
         episodes=len(traces),
         seeds=[trace.seed for trace in traces],
         returns=[trace.return_ for trace in traces],
+        scores=scores.tolist(),
         mean=mean,
         stderr=float(scores.std(ddof=1) / np.sqrt(len(scores))) if several else None,
         lengths=lengths,

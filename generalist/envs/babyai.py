@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
+import re
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 
 from generalist.envs.registry import Task
 from generalist.errors import MissingPackageError
 
-REGISTERED = {
-    "GoToLocal": "go to the object that the instruction names, in one room with distractors",
+_PREFIX = "BabyAI-"
+# Classes whose own documentation says something else than what they do.
+_CORRECTED = {
+    "GoToLocal": "go to an object, in one room with distractors",
+    "OpenDoor": "open a door of the room",
+    "OpenRedDoor": "open the red door of the room",
+    "PutNextLocal": "put an object next to another, in one room with distractors",
 }
-_PREFIX, _SUFFIX = "BabyAI-", "-v0"
+_BOT_FAILS: dict[str, str] = {}  # level -> why we do not vouch for it
 VIEW_CELLS = 7
 # The highest object type, colour and door state of minigrid's cell encoding; their counts
 # multiply to 11 * 6 * 3 = 198, so that a cell is one token.
@@ -36,10 +44,33 @@ def _levels() -> dict[str, gymnasium.envs.registration.EnvSpec]:
     except ImportError as error:
         raise MissingPackageError("minigrid", "babyai/") from error
     return {
-        env_id.removeprefix(_PREFIX).removesuffix(_SUFFIX): spec
+        env_id.removeprefix(_PREFIX).rpartition("-v")[0]: spec
         for env_id, spec in gymnasium.registry.items()
         if env_id.startswith(_PREFIX)
     }
+
+
+def __getattr__(name: str) -> dict[str, str]:
+    """REGISTERED, made when it is first asked for: only minigrid knows what its levels are."""
+    if name != "REGISTERED":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _registered()
+
+
+@functools.cache
+def _registered() -> dict[str, str]:
+    return {name: _description(name) for name in names() if name not in _BOT_FAILS}
+
+
+def _description(name: str) -> str:
+    """What the level's own documentation says first, and how it departs from its class."""
+    spec = _levels()[name]
+    level = load_env_creator(spec.entry_point)
+    text = (inspect.getdoc(level) or "").partition("## Description")[2].strip()
+    sentence = re.split(r"\.|\n\n|(?<!,)\n(?=[A-Z(])| \(", text)[0].replace("\n", " ")
+    sentence = _CORRECTED.get(level.__name__, sentence[:1].lower() + sentence[1:])
+    options = ", ".join(f"{key} {value}" for key, value in spec.kwargs.items())
+    return f"{sentence} ({options})" if options else sentence
 
 
 def names() -> list[str]:
@@ -56,7 +87,7 @@ def find(name: str) -> Task | None:
         family="babyai",
         make=functools.partial(_make, name),
         max_steps=_level_steps(name),
-        description=REGISTERED.get(name, f"the BabyAI level {name}"),
+        description=_description(name),
         metric="success",
         default_expert="bot",
     )

@@ -1,6 +1,6 @@
 """Measure what a random policy and the expert score in each task, and write it to scores.json.
 
-    python -m generalist.envs.measure [TASK ...] [--episodes 20] [--seed 1000000]
+    python -m generalist.envs.measure [TASK ...] [--episodes 20] [--seed 1000000] [--resume]
 
 The seeds lie far above those of collected data. A score is the mean over the episodes with its
 standard error; a success rate for tasks that are scored so.
@@ -51,7 +51,7 @@ def measure(task_name: str, who: str, episodes: int, seed: int, command: str) ->
             episode = collect_episode(env, task_name, get_expert(task_name), episode_seed)
         else:
             episode = random_episode(env, task_name, episode_seed)
-        scores.append(task.score_of(episode.return_))
+        scores.append(task.score_of(episode.return_, episode.success))
     env.close()
     spread = statistics.stdev(scores) if episodes > 1 else 0.0
     return Score(
@@ -64,9 +64,13 @@ def measure(task_name: str, who: str, episodes: int, seed: int, command: str) ->
     )
 
 
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def store(task_name: str, scores: dict[str, Score], path: Path = SCORES_PATH) -> None:
     """Write the scores of one task beside those already in the file, in the order of names."""
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    table = _read(path)
     entry: dict[str, Any] = {"metric": get_task(task_name).metric}
     entry |= {who: score.to_dict() for who, score in scores.items()}
     table[task_name] = {**table.get(task_name, {}), **entry}
@@ -87,6 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
     parser.add_argument("--who", choices=["random", "expert"], help="only one of the two")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out what the same command has measured"
+    )
     parser.add_argument("--out", type=Path, default=SCORES_PATH)
     options = parser.parse_args(arguments)
     try:
@@ -100,6 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.episodes < 1:
         raise UsageError(f"--episodes must be at least 1, got {options.episodes}.")
     tasks = options.tasks or [name for name in registered_names() if get_task(name).default_expert]
+    measured = _read(options.out)
     for name in tasks:
         if is_document_task(name):
             raise UsageError(f"{name} is documents; there are no episodes to measure.")
@@ -110,6 +118,11 @@ def _run(options: argparse.Namespace) -> int:
         parties = [options.who] if options.who else ["random", "expert"]
         if not get_task(name).default_expert:
             parties = [who for who in parties if who == "random"]
+        if options.resume:
+            there = measured.get(name, {})
+            parties = [who for who in parties if there.get(who, {}).get("command") != command]
+            if not parties:
+                continue
         scores = {
             who: measure(name, who, options.episodes, options.seed, command) for who in parties
         }

@@ -25,7 +25,7 @@ from generalist.errors import UsageError
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
-_FAMILIES = ("gym", "dmc", "babyai", "atari", "board", "text")
+_FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "board", "text")
 
 Metric = Literal["return", "success"]
 
@@ -57,7 +57,7 @@ class Task:
     make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
     max_steps: steps after which an episode is truncated.
     frames: True where the agent sees images.
-    metric: what a score counts: the raw return, or success (1.0 where the return is positive).
+    metric: what a score counts: the raw return, or success (1.0 or 0.0).
     default_expert: name of the expert that demonstrates, "" where there is none.
     """
 
@@ -72,9 +72,15 @@ class Task:
     random_score: Score | None = None
     expert_score: Score | None = None
 
-    def score_of(self, episode_return: float) -> float:
-        """The task's metric for an episode with this raw return."""
-        return float(episode_return > 0) if self.metric == "success" else float(episode_return)
+    def score_of(self, episode_return: float, success: bool | None = None) -> float:
+        """The task's metric for an episode with this raw return.
+
+        success: what the environment said in `info["success"]`, at any step; where it says
+            nothing (None), success is a positive return.
+        """
+        if self.metric == "return":
+            return float(episode_return)
+        return float(episode_return > 0 if success is None else success)
 
 
 def family_names() -> tuple[str, ...]:

@@ -170,6 +170,7 @@ def _settings(suite: Suite, job: Job, weights: str, agent: Agent) -> dict[str, A
         return settings
     sampling = asdict(agent.sampling_in(job.entry.task))
     settings |= {"episodes": job.episodes, "seed": suite.seed, "sampling": sampling}
+    settings["metric"] = get_task(job.entry.task).metric
     return settings | ({"prompts": suite.prompts} if job.prompted else {})
 
 

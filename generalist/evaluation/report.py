@@ -136,8 +136,8 @@ def _raw(scores: list[TaskScore]) -> str:
     head = ("task", "episodes", "mean ± s.e.", "95% interval", "random", "expert", "above random")
     return (
         "<section><h2>Raw scores</h2><p class='note'>Undiscounted returns of whole episodes, "
-        "rewards as the environment gives them; success is the share of episodes whose return "
-        "is above 0.</p>"
+        "rewards as the environment gives them; success is the share of episodes in "
+        "which the task was solved.</p>"
         f"{_table(head, rows)}</section>"
     )
 

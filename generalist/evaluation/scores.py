@@ -164,10 +164,10 @@ def normalize(values: np.ndarray, random: float, expert: float) -> np.ndarray:
 
 
 def score_task(
-    task: Task, returns: Sequence[float], seeds: Sequence[int] = (), prompted: bool = False
+    task: Task, values: Sequence[float], seeds: Sequence[int] = (), prompted: bool = False
 ) -> TaskScore:
-    """Score (E,) raw returns of one task against the registry's random and expert."""
-    values = [task.score_of(each) for each in returns]
+    """Score (E,) values of one task's metric against the registry's random and expert."""
+    values = list(values)
     mean, stderr = mean_stderr(values)
     score = TaskScore(
         task=task.name, values=values, mean=mean, stderr=stderr,

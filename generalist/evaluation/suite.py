@@ -129,7 +129,7 @@ class Evaluation:
     def scores(self, prompted: bool = False) -> list[TaskScore]:
         """Scores of the rollouts with, or without, a prompt."""
         return [
-            score_task(get_task(each["task"]), each["returns"], each["seeds"], prompted)
+            score_task(get_task(each["task"]), each["scores"], each["seeds"], prompted)
             for each in self.rollouts
             if each["prompted"] == prompted
         ]

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from generalist.episode import Episode, tree_stack
+from generalist.episode import Episode, success_so_far, tree_stack
 from generalist.errors import UsageError
 from generalist.experts.registry import Expert
 
@@ -77,6 +77,7 @@ def collect_episode(
     expert.reset(env, seed)
     observations, actions, labels, rewards = [], [], [], []
     terminated = truncated = False
+    success: bool | None = None
     while not (terminated or truncated):
         mask = info.get("action_mask")
         if isinstance(expert, RandomPolicy):
@@ -87,6 +88,7 @@ def collect_episode(
         actions.append(action)
         labels.append(label)
         observation, reward, terminated, truncated, info = env.step(action)
+        success = success_so_far(success, info)
         rewards.append(float(reward))
         if max_steps is not None and len(rewards) >= max_steps:
             truncated = not terminated
@@ -104,6 +106,7 @@ def collect_episode(
             "expert": getattr(expert, "name", type(expert).__name__),
             "noise": float(noise),
             "burst_steps": float(burst_steps),
+            **({} if success is None else {"success": success}),
         },
     )
 

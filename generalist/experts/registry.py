@@ -33,6 +33,24 @@ _EXPERTS: dict[str, dict[str, str]] = {
     "dmc/reacher-easy": _REACHER,
     "dmc/reacher-hard": _REACHER,
     "dmc/pendulum-swingup": {"swing-up": "dmc:PendulumSwingUp"},
+    "doom/basic": {"align": "doom:DoomAligner"},
+    "doom/deadly_corridor": {"fighter": "doom:DoomFighter"},
+    "doom/deathmatch": {"fighter": "doom:DoomFighter"},
+    "doom/defend_the_center": {"turret": "doom:DoomTurret"},
+    "doom/defend_the_line": {"turret": "doom:DoomTurret"},
+    "doom/health_gathering": {"gatherer": "doom:DoomGatherer"},
+    "doom/health_gathering_supreme": {"gatherer": "doom:DoomGatherer"},
+    "doom/my_way_home": {"homecomer": "doom:DoomHomecomer"},
+    "doom/predict_position": {"leader": "doom:DoomLeader"},
+    "doom/rocket_basic": {"align": "doom:DoomAligner"},
+    "doom/simpler_basic": {"align": "doom:DoomAligner"},
+    "doom/take_cover": {"dodger": "doom:DoomDodger"},
+}
+# Where one expert knows every task of a family.
+_FAMILY_EXPERTS: dict[str, dict[str, str]] = {
+    "babyai": {"bot": "babyai:BabyAIExpert"},
+    "board": {"mcts": "board:BoardSearch"},
+    "metaworld": {"scripted": "metaworld:MetaWorldScripted"},
 }
 
 
@@ -106,8 +124,6 @@ def _budget(kind: Any, name: str, steps: str) -> int:
 def _table(task_name: str) -> dict[str, str]:
     get_task(task_name)  # says what is wrong with an unknown name
     family = task_name.partition("/")[0]
-    if family == "babyai":
-        return {"bot": "babyai:BabyAIExpert"}
-    if family == "board":
-        return {"mcts": "board:BoardSearch"}
+    if family in _FAMILY_EXPERTS:
+        return _FAMILY_EXPERTS[family]
     return _EXPERTS.get(task_name, {})
