@@ -116,6 +116,56 @@ def atari(
          sticky=sticky, max_steps=max_steps)  # fmt: skip
 
 
+@app.command("metaworld")
+def metaworld(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Such as push or drawer-open.")],
+    checkpoint: Checkpoint = QUICKSTART,
+    episodes: Episodes = 20,
+    seed: Seed = FIRST_SEED,
+    envs: Envs = None,
+    prompt_episodes: PromptEpisodes = 0,
+    temperature: Temperature = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, max=500, help="Truncate episodes there; 500 if not given.")
+    ] = None,
+    to_the_end: Annotated[
+        bool, typer.Option("--to-the-end", help="Go on after success, to the last step.")
+    ] = False,
+    flat: Annotated[
+        bool, typer.Option("--flat", help="The package's own observation of 39 numbers.")
+    ] = False,
+    video: Video = None,
+    json: JsonFile = None,
+) -> None:
+    """Meta-World: a robot's arm; the score is the success rate. Videos need EGL or OSMesa."""
+    _act("metaworld", task, checkpoint, episodes, seed, envs, prompt_episodes, temperature, video,
+         json, max_steps=max_steps, to_the_end=to_the_end or None, flat=flat or None)  # fmt: skip
+
+
+@app.command("doom")
+def doom(
+    task: Annotated[str, typer.Argument(metavar="SCENARIO", help="Such as basic.")],
+    checkpoint: Checkpoint = QUICKSTART,
+    episodes: Episodes = 20,
+    seed: Seed = FIRST_SEED,
+    envs: Envs = None,
+    prompt_episodes: PromptEpisodes = 0,
+    temperature: Temperature = None,
+    frame_skip: Annotated[
+        int | None, typer.Option(min=1, help="Tics of an action, 35 a second; 4 if not given.")
+    ] = None,
+    mouse: Annotated[
+        bool, typer.Option("--mouse", help="Turn with the mouse in place of the keys.")
+    ] = False,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Truncate episodes there.")] = None,
+    video: Video = None,
+    json: JsonFile = None,
+) -> None:
+    """ViZDoom, from frames alone, with keys and a mouse; rewards are the scenario's own."""
+    _act("doom", task, checkpoint, episodes, seed, envs, prompt_episodes, temperature, video, json,
+         frame_skip=frame_skip, mouse=mouse or None, max_steps=max_steps)  # fmt: skip
+
+
 @app.command("board")
 def board(
     task: Annotated[str, typer.Argument(metavar="GAME", help="Such as ConnectFour-6x7.")],

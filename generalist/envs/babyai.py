@@ -29,7 +29,9 @@ _CORRECTED = {
     "OpenRedDoor": "open the red door of the room",
     "PutNextLocal": "put an object next to another, in one room with distractors",
 }
-_BOT_FAILS: dict[str, str] = {}  # level -> why we do not vouch for it
+# Levels that we do not vouch for, because the bot fails in them: it does not look into boxes, and
+# it opens whatever door is in its way where that ends the mission.
+_BOT_FAILS = ("KeyInBox", "OpenDoorsOrderN2Debug", "OpenDoorsOrderN4Debug")
 VIEW_CELLS = 7
 # The highest object type, colour and door state of minigrid's cell encoding; their counts
 # multiply to 11 * 6 * 3 = 198, so that a cell is one token.

@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+import signal
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +137,9 @@ class DoomEnv(gymnasium.Env):
         self.keys = tuple(name for name in names if name not in self.mouse)
         keys = spaces.MultiBinary(len(self.keys))
         motions = spaces.Box(-MOUSE_HIGH, MOUSE_HIGH, (len(self.mouse),), np.float32)
-        self.action_space = (
-            spaces.Dict({"keys": keys, "mouse": motions}) if self.mouse else keys
-        )
+        self.action_space = spaces.Dict({"keys": keys, "mouse": motions}) if self.mouse else keys
         self.observation_space = spaces.Box(0, 255, (FRAME_PIXELS, FRAME_PIXELS, 3), np.uint8)
-        with contextlib.chdir(folder):  # the engine leaves files where it is started
+        with contextlib.chdir(folder), _no_interrupts():  # it leaves files where it is started
             self.game.init()
 
     def variable(self, name: str) -> float:
@@ -217,6 +217,16 @@ def _configured(scenario: str, mouse: bool, folder: str) -> Any:
         motions = [turn, *(motion for motion in motions if motion != turn)]
     game.set_available_buttons(keys + motions)  # keys first, as an action has them
     return game
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """What is started here never hears Ctrl-C, which a terminal sends to all: that is ours."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(game: Any, folder: str) -> None:

@@ -1,7 +1,7 @@
 """Doom: players that read the engine's list of objects and walls, which agents never see.
 
-Each is a function of the engine's state now, so it labels any state. They turn with the keys or with
-the mouse, whichever the environment has.
+Each is a function of the engine's state now, so it labels any state. They turn with the keys or
+with the mouse, whichever the environment has.
 
 Angles are in degrees, counterclockwise, 0 to the east; lengths in units of the map.
 """
@@ -75,7 +75,7 @@ class DoomExpert:
         return (angles - self._angle + 180.0) % 360.0 - 180.0
 
     def _shoot_one_of(self, places: np.ndarray) -> tuple[set[str], float]:
-        """Turn to the one of (N, 2) places that is nearest, also in turning, and shoot if in line."""
+        """Turn to the nearest of (N, 2) places, turning counted in, and shoot if it is in line."""
         distance, turn = self._distance(places), self._turn_to(places)
         chosen = int(np.argmin(distance + 2.0 * np.abs(turn)))
         return self._shoot_if_in_line(places[chosen])
@@ -144,7 +144,7 @@ class DoomHomecomer(DoomGatherer):
 
 
 class DoomFighter(DoomGatherer):
-    """Shoots what it sees; otherwise walks to what it needs: a vest, a better weapon, health, prey."""
+    """Shoots what it sees; otherwise walks to what it needs: a vest, a weapon, health, prey."""
 
     name = "fighter"
 

@@ -6,7 +6,6 @@ player is 32 wide.
 
 from __future__ import annotations
 
-
 import collections
 import copy
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 _CELL = 16.0
 _MARGIN = 20.0  # what a way keeps clear of walls: the player's half width and a little more
 _AVOID = 48.0  # of poison
+_OFF_THE_WAY = 6  # cells
 _STEPS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 
@@ -107,12 +107,13 @@ class Floor:
         return lengths
 
     def _nearest_free(self, here: np.ndarray, lengths: np.ndarray) -> tuple[int, int] | None:
-        row, column = self._cell(here)
+        """The cell on a way to a goal that is nearest; a player may stand closer to a wall."""
         reached = np.argwhere(np.isfinite(lengths))
         if not len(reached):
             return None
-        nearest = reached[np.argmin(np.abs(reached - (row, column)).sum(axis=1))]
-        return int(nearest[0]), int(nearest[1])
+        away = np.abs(reached - self._cell(here)).sum(axis=1)
+        nearest = reached[np.argmin(away)]
+        return (int(nearest[0]), int(nearest[1])) if away.min() <= _OFF_THE_WAY else None
 
     def _clear(self, here: np.ndarray, there: np.ndarray) -> bool:
         """True where a player can walk from one point straight to another."""
@@ -131,7 +132,7 @@ class Floor:
 
 
 def _side(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Positive where the point lies left of the line from start to end; broadcasts over (..., 2)."""
+    """Positive where the point lies left of the line from start to end; over (..., 2)."""
     along, to = end - start, point - start
     return along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
 

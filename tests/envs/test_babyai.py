@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from generalist.envs import get_task, make
-from generalist.envs.babyai import CELL_HIGH
+from generalist.envs import get_task, list_tasks, make
+from generalist.envs.babyai import CELL_HIGH, names
 
 
 @pytest.mark.parametrize("name", ["babyai/GoToLocal", "babyai/BossLevel", "babyai/UnlockPickup"])
@@ -60,3 +60,18 @@ def test_the_executed_action_is_kept_for_the_bot() -> None:
     assert env.get_wrapper_attr("last_action") == 1
     env.reset(seed=0)
     assert env.get_wrapper_attr("last_action") is None
+
+
+def test_the_levels_we_vouch_for_are_all_but_those_the_bot_fails_in() -> None:
+    vouched = {task.name: task for task in list_tasks("babyai")}
+    missing = {f"babyai/{name}" for name in names()} - set(vouched)
+    assert missing == {
+        "babyai/KeyInBox",
+        "babyai/OpenDoorsOrderN2Debug",
+        "babyai/OpenDoorsOrderN4Debug",
+    }
+    assert len(vouched) >= 90 and "babyai/GoToObjS6" in vouched
+    for task in vouched.values():
+        assert task.description and "\n" not in task.description and task.max_steps > 0
+    words = vouched["babyai/GoToLocalS6N3"].description
+    assert words.endswith("in one room with distractors (room_size 6, num_dists 3)")

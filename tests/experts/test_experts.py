@@ -233,3 +233,19 @@ def test_the_chicken_waits_for_a_car_and_walks_on_an_empty_road() -> None:
     ram[14] = 12 + 16 * 4 - 2  # before the fifth lane, whose car comes at a pixel a frame
     ram[112] = 38
     assert expert.act(ram) != 1
+
+
+def test_the_bot_gives_up_where_its_plan_goes_in_circles() -> None:
+    """After these disturbances a dropped key bars the way, and minigrid's bot never answers."""
+    name = "babyai/GoToImpUnlock"
+    env, expert = make(name), get_expert(name)
+    episode = collect_episode(env, name, expert, seed=6, noise=0.1, max_steps=265)
+    assert episode.steps == 265 and episode.labels[-1] == env.unwrapped.actions.done
+
+
+def test_the_bot_puts_down_what_it_holds_from_the_beginning() -> None:
+    name = "babyai/PutNextS5N2Carrying"
+    returns = [
+        collect_episode(make(name), name, get_expert(name), seed).return_ for seed in range(3)
+    ]
+    assert min(returns) > 0
