@@ -215,7 +215,7 @@ class MetaWorldEnv(gymnasium.Env):
             "objects": vector[4 : 4 + self._objects],
             "goal": vector[-3:],
         }
-        fields = self.observation_space.spaces  # type: ignore[attr-defined]
+        fields = self.observation_space.spaces
         return {
             key: np.clip(value, fields[key].low, fields[key].high).astype(np.float32)
             for key, value in seen.items()

@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-
 _MOST_CHANGES = 50  # of a plan, for one action; far more than a plan that ends ever needs
 
 

@@ -214,7 +214,7 @@ class DoomDodger(DoomExpert):
             dy = ball.position_y + ball.velocity_y * tics - np.array(path)
             clear = min(clear, float(np.maximum(np.abs(dx), np.abs(dy)).min()))
         middle = abs(path[-1] - np.mean(_COVER)) / 50.0  # a corner leaves one way out only
-        return min(clear, 60.0) - middle
+        return float(min(clear, 60.0) - middle)
 
 
 def _place(thing: Any) -> np.ndarray:

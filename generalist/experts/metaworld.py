@@ -20,7 +20,8 @@ class MetaWorldScripted:
         """Choose the policy of the task."""
         from metaworld.policies import ENV_POLICY_MAP
 
-        self._policy = ENV_POLICY_MAP[env.unwrapped.name + VERSION]()
+        policy: Any = ENV_POLICY_MAP[env.unwrapped.name + VERSION]
+        self._policy = policy()
 
     def label(self, observation: Any, env: gymnasium.Env) -> np.ndarray:
         """(4,) float32."""
