@@ -12,10 +12,12 @@ import pytest
 
 import generalist
 from generalist.acting import episodes as episodes_module
+from generalist.acting.agent import Agent
 from generalist.acting.rollout import EVALUATION_SEED, dagger_episodes, rollout
 from generalist.acting.sampling import Sampling
 from generalist.errors import GeneralistError, UsageError
-from tests.acting.models import tiny_agent
+from generalist.tokenization.processor import GeneralistProcessor
+from tests.acting.models import tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
 KEYS = {
@@ -164,3 +166,23 @@ def test_time_is_measured() -> None:
     result = rollout(tiny_agent(CARTPOLE), episodes=2, progress=False)
     seconds = time.perf_counter() - began
     assert sum(result.lengths) / seconds <= result.steps_per_second
+
+
+def test_success_is_what_the_environment_says_and_not_a_positive_return() -> None:
+    result = rollout(
+        tiny_agent(CARTPOLE), "metaworld/reach", episodes=2, progress=False, max_steps=5
+    )
+    assert result.metric == "success" and result.scores == [0.0, 0.0] and result.mean == 0.0
+    assert min(result.returns) > 0 and result.lengths == [5, 5]
+
+
+def test_an_agent_that_sees_frames_presses_keys_and_moves_the_mouse() -> None:
+    name = "doom/defend_the_center"
+    processor = GeneralistProcessor.default()
+    env = generalist.make(name, mouse=True)
+    layouts = {name: processor.layout(env.observation_space, env.action_space, background=name)}
+    env.close()
+    model = tiny_model(window=256, size=processor.vocabulary.size)
+    agent = Agent(model, processor, layouts, name, sampling=Sampling(1.0))
+    result = rollout(agent, episodes=2, progress=False, max_steps=4, mouse=True)
+    assert result.lengths == [4, 4] and result.scores == result.returns
