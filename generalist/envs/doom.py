@@ -125,7 +125,7 @@ class DoomEnv(gymnasium.Env):
         self.render_mode = render_mode
         self.scenario = scenario
         self.metadata = {**self.metadata, "render_fps": max(1, TICS_PER_SECOND // frame_skip)}
-        self._tics = frame_skip
+        self.frame_skip = frame_skip
         self._max_steps = max_steps or _TICS.get(scenario, _MOST_TICS) // frame_skip
         self._steps: int | None = None  # None until reset, and after an episode's end
         self._screen = np.zeros((240, 320, 3), np.uint8)
@@ -168,8 +168,8 @@ class DoomEnv(gymnasium.Env):
             )
         keys = action["keys"] if self.mouse else action
         motions = action["mouse"] if self.mouse else ()
-        values = [float(key) for key in keys] + [float(each) / self._tics for each in motions]
-        reward = float(self.game.make_action(values, self._tics))
+        values = [float(key) for key in keys] + [float(each) / self.frame_skip for each in motions]
+        reward = float(self.game.make_action(values, self.frame_skip))
         self._steps += 1
         terminated = bool(self.game.is_episode_finished())
         truncated = not terminated and self._steps >= self._max_steps

@@ -17,7 +17,6 @@ import numpy as np
 from generalist.envs.doom import MOUSE_HIGH
 from generalist.experts.doom_floor import Floor
 
-_TICS_OF_A_STEP = 4
 # What the engine does in a tic, measured.
 _WALK = 20 / 3  # a Cacodemon's way
 _ROCKET_SPEED, _ROCKET_DELAY = 20.0, 4.0
@@ -202,7 +201,7 @@ class DoomDodger(DoomExpert):
     def _clearance(self, balls: list[Any], side: int, steps: int) -> float:
         """The least distance to any ball, if the key is held for so many steps."""
         tics = np.arange(1, _LOOK_AHEAD_TICS + 1)
-        held = tics <= steps * _TICS_OF_A_STEP
+        held = tics <= steps * self._doom.frame_skip
         y, velocity, path = self._here[1], self._drift, []
         for thrust in _THRUST * side * held:
             velocity = velocity * _FRICTION + thrust
