@@ -36,6 +36,9 @@ from generalist.data.sample import SUFFIXES, DamagedShard, open_shard
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 
+FORMAT = 1
+"""Number of what follows; an index of another one is made again."""
+
 EPISODE_DTYPE = np.dtype(
     [
         ("sample", np.int32),  # which block
@@ -158,7 +161,8 @@ def open_index(
         with contextlib.suppress(OSError):
             with open(folder / INDEX, "rb") as file:
                 footer = _read_footer(file)
-                if footer is not None and footer["manifest"] == _manifest_digest(folder):
+                now = FORMAT, _manifest_digest(folder)
+                if footer is not None and (footer["format"], footer["manifest"]) == now:
                     return Index(file, footer, [])
         with contextlib.suppress(OSError):  # a folder that cannot be written to, or is full
             return _write_beside(folder, layout, vocabulary)
@@ -261,6 +265,7 @@ class _Builder:
         self._write("instruction_ends", np.cumsum([len(text) for text in texts], dtype=np.int64))
         self._write("instruction_text", np.frombuffer(b"".join(texts), np.uint8))
         footer = {
+            "format": FORMAT,
             "manifest": digest,
             "fingerprint": manifest.fingerprint,
             "counts": manifest.counts(),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generalist.data import reader
+from generalist.data import index, reader
 from generalist.data.index import INDEX
 from generalist.data.manifest import Manifest
 from generalist.data.reader import DamagedShard, TaskData
@@ -84,6 +84,14 @@ def test_a_damaged_index_is_made_again(told: Path, where: float) -> None:
     assert (told / INDEX).read_bytes() == raw
     (told / INDEX).write_bytes(raw[: len(raw) // 2])
     np.testing.assert_array_equal(TaskData(told).episodes, expected)
+
+
+def test_an_index_of_another_format_is_made_again(told: Path, monkeypatch) -> None:
+    expected = TaskData(told).episodes.copy()
+    old = (told / INDEX).read_bytes()
+    monkeypatch.setattr(index, "FORMAT", index.FORMAT + 1)
+    np.testing.assert_array_equal(TaskData(told).episodes, expected)
+    assert (told / INDEX).read_bytes() != old
 
 
 @pytest.mark.parametrize("damage", [flipped_bit, flipped_bit_in_the_records])
