@@ -39,7 +39,7 @@ from generalist import envs
 from generalist.acting.agent import Agent
 from generalist.acting.decoder import Decoder
 from generalist.acting.rollout import MAX_ENVS, rollout
-from generalist.envs.atari import FRAMES_PER_STEP
+from generalist.envs.atari import FRAMES_PER_STEP, MAX_STEPS
 from generalist.envs.dmc import MODEL_SEED
 from generalist.modeling.build import build_model
 from generalist.tokenization.processor import GeneralistProcessor
@@ -97,7 +97,7 @@ class Ale:
         from ale_py import roms
 
         self._ale = ale_py.ALEInterface()
-        self._ale.setFloat("repeat_action_probability", 0.25)
+        self._ale.setFloat("repeat_action_probability", 0.0)  # ours decides itself what sticks
         self._path = str(roms.get_rom_path(rom_id))
         self._ale.loadROM(self._path)
         self._screen = np.empty((*self._ale.getScreenDims(), 3), np.uint8)
@@ -108,11 +108,16 @@ class Ale:
         self._ale.loadROM(self._path)  # the emulator takes a seed only then
         self._ale.reset_game()
         self._buttons = self._ale.getMinimalActionSet()
+        self._held = self._buttons[0]
+        self._ale.act(self._held)
+        self._sticks = iter(rng.random(FRAMES_PER_STEP * MAX_STEPS) < 0.25)
 
     def step(self, action: Any) -> tuple[float, bool]:
         reward, button = 0.0, self._buttons[int(action)]
         for _ in range(FRAMES_PER_STEP):
-            reward += self._ale.act(button)
+            if not next(self._sticks):
+                self._held = button
+            reward += self._ale.act(self._held)
             if self._ale.game_over():
                 break
         self._ale.getScreenRGB(self._screen)

@@ -19,6 +19,7 @@ from benchmarks import (
     forecast,
     imitation,
     memory,
+    planning,
     reading,
     scaling,
     sharding,
@@ -337,3 +338,28 @@ def test_the_forecast_is_its_formula():
     more = forecast.training("1.18b", device, "ZeRO 3", 8)
     assert more.communication_seconds == pytest.approx(1.5 * steps[8].communication_seconds)
     assert forecast.storage(10, 1, 20, 18, 6).tokens == 10 * 72_000 * 25
+
+
+def test_the_planning_benchmark_goes_on_from_its_log(tmp_path: Path):
+    out, log = tmp_path / "out.json", tmp_path / "log.jsonl"
+    arguments = ["control", "dmc/pendulum-swingup", "--budget", "4", "--random-episodes", "1"]
+    arguments += ["--log", str(log), "--json", str(out)]
+    planning.main(arguments)
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["episodes"] == 1 and row["steps"] == 1000
+    lines = log.read_text().splitlines()
+    assert len(lines) == 2
+    planning.main(arguments)
+    assert log.read_text().splitlines() == lines and json.loads(out.read_text())["rows"] == [row]
+    with pytest.raises(SystemExit):
+        planning.main(["control", "dmc/lqr-lqr_2_1"])
+
+
+def test_what_passes_in_planning():
+    assert planning.beats_random(50.0, 10.0) and not planning.beats_random(49.0, 10.0)
+    assert planning.beats_random(620.0, 320.0) and not planning.beats_random(619.0, 320.0)
+    assert not planning.beats_random(0.0, 0.0)
+    assert planning.human_normalised("atari/Boxing", 4.3) == pytest.approx(1.0)
+    assert planning.human_normalised("atari/Krull", 1598.0) == 0.0
+    assert len(planning.CONTROL) == 28 and len(planning.ATARI) == 10
+    assert set(planning.CONTROL) | set(planning.ATARI) <= {task.name for task in envs.list_tasks()}

@@ -40,8 +40,8 @@ class TaskSpec(_Model):
     burst_steps: float = Field(1.0, ge=1)
     """Mean number of steps for which the execution stays random once it is."""
     expert: str | None = None
-    """An expert of the task, `random`, `package.module:Class`, or the folder of a trained expert.
-    Left out: the task's default."""
+    """An expert of the task (a planner also with a budget, `planner@256`), `random`,
+    `package.module:Class`, or the folder of a trained expert. Left out: the task's default."""
     min_return: float | None = None
     """Leave out episodes with a lower return."""
     max_steps: int | None = Field(None, ge=1)

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from generalist.envs.atari_games import GAMES
 from generalist.envs.registry import Task
 from generalist.errors import MissingPackageError, UsageError
 
@@ -22,12 +23,9 @@ FRAME_PIXELS = 84
 FRAMES_PER_STEP = 4
 MAX_STEPS = 27_000  # 108,000 frames: half an hour of play
 
-REGISTERED = {
-    "Freeway": "walk a chicken over a ten-lane road as often as possible",
-    "Pong": "beat the computer at table tennis, first to 21",
-    "Breakout": "knock bricks out of a wall with a ball",
-}
+REGISTERED = GAMES
 _EXPERTS = {"Freeway": "crossing", "Pong": "paddle", "Breakout": "paddle"}
+_WITHOUT_EXPERT = {"TicTacToe3D"}  # all others have a planner
 
 
 @functools.cache
@@ -61,7 +59,7 @@ def find(name: str) -> Task | None:
         max_steps=MAX_STEPS,
         description=REGISTERED.get(name, f"the Atari 2600 game {name}"),
         frames=True,
-        default_expert=_EXPERTS.get(name, ""),
+        default_expert="" if name in _WITHOUT_EXPERT else _EXPERTS.get(name, "planner"),
     )
 
 
@@ -98,7 +96,10 @@ class AtariEnv(gymnasium.Env):
         self._max_steps = max_steps or MAX_STEPS
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self.ale = ale_py.ALEInterface()
-        self.ale.setFloat("repeat_action_probability", float(sticky))
+        # Sticking is decided here: what the emulator saves lacks the action that may stick, and
+        # a planner that goes back to a saved state would then see another future.
+        self.ale.setFloat("repeat_action_probability", 0.0)
+        self._sticky = float(sticky)
         self.ale.setBool("truncate_on_loss_of_life", False)
         self._rom_path = str(roms.get_rom_path(rom_id))
         self._load(seed=0)
@@ -109,8 +110,11 @@ class AtariEnv(gymnasium.Env):
         height, width = self.ale.getScreenDims()
         self._screens = np.empty((2, height, width, 3), np.uint8)
         self._ram_before = np.zeros(self.ale.getRAMSize(), np.uint8)
-        self._steps = 0
-        self.last_action = 0  # for experts: what was executed, and may still stick
+        self._sticks = np.zeros(1, bool)  # for each frame of the episode
+        self._frame = 0
+        self._held = self._actions[0]  # what the emulator was given last, and may stick
+        self.steps = 0
+        self.last_action = 0  # for experts: what was executed
 
     def _load(self, seed: int) -> None:
         """Load the ROM; the emulator takes a seed only then."""
@@ -126,7 +130,11 @@ class AtariEnv(gymnasium.Env):
         if seed is not None:
             self._load(int(self.np_random.integers(2**31)))
         self.ale.reset_game()
-        self._steps = 0
+        self.ale.act(self._actions[0])  # in Qbert and Tetris, what is before it is not restored
+        frames = FRAMES_PER_STEP * self._max_steps
+        self._sticks = self.np_random.random(frames) < self._sticky
+        self._frame, self._held = 0, self._actions[0]
+        self.steps = 0
         self.last_action = 0
         self.ale.getScreenRGB(self._screens[0])
         self._screens[1] = self._screens[0]
@@ -139,21 +147,45 @@ class AtariEnv(gymnasium.Env):
             raise UsageError(
                 f"{self.rom_id} has the actions 0 to {len(self._actions) - 1}; got {action}."
             )
-        button = self._actions[int(action)]
+        reward, over, truncated = self.advance(int(action), self._screens)
+        return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
+
+    def advance(
+        self, action: int, screens: np.ndarray | None = None
+    ) -> tuple[float, bool, bool]:
+        """A step's reward, terminated and truncated, without a frame to look at.
+
+        screens: where to put the last two screens, (2, height, width, 3) uint8.
+        """
+        button = self._actions[action]
         reward = 0.0
         for frame in range(FRAMES_PER_STEP):
             if frame == FRAMES_PER_STEP - 2:
                 self.ale.getRAM(self._ram_before)
-            reward += self.ale.act(button)
+            if not self._sticks[self._frame % len(self._sticks)]:
+                self._held = button
+            self._frame += 1
+            reward += self.ale.act(self._held)
             over = self.ale.game_over()
-            if over or frame >= FRAMES_PER_STEP - 2:
-                self.ale.getScreenRGB(self._screens[frame % 2])
+            if screens is not None and (over or frame >= FRAMES_PER_STEP - 2):
+                self.ale.getScreenRGB(screens[frame % 2])
             if over:
                 break
-        self._steps += 1
-        self.last_action = int(action)
-        truncated = not over and self._steps >= self._max_steps
-        return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
+        self.steps += 1
+        self.last_action = action
+        return reward, over, not over and self.steps >= self._max_steps
+
+    def save(self) -> Any:
+        """The state of the game, all that later steps depend on but what was seen before them."""
+        mine = (self._frame, self._held, self.steps, self.last_action, self._ram_before.copy())
+        return self.ale.cloneState(), mine
+
+    def restore(self, state: Any) -> None:
+        """Go back to a saved state of the same episode."""
+        emulator, mine = state
+        self.ale.restoreState(emulator)
+        self._frame, self._held, self.steps, self.last_action, ram_before = mine
+        self._ram_before[:] = ram_before
 
     def _observation(self) -> np.ndarray:
         return shrink(np.maximum(self._screens[0], self._screens[1]))

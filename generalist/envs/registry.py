@@ -40,6 +40,7 @@ class Score:
     seeds: tuple[int, int]  # first seed, one past the last
     date: str
     command: str
+    expert: str = ""  # whose score it is, where it is an expert's; in older files not said
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Score:
@@ -47,7 +48,8 @@ class Score:
         return cls(**{**fields, "seeds": (first, stop)})
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        fields = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        return fields if self.expert else {k: v for k, v in fields.items() if k != "expert"}
 
 
 @dataclass(frozen=True)

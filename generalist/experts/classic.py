@@ -107,6 +107,15 @@ class MountainCarEnergy(ObservationExpert):
         return np.array([np.sign(velocity + 0.5 * downhill) or 1.0], np.float32)
 
 
+class MountainCarPush(ObservationExpert):
+    """The same with full pushes to the left or right."""
+
+    name = "energy"
+
+    def act(self, observation: np.ndarray) -> np.int64:
+        return np.int64(1 + MountainCarEnergy().act(observation)[0])
+
+
 class AcrobotEnergy(ObservationExpert):
     """Swing the elbow so that its torque always works with the shoulder's motion."""
 

@@ -60,3 +60,12 @@ class LunarLanderSteady(LunarLanderGlide):
     cone = 1.34
     lift = 0.97
     idle = 0.18
+
+
+class LunarLanderThrottled(LunarLanderGlide):
+    """The same for thrusters that are throttled, each at full power or off."""
+
+    _THROTTLES = np.array([[-1, 0], [-1, -1], [1, 0], [-1, 1]], np.float32)  # main, side
+
+    def act(self, observation: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        return self._THROTTLES[super().act(observation)].copy()

@@ -12,19 +12,31 @@ from generalist.errors import UsageError
 from generalist.experts.trained import TrainedExpert, is_trained
 
 _HOME = "generalist.experts"
+_SAMPLING = {"planner": "sampling_planner:SamplingPlanner"}
+_WIDTH = {"planner": "width_search:WidthSearch"}
 _REACHER = {
     "inverse-kinematics": "dmc:ReacherInverseKinematics",
     "damped-least-squares": "dmc:ReacherDampedLeastSquares",
 }
+# Those of Gymnasium's own whose state can be saved and restored; Box2D's cannot.
+_PLANNED_GYM = {
+    *("CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1"),
+    *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5"),
+    *("InvertedDoublePendulum-v5", "InvertedPendulum-v5", "Pusher-v5", "Reacher-v5"),
+    *("Swimmer-v5", "Walker2d-v5"),
+}
+_NOT_RESTORED = {"TicTacToe3D"}  # see `simulators.py`
 _EXPERTS: dict[str, dict[str, str]] = {
     "gym/CartPole-v1": {"lqr": "classic:CartPoleLQR"},
     "gym/Pendulum-v1": {"swing-up": "classic:PendulumSwingUp"},
     "gym/MountainCarContinuous-v0": {"energy": "classic:MountainCarEnergy"},
     "gym/Acrobot-v1": {"energy": "classic:AcrobotEnergy"},
+    "gym/MountainCar-v0": {"energy": "classic:MountainCarPush"},
     "gym/LunarLander-v3": {
         "heuristic": "lander:LunarLanderGlide",
         "steady": "lander:LunarLanderSteady",
     },
+    "gym/LunarLanderContinuous-v3": {"heuristic": "lander:LunarLanderThrottled"},
     "atari/Pong": {"paddle": "pong:PongPaddle", "sighted": "pong:PongSighted"},
     "atari/Breakout": {"paddle": "breakout:BreakoutPaddle"},
     "atari/Freeway": {"crossing": "freeway:FreewayCrossing", "cautious": "freeway:FreewayCautious"},
@@ -123,7 +135,14 @@ def _budget(kind: Any, name: str, steps: str) -> int:
 
 def _table(task_name: str) -> dict[str, str]:
     get_task(task_name)  # says what is wrong with an unknown name
-    family = task_name.partition("/")[0]
+    family, _, short = task_name.partition("/")
     if family in _FAMILY_EXPERTS:
         return _FAMILY_EXPERTS[family]
-    return _EXPERTS.get(task_name, {})
+    return _EXPERTS.get(task_name, {}) | _planner(family, short)
+
+
+def _planner(family: str, short: str) -> dict[str, str]:
+    """Where the simulator's state can be saved and restored, a planner is an expert too."""
+    if family == "dmc" or (family == "gym" and short in _PLANNED_GYM):
+        return _SAMPLING
+    return _WIDTH if family == "atari" and short not in _NOT_RESTORED else {}

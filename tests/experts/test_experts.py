@@ -21,6 +21,8 @@ TASKS = [
     "gym/MountainCarContinuous-v0",
     "gym/LunarLander-v3",
     "gym/Acrobot-v1",
+    "gym/MountainCar-v0",
+    "gym/LunarLanderContinuous-v3",
     "babyai/GoToLocal",
     "atari/Freeway",
     "atari/Pong",
@@ -197,7 +199,7 @@ def test_wrong_noise_and_wrong_names_are_refused() -> None:
 def test_ones_own_expert_is_named_by_its_class() -> None:
     expert = get_expert("gym/CartPole-v1", "generalist.experts.classic:CartPoleLQR")
     assert expert.label(np.zeros(4, np.float32), None) in (0, 1)
-    assert expert_names("gym/CartPole-v1") == ("lqr",)
+    assert expert_names("gym/CartPole-v1") == ("lqr", "planner")
 
 
 @pytest.mark.parametrize("name", ["babyai/PickupLoc", "babyai/PutNextLocal", "babyai/GoTo"])
