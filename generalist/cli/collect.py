@@ -9,6 +9,8 @@ import typer
 
 from generalist.cli.common import JsonFile, console, duration, write_json
 
+FAILURES_SHOWN = 3  # of a task
+
 
 def collect(
     spec: Annotated[
@@ -27,6 +29,14 @@ def collect(
         list[Path] | None,
         typer.Option(help="Folder of a trained expert, for its task; repeat it for several."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Play on a Ray cluster: HOST:PORT, auto for the one this machine belongs to, or "
+            "local for one that is started here.",
+        ),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Collect the episodes of a dataset spec, as token shards.
@@ -44,12 +54,15 @@ def collect(
     for folder in expert or ():
         loaded = loaded.with_expert(TrainedExpert.load(folder).card["task"], str(folder))
     root = out or Path("data") / Path(spec).stem
-    report = run(loaded, root, workers, processor=str(processor) if processor else None)
-    screen = console()
+    report = run(loaded, root, workers, processor=str(processor) if processor else None, ray=ray)
+    screen, notes = console(), console(stderr=True)
     for task, outcome in report.tasks.items():
-        rejected = f", {outcome.rejected} left out" if outcome.rejected else ""
-        screen.print(f"{task:<32} {outcome.episodes:>6} episodes ({outcome.added} new{rejected})")
-    for failure in report.failures:
-        console(stderr=True).print(f"Warning: {failure}", style="yellow", markup=False)
+        counts = {"new": outcome.added, "left out": outcome.rejected, "failed": outcome.failed}
+        said = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what == "new")
+        screen.print(f"{task:<32} {outcome.episodes:>6} episodes ({said})")
+        for failure in outcome.failures[:FAILURES_SHOWN]:
+            notes.print(f"Warning: {failure}", style="yellow", markup=False)
+        if (more := outcome.failed - FAILURES_SHOWN) > 0:
+            notes.print(f"Warning: {task}: {more} more failed; --json names all.", style="yellow")
     screen.print(f"{root}: collected in {duration(report.seconds)}", soft_wrap=True)
     write_json(json, asdict(report))

@@ -7,49 +7,46 @@ continues: seeds that are in the manifest are not played again.
 
 from __future__ import annotations
 
-import concurrent.futures as futures
 import contextlib
-import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from generalist.data.files import DiskFull
+from generalist.data.files import DiskFull, write_json
 from generalist.data.manifest import DatasetHeader, Manifest
 from generalist.data.mixture import DatasetSpec, TaskSpec
+from generalist.data.pools import Pool, open_pool
 from generalist.data.shards import ShardWriter
-from generalist.data.worker import (
-    Job,
-    Opening,
-    Result,
-    Worker,
-    open_in_process,
-    run_in_process,
-    start_process,
-)
+from generalist.data.worker import Job, Opening, Result
 from generalist.errors import GeneralistError, UsageError
-from generalist.processes import usable_cpus
-
-if TYPE_CHECKING:
-    from generalist.tokenization.processor import GeneralistProcessor
 
 DOCUMENTS_PER_JOB = 64
-_JOBS_AHEAD = 16  # a process; bounds what waits in memory behind a slow episode
+FAILURES = "failures.json"
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass
 class TaskOutcome:
-    """What became of one task in this call; `episodes` counts all that are in the folder."""
+    """What became of one task in this call; `episodes` counts all that are in the folder.
+
+    rejected: had a return below the spec's `min_return`. failures: one sentence for each episode in
+    which environment or expert raised; they also stand in failures.json beside the shards until
+    the next call, which tries them again.
+    """
 
     episodes: int = 0
     added: int = 0
     rejected: int = 0
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return len(self.failures)
 
 
 @dataclass
@@ -133,6 +130,7 @@ def collect(
     progress: bool = True,
     on_progress: OnProgress | None = None,
     processor: str | None = None,
+    ray: str | None = None,
 ) -> CollectReport:
     """Collect what is not yet below `root`, one folder a task, and store the spec beside it.
 
@@ -140,6 +138,7 @@ def collect(
     progress: show a bar on stderr.
     on_progress: called with (task, episodes done, episodes in all) after each episode.
     processor: folder of the processor to encode with, the shipped one by default.
+    ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
 
     Raises GeneralistError for a task that cannot be collected at all; a single episode that
     fails is counted and reported. Ctrl-C keeps what was played so far.
@@ -155,8 +154,7 @@ def collect(
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
-        workers = usable_cpus() if workers is None else workers
-        with _pool(workers, loaded) as pool:
+        with open_pool(loaded, workers, ray) as pool:
             _open(open_plans, pool)
             spec.write(root)
             _run(open_plans, pool, report, _Bar(open_plans, progress, on_progress))
@@ -166,7 +164,7 @@ def collect(
     return report
 
 
-def _open(plans: list[_Plan], pool: _Pool) -> None:
+def _open(plans: list[_Plan], pool: Pool) -> None:
     """Learn the header of every task before any is played, so that mistakes show at once."""
     try:
         openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
@@ -178,7 +176,7 @@ def _open(plans: list[_Plan], pool: _Pool) -> None:
                 kind = UsageError if plan.opening.usage else GeneralistError
                 raise kind(plan.opening.failure)
             plan.documents = plan.opening.documents
-    except (BrokenProcessPool, BrokenPipeError) as error:
+    except pool.lost as error:
         raise GeneralistError(
             "The collecting processes did not start, or ended while opening the tasks, perhaps "
             "for lack of memory: try fewer workers. A script that calls collect has to do so "
@@ -186,10 +184,11 @@ def _open(plans: list[_Plan], pool: _Pool) -> None:
         ) from error
 
 
-def _run(plans: list[_Plan], pool: _Pool, report: CollectReport, bar: _Bar) -> None:
+def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> None:
     """Play all jobs and write the results task by task."""
     jobs = ((plan, job) for plan in plans for job in plan.jobs())
     results = _in_order(jobs, pool)
+    empty = []
     with contextlib.closing(bar):
         for plan in plans:
             outcome = report.tasks[plan.task.task]
@@ -204,9 +203,20 @@ def _run(plans: list[_Plan], pool: _Pool, report: CollectReport, bar: _Bar) -> N
                     _write(writer, job, result, outcome)
                     bar.advance(plan.task.task, max(1, len(result.episodes)))
                 outcome.episodes = writer.episodes_written
+            _note_failures(plan.folder, outcome.failures)
             if not outcome.episodes:
                 reason = f" The first failure: {outcome.failures[0]}" if outcome.failures else ""
-                raise GeneralistError(f"No episode of {plan.task.task} could be kept.{reason}")
+                empty.append(f"No episode of {plan.task.task} could be kept.{reason}")
+    if empty:  # said when all that can be had is there
+        raise GeneralistError(" ".join(empty))
+
+
+def _note_failures(folder: Path, failures: list[str]) -> None:
+    path = folder / FAILURES
+    if failures:
+        write_json(path, failures)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write(writer: ShardWriter, job: Job, result: Result, outcome: TaskOutcome) -> None:
@@ -226,9 +236,9 @@ def _write(writer: ShardWriter, job: Job, result: Result, outcome: TaskOutcome) 
             outcome.added += 1
 
 
-def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: _Pool) -> Iterator[tuple[Job, Result]]:
+def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: Pool) -> Iterator[tuple[Job, Result]]:
     """Results in the order of the jobs, with a bounded number of them under way."""
-    waiting: deque[tuple[Job, futures.Future[Result]]] = deque()
+    waiting: deque[tuple[Job, Future[Result]]] = deque()
     remaining = iter(jobs)
     while True:
         try:
@@ -239,54 +249,13 @@ def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: _Pool) -> Iterator[tuple[
                 return
             job, future = waiting.popleft()
             result = future.result()
-        except BrokenProcessPool as error:
+        except pool.lost as error:
             raise GeneralistError(
                 f"A collecting process ended while playing {job.task.task} (seed {job.seed} or "
                 "near it), perhaps for lack of memory; what was finished is kept. Run the same "
                 "command again, perhaps with fewer workers."
             ) from error
         yield job, result
-
-
-@dataclass
-class _Pool:
-    """Where jobs go: other processes, or this one."""
-
-    open: Callable[[TaskSpec, dict[str, Any]], futures.Future[Opening]]
-    run: Callable[[Job], futures.Future[Result]]
-    jobs_ahead: int
-
-
-@contextlib.contextmanager
-def _pool(workers: int, processor: GeneralistProcessor) -> Iterator[_Pool]:
-    """A pool of `workers` processes that ends at once when the context is left by an error."""
-    if workers <= 0:
-        here = Worker(processor)
-        yield _Pool(lambda *a: _done(here.open(*a)), lambda job: _done(here.run(job)), 1)
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "generalist.data.worker"])  # imported once for all
-    alive, ours = context.Pipe(duplex=False)
-    executor = futures.ProcessPoolExecutor(workers, context, start_process, (processor, alive))
-    try:
-        yield _Pool(
-            lambda *a: executor.submit(open_in_process, *a),
-            lambda job: executor.submit(run_in_process, job),
-            _JOBS_AHEAD * workers,
-        )
-    except BaseException:
-        ours.close()  # an episode may take minutes: do not wait for those under way
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-        alive.close()
-        ours.close()
-
-
-def _done(value: Any) -> futures.Future[Any]:
-    future: futures.Future[Any] = futures.Future()
-    future.set_result(value)
-    return future
 
 
 class _Bar:

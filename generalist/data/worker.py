@@ -183,13 +183,18 @@ def start_process(processor: GeneralistProcessor, alive: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()
+    single_threaded()
+    global _worker
+    _worker = Worker(processor)
+
+
+def single_threaded() -> None:
+    """Give this process one thread: others play beside it."""
     import cv2
     import torch
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    global _worker
-    _worker = Worker(processor)
 
 
 def _watch(alive: Connection) -> None:

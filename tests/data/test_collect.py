@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -99,14 +100,18 @@ def test_an_episode_that_fails_is_reported_and_tried_again(tmp_path: Path, proce
     raised, nan = report.failures
     assert f"{TOY}, seed 2" in raised and "the simulator gave up" in raised
     assert "seed 4" in nan and "nan" in nan and "step 4" in nan
+    assert json.loads((tmp_path / TOY / "failures.json").read_text()) == report.failures
     again = collect(spec, tmp_path, 0, progress=False, processor=processor)
     assert len(again.failures) == 2 and again.tasks[TOY].added == 0
 
 
 def test_a_task_of_which_no_episode_can_be_kept_is_an_error(tmp_path: Path, processor: str) -> None:
-    spec = toy(1, options={"raises_at": 0})
+    """Said at the end: the tasks after it are collected."""
+    fails = toy(1, options={"raises_at": 0}).tasks
+    spec = dataset_spec({"tasks": [t.model_dump() for t in (*fails, *classic(1).tasks)]})
     with pytest.raises(GeneralistError, match="the simulator gave up"):
         collect(spec, tmp_path, 0, progress=False, processor=processor)
+    assert [len(TaskData(tmp_path / task.task)) for task in classic().tasks] == [1, 1]
 
 
 @pytest.mark.parametrize(
