@@ -31,11 +31,23 @@ def inspect(
     processor: Annotated[
         Path | None, typer.Option(help="Folder of the tokenizers; the shipped ones if not given.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Show what a batch of training by this recipe is made of.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="With --recipe: windows to measure.")] = 512,
     json: JsonFile = None,
 ) -> None:
-    """Show what a dataset holds, or, with --task, what each token of an episode means."""
+    """Show what a dataset holds, or, with --task, what each token of an episode means.
+
+    With --recipe: the share of tokens, targets and loss of each task and family in a batch.
+    """
     from generalist.data.reader import TaskData, dataset_folders
 
+    if recipe is not None:
+        if task is not None:
+            raise UsageError("--task shows an episode and --recipe a batch; give one of them.")
+        _compose(recipe, path, processor, rows, json)
+        return
     folders = dataset_folders(path)
     if task is None and len(folders) > 1:
         _describe(path, json)
@@ -77,6 +89,38 @@ def _describe(path: Path, json: Path | None) -> None:
     console().print(table)
     console().print("[dim]Token by token: add --task family/Name --episode 0 --steps 3[/]")
     write_json(json, rows)
+
+
+def _compose(recipe: str, path: Path, processor: Path | None, rows: int, json: Path | None) -> None:
+    from generalist.training.composition import compose
+    from generalist.training.recipe import load_recipe
+
+    changes = [f"data.root={path}"] + ([f"data.processor={processor}"] if processor else [])
+    found = compose(load_recipe(recipe, changes), rows)
+    screen = console()
+    for title, parts in (("task", found.tasks), ("family", found.families)):
+        screen.print(_composition_table(title, parts))
+        screen.print()
+    screen.print(
+        f"Over {found.rows} rows of {found.window_tokens} tokens: {found.padding:.1%} padding, "
+        f"{found.targets_per_row:.1f} targets a row."
+    )
+    write_json(json, found.to_dict())
+
+
+def _composition_table(title: str, parts: list[Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(title, no_wrap=True)
+    names = ("episodes", "left out", "data tokens", "weight", "tokens", "targets", "loss")
+    for name in names:
+        table.add_column(name, justify="right")
+    for part in parts:
+        counts = part.episodes, part.available - part.episodes, part.data_tokens
+        shares = part.weight, part.tokens, part.targets, part.loss
+        table.add_row(part.name, *map("{:,}".format, counts), *map("{:.1%}".format, shares))
+    return table
 
 
 def _find(path: Path, folders: list[Path], task: str | None) -> TaskData:

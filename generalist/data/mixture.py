@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from generalist.data.files import replacing
 from generalist.data.manifest import DatasetHeader
+from generalist.data.patterns import written_out
 from generalist.data.reader import TaskData, _Fingerprinted, dataset_folders
+from generalist.data.selection import Selection
 from generalist.data.shards import BLOCK_TOKENS, EVALUATION_SEEDS_FROM, SHARD_TOKENS
+from generalist.data.weights import tempered, weighted
 from generalist.errors import GeneralistError, UsageError
+from generalist.settings import family_of
 from generalist.specs import find_spec, load_yaml, nearest, validate_data
 
 SPEC_FILE = "spec.yaml"
@@ -29,11 +33,13 @@ class TaskSpec(_Model):
     """How one task is collected."""
 
     task: str
-    """`family/Name`."""
+    """`family/Name`, or a pattern such as `babyai/*`, which stands for all registered tasks with an
+    expert that it matches; see `patterns`."""
     episodes: int | None = Field(None, ge=1, le=SEEDS_PER_SPEC)
     """How many seeds to play. Documents: how many to take, all where it is left out."""
-    weight: float = Field(1.0, ge=0)
-    """Share of the training tokens, relative to the other tasks."""
+    weight: float | None = Field(None, ge=0)
+    """Share of the training tokens, relative to the other tasks. Left out: a part of its family's
+    in the spec's `weights`, 1 where there is none."""
     noise: float | list[float] | None = None
     """Share of executed actions that are random while the label stays the expert's. A list is
     gone through episode by episode. Left out: the spec's `noise`."""
@@ -84,9 +90,17 @@ class DatasetSpec(_Model):
     """Tokens of a WebDataset sample, about."""
     shard_tokens: int = Field(SHARD_TOKENS, ge=1)
     """Tokens of a shard, about."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Weight of a family: that of all its tasks together which have no `weight` of their own, in
+    equal parts."""
     tasks: list[TaskSpec] = Field(min_length=1)
 
     _noise_is_a_share = field_validator("noise")(TaskSpec._is_a_share.__func__)  # type: ignore[attr-defined]
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _patterns_are_written_out(cls, tasks: Any) -> Any:
+        return written_out(tasks) if isinstance(tasks, list) else tasks
 
     @model_validator(mode="after")
     def _tasks_are_complete(self) -> DatasetSpec:
@@ -96,12 +110,28 @@ class DatasetSpec(_Model):
         for task in self.tasks:
             if task.episodes is None and not task.is_document:
                 raise ValueError(f"the task {task.task} does not say how many episodes")
+        families = {family_of(name) for name in names}
+        for family, weight in self.weights.items():
+            if family not in families:
+                raise ValueError(
+                    f"weights names {family!r}, expected one of the families of its tasks "
+                    f"({', '.join(sorted(families))}); a task's own weight stands with the task"
+                )
+            if weight < 0:
+                raise ValueError(f"the weight of {family} is {weight:g}, expected 0 or more")
         return self
 
     @property
     def first_seed(self) -> int:
         """Environment seed of the first episode of each task."""
         return self.seed * SEEDS_PER_SPEC
+
+    def task_weights(self) -> dict[str, float]:
+        """Weight of each task, with its part of its family's."""
+        given = {task.task: task.weight for task in self.tasks if task.weight is not None}
+        names = [task.task for task in self.tasks]
+        weights = weighted(names, [1.0] * len(names), {**self.weights, **given})
+        return dict(zip(names, weights, strict=True))
 
     def noise_of(self, task: TaskSpec, index: int) -> float:
         """Noise of a task's episode number `index`."""
@@ -183,43 +213,55 @@ def open_mixture(
     weights: Mapping[str, float] | None = None,
     processor: _Fingerprinted | None = None,
     skip_damaged: bool = False,
+    selection: Selection | None = None,
+    task_temperature: float | None = None,
 ) -> Mixture:
     """Open all tasks below one or several folders.
 
-    A task's weight is that of `weights`, else that of the spec it was collected with, else 1;
-    with weight 0 a task is left out. Raises UsageError for a weight of a task that is not there.
+    weights: by task, or by family, whose tasks share it; what they do not name has the weight of
+        the spec it was collected with, else 1. With weight 0 a task is left out.
+    selection: which episodes to take; all by default.
+    task_temperature: T, in place of the specs' weights; see `weights.tempered`.
+
+    Raises UsageError for a weight of a task or family that is not there.
     """
-    roots = [roots] if isinstance(roots, (str, Path)) else list(roots)
-    wanted = dict(weights or {})
-    tasks, shares, known = [], [], set()
-    for root in map(Path, roots):
+    paths = [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)]
+    given = dict(weights or {})
+    folders, names, base = [], [], []
+    for root in paths:
         specified = _weights_of(root)
         for folder in dataset_folders(root):
-            name = DatasetHeader.read(folder).task
-            known.add(name)
-            share = wanted.get(name, specified.get(name, 1.0))
-            if share <= 0:
-                continue
-            data = TaskData(folder, processor, skip_damaged)
-            if len(data):
-                tasks.append(data)
-                shares.append(share)
-    if unknown := set(wanted) - known:
+            folders.append(folder)
+            names.append(DatasetHeader.read(folder).task)
+            base.append(specified.get(names[-1], 1.0))
+    _check_names(given, names)
+    tasks, kept = [], []
+    for folder, before, weight in zip(folders, base, weighted(names, base, given), strict=True):
+        if weight > 0 and len(data := TaskData(folder, processor, skip_damaged)):
+            tasks.append(data if selection is None else selection.of(data))
+            kept.append(before)
+    if not tasks:
+        raise GeneralistError(
+            f"{', '.join(map(str, paths))}: no episode is left to train on; "
+            "collect some, or give a task a weight above 0."
+        )
+    names = [data.task for data in tasks]
+    if task_temperature is not None:
+        tokens = [int(data.episodes["length"].sum()) for data in tasks]
+        kept = tempered(names, tokens, task_temperature)
+    return Mixture(tasks, weighted(names, kept, given))
+
+
+def _check_names(weights: Mapping[str, float], tasks: Sequence[str]) -> None:
+    known = {*tasks, *map(family_of, tasks)}
+    if unknown := set(weights) - known:
         name = min(unknown)
         near = nearest(name, known)
         hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}."
         raise UsageError(f"A weight is given for {name!r}, but the data has no such task; {hint}")
-    if not tasks:
-        raise GeneralistError(
-            f"{', '.join(map(str, roots))}: no episode is left to train on; "
-            "collect some, or give a task a weight above 0."
-        )
-    return Mixture(tasks, shares)
 
 
 def _weights_of(root: Path) -> dict[str, float]:
     """Weights of the spec that was collected into `root`, if it was."""
     path = root / SPEC_FILE
-    if not path.exists():
-        return {}
-    return {task.task: task.weight for task in load_yaml(path, DatasetSpec).tasks}
+    return load_yaml(path, DatasetSpec).task_weights() if path.exists() else {}

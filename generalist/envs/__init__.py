@@ -10,10 +10,12 @@ from generalist.envs.registry import (
     family_names,
     get_task,
     is_document_task,
+    is_pattern,
     known_names,
     list_tasks,
     make,
     make_vec,
+    matching_names,
 )
 
 __all__ = [
@@ -22,8 +24,10 @@ __all__ = [
     "family_names",
     "get_task",
     "is_document_task",
+    "is_pattern",
     "known_names",
     "list_tasks",
     "make",
     "make_vec",
+    "matching_names",
 ]

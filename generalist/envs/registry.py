@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import importlib
 import json
@@ -152,6 +153,31 @@ def registered_names(family: str | None = None) -> list[str]:
     """The tasks we vouch for, with the family's prefix."""
     families = (family,) if family else _FAMILIES
     return [f"{each}/{short}" for each in families for short in _family(each).REGISTERED]
+
+
+def is_pattern(name: str) -> bool:
+    """True for `family/*` and the like, which stand for several tasks."""
+    return any(mark in name for mark in "*?[")
+
+
+def matching_names(pattern: str) -> list[str]:
+    """The registered tasks with an expert whose names match a pattern such as `babyai/*`.
+
+    Raises UsageError where there is none.
+    """
+    family = pattern.partition("/")[0]
+    names = registered_names(family if family in _FAMILIES else None)
+    found = [
+        name
+        for name in fnmatch.filter(names, pattern)
+        if get_task(name).default_expert
+    ]
+    if not found:
+        raise UsageError(
+            f"No registered task with an expert matches {pattern!r}; a pattern is FAMILY/* with "
+            f"one of the families {', '.join(_FAMILIES)}."
+        )
+    return found
 
 
 def known_names(family: str | None = None) -> list[str]:

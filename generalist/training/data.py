@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from generalist.settings import named_tasks
+from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 
 if TYPE_CHECKING:
@@ -50,11 +50,16 @@ class TrainingData:
     processor: Any
     layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()
     headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> of its demonstrations
-    shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its shards]
+    shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
+    weights: list[float] = field(default_factory=list)  # of the demonstrations of each
 
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
-        return {"vocabulary": self.processor.vocabulary.fingerprint, "tasks": self.shards}
+        return {
+            "vocabulary": self.processor.vocabulary.fingerprint,
+            "tasks": self.shards,
+            "weights": self.weights,
+        }
 
 
 def corrections_root(recipe: Recipe, number: int) -> Path:
@@ -71,6 +76,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     """
     from generalist.data.mixture import open_mixture
     from generalist.data.remote import local_root
+    from generalist.data.selection import Selection
     from generalist.data.windows import WindowSampler
     from generalist.tokenization.processor import load_processor
 
@@ -79,9 +85,17 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     roots = data.root if isinstance(data.root, list) else [data.root]
     room = int(data.cache_gigabytes * 1e9)
     folders = [local_root(root, data.cache, room) for root in roots]
-    mixture = open_mixture(folders, data.weights, processor, data.skip_damaged)
+    mixture = open_mixture(
+        folders,
+        data.weights,
+        processor,
+        data.skip_damaged,
+        Selection(data.min_expert_share, data.episodes),
+        data.task_temperature,
+    )
     headers = {task.task: task.header for task in mixture.tasks}
     shards = [[task.task, task.fingerprint] for task in mixture.tasks]
+    weights = [round(weight, 9) for weight in mixture.weights]
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,
@@ -89,7 +103,8 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     )
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
-    warn_of_unknown("data.context_steps", named_tasks(data.context_steps), headers)
+    for key in ("context_steps", "min_expert_share", "episodes"):
+        warn_of_unknown(f"data.{key}", named_tasks(getattr(data, key)), headers)
     warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
     windows = WindowSampler(
         mixture.tasks,
@@ -110,17 +125,19 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
         headers=headers,
         shards=shards,
+        weights=weights,
     )
 
 
 def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> None:
-    """Say which tasks that a recipe names under `key` the data do not hold.
+    """Say which tasks or families that a recipe names under `key` the data do not hold.
 
     A recipe serves other data too, so that is no error.
     """
     tasks = list(tasks)
+    known = {*tasks, *map(family_of, tasks)}
     for name in names:
-        if name not in tasks:
+        if name not in known:
             near = nearest(name, tasks)
             hint = f"; did you mean {near!r}?" if near else "."
             warnings.warn(f"{key} names {name!r}, which the data do not hold{hint}", stacklevel=3)

@@ -132,8 +132,8 @@ class DataRecipe(Section):
     """Timesteps of an episode that are seen together, in training and in acting; null: as many as
     fit into the window. Where the present observation says what to do, a few learn much faster:
     everything further back is a distraction that has to be unlearned. More segments then share a
-    window. A mapping from tasks to numbers gives tasks numbers of their own; its `default` is for
-    those it does not name."""
+    window. A mapping from tasks or families to numbers gives these numbers of their own; its
+    `default` is for those it does not name."""
     rows_per_step: int = Field(default=16, gt=0)
     """Windows in one optimizer step, over all ranks."""
     rows_per_forward: int = Field(default=4, gt=0)
@@ -144,8 +144,21 @@ class DataRecipe(Section):
     """Share of segments that show random actions in place of those taken, while the targets stay:
     the model has to learn what to do from what is observed, instead of repeating itself. With 1 it
     learns to ignore past actions, and the actions of one timestep are chosen independently."""
-    weights: dict[str, float] = Field(default_factory=dict)
-    """Mixture weights by task that replace those of the dataset spec; 0 leaves a task out."""
+    weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Mixture weights that replace those of the dataset spec, by task or by family. A family's
+    (`babyai: 9`, as in Gato's Table 1) is that of all its tasks together, which share it in
+    proportion to their weights in the spec; a task's own beats its family's. 0 leaves out."""
+    task_temperature: float | None = Field(default=None, gt=0)
+    """T: tasks get weights proportional to n^(1/T), n their tokens, in place of the spec's; those
+    under `weights` still count. 1 takes every token equally often, a large T every task."""
+    min_expert_share: float | dict[str, float] | None = None
+    """Train only on episodes whose normalised score reaches this (0 random, 1 expert; Gato kept
+    those of at least 80% of the expert's return), or by task or family, with `default` for those
+    not named. Random and expert are the registry's, or the worst and best episode of the data where
+    the registry knows none or episodes were cut."""
+    episodes: PositiveInt | dict[str, PositiveInt] | None = None
+    """Train on so many episodes of a task, the first of those that are left, or by task or family;
+    null: on all."""
     skip_damaged: bool = False
     """Verify all shards at the start and train without what is damaged, instead of stopping."""
 
@@ -192,6 +205,28 @@ class CorrectionsRecipe(Section):
     """Progress at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of a task's tokens that come from its corrections, once there are any."""
+
+
+class EvaluationRecipe(Section):
+    """Scores on the way, in the log and the trackers. What is trained does not depend on them."""
+
+    tasks: list[str] = Field(default_factory=list)
+    """Which tasks of the data are scored: names, or patterns such as `gym/*`; none: no scores."""
+    episodes: int = Field(default=5, gt=0)
+    """Episodes of each task. Their seeds are neither of the data nor of `generalist evaluate`."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Cut them there, below the tasks' own limits. Scores are normalised by those of whole
+    episodes."""
+    every_minutes: float | None = Field(default=None, gt=0)
+    """Score after this many minutes of training. The time it pauses does not count as training."""
+    every_steps: int | None = Field(default=None, gt=0)
+    """Score after this many steps."""
+
+    @model_validator(mode="after")
+    def _has_a_cadence(self) -> EvaluationRecipe:
+        if self.tasks and self.every_minutes is None and self.every_steps is None:
+            raise ValueError("tasks are given; say every_minutes or every_steps too")
+        return self
 
 
 class ActingRecipe(Section):
@@ -262,6 +297,7 @@ class Recipe(Section):
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))
     corrections: CorrectionsRecipe = Field(default_factory=CorrectionsRecipe)
+    evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 on a GPU or a CPU with AMX, else fp32."""
@@ -314,9 +350,18 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[last] = value
 
 
+_BY_TASK = (
+    ["data", "weights"],
+    ["data", "context_steps"],
+    ["data", "min_expert_share"],
+    ["data", "episodes"],
+    ["acting", "temperature"],
+)
+
+
 def _split(key: str) -> list[str]:
     """Parts of a dotted key; a task's name in a mapping by task may itself hold dots."""
-    for parents in (["data", "weights"], ["data", "context_steps"], ["acting", "temperature"]):
+    for parents in _BY_TASK:
         prefix = ".".join([*parents, ""])
         if key.startswith(prefix):
             return [*parents, key[len(prefix) :]]
@@ -331,11 +376,11 @@ def dump_recipe(recipe: Recipe) -> str:
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """`key: old -> new` for every key that changes what is trained.
 
-    Left out is what may change between two starts of one run: logging, checkpoint cadence, where
-    the folders lie, cores, and how rows are split into forward passes; and how the checkpoint acts,
-    unless it acts in corrections, which are trained on.
+    Left out is what may change between two starts of one run: logging, scores on the way,
+    checkpoint cadence, where the folders lie, cores, and how rows are split into forward passes;
+    and how the checkpoint acts, unless it acts in corrections, which are trained on.
     """
-    free = {"checkpoint", "log_every", "trackers", "output_dir", "cores", "compile"}
+    free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
     free |= {"data.cache", "data.cache_gigabytes"}
     free |= set() if new.corrections.tasks else {"acting"}

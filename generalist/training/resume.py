@@ -51,6 +51,8 @@ def checkpoint_to_continue(
         fatal.append(f"vocabulary: {before['vocabulary']} -> {now['vocabulary']}")
     if before["tasks"] != now["tasks"]:
         changed.append(f"data: {_changed_tasks(before['tasks'], now['tasks'])}")
+    elif before.get("weights", now["weights"]) != now["weights"]:  # older ones do not note them
+        changed.append("data: other mixture weights")
     if fatal:
         raise GeneralistError(
             f"{folder} is of another model ({'; '.join(fatal)}). Give another output_dir; "

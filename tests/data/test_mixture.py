@@ -23,6 +23,8 @@ CARTPOLE = {"task": "gym/CartPole-v1", "episodes": 3}
         ({"tasks": [{**CARTPOLE, "noise": 1.5}]}, ["tasks.0.noise", "from 0 to 1"]),
         ({"tasks": [{**CARTPOLE, "noise": []}]}, ["tasks.0.noise", "empty"]),
         ({"tasks": [CARTPOLE], "noise": -0.1}, ["noise", "from 0 to 1"]),
+        ({"tasks": [CARTPOLE], "weights": {"dmc": 1}}, ["weights names 'dmc'", "(gym)"]),
+        ({"tasks": [CARTPOLE], "weights": {"gym": -1}}, ["weight of gym is -1"]),
         ({"tasks": []}, ["tasks"]),
         ({"tasks": [CARTPOLE], "seed": 10}, ["seed is 10"]),
         ({}, ["tasks is missing"]),
@@ -76,6 +78,24 @@ def test_weights_come_from_the_caller_then_the_spec_then_one(root: Path) -> None
     assert weights() == {"gym/A-v0": 3.0, "babyai/B": 1.0}
     assert weights(babyai_B=5.0) == {"gym/A-v0": 3.0, "babyai/B": 5.0}
     assert weights(babyai_B=0.0) == {"gym/A-v0": 3.0}
+
+
+def test_families_are_weighed_by_the_caller_and_by_the_spec(tmp_path: Path) -> None:
+    names = ["gym/A-v0", "gym/B-v0", "gym/C-v0", "dmc/d"]
+    for name in names:
+        write_task(tmp_path, name, control_layout(), [10])
+    tasks = [{"task": name, "episodes": 1} for name in names]
+    tasks[0]["weight"] = 1.0
+    dataset_spec({"weights": {"gym": 6.0}, "tasks": tasks}).write(tmp_path)
+
+    def weights(given: dict[str, float]) -> list[float]:
+        mixture = open_mixture(tmp_path, given)
+        return [dict(zip([d.task for d in mixture.tasks], mixture.weights, strict=True))[name]
+                for name in names]  # fmt: skip
+
+    assert weights({}) == [1.0, 3.0, 3.0, 1.0]
+    assert weights({"gym": 14.0}) == [2.0, 6.0, 6.0, 1.0]
+    assert weights({"gym": 14.0, "gym/C-v0": 5.0}) == [3.5, 10.5, 5.0, 1.0]
 
 
 def test_a_weight_for_a_task_that_is_not_there(root: Path) -> None:

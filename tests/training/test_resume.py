@@ -83,6 +83,23 @@ def test_the_same_shards_elsewhere_are_the_same_data(make_recipe, shards, tmp_pa
     assert open_data(here).facts() == open_data(there).facts()
 
 
+def test_other_episodes_or_weights_are_other_data(make_recipe, data):
+    """A registry or a spec that changed may change them while recipe and shards stay the same."""
+    from generalist.training.data import open_data
+
+    recipe = make_recipe()
+    recipe.data.episodes = {"gym/CartPole-v1": 1}
+    fewer = open_data(recipe)
+    assert fewer.facts()["tasks"] != data.facts()["tasks"]
+    train(make_recipe(), data)
+    name = data.task_names[list(data.task_names).index("gym/CartPole-v1")]
+    with pytest.raises(GeneralistError, match=f"other shards of {name}"):
+        train(make_recipe(), fewer)
+    heavier = replace(data, weights=[2 * data.weights[0], *data.weights[1:]])
+    with pytest.raises(GeneralistError, match="other mixture weights"):
+        train(make_recipe(), heavier)
+
+
 def test_two_do_not_train_in_one_folder(make_recipe, data, tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "LOCK_SECONDS", 0.3)
     with (

@@ -1,0 +1,83 @@
+"""What a training batch is made of, by task and family, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from generalist.settings import family_of
+from generalist.training.data import open_data, task_weights
+from generalist.training.recipe import Recipe
+
+_SUMMED = ("episodes", "available", "data_tokens", "weight", "tokens", "targets", "loss")
+
+
+@dataclass
+class Part:
+    """What a task, or a family, is of the batches.
+
+    episodes: trained on, of so many `available`; data_tokens: theirs. weight: share of the mixture
+    weights. tokens, targets: shares of all tokens but padding, and of all targets. loss: share of
+    the weight of all targets in the loss.
+    """
+
+    name: str
+    episodes: int = 0
+    available: int = 0
+    data_tokens: int = 0
+    weight: float = 0.0
+    tokens: float = 0.0
+    targets: float = 0.0
+    loss: float = 0.0
+
+
+@dataclass
+class Composition:
+    """Measured over `rows` windows of `window_tokens`, of which `padding` is a share."""
+
+    rows: int
+    window_tokens: int
+    padding: float
+    targets_per_row: float
+    tasks: list[Part]
+    families: list[Part]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def compose(recipe: Recipe, rows: int = 512) -> Composition:
+    """Measure what the first `rows` windows of a run by this recipe consist of."""
+    opened = open_data(recipe)
+    windows: Any = opened.windows
+    usage = windows.usage(rows)
+    parts = {name: Part(name) for name in sorted(opened.task_names)}
+    per_target = task_weights(opened, recipe.loss.balance_tasks)
+    for data, weight, of_target in zip(windows.tasks, opened.weights, per_target, strict=True):
+        part = parts[data.task]  # several folders may hold one task
+        part.episodes += len(data)
+        part.available += data.index.counts["episodes"]
+        part.data_tokens += int(data.episodes["length"].sum())
+        part.weight += weight / sum(opened.weights)
+        part.tokens = usage.tokens[data.task] / max(1e-12, 1 - usage.padding)
+        part.targets = usage.targets[data.task]
+        part.loss = part.targets * float(of_target)
+    total = sum(part.loss for part in parts.values())
+    for part in parts.values():
+        part.loss /= total or 1.0
+    tasks = list(parts.values())
+    size = windows.window_tokens
+    return Composition(
+        rows, size, usage.padding, usage.targets_per_row, tasks, _families(tasks)
+    )
+
+
+def _families(tasks: Sequence[Part]) -> list[Part]:
+    families: dict[str, Part] = {}
+    for part in tasks:
+        family = families.setdefault(family_of(part.name), Part(family_of(part.name)))
+        for key in _SUMMED:
+            setattr(family, key, getattr(family, key) + getattr(part, key))
+    return list(families.values())
