@@ -88,6 +88,22 @@ class TrainingLog:
         self.tasks = list(tasks)
         self._reset()
 
+    def paused(self, seconds: float) -> None:
+        """Leave out a time in which nothing was trained."""
+        self._began += seconds
+
+    def scores(self, state: RunState, row: dict[str, float]) -> None:
+        """Write a row of scores, on the main process."""
+        if not row:
+            return
+        if self._trackers:
+            self.accelerator.log(row, step=state.step)
+        if self._file is not None:
+            self._file.write(json.dumps({"step": state.step, **row}) + "\n")
+            self._file.flush()
+        shown = (f"{name[6:]} {value:.4g}" for name, value in row.items() if name[:6] == "score/")
+        self.say(f"Step {state.step}, scores: {', '.join(shown)}.")
+
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
         if self._bar is not None:

@@ -34,6 +34,7 @@ from generalist.training.checkpoint import (
 )
 from generalist.training.corrections import corrected_tasks, play_round
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
+from generalist.training.evaluation import Cadence, evaluated_tasks, play_evaluation
 from generalist.training.export import export
 from generalist.training.gradients import Part
 from generalist.training.launch import (
@@ -132,6 +133,7 @@ class Trainer:
         self._take(data)
         self.facts = data.facts()  # of the demonstrations; what is added later is the run's own
         self.state = RunState()
+        self.scored = evaluated_tasks(recipe, data)
         self.rounds = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
         self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
         if self.rows_per_rank * accelerator.num_processes != recipe.data.rows_per_step:
@@ -230,6 +232,7 @@ class Trainer:
     def _train_until(self, until: float, stop: StopSignal, log: TrainingLog) -> bool:
         """Take steps up to this progress; True where `stop` ended it before that."""
         start = time.monotonic() - self.state.elapsed_seconds
+        cadence = Cadence(self.recipe.evaluation, self.state) if self.scored else None
         self.objective.train()
         with self._batches() as batches:
             while True:
@@ -244,6 +247,8 @@ class Trainer:
                 log.flush_if_due(self.state, done)
                 if self._any(self._save_is_due()):
                     self.save()
+                if cadence is not None and self._any(cadence.is_due(self.state)):
+                    start += self._evaluate(stop, log)  # what it took is no training
 
     def _save_is_due(self) -> bool:
         cadence = self.recipe.checkpoint
@@ -253,6 +258,22 @@ class Trainer:
             (cadence.every_steps and steps >= cadence.every_steps)
             or (cadence.every_minutes and minutes >= cadence.every_minutes)
         )
+
+    def _evaluate(self, stop: StopSignal, log: TrainingLog) -> float:
+        """Score the model as it stands and log that; returns the seconds it took."""
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            agent = Path(folder) / "agent"
+            self._export_to(agent)
+            if self.accelerator.is_main_process:
+                row = play_evaluation(
+                    self.recipe, self.data, self.scored, agent, stop, log.say
+                )
+                log.scores(self.state, row)
+        self.accelerator.wait_for_everyone()
+        seconds = time.monotonic() - began
+        log.paused(seconds)
+        return seconds
 
     def _correct(self, stop: StopSignal, log: TrainingLog) -> bool:
         """Play a round of corrections and go on with what it gave; False where it was stopped."""
