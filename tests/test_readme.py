@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import TinyRun
 from tests.data.importers.recorded import save_recordings
+from tests.heldout import save_heldout_suite
 from tests.language_model import save_language_model
 from tests.readme import (
     NOT_RUN,
@@ -48,6 +49,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, tiny_run: TinyRun) -> Path
     shutil.copytree(tiny_run.data, folder / "runs" / "quickstart" / "data")
     shutil.copy(tiny_run.dataset, folder / "tiny.yaml")
     save_language_model(folder / "language_model")
+    save_heldout_suite(folder)
     return folder
 
 

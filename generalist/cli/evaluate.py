@@ -24,6 +24,10 @@ def evaluate(
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Episodes of every task, in place of the suite's.")
     ] = None,
+    zero_shot: Annotated[
+        bool,
+        typer.Option("--zero-shot", help="Patterns also mean tasks it was not trained on."),
+    ] = False,
     videos: Annotated[bool, typer.Option(help="Film the first episode of each task.")] = True,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Tasks side by side; one a CPU if not given.")
@@ -32,7 +36,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint in every task of a suite: table, report.html with videos, JSON.
 
-    Each task's result is kept as it is finished, so the same command continues.
+    Each task's result is kept as it is finished, so the same command continues. A suite of tasks
+    held out from training (heldout) is measured in four ways: as the checkpoint is, prompted,
+    fine-tuned on a few demonstrations of the task, and trained on these alone.
     """
     from generalist.evaluation.suite import load_suite
 
@@ -41,7 +47,12 @@ def evaluate(
         for task in loaded.tasks:
             task.episodes = episodes
             task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
+    loaded.zero_shot = loaded.zero_shot or zero_shot
     loaded.videos = loaded.videos and videos
+    if loaded.heldout is not None:
+        folder = out or checkpoint.parent / "heldout"
+        write_json(json, run_heldout(loaded, Path(suite).stem, checkpoint, folder, workers))
+        return
     folder = out or checkpoint.parent / "evaluation"
     report = run_suite(loaded, Path(suite).stem, checkpoint, folder, workers)
     write_json(json, report)
@@ -58,7 +69,7 @@ def run_suite(
     screen, notes = console(), console(stderr=True)
 
     def on_result(number: int, total: int, result: dict[str, Any], there: bool) -> None:
-        mode = " prompted" if result["prompted"] else ""
+        mode = " prompted" * result["prompted"] + " zero-shot" * result.get("zero_shot", False)
         line = f"[{number}/{total}] {result['task']}{mode}: {_short(result)}"
         if "skipped" not in result:
             line += ", from before" if there else f", in {duration(result['seconds'])}"
@@ -70,6 +81,24 @@ def run_suite(
     _write_card(checkpoint, report)
     print_tables(evaluation, screen)
     screen.print(f"Report: [bold]{out / 'report.html'}[/]", soft_wrap=True)
+    return report
+
+
+def run_heldout(
+    suite: Any, name: str, checkpoint: Path, out: Path, workers: int | None = None
+) -> dict[str, Any]:
+    """Measure tasks never trained on in four ways, print the table, write the report."""
+    from generalist.evaluation.heldout import evaluate_heldout
+    from generalist.evaluation.heldout_report import print_heldout_table, write_heldout_report
+
+    def say(line: str) -> None:
+        console(stderr=True).print(line, markup=False, soft_wrap=True)
+
+    bars = sys.stderr.isatty()
+    found = evaluate_heldout(checkpoint, suite, out, name, say, bars, workers)
+    report = write_heldout_report(found, out)
+    print_heldout_table(found, console())
+    console().print(f"Report: [bold]{out / 'report.html'}[/]", soft_wrap=True)
     return report
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from generalist.data.files import read_json, write_json
 from generalist.envs import get_task, is_document_task
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs
 from generalist.processes import process_pool, usable_cpus
 
@@ -50,9 +50,11 @@ def evaluate(
 
     on_result: called with (number, of how many, result, whether it was there already).
     workers: processes; None takes one a CPU, up to 1 acts in this process.
-    Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
+    Patterns of the suite stand for tasks the checkpoint was trained on, unless the suite says
+    otherwise. Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
     agent = _load(checkpoint, suite)
     weights = weights_fingerprint(checkpoint)
@@ -175,10 +177,21 @@ def _settings(suite: Suite, job: Job, weights: str, agent: Agent) -> dict[str, A
 
 
 def measure(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Result:
-    """One result, with the seconds it took."""
+    """One result, with the seconds it took, and whether the agent was never trained on the task.
+
+    "skipped" says why there is none where a package is missing or, zero-shot, the task is not one
+    that this model can act in.
+    """
     began = time.monotonic()
-    result = _act(agent, suite, job, out, progress)
-    return result | {"seconds": time.monotonic() - began}
+    zero_shot = job.entry.task not in agent.layouts and not is_document_task(job.entry.task)
+    try:
+        result = _act(agent, suite, job, out, progress)
+    except GeneralistError as error:
+        if not (zero_shot or isinstance(error, MissingPackageError)):
+            raise
+        reason = str(error).rstrip(".")
+        result = {"task": job.entry.task, "prompted": job.prompted, "skipped": reason}
+    return result | {"zero_shot": zero_shot, "seconds": time.monotonic() - began}
 
 
 def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Result:

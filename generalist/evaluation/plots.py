@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 AGENT, PROMPTED, EXPERT = "#2563eb", "#f59e0b", "#0f766e"
+FAMILIES = ("#2563eb", "#0f766e", "#f59e0b", "#b42318", "#7c3aed", "#0891b2", "#65a30d", "#7b8794")
 STYLE = {
     "font.family": "sans-serif", "font.size": 10, "svg.fonttype": "none", "text.color": INK,
     "axes.edgecolor": GRID, "axes.labelcolor": FAINT, "xtick.color": FAINT, "ytick.color": INK,
@@ -87,6 +88,30 @@ def _bar(ax: Axes, y: float, score: TaskScore, color: str, height: float) -> Non
     ax.plot([low, high], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
     ax.annotate(f"{score.normalized:.2f}", (max(value, high, 0), y), (5, 0), va="center",
                 textcoords="offset points", fontsize=8.5, color=INK)  # fmt: skip
+
+
+def reached_plot(found: dict[str, Any]) -> str:
+    """How many tasks are at or above each percentage of the expert's score, stacked by family."""
+    from matplotlib import rc_context
+
+    families = found["families"]
+    with rc_context(STYLE):
+        figure, axes = _figure(8.2, 2.9)
+        ax = axes[0, 0]
+        counts = [each["counts"] for each in families.values()]
+        names = [f"{name} ({each['tasks']})" for name, each in families.items()]
+        colors = [FAMILIES[i % len(FAMILIES)] for i in range(len(names))]
+        ax.stackplot(found["percent"], counts, labels=names, colors=colors, alpha=0.85)
+        ax.plot(found["percent"], found["counts"], color=INK, linewidth=1.2)
+        ax.axvline(50, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        ax.set_xlim(0, 100)
+        ax.set_ylim(0, found["tasks"] * 1.02)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlabel("percentage of the expert's score")
+        ax.set_ylabel(f"tasks, of {found['tasks']}")
+        ax.grid(color=GRID, linewidth=0.8)
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+        return _svg(figure)
 
 
 def text_plot(text: dict[str, Any]) -> str:

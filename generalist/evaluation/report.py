@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from generalist.data.files import replacing, write_json
-from generalist.evaluation.plots import scores_plot, text_plot, training_plot
+from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
+from generalist.evaluation.reached import HALF, half_line, reached
 from generalist.evaluation.scores import Interval, Reference, TaskScore, aggregate, with_error
 from generalist.evaluation.suite import Evaluation
 
@@ -40,6 +41,8 @@ def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
         "training": facts,
         "aggregate": aggregate(plain),
         "aggregate_prompted": aggregate(prompted) if prompted else None,
+        "reached": reached(plain),
+        "zero_shot": sorted({r["task"] for r in evaluation.rollouts if r.get("zero_shot")}),
         "above_random": [score.task for score in plain if score.above_random],
         "scores": [score.to_dict() for score in plain],
         "scores_prompted": [score.to_dict() for score in prompted],
@@ -62,8 +65,10 @@ def training_facts(checkpoint: Path) -> tuple[dict[str, Any], list[dict[str, Any
             except ValueError:
                 continue  # the last line of a run that was killed
             # A run that was resumed has logged some steps twice: the later row is the one kept.
-            rows = {step: kept for step, kept in rows.items() if step < row["step"]}
-            rows[row["step"]] = row
+            # A row of scores goes with the row of losses of its step.
+            last = row["step"] - ("loss" in row)
+            rows = {step: kept for step, kept in rows.items() if step <= last}
+            rows[row["step"]] = rows.get(row["step"], {}) | row
     return facts, list(rows.values())
 
 
@@ -71,23 +76,28 @@ def _page(
     evaluation: Evaluation, summary: dict[str, Any], log: list[dict[str, Any]], out: Path
 ) -> str:
     plain, prompted = evaluation.scores(), evaluation.scores(prompted=True)
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     sections = [
         _headline(evaluation, summary),
         _raw(plain),
         _normalized(plain, prompted),
+        _reached(summary["reached"]),
         *(_text(text) for text in evaluation.texts),
         _videos(evaluation, out),
         _training(log),
         _method(evaluation, summary),
     ]
     title = f"generalist: {evaluation.suite or 'evaluation'}"
+    return page(title, "\n".join(section for section in sections if section))
+
+
+def page(title: str, body: str) -> str:
+    """A page of HTML that needs nothing else."""
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>\n{style}</style></head>\n<body><main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main></body></html>\n"
+        f"{body}\n</main></body></html>\n"
     )
 
 
@@ -99,6 +109,8 @@ def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         boxes.append((f"{total['mean']:.2f}",
                       f"mean normalised score [{low:.2f}, {high:.2f}]"))  # fmt: skip
         boxes.append((f"{total['iqm']:.2f}", "interquartile mean"))
+        half = summary["reached"]["counts"][HALF]
+        boxes.append((f"{half} of {len(total['tasks'])}", "tasks at half the expert's or above"))
     if evaluation.scores():
         count = f"{len(summary['above_random'])} of {len(evaluation.scores())}"
         boxes.append((count, "tasks above random, disjoint intervals"))
@@ -128,9 +140,9 @@ def _raw(scores: list[TaskScore]) -> str:
             escape(score.task) + unit,
             str(score.episodes),
             _bold_mean(with_error(score.mean, score.stderr)),
-            _interval(score.interval if score.episodes > 1 else None),
-            _reference(score.random),
-            _reference(score.expert),
+            interval_text(score.interval if score.episodes > 1 else None),
+            reference_text(score.random),
+            reference_text(score.expert),
             _yes_no(score.above_random),
         ))  # fmt: skip
     head = ("task", "episodes", "mean ± s.e.", "95% interval", "random", "expert", "above random")
@@ -138,7 +150,7 @@ def _raw(scores: list[TaskScore]) -> str:
         "<section><h2>Raw scores</h2><p class='note'>Undiscounted returns of whole episodes, "
         "rewards as the environment gives them; success is the share of episodes in "
         "which the task was solved.</p>"
-        f"{_table(head, rows)}</section>"
+        f"{table(head, rows)}</section>"
     )
 
 
@@ -158,16 +170,26 @@ def _normalized(plain: list[TaskScore], prompted: list[TaskScore]) -> str:
         difference = f"{other.normalized - score.normalized:+.3f}" if both else ""  # type: ignore
         rows.append((
             escape(score.task), f"<b>{score.normalized:.3f}</b>",
-            _interval(score.normalized_interval, ".3f"),
+            interval_text(score.normalized_interval, ".3f"),
             f"{other.normalized:.3f}" if both else "",  # type: ignore[union-attr]
-            "" if other is None else _interval(other.normalized_interval, ".3f"), difference,
+            "" if other is None else interval_text(other.normalized_interval, ".3f"), difference,
         )[: 6 if prompted else 3])  # fmt: skip
     head = ["task", "unprompted", "95% interval"]
     head += ["prompted", "95% interval", "difference"] if prompted else []
     return (
         f"<section><h2>Normalised scores</h2><p class='note'>0 is a random policy, 1 the expert "
         f"that made the data.{legend}</p>{scores_plot(plain, prompted)}"
-        f"{_table(head, rows)}</section>"
+        f"{table(head, rows)}</section>"
+    )
+
+
+def _reached(found: dict[str, Any]) -> str:
+    if not found["tasks"]:
+        return ""
+    return (
+        "<section><h2>How many tasks</h2><p class='note'>Tasks whose mean score is at or above a "
+        "percentage of the expert's, unprompted; 0% is a random policy. At half the expert's: "
+        f"{escape(half_line(found))}.</p>{reached_plot(found)}</section>"
     )
 
 
@@ -249,15 +271,19 @@ def _method(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         "whole ones."
         for task, steps in cut.items()
     ]
+    if summary["zero_shot"]:
+        lines.append(f"Never trained on: {', '.join(summary['zero_shot'])}.")
     lines += [
-        f"{each['task']} was not acted in with a demonstration: {each['skipped']}."
+        f"{each['task']} was not acted in{' with a demonstration' * each['prompted']}: "
+        f"{each['skipped']}."
         for each in evaluation.skipped
     ]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<section><h2>How it was measured</h2><ul class='note'>{items}</ul></section>"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are HTML already."""
     top = "".join(f"<th>{name}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
@@ -271,11 +297,13 @@ def _bold_mean(text: str) -> str:
     return f"<b>{mean}</b> {error}"
 
 
-def _reference(reference: Reference | None) -> str:
+def reference_text(reference: Reference | None) -> str:
+    """Mean and standard error of random or expert."""
     return "–" if reference is None else with_error(reference.mean, reference.stderr)
 
 
-def _interval(interval: Interval | None, form: str = ".4g") -> str:
+def interval_text(interval: Interval | None, form: str = ".4g") -> str:
+    """`[low, high]`, or nothing."""
     return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 

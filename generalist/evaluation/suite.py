@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from generalist.envs import get_task, is_document_task
+from generalist.envs import get_task, is_document_task, is_pattern, matching_names
+from generalist.errors import GeneralistError
 from generalist.evaluation.scores import TaskScore, score_task
 from generalist.specs import find_spec, load_yaml
 
@@ -23,7 +24,8 @@ class SuiteTask(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     task: str
-    """family/Name."""
+    """family/Name, or a pattern such as babyai/*: all registered tasks with an expert that it
+    matches, those the suite names itself apart."""
     episodes: int | None = Field(default=None, ge=1)
     """Episodes without a prompt."""
     prompted_episodes: int | None = Field(default=None, ge=0)
@@ -40,6 +42,20 @@ class SuiteTask(BaseModel):
         """What `generalist.make` is given for the task."""
         cut = {} if self.max_steps is None else {"max_steps": self.max_steps}
         return {**self.options, **cut}
+
+
+class HeldOut(BaseModel):
+    """How the tasks of a suite are measured that the checkpoint was never trained on."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    data: str
+    """The dataset spec with a few demonstrations of each, by name or path."""
+    steps: int = Field(default=400, ge=1)
+    """Optimizer steps of fine-tuning on the demonstrations of a task, and of training on them from
+    scratch; everything else is as the checkpoint's own recipe says."""
+    lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of fine-tuning; the recipe's own if not given."""
 
 
 class Suite(BaseModel):
@@ -62,8 +78,13 @@ class Suite(BaseModel):
     temperature: float | None = Field(default=None, ge=0)
     """Of the sampling of actions; 0 takes the likeliest. Left out: as the checkpoint's recipe
     says, task by task."""
+    zero_shot: bool = False
+    """Whether patterns also stand for tasks that the checkpoint was not trained on."""
     videos: bool = True
     """Whether the first episode of each task is filmed, where the machine can render it."""
+    heldout: HeldOut | None = None
+    """Measure the tasks zero-shot, prompted, fine-tuned and trained from scratch, in place of once
+    each. The checkpoint must not have been trained on them."""
     text_tokens: int = Field(default=120, ge=1)
     """Length of the sample of text that is shown."""
 
@@ -74,6 +95,29 @@ class Suite(BaseModel):
             return tasks
         return [{"task": each} if isinstance(each, str) else each for each in tasks]
 
+    def for_checkpoint(self, trained: Collection[str]) -> Suite:
+        """This suite with its patterns written out for a checkpoint trained on these tasks.
+
+        Raises GeneralistError where no task is left.
+        """
+        named = {each.task for each in self.tasks}
+        tasks: list[SuiteTask] = []
+        for entry in self.tasks:
+            if not is_pattern(entry.task):
+                tasks.append(entry)
+                continue
+            for name in matching_names(entry.task):
+                if name not in named and (self.zero_shot or name in trained):
+                    named.add(name)
+                    tasks.append(entry.model_copy(update={"task": name}))
+        if not tasks:
+            raise GeneralistError(
+                "The checkpoint was trained on none of the suite's tasks "
+                f"({', '.join(each.task for each in self.tasks)}); with --zero-shot it acts in "
+                "them all the same."
+            )
+        return self.model_copy(update={"tasks": tasks})
+
     def episodes_of(self, task: SuiteTask, prompted: bool) -> int:
         """How many episodes of a task are acted, with or without a prompt."""
         own = task.prompted_episodes if prompted else task.episodes
@@ -81,10 +125,10 @@ class Suite(BaseModel):
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
-    """A suite by name (recipes/suites/NAME.yaml) or path; its tasks are known to exist."""
+    """A suite by name (recipes/suites/NAME.yaml) or path, of tasks and patterns that exist."""
     suite = load_yaml(find_spec("suites", name_or_path), Suite)
     for each in suite.tasks:
-        get_task(each.task)
+        (matching_names if is_pattern(each.task) else get_task)(each.task)
     return suite
 
 

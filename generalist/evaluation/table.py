@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from generalist.evaluation.reached import half_line, reached
 from generalist.evaluation.scores import Interval, TaskScore, aggregate, with_error
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def _summary(scores: list[TaskScore]) -> str:
             f"[bold]{total['mean']:.3f}[/] \\[{low:.3f}, {high:.3f}], interquartile mean "
             f"{total['iqm']:.3f} \\[{iqm_low:.3f}, {iqm_high:.3f}]."
         )
+        half = half_line(reached(scores))
+        lines.append(f"At or above half the expert's score: {half}.")
     above = [score for score in scores if score.above_random]
     lines.append(
         f"[green]Green[/]: above random with disjoint 95% intervals ({len(above)} of "

@@ -149,7 +149,7 @@ def test_a_task_too_long_for_prompts_is_skipped_with_the_reason(
     reason = "a timestep of 52 tokens does not fit a quarter of the window of 128"
     for _ in range(2):  # the second time from what the first wrote
         assert main(command) == 0
-        line = f"[2/2] babyai/GoToLocal prompted: skipped because {reason}"
+        line = f"[2/2] babyai/GoToLocal prompted zero-shot: skipped because {reason}"
         assert line in capsys.readouterr().err.splitlines()
         report = json.loads(result.read_text())
         (skipped,) = report["skipped"]
@@ -173,6 +173,59 @@ def test_episodes_can_be_cut_and_the_report_says_so(suite, tiny_run: TinyRun, tm
     report = write_report(cut, tmp_path)
     assert report["rollouts"][0]["max_steps"] == 9
     assert "gym/Pendulum-v1 were cut after 9 steps" in parse(tmp_path / "report.html").text
+
+
+def test_zero_shot_is_marked_and_what_does_not_fit_the_model_is_skipped(
+    tiny_run: TinyRun, tmp_path, capsys
+):
+    """A timestep of Humanoid has 366 tokens, the window 128."""
+    suite, out = tmp_path / "my.yaml", tmp_path / "out"
+    checkpoint = shutil.copytree(tiny_run.checkpoint, tmp_path / "checkpoint")
+    names = ("gym/Acro*", "gym/Humanoid-v5", "gym/CartPole*")
+    tasks = [{"task": name, "max_steps": 9} for name in names]
+    suite.write_text(yaml.safe_dump({**SUITE, "prompted_episodes": 0, "tasks": tasks}))
+    command = ["evaluate", str(suite), "--checkpoint", str(checkpoint), "--zero-shot",
+               "--out", str(out), "--workers", "1"]  # fmt: skip
+    assert main(command) == 0
+    assert "gym/Acrobot-v1 zero-shot: return" in capsys.readouterr().err
+    report = json.loads((out / "report.json").read_text())
+    assert [each["task"] for each in report["scores"]] == ["gym/Acrobot-v1", "gym/CartPole-v1"]
+    assert report["zero_shot"] == ["gym/Acrobot-v1"] and report["reached"]["tasks"] == 2
+    (skipped,) = report["skipped"]
+    assert skipped["task"] == "gym/Humanoid-v5" and "does not fit" in skipped["skipped"]
+    text = parse(out / "report.html").text
+    assert "Never trained on: gym/Acrobot-v1" in text and "How many tasks" in text
+    assert "gym/Humanoid-v5 was not acted in: " in text
+
+
+@pytest.mark.slow
+def test_many_tasks_continue_after_kill_9(tiny_run: TinyRun, tmp_path):
+    """Results that were there are kept, the one under way is measured again, none is half."""
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    checkpoint = shutil.copytree(tiny_run.checkpoint, tmp_path / "checkpoint")
+    entries = [{"task": "gym/*", "max_steps": 30}, {"task": "dmc/*", "max_steps": 30}]
+    suite, out = tmp_path / "many.yaml", tmp_path / "out"
+    suite.write_text(yaml.safe_dump({**SUITE, "zero_shot": True, "prompted_episodes": 0,
+                                     "tasks": entries}))  # fmt: skip
+    command = [sys.executable, "-m", "generalist", "evaluate", str(suite), "--workers", "1",
+               "--checkpoint", str(checkpoint), "--out", str(out)]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(list((out / "results").glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = modified(out)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = modified(out)
+    assert 3 <= len(before) < len(after) and {n: after[n] for n in before} == before
+    assert done.stderr.count("from before") == len(before)
+    assert len(json.loads((out / "report.json").read_text())["scores"]) == len(after)
 
 
 def test_other_weights_are_measured_anew(suite, tiny_run: TinyRun, tmp_path):

@@ -1,0 +1,148 @@
+"""Tasks a checkpoint was never trained on: zero-shot, prompted, fine-tuned, and from scratch.
+
+    OUT/demonstrations/                        a few of each task, by its expert
+    OUT/zero-shot/                             the checkpoint as it is, with and without a prompt
+    OUT/fine-tuned/gym-Acrobot-v1/             trained further on the task's demonstrations
+    OUT/from-scratch/gym-Acrobot-v1/           trained on these alone, in as many steps
+
+Each part continues where it was interrupted; what was finished is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from generalist.data.collect import collect
+from generalist.data.mixture import DatasetSpec, load_dataset_spec
+from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation.measure import checkpoint_tasks, evaluate, weights_fingerprint
+from generalist.evaluation.scores import TaskScore
+from generalist.evaluation.suite import HeldOut, Suite
+from generalist.modeling import PARTS_FOLDER
+from generalist.modeling.pretrained import with_sizes_of_start
+from generalist.training.loop import FINAL, train
+from generalist.training.recipe import Recipe, differences, load_recipe
+
+ZERO_SHOT, PROMPTED, FINE_TUNED, FROM_SCRATCH = WAYS = (
+    "zero-shot", "prompted", "fine-tuned", "from-scratch",
+)  # fmt: skip
+
+
+@dataclass
+class HeldOutScores:
+    """Scores by task and way; `skipped` says why one is missing."""
+
+    suite: str
+    checkpoint: str
+    demonstrations: dict[str, int]
+    steps: int
+    scores: dict[str, dict[str, TaskScore]] = field(default_factory=dict)
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        scores = {
+            task: {way: score.to_dict() for way, score in ways.items()}
+            for task, ways in self.scores.items()
+        }
+        return {**vars(self), "scores": scores}
+
+
+def evaluate_heldout(
+    checkpoint: Path,
+    suite: Suite,
+    out: Path,
+    name: str = "",
+    say: Callable[[str], None] = lambda line: None,
+    progress: bool = True,
+    workers: int | None = None,
+) -> HeldOutScores:
+    """Measure a checkpoint in the tasks of a suite with a section `heldout`, in four ways.
+
+    say: called with a line whenever something begins. workers: processes that collect and act.
+    Raises GeneralistError where the checkpoint was trained on one of the tasks.
+    """
+    assert suite.heldout is not None
+    tasks = [entry.task for entry in suite.tasks]
+    if known := set(tasks) & set(checkpoint_tasks(checkpoint)):
+        raise GeneralistError(
+            f"{checkpoint} was trained on {', '.join(sorted(known))}, which is then not held out."
+        )
+    spec = _demonstrations(suite.heldout, tasks)
+    counts = {task.task: task.episodes or 0 for task in spec.tasks}
+    found = HeldOutScores(name, str(checkpoint), counts, suite.heldout.steps)
+    say(f"Demonstrations: {', '.join(f'{count} of {task}' for task, count in counts.items())}.")
+    processor = str(checkpoint / PARTS_FOLDER)
+    root = out / "demonstrations"
+    collect(spec, root, workers, progress, processor=processor)
+
+    say("Zero-shot and prompted.")
+    _take(found, evaluate(checkpoint, suite, out / ZERO_SHOT, name, None, progress, workers))
+    for way in (FINE_TUNED, FROM_SCRATCH):
+        start = checkpoint if way == FINE_TUNED else None
+        for entry in suite.tasks:
+            say(f"{entry.task}, {way}: {suite.heldout.steps} steps.")
+            run = out / way / entry.task.replace("/", "-")
+            if start is not None:  # of these very weights
+                run = run / weights_fingerprint(start)
+            recipe = _recipe(checkpoint, start, suite.heldout, root / entry.task, run)
+            only = {"tasks": [entry.model_copy(update={"prompted_episodes": 0})]}
+            final = _trained(recipe)
+            alone = suite.model_copy(update=only)
+            _take(found, evaluate(final, alone, run, name, None, progress, workers), way)
+    return found
+
+
+def _demonstrations(heldout: HeldOut, tasks: list[str]) -> DatasetSpec:
+    """The dataset spec, of the suite's tasks alone."""
+    spec = load_dataset_spec(heldout.data)
+    mine = [task for task in spec.tasks if task.task in tasks]
+    if missing := set(tasks) - {task.task for task in mine}:
+        raise UsageError(
+            f"The suite holds out {', '.join(sorted(missing))}, of which {heldout.data!r} says no "
+            "demonstrations; add an entry there."
+        )
+    return spec.model_copy(update={"tasks": mine, "weights": {}})
+
+
+def _recipe(
+    checkpoint: Path, start: Path | None, heldout: HeldOut, data: Path, run: Path
+) -> Recipe:
+    """The checkpoint's own recipe, for these demonstrations and so many steps."""
+    source = checkpoint / PARTS_FOLDER
+    recipe = load_recipe(source / "recipe.yaml").model_dump(mode="json")
+    recipe["model"]["init_from"] = None if start is None else str(start)
+    keep = ("window_tokens", "context_steps", "rows_per_step", "rows_per_forward",
+            "prompt_fraction", "action_dropout")  # fmt: skip
+    kept = {key: recipe["data"][key] for key in keep}
+    recipe["data"] = {**kept, "root": str(data), "processor": str(source)}
+    warmup = min(recipe["schedule"]["warmup_steps"], heldout.steps // 10)
+    recipe["schedule"] |= {"steps": heldout.steps, "minutes": None, "warmup_steps": warmup}
+    if heldout.lr is not None and start is not None:
+        recipe["optimizer"]["lr"] = heldout.lr
+    recipe |= {"corrections": {}, "trackers": [], "output_dir": str(run)}
+    return Recipe.model_validate(recipe)
+
+
+def _trained(recipe: Recipe) -> Path:
+    """The final checkpoint of a run, which may be there already."""
+    final = recipe.output_dir / FINAL
+    stored = final / PARTS_FOLDER / "recipe.yaml"
+    whole = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
+    if stored.exists() and not differences(load_recipe(stored), whole):
+        return final
+    return train(recipe)
+
+
+def _take(found: HeldOutScores, evaluation: Any, way: str | None = None) -> None:
+    """Add what was measured; without `way` it is the checkpoint's own, prompted or not."""
+    for prompted in (False, True):
+        mine = way or (PROMPTED if prompted else ZERO_SHOT)
+        for score in evaluation.scores(prompted):
+            found.scores.setdefault(score.task, {})[mine] = score
+        for result in evaluation.skipped:
+            if result["prompted"] == prompted:
+                found.skipped.setdefault(result["task"], {})[mine] = result["skipped"]

@@ -1,0 +1,114 @@
+"""Two real tasks that a checkpoint was not trained on, in all four ways, and again after a stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from generalist.cli.main import main
+from generalist.data.mixture import dataset_spec, load_dataset_spec
+from generalist.data.patterns import HELDOUT, heldout_tasks
+from generalist.envs import get_task, matching_names
+from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation import heldout
+from generalist.evaluation.heldout import WAYS, evaluate_heldout
+from generalist.evaluation.suite import Suite, load_suite
+from generalist.specs import list_specs
+from tests.conftest import TinyRun
+from tests.evaluation.test_suite import parse
+from tests.heldout import TASKS, save_heldout_suite
+
+
+@pytest.fixture
+def suite_path(tmp_path: Path) -> Path:
+    return save_heldout_suite(tmp_path)
+
+
+@pytest.mark.slow
+def test_every_task_is_measured_in_every_way_and_nothing_is_done_twice(
+    tiny_run: TinyRun, suite_path: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_run.checkpoint, checkpoint)
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    command = ["evaluate", str(suite_path), "--checkpoint", str(checkpoint), "--out", str(out),
+               "--json", str(result), "--workers", "0"]  # fmt: skip
+    real, trained = heldout.train, []
+
+    def stops_at_the_third(recipe):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(str(recipe.output_dir.relative_to(out)))
+        return real(recipe)
+
+    monkeypatch.setattr(heldout, "train", stops_at_the_third)
+    assert main(command) == 130
+    monkeypatch.setattr(heldout, "train", lambda recipe: trained.append("") or real(recipe))
+    assert main(command) == 0
+    assert [name.split("/")[0] for name in trained] == ["fine-tuned", "fine-tuned", "", ""]
+
+    report = json.loads(result.read_text())
+    assert report["demonstrations"] == dict.fromkeys(TASKS, 3) and report["steps"] == 3
+    for task in TASKS:
+        ways = report["scores"][task]
+        assert list(ways) == list(WAYS) and not report["skipped"]
+        assert [ways[way]["episodes"] for way in WAYS] == [2, 1, 2, 2]
+        for way in (WAYS[0], *WAYS[2:]):
+            low, high = ways[way]["normalized_interval"]
+            assert low <= ways[way]["normalized"] <= high
+    text = parse(out / "report.html").text
+    assert all(task in text for task in TASKS) and "from-scratch" in text
+    printed = capsys.readouterr().out
+    assert all(way in printed for way in WAYS)
+
+    facts = [
+        json.loads((folder / "generalist" / "training.json").read_text())
+        for folder in out.rglob("checkpoint")
+    ]
+    assert len(facts) == 4 and all(each["steps"] == 3 for each in facts)
+    assert sorted(each["tasks"][0] for each in facts) == sorted(2 * TASKS)
+
+
+def test_a_task_it_was_trained_on_is_not_held_out(
+    tiny_run: TinyRun, suite_path: Path, tmp_path: Path
+) -> None:
+    suite = load_suite(suite_path)
+    suite.tasks[0].task = "gym/CartPole-v1"
+    with pytest.raises(GeneralistError, match="trained on gym/CartPole-v1"):
+        evaluate_heldout(tiny_run.checkpoint, suite, tmp_path / "out")
+    suite.tasks[0].task = "dmc/reacher-hard"
+    with pytest.raises(UsageError, match="dmc/reacher-hard, of which .* says no demonstrations"):
+        evaluate_heldout(tiny_run.checkpoint, suite, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_shipped_dataset_trains_on_what_is_held_out() -> None:
+    held = set(heldout_tasks())
+    assert len(held) >= 3 and all(get_task(task).default_expert for task in held)
+    assert {each.task for each in load_suite(HELDOUT).tasks} == held
+    for name in set(list_specs("datasets")) - {HELDOUT}:
+        assert not held & {task.task for task in load_dataset_spec(name).tasks}, name
+    family = next(iter(held)).partition("/")[0]
+    everything = dataset_spec({"tasks": [{"task": f"{family}/*", "episodes": 1}]})
+    found = {task.task for task in everything.tasks}
+    assert found == set(matching_names(f"{family}/*")) - held
+
+
+def test_patterns_of_a_suite_stand_for_what_was_trained_on_unless_zero_shot_is_asked() -> None:
+    entries = [{"task": "gym/*", "episodes": 3}, {"task": "gym/CartPole-v1", "episodes": 7}]
+    suite = Suite.model_validate({"tasks": entries})
+    trained = ["gym/CartPole-v1", "gym/Pendulum-v1"]
+
+    def tasks(suite: Suite) -> dict[str, int | None]:
+        return {each.task: each.episodes for each in suite.for_checkpoint(trained).tasks}
+
+    assert tasks(suite) == {"gym/Pendulum-v1": 3, "gym/CartPole-v1": 7}
+    suite.zero_shot = True
+    everything = dict.fromkeys(matching_names("gym/*"), 3) | {"gym/CartPole-v1": 7}
+    assert tasks(suite) == everything and len(everything) > 4
+    suite.zero_shot, suite.tasks = False, suite.tasks[:1]
+    with pytest.raises(GeneralistError, match="none of the suite's tasks.*--zero-shot"):
+        suite.for_checkpoint(["dmc/reacher-easy"])
