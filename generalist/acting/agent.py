@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from generalist.acting.decoder import Decoder
+from generalist.acting.decoder import Decoder, Mask
 from generalist.acting.prompts import encode_prompts
 from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
@@ -183,6 +183,7 @@ class Agent:
         instructions: str | Sequence[str | None] | None = None,
         slots: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
+        action_masks: Mask | Sequence[Mask] = None,
     ) -> Tree:
         """The next action, or N of them.
 
@@ -194,10 +195,14 @@ class Agent:
         slots: which running sequences these N are, where not all are acted in; default 0..N-1.
         seeds: of the sampling and of the choice among prompts, where an episode begins; the
             action then depends on nothing outside its own episode.
+        action_masks: where an action is one `Discrete`, which of its n values are legal now: (n,)
+            bool, or 0 and 1, as Gymnasium environments give in `info["action_mask"]`; for a
+            batch (N, n), or N of which some may be None. The others are never chosen.
         Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
         """
         if first is None or isinstance(first, (bool, np.bool_)):
-            return self._act_alone(observations, first, instructions, slots, seeds)
+            mask = None if action_masks is None else np.asarray(action_masks)
+            return self._act_alone(observations, first, instructions, slots, seeds, mask)
         separator = self.layout.separator
         if separator is None:
             raise UsageError(
@@ -213,6 +218,7 @@ class Agent:
         slots = list(range(len(ids))) if slots is None else [int(slot) for slot in slots]
         if isinstance(instructions, str):
             instructions = [instructions] * len(slots)
+        masks = None if action_masks is None else self._checked_masks(action_masks, len(slots))
         self._begin(slots, first, instructions or [None] * len(slots), seeds)
         assert self._decoder is not None
         chosen = self._decoder.act(
@@ -221,6 +227,7 @@ class Agent:
             [self.layout.legal] * len(slots),
             [self.layout.ordinal.tolist()] * len(slots),
             self.sampling,
+            masks,
         )
         return self.processor.decode_actions(np.stack(chosen), self.layout)
 
@@ -231,13 +238,31 @@ class Agent:
         instruction: str | Sequence[str | None] | None,
         slots: Sequence[int] | None,
         seeds: Sequence[int] | None,
+        mask: Mask,
     ) -> Tree:
         if first is None:
             first = self._decoder is None
         batch = tree_map(lambda leaf: np.asarray(leaf)[None], observation)
         instructions = [instruction] if isinstance(instruction, str) else instruction
-        actions = self.act(batch, np.array([first]), instructions, slots, seeds)
+        actions = self.act(batch, np.array([first]), instructions, slots, seeds, [mask])
         return tree_map(lambda leaf: leaf[0], actions)
+
+    def _checked_masks(
+        self, masks: np.ndarray | Sequence[Mask], environments: int
+    ) -> list[Mask] | None:
+        masks = list(masks)
+        if all(mask is None for mask in masks):
+            return None
+        if not self.layout.takes_masks:
+            raise UsageError(
+                f"Masks of legal actions were given, but an action of {self.task} is not one "
+                "Discrete value; act without action_masks."
+            )
+        if len(masks) != environments:
+            raise GeneralistError(
+                f"Got {len(masks)} masks of legal actions for {environments} environments."
+            )
+        return masks
 
     def release(self, slots: Sequence[int] | None = None) -> None:
         """Forget the running sequences in these slots, or all with the memory they held."""

@@ -29,6 +29,7 @@ from generalist.acting.sampling import GREEDY, Sampling, choose
 from generalist.errors import GeneralistError
 
 Interval = tuple[int, int]  # half-open interval of token ids
+Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
 
 
 @dataclass
@@ -146,11 +147,13 @@ class Decoder:
         legal: Sequence[Sequence[Interval]],
         ordinal: Sequence[Sequence[bool]] | None = None,
         sampling: Sampling = GREEDY,
+        masks: Sequence[Mask] | None = None,
     ) -> list[np.ndarray]:
         """Feed each slot its observation tokens, choose its action tokens.
 
         chunks: per slot, the ids from the start of the timestep to the first action token.
         legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
+        masks: per slot, which ids of the first interval are legal now; default all.
         Returns per slot (k,) int64 ids. Costs max(k) forward passes.
         """
         ordinal = ordinal or [[False] * len(intervals) for intervals in legal]
@@ -166,6 +169,7 @@ class Decoder:
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
+                None if position else masks,
             )
             for i, token in zip(active, tokens, strict=True):
                 chosen[i].append(token)
@@ -202,6 +206,7 @@ class Decoder:
         legal: Sequence[Interval],
         ordinal: Sequence[bool],
         sampling: Sampling = GREEDY,
+        masks: Sequence[Mask] | None = None,
     ) -> list[int]:
         """Choose one legal id a slot from (n, hidden) states; it is fed with what comes next."""
         groups: dict[tuple[Interval, bool], list[int]] = {}
@@ -214,7 +219,10 @@ class Decoder:
             if sampling.temperature > 0:
                 uniform = torch.tensor([states[i].random.random() for i in members])
             rows = hidden if len(members) == len(slots) else hidden[members]
-            offsets = choose(self.logits(rows, interval), sampling, is_ordinal, uniform)
+            logits = self.logits(rows, interval)
+            if masks is not None:
+                logits = _masked(logits, [masks[i] for i in members])
+            offsets = choose(logits, sampling, is_ordinal, uniform)
             for i, offset in zip(members, offsets.tolist(), strict=True):
                 chosen[i] = interval[0] + offset
         for state, token in zip(states, chosen, strict=True):
@@ -302,3 +310,21 @@ class Decoder:
                 row_plan=plan,
             )
         return output.last_hidden_state[0]
+
+
+def _masked(logits: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
+    """(n, V) logits, those that a row's mask excludes set to -inf."""
+    size = logits.shape[1]
+    allowed = np.ones(logits.shape, dtype=bool)
+    for row, mask in zip(allowed, masks, strict=True):
+        if mask is None:
+            continue
+        if np.shape(mask) != (size,):
+            raise GeneralistError(
+                f"A mask of legal actions has shape {np.shape(mask)}; expected ({size},), one flag "
+                "for each action."
+            )
+        row[:] = mask
+        if not row.any():
+            raise GeneralistError("A mask of legal actions excludes all; none can be taken.")
+    return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), float("-inf"))

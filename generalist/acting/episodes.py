@@ -3,7 +3,8 @@
 Environments are stepped one after the other in this process and the agent acts in all of them in
 one batch. Nothing resets by itself: an environment whose episode has ended takes the next seed;
 when no seed is left the batch shrinks. An episode depends on its seed alone, so each is counted
-once and comes out the same however many environments run side by side.
+once and comes out the same however many environments run side by side. Where an environment says
+which actions are legal (`info["action_mask"]`, as Gymnasium has it), the agent takes no other.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Trace:
     truncated: bool = False
     success: bool | None = None  # what info["success"] has said so far
     action: Any = None  # the latest
+    action_mask: np.ndarray | None = None  # the actions that are legal now, where it says
     observations: list[Any] = field(default_factory=list)  # these three only if kept
     actions: list[Any] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
@@ -99,6 +101,7 @@ def act_episodes(
         if experts is not None:
             experts[slot].reset(environments[slot], int(seed))
         running[slot] = Trace(int(seed), observation, info.get("instruction"))
+        running[slot].action_mask = info.get("action_mask")
         begins[slot] = True
         if watch is not None and seed == seeds[0]:
             watch(environments[slot], running[slot])
@@ -114,6 +117,7 @@ def act_episodes(
             [trace.instruction for trace in traces],
             slots,
             [trace.seed for trace in traces],
+            [trace.action_mask for trace in traces] if agent.layout.takes_masks else None,
         )
         for i, (slot, trace) in enumerate(zip(slots, traces, strict=True)):
             env, begins[slot] = environments[slot], False
@@ -142,6 +146,6 @@ def _step(
         trace.labels.append(expert.label(trace.observation, env))
     trace.observation, reward, terminated, truncated, info = env.step(action)
     trace.success = success_so_far(trace.success, info)
-    trace.action = action
+    trace.action, trace.action_mask = action, info.get("action_mask")
     trace.rewards.append(float(reward))
     trace.terminated, trace.truncated = bool(terminated), bool(truncated)

@@ -53,6 +53,7 @@ def choose(
 ) -> torch.Tensor:
     """(n, V) logits to (n,) int64 offsets within the legal slice.
 
+    An id whose logit is -inf is never chosen, but as the mean of others.
     uniform: (n,) float numbers in [0, 1), one a row, which make all randomness there is: a row's
     choice does not depend on the other rows. Unused at temperature 0.
     """
@@ -73,7 +74,9 @@ def choose(
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     cumulative = probabilities.double().cumsum(-1)
-    threshold = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
-    # The first id whose cumulative probability lies above the threshold has some probability.
-    index = (cumulative <= threshold).sum(-1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    total = cumulative[:, -1:]
+    threshold = uniform.to(cumulative)[:, None] * total
+    # The first id whose cumulative probability lies above the threshold has some probability, and
+    # so has the first that completes the total, where rounding put the threshold there.
+    index = ((cumulative <= threshold) & (cumulative < total)).sum(-1, keepdim=True)
     return order.gather(1, index)[:, 0]

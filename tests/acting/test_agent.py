@@ -17,6 +17,7 @@ from generalist.errors import GeneralistError, UsageError
 from tests.acting.models import full_logits, text_only_processor, tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
+TAXI = "gym/Taxi-v4"  # says which actions are legal
 
 
 def observations_of(task: str, count: int) -> list[np.ndarray]:
@@ -265,3 +266,27 @@ def test_nested_spaces_act_alone_and_in_a_batch() -> None:
 
     actions = agent.act(tree_stack(samples), np.array([True] * 3))
     assert actions["aim"].shape == (3, 2) and actions["keys"].shape == (3, 2)
+
+
+def test_masks_of_legal_actions_are_kept_alone_and_in_a_batch() -> None:
+    agent = tiny_agent(TAXI, sampling=Sampling(temperature=1.0))
+    rng = np.random.default_rng(0)
+    for step in range(60):
+        masks = rng.random((3, 6)) < 0.3
+        masks[np.arange(3), rng.integers(6, size=3)] = True
+        first = np.full(3, step == 0)
+        actions = agent.act(rng.integers(500, size=3), first, action_masks=masks)
+        assert masks[np.arange(3), actions].all()
+    agent.release()
+    for step in range(20):
+        mask = np.zeros(6, np.int8)
+        mask[step % 6] = 1
+        action = agent.act(np.int64(7), first=step == 0, action_masks=mask)
+        assert action == step % 6
+
+
+def test_masks_that_do_not_belong_are_refused() -> None:
+    with pytest.raises(UsageError, match="not one Discrete"):
+        tiny_agent(PENDULUM).act(np.zeros(3, np.float32), True, action_masks=np.ones(5, bool))
+    with pytest.raises(GeneralistError, match="3 masks of legal actions for 2"):
+        tiny_agent(TAXI).act(np.array([0, 1]), np.ones(2, bool), action_masks=np.ones((3, 6), bool))

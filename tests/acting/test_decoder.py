@@ -240,3 +240,48 @@ def test_what_does_not_fit_is_refused() -> None:
         Decoder(MODELS["qwen3"], 1, window_tokens=65)
     with pytest.raises(GeneralistError, match="before it was reset"):
         Decoder(MODELS["qwen3"], 1).feed([0], [[1]], [1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    legal=st.lists(st.lists(st.booleans(), min_size=6, max_size=6).filter(any), min_size=12),
+    temperature=st.sampled_from([0.0, 1.0, 5.0]),
+    seed=st.integers(0, 1000),
+)
+def test_masks_exclude_ids_of_the_first_position_alone(
+    legal: list[list[bool]], temperature: float, seed: int
+) -> None:
+    """One slot has masks, the other has none and chooses what it chooses in any case."""
+    sampling = Sampling(temperature)
+    masked, plain = Decoder(MODELS["qwen3"], 2), Decoder(MODELS["qwen3"], 2)
+    for decoder in (masked, plain):
+        for slot in range(2):
+            decoder.reset(slot, [1, slot], seed)
+    intervals = [[(10, 16), (40, 90)]] * 2
+    for flags in legal:
+        masks = [np.array(flags, np.int8), None]
+        mine, other = masked.act([0, 1], [[3, 4]] * 2, intervals, None, sampling, masks)
+        assert flags[mine[0] - 10] and 40 <= mine[1] < 90
+        expected = plain.act([0, 1], [[3, 4]] * 2, intervals, None, sampling)[1]
+        assert other.tolist() == expected.tolist()
+
+
+def test_a_mask_that_allows_all_changes_nothing() -> None:
+    chosen: list[list[int]] = []
+    for masks in (None, [None], [np.ones(6, bool)]):
+        decoder = Decoder(MODELS["qwen3"], 1)
+        decoder.reset(0, [1])
+        chosen.append([])
+        for _ in range(40):
+            ids = decoder.act([0], [[2, 3]], [[(10, 16)]], None, Sampling(1.0), masks)[0]
+            chosen[-1] += ids.tolist()
+    assert chosen[0] == chosen[1] == chosen[2]
+    assert len(set(chosen[0])) > 1
+
+
+def test_a_mask_that_cannot_be_met_is_refused() -> None:
+    decoder = Decoder(MODELS["qwen3"], 1)
+    for mask, words in ((np.zeros(6, bool), "excludes all"), (np.ones(5, bool), "expected .6,.")):
+        decoder.reset(0, [1])
+        with pytest.raises(GeneralistError, match=words):
+            decoder.act([0], [[2]], [[(10, 16)]], masks=[mask])

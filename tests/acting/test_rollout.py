@@ -20,6 +20,7 @@ from generalist.tokenization.processor import GeneralistProcessor
 from tests.acting.models import tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
+TAXI = "gym/Taxi-v4"  # says which actions are legal
 KEYS = {
     "task",
     "checkpoint",
@@ -186,3 +187,32 @@ def test_an_agent_that_sees_frames_presses_keys_and_moves_the_mouse() -> None:
     agent = Agent(model, processor, layouts, name, sampling=Sampling(1.0))
     result = rollout(agent, episodes=2, progress=False, max_steps=4, mouse=True)
     assert result.lengths == [4, 4] and result.scores == result.returns
+
+
+def test_an_environment_that_says_which_actions_are_legal_sees_no_other() -> None:
+    """Taxi; Gymnasium's convention is an `action_mask` in the info of resets and steps."""
+    agent = tiny_agent(TAXI)
+    environments = [generalist.make(TAXI) for _ in range(2)]
+    state = [None, None]
+    illegal = 0
+
+    def watching(number: int) -> None:
+        env = environments[number]
+        reset, step = env.reset, env.step
+
+        def watched_reset(**options: Any) -> Any:
+            state[number] = (found := reset(**options))[1]["action_mask"]
+            return found
+
+        def watched_step(action: Any) -> Any:
+            nonlocal illegal
+            illegal += not state[number][action]
+            state[number] = (found := step(action))[4]["action_mask"]
+            return found
+
+        env.reset, env.step = watched_reset, watched_step
+
+    for number in range(2):
+        watching(number)
+    traces = list(episodes_module.act_episodes(agent, environments, [1, 2, 3], max_steps=60))
+    assert sum(len(trace.rewards) for trace in traces) > 100 and illegal == 0

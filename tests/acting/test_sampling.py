@@ -91,3 +91,24 @@ def test_ordinal_positions_are_sampled_at_a_part_of_the_temperature() -> None:
     assert not torch.equal(ordinal, choose(logits, Sampling(1.0), False, uniform))
     with pytest.raises(UsageError, match="ordinal_factor"):
         Sampling(1.0, ordinal_factor=0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    allowed=st.lists(st.booleans(), min_size=1, max_size=40).filter(any),
+    ordinal=st.sampled_from([None, "mode", "median"]),
+    temperature=st.sampled_from([0.0, 0.1, 1.0, 10.0]),
+    top_p=st.floats(0.01, 1),
+    seed=st.integers(0, 10_000),
+)
+def test_an_id_without_probability_is_never_chosen(
+    allowed: list[bool], ordinal: str | None, temperature: float, top_p: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(200, len(allowed), generator=generator)
+    logits[:, ~torch.tensor(allowed)] = float("-inf")
+    uniform = torch.rand(200, generator=generator)
+    uniform[0], uniform[1] = 0.0, 1.0  # float32 rounds what is just below 1 up to it
+    sampling = Sampling(temperature, top_p, ordinal or "mode")
+    chosen = choose(logits, sampling, ordinal is not None, uniform)
+    assert torch.tensor(allowed)[chosen].all()
