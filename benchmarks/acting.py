@@ -10,12 +10,14 @@ decoder: `generalist.acting.Decoder`, its window turning over as it goes on with
 generate: Hugging Face `generate()` with the cache it filled so far (and one call a timestep).
 loop: a loop over the model's own forward pass and a `DynamicCache`, every token fed alone after
     the observation.
+crop: the same, but from a full window the oldest tokens' keys are dropped at every timestep, as
+    JAT does. What is left was computed from what was dropped: no full pass gives the same.
 recompute: the whole context anew for every action token, as policies do that keep no cache.
 
 generate and loop start from half a window and are cut back to it when the window is full
 (`DynamicCache.crop`), so that their contexts are as long as the decoder's on average. The cut is
 the cheapest there is and leaves the oldest half, which no agent would want: acting costs them more
-than is shown here. Recompute has half a window too, at its cheapest.
+than is shown here. Recompute has three quarters of a window, which is that average.
 """
 
 from __future__ import annotations
@@ -153,13 +155,25 @@ class LoopPeer(CachedPeer):
             self.tokens += new
 
 
+class CropPeer(LoopPeer):
+    """A loop whose cache slides: as much of the window as leaves room is kept."""
+
+    def begin(self) -> list[int]:
+        kept = self.window - OBSERVATION_TOKENS - ACTION_TOKENS
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, -kept:], layer.values[:, :, -kept:]
+        new = [*self.tokens[-1:], *self.source.next()]
+        self.tokens += new[1:]
+        return new
+
+
 def recompute_step(
     model: PreTrainedModel, vocabulary: Vocabulary, window: int
 ) -> Callable[[], object]:
     """A timestep by a pass over the whole context for each action token."""
     source = Observations(vocabulary)
     rng = np.random.default_rng(1)
-    context = rng.integers(*source.bins, window // 2).tolist()
+    context = rng.integers(*source.bins, window * 3 // 4).tolist()
 
     @torch.inference_mode()
     def step() -> None:
@@ -197,14 +211,24 @@ def difference_to_full_pass(
     return largest, spread
 
 
-def measure(size: str, window: int, rounds: int, batch: int) -> tuple[list[Timing], dict]:
+def p99_over_median(step: Callable[[], object], window: int) -> float:
+    """Of the time of a timestep by itself, while the window turns over eight times."""
+    count = 8 * window // 2 // (OBSERVATION_TOKENS + ACTION_TOKENS)
+    values = interleaved({"alone": step}, count)["alone"]
+    return quantile(values, 0.99) / statistics.median(values)
+
+
+def measure(
+    size: str, window: int, rounds: int, batch: int, dtype: torch.dtype
+) -> tuple[list[Timing], dict]:
     """Time all subjects at one size of model, on as many threads as torch has."""
     vocabulary = GeneralistProcessor.default().vocabulary
-    model = build_model(SIZES[size], vocabulary, window).eval()
+    model = build_model(SIZES[size], vocabulary, window).eval().to(dtype)
     together = f"decoder x {batch}"
     steps = {"decoder": decoder_step(model, vocabulary, window)}
     steps["generate"] = GeneratePeer(model, vocabulary, window).step
     steps["loop"] = LoopPeer(model, vocabulary, window).step
+    steps["crop"] = CropPeer(model, vocabulary, window).step
     steps["recompute"] = recompute_step(model, vocabulary, window)
     seconds = interleaved(
         {name: step for name, step in steps.items() if name != "recompute"}, rounds
@@ -228,17 +252,20 @@ def measure(size: str, window: int, rounds: int, batch: int) -> tuple[list[Timin
         for name, values in seconds.items()
     ]
     median = {each.subject: each.median_ms for each in timings}
-    body_bytes = 4 * sum(p.numel() for p in model.base_model.layers.parameters())
+    parameters = sum(p.numel() for p in model.base_model.layers.parameters())
+    body_bytes = parameters * dtype.itemsize
     bandwidth = matrix_vector_bandwidth(body_bytes)
     difference, spread = difference_to_full_pass(model, vocabulary, window)
     facts = {
         "size": size,
-        "body_parameters": body_bytes // 4,
+        "dtype": str(dtype).removeprefix("torch."),
+        "body_parameters": parameters,
         "times_generate": median["generate"] / median["decoder"],
         "times_loop": median["loop"] / median["decoder"],
+        "times_crop": median["crop"] / median["decoder"],
         "times_recompute": beside["recompute"],
         "batch_gain": batch / beside[together],
-        "p99_over_median": timings[0].p99_ms / timings[0].median_ms,
+        "p99_over_median": p99_over_median(steps["decoder"], window),
         # Each pass reads every weight of the body once; the head's rows are left out.
         "bandwidth_share": ACTION_TOKENS * body_bytes / (median["decoder"] / 1e3) / bandwidth,
         "largest_logit_difference": difference,
@@ -251,11 +278,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure each size and print tables."""
     parser = timing_parser("acting", __doc__, SIZES, rounds=120)
     parser.add_argument("--batch", type=int, default=8, help="environments side by side")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     console, result = Console(), []
     for size in given.size or ["3M"]:
-        timings, facts = measure(size, given.window, given.rounds, given.batch)
+        dtype = getattr(torch, given.dtype)
+        timings, facts = measure(size, given.window, given.rounds, given.batch, dtype)
         table = Table("subject", "median ms", "least ms", "p99 ms", "environment steps/s")
         for each in timings:
             rate = each.environments / each.median_ms * 1e3

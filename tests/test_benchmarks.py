@@ -62,7 +62,9 @@ def test_the_acting_benchmark_compares_equal_things(tmp_path: Path):
     acting.main([*arguments, "--json", str(out)])
     (found,) = json.loads(out.read_text())["sizes"]
     subjects = {each["subject"]: each for each in found["timings"]}
-    assert set(subjects) == {"decoder", "decoder x 2", "generate", "loop", "recompute"}
+    assert set(subjects) == {
+        *("decoder", "decoder x 2", "generate", "loop", "crop", "recompute")
+    }
     assert found["facts"]["largest_logit_difference"] < 1e-4 * found["facts"]["logit_spread"]
     decoder, peer = subjects["decoder"], subjects["generate"]
     assert 0 < decoder["least_ms"] <= decoder["median_ms"] <= decoder["p99_ms"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -52,16 +53,14 @@ class RowPlan:
     @cached_property
     def position_ids(self) -> torch.Tensor:
         """(1, P) int64: each new token's position in its own row."""
-        parts = [
-            torch.arange(start, start + count)
-            for start, count in zip(self.cached_tokens, self.new_tokens, strict=True)
-        ]
-        return torch.cat(parts)[None].to(self.device)
+        parts = (range(start, start + count) for _, start, count, _ in self.spans)
+        return torch.tensor([list(chain.from_iterable(parts))], device=self.device)
 
     @cached_property
     def last(self) -> torch.Tensor:
         """(R,) int64: where in the pass each row's last new token stands."""
-        return torch.tensor(self.new_tokens).cumsum(0).sub(1).to(self.device)
+        ends = [offset + count - 1 for _, _, count, offset in self.spans]
+        return torch.tensor(ends, device=self.device)
 
     @cached_property
     def token_rows(self) -> torch.Tensor:
@@ -76,12 +75,11 @@ class RowPlan:
         starts = [end - 1 for end in ends]
         return RowPlan(self.rows[:count], starts, [1] * count, self.device, self.padded)
 
-    def spans(self) -> Iterator[tuple[int, int, int, int]]:
+    @cached_property
+    def spans(self) -> list[tuple[int, int, int, int]]:
         """(row, cached tokens, new tokens, offset in the pass) of each row fed."""
-        offset = 0
-        for row, start, count in zip(self.rows, self.cached_tokens, self.new_tokens, strict=True):
-            yield row, start, count, offset
-            offset += count
+        offsets = accumulate(self.new_tokens, initial=0)
+        return list(zip(self.rows, self.cached_tokens, self.new_tokens, offsets, strict=False))
 
     def causal_mask(self, start: int, count: int, groups: int, dtype: torch.dtype) -> torch.Tensor:
         """(G * c, start + c) additive mask of one row; the same in every layer, so kept."""
@@ -146,7 +144,7 @@ class RowCache(Cache):
             keys[where] = key_states[0].transpose(0, 1)
             values[where] = value_states[0].transpose(0, 1)
         else:
-            for row, start, count, offset in plan.spans():
+            for row, start, count, offset in plan.spans:
                 keys[row, :, start : start + count] = key_states[0, :, offset : offset + count]
                 values[row, :, start : start + count] = value_states[0, :, offset : offset + count]
         return keys, values
@@ -157,13 +155,17 @@ class RowCache(Cache):
         for store in (*self._keys, *self._values):
             store[target, :, :tokens] = store[source, :, :tokens]
 
+    def stored(self, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of a layer, each (rows, K, N, D)."""
+        return self._keys[layer_idx], self._values[layer_idx]
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Rows have lengths of their own; positions are always passed explicitly."""
         return 0
 
 
 def row_attention(
-    module: torch.nn.Module,
+    module: torch.nn.Module | None,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -191,7 +193,7 @@ def row_attention(
     if row_plan.padded:
         return _padded_attention(query[0], key, value, scaling, row_plan), None
     out = query.new_empty(tokens, heads, width)
-    for row, start, count, offset in row_plan.spans():
+    for row, start, count, offset in row_plan.spans:
         end = start + count
         folded = query[0, :, offset : offset + count].reshape(1, key_heads, groups * count, -1)
         mask = row_plan.causal_mask(start, count, groups, query.dtype) if count > 1 else None

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from generalist.acting.cache import RowCache, RowPlan, use_row_attention
-from generalist.acting.lean import is_known, lean_forward
+from generalist.acting.cache import RowPlan
+from generalist.acting.lean import LeanPass
+from generalist.acting.packed import is_known
+from generalist.acting.plain import PlainPass
 from generalist.acting.sampling import GREEDY, Sampling, choose
 from generalist.errors import GeneralistError
 
@@ -64,7 +66,8 @@ class Decoder:
     """Feeds tokens to a causal language model and chooses tokens, slot by slot or all at once.
 
     model: a Hugging Face causal LM whose attention goes through transformers' attention interface
-        (Llama, Qwen3 and most others). It is not changed.
+        (Llama, Qwen3 and most others). It is not changed. Where it is trained on
+        meanwhile, a slot acts by the new weights from its next reset, and often sooner.
     slots: how many sequences run side by side.
     window_tokens: the longest context; default the model's `max_position_embeddings`.
     keep: the part of its limit that the younger row has about filled when it takes over; at most
@@ -72,6 +75,8 @@ class Decoder:
     backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at every
         timestep; None only when it takes over (cheapest, but that one pass is long).
     body_tokens: most tokens after the header; default what the window leaves.
+    plain: go through the model's own code also where `LeanPass` knows a shorter way.
+    padded: attend to all rows at once on padded tensors; default on all devices but the CPU.
     """
 
     def __init__(
@@ -80,8 +85,10 @@ class Decoder:
         slots: int,
         window_tokens: int | None = None,
         keep: float = 0.5,
-        backlog_tokens: int | None = 64,
+        backlog_tokens: int | None = 16,
         body_tokens: int | None = None,
+        plain: bool = False,
+        padded: bool | None = None,
     ) -> None:
         if not 0 < keep <= 0.5:
             raise GeneralistError(f"keep must lie in (0, 0.5], got {keep}.")
@@ -95,14 +102,13 @@ class Decoder:
         self.body_tokens = body_tokens or self.window_tokens
         self.keep = keep
         self.model = model
-        self.body = model.base_model
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
         self.forward_passes = 0
-        self.padded = self.device.type != "cpu"
-        self.lean = is_known(model)
-        self.cache = RowCache(2 * slots, self.window_tokens)
+        self.padded = self.device.type != "cpu" if padded is None else padded
+        kind = PlainPass if plain or not is_known(model) else LeanPass
+        self.forward = kind(model, 2 * slots, self.window_tokens, self.padded)
         self._free = list(reversed(range(2 * slots)))
         self._slots: list[_Slot | None] = [None] * slots
 
@@ -114,6 +120,7 @@ class Decoder:
     def reset(self, slot: int, header: Sequence[int], seed: int = 0) -> None:
         """Forget slot `slot` and start it anew with these header ids; nothing is fed yet."""
         self.release(slot)
+        self.forward.refresh(thoroughly=True)
         row = _Row(self._free.pop(), [int(token) for token in header])
         self._slots[slot] = _Slot(list(row.tokens), row, random=np.random.default_rng(seed))
 
@@ -184,6 +191,7 @@ class Decoder:
         reserve: per slot, how many tokens of the timestep will follow the chunk.
         Returns (n, hidden) states from which the next token is predicted.
         """
+        self.forward.refresh()
         states = [self._state(slot) for slot in slots]
         for slot, state, chunk, more in zip(slots, states, chunks, reserve, strict=True):
             self._make_room(slot, state, len(chunk) + more)
@@ -271,7 +279,7 @@ class Decoder:
     def _fork(self, state: _Slot) -> _Row:
         """A new row that holds the header alone, its keys copied."""
         row = _Row(self._free.pop(), list(state.header), min(len(state.header), state.older.fed))
-        self.cache.copy_prefix(state.older.index, row.index, row.fed)
+        self.forward.copy_prefix(state.older.index, row.index, row.fed)
         return row
 
     @torch.inference_mode()
@@ -289,27 +297,11 @@ class Decoder:
         )
         new = list(chain.from_iterable(row.tokens[row.fed :] for row in fed))
         ids = torch.tensor(new, device=self.device)
-        self.cache.plan = plan
-        if self.lean:
-            hidden = lean_forward(self.body, ids, self.cache, plan, len(rows))
-        else:
-            hidden = self._plain_forward(ids, plan)[plan.last[: len(rows)]]
+        hidden = self.forward(ids, plan, len(rows))
         self.forward_passes += 1
         for row in fed:
             row.fed = len(row.tokens)
         return hidden
-
-    def _plain_forward(self, ids: torch.Tensor, plan: RowPlan) -> torch.Tensor:
-        """The model's own forward pass over the ids (P,) of all rows: (P, hidden)."""
-        with use_row_attention(self.model.config):
-            output = self.body(
-                input_ids=ids[None],
-                position_ids=plan.position_ids,
-                past_key_values=self.cache,
-                use_cache=True,
-                row_plan=plan,
-            )
-        return output.last_hidden_state[0]
 
 
 def _masked(logits: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""The body of a Llama or Qwen3 model, run on the same modules and weights with less ado.
+"""The body of a Llama or Qwen3 model with less ado: what acting runs where it knows the model.
 
-Acting feeds few tokens at a time, so what a pass costs besides its arithmetic counts: here the
-norms are one kernel instead of five, and the last layer computes queries, output and MLP only for
-the tokens whose state is asked for (its keys and values it computes for all). A test holds it
-equal to the model's own forward pass; other architectures use that one.
+Acting feeds few tokens at a time, so what a pass costs besides its arithmetic counts. Here a layer
+is some twenty operations on packed weights (`packed.py`), and the last layer computes queries,
+output and MLP only for the tokens whose state is asked for. A test holds it equal to the model's
+own forward pass, which serves all other architectures.
 
-Legend: P = tokens of the pass, R = rows asked for, H / K = attention / key heads, D = head
-dimension, E = hidden size.
+Legend: P = tokens of the pass, R = rows asked for, H / K = attention / key heads, h = any heads,
+D = head dimension, E = hidden size.
 """
 
 from __future__ import annotations
@@ -17,72 +17,138 @@ import torch
 from torch.nn import functional
 
 from generalist.acting.cache import RowCache, RowPlan, row_attention
-
-_KNOWN = ("llama", "qwen3")
-
-
-def is_known(model: Any) -> bool:
-    """True where `lean_forward` computes what the model's own body computes."""
-    config = model.config
-    if config.model_type not in _KNOWN:
-        return False
-    layers = model.base_model.layers
-    return all(getattr(layer.self_attn, "sliding_window", None) is None for layer in layers)
+from generalist.acting.packed import PackedLayer, packed
+from generalist.acting.rows import SeparateRows
 
 
-def lean_forward(
-    body: Any, ids: torch.Tensor, cache: RowCache, plan: RowPlan, count: int
-) -> torch.Tensor:
-    """Feed ids (P,) as `plan` says; (count, E) final states of the first `count` rows."""
-    hidden = functional.embedding(ids, body.embed_tokens.weight)
-    cosine, sine = body.rotary_emb(hidden, plan.position_ids)  # (1, P, D)
-    cosine, sine = cosine[0, :, None], sine[0, :, None]
-    final = len(body.layers) - 1
-    for index, layer in enumerate(body.layers):
-        attention = layer.self_attn
-        normed = _norm(hidden, layer.input_layernorm)
-        keys, values = _keys_values(attention, normed, cosine, sine)
-        keys, values = cache.update(keys, values, index)
-        wanted = plan
-        if index == final:
-            last = plan.last[:count]
-            hidden, normed, cosine, sine = (t[last] for t in (hidden, normed, cosine, sine))
-            wanted = plan.last_only(count)
-        queries = _heads(attention.q_proj(normed), attention.head_dim)
-        queries = _rotate(_maybe_norm(queries, attention, "q_norm"), cosine, sine)
+class LeanPass:
+    """Forward passes of one model over rows of up to `capacity` tokens, with their cache.
+
+    padded: attend to all rows in one call on padded tensors, which suits accelerators; otherwise
+    row by row on views of the cache.
+    """
+
+    def __init__(self, model: Any, rows: int, capacity: int, padded: bool) -> None:
+        self.body = model.base_model
+        self.weights = packed(self.body)
+        config, attention = model.config, self.body.layers[0].self_attn
+        self.width = attention.head_dim
+        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        device, epsilon = self.body.norm.weight.device, self.body.norm.variance_epsilon
+        self._floor = {  # of the length of a vector, by its width
+            width: torch.tensor((width * epsilon) ** 0.5, device=device)
+            for width in (config.hidden_size, self.width)
+        }
+        self.rotations = _rotations(self.body, capacity)
+        self.rows: SeparateRows | PaddedRows
+        if padded:
+            self.rows = PaddedRows(rows, capacity, attention.scaling)
+        else:
+            self.rows = SeparateRows(rows, capacity, attention.scaling)
+
+    def refresh(self, thoroughly: bool = False) -> None:
+        """Take the model's weights as they are now, as `PackedBody.refresh` does."""
+        self.weights.refresh(self.body, thoroughly)
+
+    def copy_prefix(self, source: int, target: int, tokens: int) -> None:
+        """Give row `target` the first `tokens` keys and values of row `source`."""
+        self.rows.copy_prefix(source, target, tokens)
+
+    def __call__(self, ids: torch.Tensor, plan: RowPlan, count: int) -> torch.Tensor:
+        """Feed ids (P,) as `plan` says; (count, E) final states of the first `count` rows."""
+        hidden = functional.embedding(ids, self.body.embed_tokens.weight)
+        rotation = self.rotations[plan.position_ids[0]][:, None]  # (P, 1, D / 2)
+        final = len(self.weights.layers) - 1
+        for index, layer in enumerate(self.weights.layers):
+            normed = self._norm(hidden, layer.input_norm)
+            if index < final or len(ids) == count:
+                queries, keys, values = self._projected(normed, layer, rotation)
+                self.rows.write(index, keys, values, plan)
+            else:
+                _, keys, values = self._projected(normed, layer, rotation, queries=False)
+                self.rows.write(index, keys, values, plan)
+                last, plan = plan.last[:count], plan.last_only(count)
+                queries = self._queries(normed[last], layer, rotation[last])
+                hidden = hidden[last]
+            attended = self.rows.attend(index, queries, plan)
+            hidden = torch.addmm(hidden, attended, layer.output)
+            gate, up = (self._norm(hidden, layer.mlp_norm) @ layer.gate_up).chunk(2, dim=1)
+            hidden = torch.addmm(hidden, functional.silu(gate).mul_(up), layer.down)
+        return self._norm(hidden, self.weights.norm)
+
+    def _projected(
+        self,
+        normed: torch.Tensor,
+        layer: PackedLayer,
+        rotation: torch.Tensor,
+        queries: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(P, E) to queries (P, H, D; (P, 0, D) without), keys and values (P, K, D)."""
+        first = 0 if queries else self.heads
+        weight = layer.qkv if queries else layer.qkv[:, first * self.width :]
+        states = (normed @ weight).view(len(normed), -1, self.width)
+        turned = self.heads - first + self.key_heads
+        values = states[:, turned:]
+        states = self._turned(states[:, :turned], layer, first, rotation)
+        return states[:, : self.heads - first], states[:, self.heads - first :], values
+
+    def _queries(
+        self, normed: torch.Tensor, layer: PackedLayer, rotation: torch.Tensor
+    ) -> torch.Tensor:
+        """(R, E) to queries (R, H, D)."""
+        states = normed @ layer.qkv[:, : self.heads * self.width]
+        return self._turned(states.view(len(normed), -1, self.width), layer, 0, rotation)
+
+    def _turned(
+        self, states: torch.Tensor, layer: PackedLayer, first: int, rotation: torch.Tensor
+    ) -> torch.Tensor:
+        """Heads (P, h, D), the first of them number `first`, normalised and rotated.
+
+        Rotary positions (Su et al. 2021, section 3.4.2): numbers rotated together are neighbours
+        here, the parts of one complex number.
+        """
+        if layer.head_norm is not None:
+            heads = layer.head_norm[first : first + states.shape[1]]
+            states = self._norm(states, heads)
+        pairs = torch.view_as_complex(states.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * rotation).flatten(-2).to(states.dtype)
+
+    def _norm(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Root mean square norm in float32; `weight` is the norm's times sqrt(width).
+
+        x / sqrt(mean(x^2) + epsilon), written with the length of x: three operations, not six.
+        """
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+        length = torch.hypot(length, self._floor[states.shape[-1]])
+        return (states / length * weight).to(states.dtype)
+
+
+class PaddedRows:
+    """Rows that are attended to all at once, as suits an accelerator: `RowCache`, in few words."""
+
+    def __init__(self, rows: int, capacity: int, scaling: float) -> None:
+        self._cache, self._scaling = RowCache(rows, capacity), scaling
+        self.copy_prefix = self._cache.copy_prefix
+
+    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor, plan: RowPlan) -> None:
+        """As `SeparateRows.write`."""
+        self._cache.plan = plan
+        self._cache.update(keys.transpose(0, 1)[None], values.transpose(0, 1)[None], layer)
+
+    def attend(self, layer: int, queries: torch.Tensor, plan: RowPlan) -> torch.Tensor:
+        """As `SeparateRows.attend`."""
+        keys, values = self._cache.stored(layer)
+        heads = queries.transpose(0, 1)[None]
         attended, _ = row_attention(
-            attention, queries.transpose(0, 1)[None], keys, values, None,
-            scaling=attention.scaling, row_plan=wanted,
-        )  # fmt: skip
-        hidden = hidden + attention.o_proj(attended[0].flatten(1))
-        hidden = hidden + layer.mlp(_norm(hidden, layer.post_attention_layernorm))
-    return _norm(hidden, body.norm)
+            None, heads, keys, values, None, scaling=self._scaling, row_plan=plan
+        )
+        return attended[0].flatten(1)
 
 
-def _keys_values(
-    attention: Any, normed: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(P, E) to keys and values, each (1, K, P, D)."""
-    keys = _maybe_norm(_heads(attention.k_proj(normed), attention.head_dim), attention, "k_norm")
-    values = _heads(attention.v_proj(normed), attention.head_dim)
-    return _rotate(keys, cosine, sine).transpose(0, 1)[None], values.transpose(0, 1)[None]
-
-
-def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
-    return states.view(len(states), -1, width)
-
-
-def _norm(states: torch.Tensor, norm: Any) -> torch.Tensor:
-    return functional.rms_norm(states, states.shape[-1:], norm.weight, norm.variance_epsilon)
-
-
-def _maybe_norm(states: torch.Tensor, attention: Any, name: str) -> torch.Tensor:
-    """Qwen3 normalises each head's queries and keys, Llama does not."""
-    norm = getattr(attention, name, None)
-    return states if norm is None else _norm(states, norm)
-
-
-def _rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021, section 3.4.2) on (P, heads, D), halves as pairs."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cosine + torch.cat((-second, first), dim=-1) * sine
+def _rotations(body: Any, positions: int) -> torch.Tensor:
+    """(positions, D / 2) complex64: by what the halves of a head are multiplied there."""
+    numbers = torch.arange(positions, device=body.norm.weight.device)[None]
+    with torch.inference_mode():
+        cosine, sine = body.rotary_emb(torch.empty(0, device=numbers.device), numbers)
+    half = cosine.shape[-1] // 2
+    return torch.complex(cosine[0, :, :half], sine[0, :, :half])

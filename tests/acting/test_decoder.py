@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generalist.acting.decoder import Decoder
+from generalist.acting.lean import LeanPass
+from generalist.acting.plain import PlainPass
 from generalist.acting.sampling import Sampling
 from generalist.errors import GeneralistError
 from tests.acting.models import VOCABULARY_SIZE, full_logits, tiny_model
@@ -68,9 +70,10 @@ def test_cached_equals_uncached(
     architecture: str, padded: bool, lean: bool, slots: int, reset_chance: float
 ) -> None:
     """Before and after the window (64 tokens, 7 a timestep) fills, alone and as a ragged batch."""
-    decoder = Decoder(MODELS[architecture], slots, backlog_tokens=16)
-    assert decoder.lean
-    decoder.padded, decoder.lean = padded, lean
+    decoder = Decoder(
+        MODELS[architecture], slots, backlog_tokens=16, plain=not lean, padded=padded
+    )
+    assert isinstance(decoder.forward, LeanPass if lean else PlainPass)
     run(decoder, MODELS[architecture], 20, observation=5, action=2, reset_chance=reset_chance)
 
 
@@ -101,8 +104,7 @@ def test_any_pattern_of_resets_and_lengths_is_exact(
     lean: bool,
     seed: int,
 ) -> None:
-    decoder = Decoder(MODELS["qwen3"], slots, window, keep, backlog, body)
-    decoder.padded, decoder.lean = padded, lean
+    decoder = Decoder(MODELS["qwen3"], slots, window, keep, backlog, body, not lean, padded)
     run(decoder, MODELS["qwen3"], 14, observation, action, reset_chance, seed)
 
 
@@ -150,8 +152,8 @@ def test_a_limit_on_the_body_keeps_the_latest_timesteps(steps: int) -> None:
 def test_header_keys_are_copied_not_recomputed(backlog: int | None) -> None:
     """A demonstration in the header is fed once a reset, whatever turnovers follow."""
     model, header = MODELS["qwen3"], list(range(20))
-    decoder = Decoder(model, 1, backlog_tokens=backlog)
-    decoder.lean = False  # the model's own forward pass can be watched
+    # The model's own forward pass can be watched.
+    decoder = Decoder(model, 1, backlog_tokens=backlog, plain=True)
     fed = 0
 
     def count(_: object, args: tuple, kwargs: dict) -> None:
@@ -224,8 +226,7 @@ def test_slots_with_different_actions_share_a_batch() -> None:
 def test_the_model_is_given_back_as_it_was() -> None:
     model = MODELS["qwen3"]
     before = model.config._attn_implementation
-    decoder = Decoder(model, 1)
-    decoder.lean = False
+    decoder = Decoder(model, 1, plain=True)
     decoder.reset(0, [1])
     decoder.act([0], [[2]], [[EVERYTHING]])
     assert model.config._attn_implementation == before

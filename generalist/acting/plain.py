@@ -1,0 +1,35 @@
+"""The model's own forward pass over rows of a cache: what acting runs with any architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from generalist.acting.cache import RowCache, RowPlan, use_row_attention
+
+
+class PlainPass:
+    """As `LeanPass`, through the code of a Hugging Face model that is not known more closely."""
+
+    def __init__(self, model: Any, rows: int, capacity: int, padded: bool) -> None:
+        del padded  # the plan says it
+        self._model = model
+        self._cache = RowCache(rows, capacity)
+        self.copy_prefix = self._cache.copy_prefix
+
+    def refresh(self, thoroughly: bool = False) -> None:
+        """Nothing to do: the model's weights are read where they are."""
+
+    def __call__(self, ids: torch.Tensor, plan: RowPlan, count: int) -> torch.Tensor:
+        """Feed ids (P,) as `plan` says; (count, E) final states of the first `count` rows."""
+        self._cache.plan = plan
+        with use_row_attention(self._model.config):
+            output = self._model.base_model(
+                input_ids=ids[None],
+                position_ids=plan.position_ids,
+                past_key_values=self._cache,
+                use_cache=True,
+                row_plan=plan,
+            )
+        return output.last_hidden_state[0, plan.last[:count]]
