@@ -162,13 +162,23 @@ def crash(
         recipe = recipe_for(data, steps, every, root / f"run-{found.runs}")
         while True:
             found.starts += 1
-            resumed[_newest_step(recipe, found)] += 1
+            newest = _newest_step(recipe, found)
+            resumed[newest] += 1
+            rows = _rows(recipe.output_dir)
             start = (Launched if config else Forked)(recipe, config)
-            # Any moment of a whole run and a little beyond it.
-            until = time.monotonic() + generator.uniform(0, 1.1 * seconds)
+            # Any moment of what is left and a little beyond it: so many steps, and within the next.
+            # Counted in steps, because a start alone may take all the time a whole run once took.
+            rows += 1 + int(generator.uniform(0, 1.1) * (steps - newest))
+            late = generator.uniform(0, seconds / steps)
+            if generator.random() < 0.1:  # while it starts
+                rows, late = 0, generator.uniform(0, seconds)
             spared = found.kills >= kills
-            while (code := start.poll()) is None and (spared or time.monotonic() < until):
-                time.sleep(0.001)
+            while (code := start.poll()) is None:
+                if not spared and _rows(recipe.output_dir) >= rows:
+                    time.sleep(late)
+                    code = start.poll()
+                    break
+                time.sleep(0.002)
             if code is None:
                 start.kill()
                 found.kills += 1
@@ -213,6 +223,12 @@ def _compare(found: Crashes, untouched: Path, run: Path) -> None:
     for step, loss in _losses(run):
         difference = abs(loss - expected[step])
         found.largest_loss_difference = max(found.largest_loss_difference, difference)
+
+
+def _rows(run: Path) -> int:
+    """How many rows its log has, one a step."""
+    log = run / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def _losses(run: Path) -> list[tuple[int, float]]:
