@@ -62,7 +62,7 @@ class WidthSearch:
     default_budget = 100
     discount = 0.99
     hold = 0.5  # how often a path goes on with the same action
-    horizon = 30  # steps, two seconds of play: a deeper search is a narrower one
+    horizon = 60  # steps, four seconds of play: a deeper search is a narrower one
     life = 10.0  # what losing one costs, in units of the largest reward seen in this episode
 
     def __init__(self, budget: int | None = None) -> None:
