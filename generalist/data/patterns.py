@@ -13,7 +13,7 @@ HELDOUT = "heldout"  # datasets/heldout.yaml
 
 
 def heldout_tasks() -> list[str]:
-    """The tasks of datasets/heldout.yaml, which no shipped dataset trains on."""
+    """The tasks of datasets/heldout.yaml, which no shipped mixture of several families holds."""
     return [entry["task"] for entry in read_yaml(find_spec("datasets", HELDOUT))["tasks"]]
 
 
