@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,10 @@ class RolloutResult:
     returns, scores, lengths: raw return, the task's metric (the return itself, or success as 1.0
         or 0.0) and steps of each episode, in the order of `seeds`.
     mean, stderr: of the scores, and the standard error of the mean (None for a single episode).
-    random, expert: means of the same metric.
-    normalized: (mean - random) / (expert - random); None where these are unknown or where the
-        expert is not better than random.
+    random, expert: means of the same metric; None where they were not measured, and where options
+        change the task they were measured in.
+    normalized: (mean - random) / (expert - random); None without these, and where the expert is
+        not better than random.
     prompted: True where episodes began with a demonstration.
     steps_per_second: environment steps of all episodes by wall-clock time.
     interrupted: True where the user stopped before all episodes had ended.
@@ -64,7 +66,7 @@ class RolloutResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return asdict(self)
+        return dataclasses.asdict(self)
 
 
 def rollout(
@@ -122,6 +124,8 @@ def rollout(
             video.close()
         for env in environments:
             env.close()
+    if env_options:
+        record = dataclasses.replace(record, random_score=None, expert_score=None)
     result = _score(agent, record, ended, time.perf_counter() - began)
     result.interrupted = interrupted
     result.video = None if video is None else str(video.path)

@@ -216,3 +216,11 @@ def test_an_environment_that_says_which_actions_are_legal_sees_no_other() -> Non
         watching(number)
     traces = list(episodes_module.act_episodes(agent, environments, [1, 2, 3], max_steps=60))
     assert sum(len(trace.rewards) for trace in traces) > 100 and illegal == 0
+
+
+def test_a_task_that_options_change_is_not_compared_with_what_was_measured_in_it() -> None:
+    agent = tiny_agent(CARTPOLE)
+    plain = rollout(agent, episodes=2, progress=False)
+    assert plain.random is not None and plain.normalized is not None
+    changed = rollout(agent, episodes=2, progress=False, max_steps=9)
+    assert changed.random is changed.expert is changed.normalized is None
