@@ -1,7 +1,7 @@
 """Keys and values of rows that are attended to one after the other, as suits a CPU.
 
-Keys lie as (D, N), so that the dot products of one query run along memory: half the time of
-PyTorch's `scaled_dot_product_attention` at a thousand tokens, which wants them as (N, D).
+Keys lie as (D, N), so that the dot products of one query run along memory: less time than PyTorch's
+`scaled_dot_product_attention` takes, which wants them as (N, D).
 
 Legend: P = tokens of the pass, H / K = attention / key heads, G = H / K, D = head dimension,
 N = capacity of a row, c = new tokens of one row, T = its tokens, the new ones included.
