@@ -20,9 +20,11 @@ from generalist.experts.doom_floor import Floor
 # What the engine does in a tic, measured.
 _WALK = 20 / 3  # a Cacodemon's way
 _ROCKET_SPEED, _ROCKET_DELAY = 20.0, 4.0
+_ROCKETS = ("predict_position", "rocket_basic")
 _FRICTION, _THRUST = 0.90625, 0.75  # of a player who steps aside
 _COVER = (16.0, 752.0)  # where the player of take_cover can stand, along the wall
 _LOOK_AHEAD_TICS = 50
+_HALF_A_TAP = 17.0  # holding a key for one step moves by twice that, with the sliding after it
 _MONSTER_RADIUS = 20.0
 _TURN_TOLERANCE = 4.0  # a tap of a turning key is 7 degrees
 
@@ -43,6 +45,8 @@ class DoomExpert:
         self._here, self._angle = _place(me), float(me.angle)
         self._drift = float(me.velocity_y)  # northwards, a tic
         keys, turn = self._decide()
+        if self._doom.scenario in _ROCKETS and not self._doom.variable("ATTACK_READY"):
+            keys = keys - {"ATTACK"}  # held from before, the key fires nothing
         return self._action(keys, turn)
 
     def _decide(self) -> tuple[set[str], float]:
@@ -100,7 +104,7 @@ class DoomAligner(DoomExpert):
         offset = float(monsters[0, 1] - self._here[1])  # it faces east
         slide = self._drift / (1.0 - _FRICTION)  # how far it still slides when the key is let go
         keys = {"ATTACK"} if abs(offset) < _MONSTER_RADIUS else set()
-        if abs(offset - slide) > 8.0:
+        if abs(offset - slide) > _HALF_A_TAP:
             keys.add("MOVE_LEFT" if offset > slide else "MOVE_RIGHT")
         return keys, 0.0
 
