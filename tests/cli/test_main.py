@@ -15,7 +15,9 @@ from generalist.errors import GeneralistError, UsageError
 COMMANDS = [
     ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
-    ["rollout", "atari"], ["rollout", "board"], ["rollout", "text"], ["tokenizer"],
+    ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
+    ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
+    ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
     ["tokenizer", "train"], ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
 ]  # fmt: skip
 
@@ -34,7 +36,8 @@ def test_the_list_above_is_complete():
     assert found == {command[0] for command in COMMANDS}
 
 
-@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "board"])
+@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "board"]
+)
 def test_every_family_has_the_common_options(family, capsys):
     cli.main(["rollout", family, "--help"])
     printed = capsys.readouterr().out

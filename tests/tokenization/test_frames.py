@@ -18,6 +18,7 @@ from generalist.specs import find_spec
 from generalist.tokenization.frames import FrameTokenizer, from_patches, to_patches
 
 FRAMES = 300
+SEED = 987_654
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,11 @@ def tokenizer() -> FrameTokenizer:
     return FrameTokenizer.from_pretrained(find_spec("tokenizers", "frames"))
 
 
-def play(task: str) -> np.ndarray:
+def play(task: str, seed: int = SEED) -> np.ndarray:
     """(FRAMES, 84, 84, 3) frames of expert play with some random actions, on an unseen seed."""
     env, expert, rng = generalist.make(task), get_expert(task), np.random.default_rng(0)
-    frame, _ = env.reset(seed=987_654)
-    expert.reset(env, 987_654)
+    frame, _ = env.reset(seed=seed)
+    expert.reset(env, seed)
     frames = []
     for _ in range(FRAMES):
         frames.append(frame)
@@ -39,7 +40,7 @@ def play(task: str) -> np.ndarray:
         frame, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             frame, _ = env.reset()
-            expert.reset(env, 987_654)
+            expert.reset(env, seed)
     env.close()
     return np.stack(frames)
 
@@ -168,15 +169,16 @@ def field_change(frames: np.ndarray, background: np.ndarray, field: tuple[slice,
         ("atari/Breakout", (slice(40, 73), slice(6, 78)), 15, 0.85, 30.0),
     ],
 )
-def test_the_ball_survives(tokenizer, request, task, field, bright, kept, far):
-    frames = request.getfixturevalue(task.split("/")[1].lower())
+def test_the_ball_survives(tokenizer, task, field, bright, kept, far):
+    # Six games: in Breakout the median error of one of them is anything from 0.7 to 3.6 pixels.
+    frames = np.concatenate([play(task, seed) for seed in range(SEED, SEED + 6)])
     background = tokenizer.backgrounds[task]
     decoded = tokenizer.decode(tokenizer.encode(frames, task), task)
     true, seen = (field_change(f, background, field) for f in (frames, decoded))
     # In another palette, as before the first serve, all of the field differs from the background.
     usual = np.abs(true).mean(axis=(1, 2)) < 6
     with_ball = np.flatnonzero(usual & (true.max(axis=(1, 2)) > bright))
-    assert len(with_ball) > 60, "the play shows too few balls to judge by"
+    assert len(with_ball) > 360, "the play shows too few balls to judge by"
 
     def centre(image: np.ndarray) -> np.ndarray:
         weight = np.where(image > 0.5 * image.max(), image, 0)

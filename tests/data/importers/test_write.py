@@ -16,6 +16,7 @@ from generalist.data.importers.lerobot import LeRobotSource
 from generalist.data.importers.source import Load, Recording
 from generalist.data.importers.spaces import infer_spaces
 from generalist.data.importers.write import import_source
+from generalist.data.index import INDEX
 from generalist.data.manifest import Manifest
 from generalist.data.reader import TaskData
 from generalist.errors import GeneralistError, UsageError
@@ -45,7 +46,9 @@ def robot(tmp_path_factory) -> Path:
 
 
 def bytes_below(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """All files but the index, which whoever opens the folder first makes from the others."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != INDEX)
+    return {path.name: path.read_bytes() for path in files}
 
 
 def run(source: LeRobotSource, out: Path, processor: str, **options) -> None:
