@@ -208,15 +208,17 @@ class CorrectionsRecipe(Section):
 
 
 class EvaluationRecipe(Section):
-    """Scores on the way, in the log and the trackers. What is trained does not depend on them."""
+    """Scores on the way, in the log and the trackers. What is trained does not depend on them.
+
+    Scores that are under way when a run is stopped are left out: it stops at once.
+    """
 
     tasks: list[str] = Field(default_factory=list)
     """Which tasks of the data are scored: names, or patterns such as `gym/*`; none: no scores."""
     episodes: int = Field(default=5, gt=0)
     """Episodes of each task. Their seeds are neither of the data nor of `generalist evaluate`."""
     max_steps: int | None = Field(default=None, gt=0)
-    """Cut them there, below the tasks' own limits. Scores are normalised by those of whole
-    episodes."""
+    """Cut them there, below the tasks' own limits; scores are then not normalised."""
     every_minutes: float | None = Field(default=None, gt=0)
     """Score after this many minutes of training. The time it pauses does not count as training."""
     every_steps: int | None = Field(default=None, gt=0)
