@@ -33,7 +33,7 @@ class SamplingPlanner:
     budget: simulator steps for one decision.
     """
 
-    default_budget = 256
+    default_budget = 512
     horizon_seconds, horizon_steps = 0.7, (25, 50)  # the time to look ahead, within these steps
     segments = 5  # of the spline
     noise = (0.05, 1.0)  # a variant's standard deviation, in halves of the range of actions
