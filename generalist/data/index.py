@@ -162,7 +162,7 @@ def open_index(
             with open(folder / INDEX, "rb") as file:
                 footer = _read_footer(file)
                 now = FORMAT, _manifest_digest(folder)
-                if footer is not None and (footer["format"], footer["manifest"]) == now:
+                if footer is not None and (footer.get("format"), footer["manifest"]) == now:
                     return Index(file, footer, [])
         with contextlib.suppress(OSError):  # a folder that cannot be written to, or is full
             return _write_beside(folder, layout, vocabulary)
