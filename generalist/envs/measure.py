@@ -5,8 +5,8 @@
 
 The seeds lie far above those of collected data. A score is the mean over the episodes with its
 standard error; a success rate for tasks that are scored so. An expert other than the task's default
-one, or a planner with another budget, goes into the log alone: scores.json holds what agents are
-compared with.
+one goes into the log alone: scores.json holds what agents are compared with. Of a planner it says
+which budget the score is of.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _run(options: argparse.Namespace) -> int:
         said = ", ".join(
             f"{s.expert or who} {s.mean:.2f} +/- {s.stderr:.2f}" for who, s in scores.items()
         )
-        if "expert" in scores and scores["expert"].expert != _default_expert(name):
+        if "expert" in scores and not _same(scores["expert"].expert, _default_expert(name)):
             del scores["expert"]
         store(name, scores, options.out)
         print(f"{name}: {said} ({options.episodes} episodes)", flush=True)
@@ -215,6 +215,11 @@ def _default_expert(task: str) -> str:
 
     short = get_task(task).default_expert
     return getattr(get_expert(task), "name", short) if short else ""
+
+
+def _same(one: str, other: str) -> bool:
+    """True for an expert's name with one budget and with another."""
+    return one.partition("@")[0] == other.partition("@")[0]
 
 
 def _command(task: str, options: argparse.Namespace) -> str:
