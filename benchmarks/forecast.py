@@ -26,6 +26,7 @@ from generalist.training.plan import flops_of, memory_per_rank, parameters_of, v
 from generalist.training.recipe import Recipe, load_recipe
 
 VALUE_BYTES = 2
+FED_CACHES = 1.5
 SIZES = ("79m", "364m", "1.18b")
 WORLD_SIZES = (1, 8, 64)
 ENVIRONMENTS = (1, 16, 256)
@@ -92,21 +93,20 @@ def key_bytes_per_token(recipe: Recipe) -> int:
 
 
 def acting(
-    size: str, device: Device, environments: int, observation_tokens: int, action_tokens: int,
-    caches: float = 1.5,
-) -> Acting:  # fmt: skip
+    size: str, device: Device, environments: int, observation_tokens: int, action_tokens: int
+) -> Acting:
     """k passes, each of which reads N B of weights and C keys and values for every environment.
 
     The bytes of a timestep are k (N B + environments C 2 layers K B), its FLOPs 2 N environments
     (s + k); the larger of the two times is taken, each at the share of the peak that is reached.
-    C is three quarters of the window, the mean under staggered caches, of which there are
-    `caches` a slot on average; allocated are two.
+    C is three quarters of the window, the mean under staggered caches, of which a slot feeds
+    FED_CACHES on average; allocated are two.
     """
     recipe = load_recipe(f"sizes/{size}")
     body = parameters_of(recipe.model, vocabulary_size_of(recipe)).body
     window, keys = recipe.data.window_tokens, key_bytes_per_token(recipe)
     moved = action_tokens * (body * VALUE_BYTES + environments * 0.75 * window * keys)
-    fed = environments * (observation_tokens * caches + action_tokens * caches)
+    fed = environments * FED_CACHES * (observation_tokens + action_tokens)
     by_bytes = moved / (device.bandwidth * device.reached_bandwidth)
     by_flops = 2 * body * fed / (device.flops * device.reached_flops)
     seconds = max(by_bytes, by_flops)

@@ -26,7 +26,7 @@ _STATIC_ROPE = ("default", "linear", "llama3", "yarn")  # angles that depend on 
 class PackedLayer:
     """One layer's weights; `head_norm` is (H + K, D) where heads are normalised, else None."""
 
-    input_norm: torch.Tensor  # (E,), as all norms times sqrt(width): see `lean.rms_norm`
+    input_norm: torch.Tensor  # (E,), as all norms times sqrt(width): see `LeanPass._norm`
     qkv: torch.Tensor  # (E, (H + 2K) D)
     head_norm: torch.Tensor | None
     output: torch.Tensor  # (H D, E)

@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -28,7 +28,7 @@ from generalist.cli import (
     train,
     validate,
 )
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, causes
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
@@ -140,20 +140,12 @@ def _wrong_use(error: BaseException) -> int:
 
 def _disk_is_full(error: BaseException) -> BaseException | None:
     """The error in the chain of causes that says so, also one from a library written in Rust."""
-    for link in _chain(error):
+    for link in causes(error):
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return link
         if "no space left on device" in str(link).lower():
             return link
     return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _fail(sentence: str, code: int) -> int:

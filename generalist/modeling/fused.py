@@ -1,8 +1,8 @@
 """The norm and the rotary embedding of Llama and Qwen3, each as one step with its own gradient.
 
 Autograd walks over the activations once for every operation that makes up a formula, and again on
-the way back. On a CPU a small model spends as long on that as on its matrix products; these two
-take half of it. They compute in float32 and return their input's dtype, as transformers does.
+the way back; these two walk fewer times. The norm computes in float32, and both return their
+input's dtype, as transformers does.
 
 Shapes: T = tokens, E = width of what is normalised or rotated.
 """

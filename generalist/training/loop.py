@@ -52,7 +52,6 @@ from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue, only
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"
-_ROWS_LATER_SECONDS = 0.001
 
 
 class TrainingInterrupted(GeneralistError):
@@ -343,8 +342,6 @@ class Trainer:
 
     def _rows(self, step: int) -> list[Part]:
         """Row numbers depend on the step alone, so another number of ranks sees the same step."""
-        # First the step at hand is begun: rows are made in Python, which one thread at a time runs.
-        time.sleep(_ROWS_LATER_SECONDS)
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
         # No more than a core's share, so that a machine of many cores has work for all of them.

@@ -34,7 +34,6 @@ def ray_players() -> list[int]:
 def test_ray_writes_the_same_bytes_also_where_workers_are_killed(
     tmp_path: Path, processor: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ray")
     killed: list[int] = []
 
     def kill_players(task: str, done: int, total: int) -> None:
@@ -64,7 +63,6 @@ def test_ray_writes_the_same_bytes_also_where_workers_are_killed(
 def test_a_job_that_ends_every_ray_worker_is_an_error_that_keeps_what_was_played(
     tmp_path: Path, processor: str
 ) -> None:
-    pytest.importorskip("ray")
     spec = toy(30, options={"dies_at": 20})
     with pytest.raises(GeneralistError, match="A collecting process ended while playing"):
         collect(spec, tmp_path, 2, progress=False, processor=processor, ray="local")
@@ -73,7 +71,6 @@ def test_a_job_that_ends_every_ray_worker_is_an_error_that_keeps_what_was_played
 
 
 def test_a_cluster_that_is_not_there_or_not_asked_well(tmp_path: Path, processor: str) -> None:
-    pytest.importorskip("ray")
     with pytest.raises(GeneralistError, match="'127.0.0.1:1' cannot be reached"):
         collect(toy(1), tmp_path, progress=False, processor=processor, ray="127.0.0.1:1")
     with pytest.raises(UsageError, match="leave workers out"):

@@ -14,8 +14,6 @@ from generalist.envs.board_picture import _STONES
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.tokenization.processor import GeneralistProcessor
 
-pyspiel = pytest.importorskip("pyspiel")
-
 NAMES = [f"board/{name}" for name in REGISTERED]
 BOTH_SIDES = [(name, side) for name in NAMES for side in ("first", "second")]
 

@@ -9,8 +9,6 @@ from generalist.envs import get_task, make
 from generalist.errors import UsageError
 from generalist.experts import collect_episode, expert_names, get_expert, random_episode
 
-pytest.importorskip("pyspiel")
-
 
 @pytest.mark.parametrize(
     "name", ["board/TicTacToe", "board/ConnectFour-4x5", "board/Hex-5x5", "board/Breakthrough-5x5"]

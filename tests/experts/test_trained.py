@@ -30,7 +30,6 @@ def hand_made(folder: Path, task: str = "gym/CartPole-v1") -> Path:
 
 def trained(algorithm: str, task: str, normalize: bool = False):
     """A model of stable-baselines3 after a few steps, and the expert exported from it."""
-    pytest.importorskip("stable_baselines3")
     from generalist.experts import learning
     from generalist.experts.recipes import Recipe
 
@@ -132,7 +131,6 @@ def test_every_algorithm_has_a_recipe_for_any_task() -> None:
 @pytest.mark.timeout(900)
 def test_ppo_solves_cartpole_and_demonstrates_it(tmp_path: Path) -> None:
     """Train, measure, and collect with it: 500 is the maximum."""
-    pytest.importorskip("stable_baselines3")
     folder = tmp_path / "expert"
     assert main(["expert", "train", "gym/CartPole-v1", "--out", str(folder)]) == 0
     card = json.loads((folder / CARD_FILE).read_text())

@@ -10,7 +10,6 @@ from generalist.modeling.lora import add_adapters, merged
 from generalist.training.recipe import LoraRecipe, ModelRecipe
 from generalist.vocabulary import Vocabulary
 
-pytest.importorskip("peft")
 SIZES = ModelRecipe(hidden_size=16, intermediate_size=24, layers=2, heads=2)
 LORA = LoraRecipe(rank=2, alpha=8)
 VOCABULARY = Vocabulary([("text", 32), ("special", 32), ("continuous", 32)])

@@ -44,7 +44,6 @@ def test_other_sizes_than_those_of_the_start_are_refused(make_recipe, data, tmp_
 
 
 def test_adapters_are_trained_resumed_bitwise_and_exported_merged(make_recipe, data, tmp_path):
-    pytest.importorskip("peft")
     train(make_recipe(model=LORA, output_dir=tmp_path / "whole"), data)
 
     def terminate() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, causes
 
 _UNREACHABLE = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError",
                 "OfflineModeIsEnabled", "LocalEntryNotFoundError", "MaxRetryError")  # fmt: skip
@@ -20,7 +20,7 @@ def reaching(name: str) -> Iterator[None]:
     except GeneralistError:
         raise
     except Exception as error:
-        kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
+        kinds = {kind.__name__ for link in causes(error) for kind in type(link).__mro__}
         if kinds & set(_UNREACHABLE):
             raise GeneralistError(
                 f"{name} is not on this machine, and its server cannot be reached; go online once, "
@@ -31,14 +31,6 @@ def reaching(name: str) -> Iterator[None]:
                 f"{name} does not exist on the Hub, or is not open to you: {_first_line(error)}"
             ) from error
         raise
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _first_line(error: BaseException) -> str:

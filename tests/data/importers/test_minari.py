@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import gymnasium
+import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -16,8 +17,6 @@ from generalist.episode import Episode
 from generalist.errors import GeneralistError, UsageError
 from tests.data.importers.conftest import assert_same
 from tests.data.importers.recorded import minari_dataset, moved
-
-minari = pytest.importorskip("minari")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 
