@@ -144,9 +144,7 @@ def training(size: str, device: Device, strategy: str, gpus: int) -> Training:
     step = compute + max(0.0, communication - 2 / 3 * compute)
     memory = memory_per_rank(parameters, "bf16", STAGES[strategy], gpus)
     days = (recipe.schedule.steps or 0) * step / 86_400
-    return Training(
-        size, strategy, gpus, compute, communication, step, days, memory.total / 1e9
-    )
+    return Training(size, strategy, gpus, compute, communication, step, days, memory.total / 1e9)
 
 
 def storage(

@@ -154,9 +154,7 @@ class Launch:
         self.output = recipe.output_dir / "output.txt"
         with self.output.open("w") as output:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output
-            )
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         self.ranks: list[TextIO] = []
 
     def give_turn(self) -> list[dict[str, float]]:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import (
     acting,
     environments,
     forecast,
+    frame_codes,
     imitation,
     memory,
     planning,
@@ -26,6 +28,7 @@ from benchmarks import (
     tokenizing,
     training,
 )
+from benchmarks.patch_embedding import PatchEmbedding
 from generalist import envs
 from generalist.data.mixture import open_mixture
 from generalist.data.reader import TaskData
@@ -56,15 +59,44 @@ def test_r2_is_one_for_the_labels_and_zero_for_their_mean():
     assert exact.labels == 500
 
 
+@pytest.mark.slow  # plays a game of Freeway with each of two clones
+def test_every_way_to_show_a_frame_is_cloned_and_played(tmp_path: Path):
+    out = tmp_path / "out.json"
+    arguments = ["--game", "Freeway", "--codes", "64", "--codes", "0", "--tflops", "0.05"]
+    small = ["--episodes", "2", "--max-steps", "150", "--games", "1", "--tokenizer-steps", "5"]
+    frame_codes.main([*arguments, *small, "--json", str(out)])
+    codes, patches = json.loads(out.read_text())["clones"]
+    assert (codes["frame"], patches["frame"]) == ("64 codes", "36 patches")
+    for each in (codes, patches):
+        assert each["labels"] >= 64 and math.isfinite(each["nats"]) and 0 <= each["right"] <= 1
+        assert 0 <= each["least"] <= each["mean"] <= each["most"] <= 40
+
+
+def test_a_decision_sees_frames_of_its_own_episode():
+    starts = np.array([0, 0, 0, 3, 3])
+    shown = frame_codes.Shown(np.zeros(5), np.zeros(5), starts, held_out=3)
+    assert shown.seen(np.array([0, 2, 3, 4]), 2).tolist() == [[0, 0], [1, 2], [3, 3], [3, 4]]
+
+
+def test_embedded_patches_know_where_they_stand():
+    embed = PatchEmbedding(16).eval()
+    frames = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    frames[1] = np.tile(frames[1, :16, :16], (6, 6, 1))  # the same patch everywhere
+    with torch.no_grad():
+        vectors = embed(torch.from_numpy(frames))
+        again = embed(torch.from_numpy(frames[1:]))
+    assert vectors.shape == (2, 36, 16)
+    assert torch.allclose(vectors[1:], again, atol=1e-5), "positions are drawn in evaluation"
+    assert (torch.cdist(vectors[1], vectors[1]) + torch.eye(36) > 1e-3).all()
+
+
 def test_the_acting_benchmark_compares_equal_things(tmp_path: Path):
     out = tmp_path / "out.json"
     arguments = ["--size", "1M", "--window", "96", "--rounds", "8", "--batch", "2"]
     acting.main([*arguments, "--json", str(out)])
     (found,) = json.loads(out.read_text())["sizes"]
     subjects = {each["subject"]: each for each in found["timings"]}
-    assert set(subjects) == {
-        *("decoder", "decoder x 2", "generate", "loop", "crop", "recompute")
-    }
+    assert set(subjects) == {*("decoder", "decoder x 2", "generate", "loop", "crop", "recompute")}
     assert found["facts"]["largest_logit_difference"] < 1e-4 * found["facts"]["logit_spread"]
     decoder, peer = subjects["decoder"], subjects["generate"]
     assert 0 < decoder["least_ms"] <= decoder["median_ms"] <= decoder["p99_ms"]

@@ -28,14 +28,8 @@ def tasks(
     from generalist.envs.registry import list_tasks
 
     found = list_tasks(family, everything)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("task", "sees", "expert"):
-        table.add_column(name, no_wrap=True)
-    for name in ("random", "expert score"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("description", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
-    for task in found:
-        table.add_row(
+    rows = [
+        (
             task.name,
             "text" if task.family == "text" else "frames" if task.frames else "state",
             task.default_expert or "-",
@@ -43,7 +37,23 @@ def tasks(
             _show(task.expert_score),
             task.description,
         )
-    console().print(table)
+        for task in found
+    ]
+    screen = console()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("task", "sees", "expert"):
+        table.add_column(name, no_wrap=True)
+    for name in ("random", "expert score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    # What is cut off is the description: names and numbers are needed whole.
+    names = [str(column.header) for column in table.columns]
+    columns = zip(names, *(row[:-1] for row in rows), strict=True)
+    taken = sum(max(map(len, cells)) + 2 for cells in columns)
+    room = max(20, screen.width - taken)
+    table.add_column("description", style="dim", no_wrap=True, max_width=room)
+    for row in rows:
+        table.add_row(*row)
+    screen.print(table)
     write_json(json, [
         {
             "task": task.name, "family": task.family, "description": task.description,

@@ -76,7 +76,8 @@ class PatchData:
 
 def different_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of one row of each kind, and how many there are of it, of (M, P) uint8."""
-    words = np.ascontiguousarray(rows).view(np.uint32).astype(np.int64)
+    whole = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))  # words are of four bytes
+    words = whole.view(np.uint32).astype(np.int64)
     factors = np.random.default_rng(0).integers(-(2**62), 2**62, words.shape[1])
     hashes = (words * factors).sum(axis=1)  # wraps around, as a hash may
     _, index, counts = np.unique(hashes, return_index=True, return_counts=True)

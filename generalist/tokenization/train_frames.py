@@ -17,7 +17,7 @@ from generalist.errors import UsageError
 from generalist.specs import find_spec, load_yaml
 
 if TYPE_CHECKING:
-    from generalist.tokenization.frames import FrameTokenizer
+    from generalist.tokenization.frames import FrameConfig, FrameTokenizer
 
 SPEC_FILE = "spec.yaml"
 NOISES = (0.02, 0.1, 0.4, 1.0)
@@ -86,15 +86,17 @@ def fit_frame_tokenizer(
     minutes: float | None = None,
     seed: int = 0,
     progress: bool = False,
+    config: FrameConfig | None = None,
 ) -> FrameTokenizer:
     """Train on frames (N, H, W, 3) uint8 of each task, in the order they were seen.
 
-    The per-pixel median of a task's frames becomes its background.
+    The per-pixel median of a task's frames becomes its background. `config`: other sizes than the
+    shipped ones.
     """
     from generalist.tokenization.fit_frames import fit_codec, patch_data
     from generalist.tokenization.frames import FrameConfig, FrameTokenizer, resize_frames
 
-    config = FrameConfig()
+    config = config or FrameConfig()
     backgrounds, games = {}, []
     for name, taken in frames.items():
         sized = resize_frames(taken, config.frame_size)

@@ -213,7 +213,6 @@ def test_a_terminated_launcher_leaves_a_checkpoint(make_recipe, tmp_path, config
 @pytest.mark.parametrize("config", [needs_deepspeed("zero2"), needs_deepspeed("zero3"), "fsdp2"])
 def test_adapters_on_two_ranks_equal_one_process(make_recipe, tmp_path, config):
     """Weights that are not trained lie elsewhere than those that are, and are exported too."""
-    pytest.importorskip("peft")
     model = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
     for name in ("one", config):
         recipe = make_recipe(model={**model, "lora": {"rank": 2}}, output_dir=tmp_path / name)
