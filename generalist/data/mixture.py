@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -54,6 +54,9 @@ class TaskSpec(_Model):
     """Cut episodes there, below the task's own limit."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the environment, as `generalist.make` takes them."""
+    bins: Literal["quantiles"] | None = None
+    """How observed real numbers become bins. Left out: between their bounds, without bounds by the
+    mu-law. `quantiles`: fitted to ten episodes, so that each bin is about as often used."""
 
     @field_validator("noise")
     @classmethod
@@ -149,6 +152,7 @@ class DatasetSpec(_Model):
             "min_return": task.min_return,
             "max_steps": task.max_steps,
             "options": task.options,
+            "bins": task.bins,
         }
 
     def with_expert(self, task: str, expert: str) -> DatasetSpec:

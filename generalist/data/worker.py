@@ -24,7 +24,12 @@ from generalist.data.spaces import space_to_json
 from generalist.errors import GeneralistError, UsageError
 
 if TYPE_CHECKING:
+    from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import GeneralistProcessor
+
+FIT_EPISODES = 10
+FIT_NOISE = 0.2
+"""How many episodes, and how disturbed, bins are fitted to where a task asks for that."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,32 @@ class Worker:
         self._layout = self.processor.layout(
             self._env.observation_space, self._env.action_space, background=task.task
         )
+        if task.bins == "quantiles":
+            self._layout = self._fitted(task)
         self._task = task
+
+    def _fitted(self, task: TaskSpec) -> Layout:
+        """The layout with bins fitted to the task: in every process the same, without talking."""
+        from generalist.experts.collect import collect_episode
+        from generalist.tokenization.fit_quantiles import fit_quantiles
+
+        episodes = (
+            collect_episode(
+                self._env,
+                task.task,
+                _expert(task),
+                seed,
+                noise=FIT_NOISE,
+                burst_steps=task.burst_steps,
+                max_steps=task.max_steps,
+            )
+            for seed in range(FIT_EPISODES)
+        )
+        observations = [episode.observations for episode in episodes]
+        try:
+            return fit_quantiles(self._layout, observations)
+        except GeneralistError as error:
+            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
 
     def _close(self) -> None:
         self._task = None

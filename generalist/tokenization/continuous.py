@@ -24,6 +24,16 @@ def inverse_mu_law(y: np.ndarray) -> np.ndarray:
     return np.sign(y) * np.expm1(np.abs(y) * math.log(M * MU + 1.0)) / MU
 
 
+def finite(values: np.ndarray) -> np.ndarray:
+    """(N, K) as float64; ValueError names step and element of what is not a finite number."""
+    x = values.astype(np.float64)
+    good = np.isfinite(x)
+    if not good.all():
+        step, element = np.argwhere(~good)[0]
+        raise ValueError(f"is {x[step, element]} at step {step}, element {element}")
+    return x
+
+
 @dataclass(frozen=True)
 class ContinuousCodec(Codec):
     """Each element one token: a value is brought to [-1, 1], then falls into one of `bins` bins.
@@ -56,11 +66,7 @@ class ContinuousCodec(Codec):
         return bounded, (low + high) / 2, (high - low) / 2
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        x = flat(values, self.shape).astype(np.float64)
-        finite = np.isfinite(x)
-        if not finite.all():
-            step, element = np.argwhere(~finite)[0]
-            raise ValueError(f"is {x[step, element]} at step {step}, element {element}")
+        x = finite(flat(values, self.shape))
         bounded, centre, half = self._scale()
         unit = np.where(bounded, (x - centre) / half, mu_law(x))
         codes = np.floor((unit + 1.0) * (self.bins / 2)).astype(np.int64)

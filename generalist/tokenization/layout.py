@@ -16,7 +16,13 @@ import numpy as np
 
 from generalist.episode import Path, Tree, tree_from_leaves, tree_get
 from generalist.errors import GeneralistError
-from generalist.tokenization import continuous, discrete, grid, image  # noqa: F401 - registers
+from generalist.tokenization import (  # noqa: F401 - registers
+    continuous,
+    discrete,
+    grid,
+    image,
+    quantile,
+)
 from generalist.tokenization.codec import Codec, Toolbox, codec_from_dict
 from generalist.tokenization.text_fields import DocumentCodec
 from generalist.vocabulary import Vocabulary

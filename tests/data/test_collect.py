@@ -178,6 +178,36 @@ def test_a_task_can_be_cut(tmp_path: Path, processor: str) -> None:
     assert seen == [("gym/Pendulum-v1", 1, 2), ("gym/Pendulum-v1", 2, 2)]
 
 
+def test_bins_are_fitted_alike_in_every_process(tmp_path: Path, processor: str) -> None:
+    from generalist.envs import make
+    from generalist.experts.collect import collect_episode
+    from generalist.experts.registry import get_expert
+
+    name = "gym/LunarLander-v3"
+    entry = {"task": name, "episodes": 4, "max_steps": 60, "noise": 0.0, "bins": "quantiles"}
+    spec = dataset_spec({"tasks": [entry]})
+    for workers in (0, 2):
+        collect(spec, tmp_path / str(workers), workers, progress=False, processor=processor)
+    assert bytes_below(tmp_path / "0") == bytes_below(tmp_path / "2")
+    data = TaskData(tmp_path / "0" / name, GeneralistProcessor.from_pretrained(processor))
+    assert [field.codec.kind for field in data.layout.fields] == ["quantile", "discrete"]
+    episode = collect_episode(make(name), name, get_expert(name), seed=2, max_steps=60)
+    ids = data.tokens(2).reshape(60, -1)[:, : data.layout.observation_tokens].astype(int)
+    seen = data.layout.decode_fields("observation", ids, None)
+    np.testing.assert_allclose(seen, episode.observations, atol=0.02)
+    assert collect(spec, tmp_path / "0", 0, progress=False, processor=processor).failures == []
+    with pytest.raises(GeneralistError, match="bins"):
+        other = dataset_spec({"tasks": [{**entry, "bins": None}]})
+        collect(other, tmp_path / "0", 0, progress=False, processor=processor)
+
+
+def test_bins_of_what_are_no_real_numbers_are_refused(tmp_path: Path, processor: str) -> None:
+    entry = {"task": "gym/Blackjack-v1", "episodes": 2, "expert": "random", "bins": "quantiles"}
+    with pytest.raises(UsageError, match="gym/Blackjack-v1 cannot have bins quantiles"):
+        spec = dataset_spec({"tasks": [entry]})
+        collect(spec, tmp_path, 0, progress=False, processor=processor)
+
+
 def test_spaces_are_described_in_json(tmp_path: Path, processor: str) -> None:
     collect(classic(1), tmp_path, 0, progress=False, processor=processor)
     spaces = DatasetHeader.read(tmp_path / "gym/CartPole-v1").spaces
