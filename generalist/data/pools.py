@@ -149,9 +149,7 @@ class _Ray:
 
 
 @contextlib.contextmanager
-def _on_ray(
-    processor: GeneralistProcessor, address: str, workers: int | None
-) -> Iterator[Pool]:
+def _on_ray(processor: GeneralistProcessor, address: str, workers: int | None) -> Iterator[Pool]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning a start
     try:

@@ -38,6 +38,5 @@ def tempered(tasks: Sequence[str], tokens: Sequence[int], temperature: float) ->
     raw = {task: float(total) ** (1 / temperature) for task, total in totals.items()}
     mean = sum(raw.values()) / len(raw)
     return [
-        raw[task] / mean * count / totals[task]
-        for task, count in zip(tasks, tokens, strict=True)
+        raw[task] / mean * count / totals[task] for task, count in zip(tasks, tokens, strict=True)
     ]

@@ -150,9 +150,7 @@ class AtariEnv(gymnasium.Env):
         reward, over, truncated = self.advance(int(action), self._screens)
         return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
 
-    def advance(
-        self, action: int, screens: np.ndarray | None = None
-    ) -> tuple[float, bool, bool]:
+    def advance(self, action: int, screens: np.ndarray | None = None) -> tuple[float, bool, bool]:
         """A step's reward, terminated and truncated, without a frame to look at.
 
         screens: where to put the last two screens, (2, height, width, 3) uint8.

@@ -167,11 +167,7 @@ def matching_names(pattern: str) -> list[str]:
     """
     family = pattern.partition("/")[0]
     names = registered_names(family if family in _FAMILIES else None)
-    found = [
-        name
-        for name in fnmatch.filter(names, pattern)
-        if get_task(name).default_expert
-    ]
+    found = [name for name in fnmatch.filter(names, pattern) if get_task(name).default_expert]
     if not found:
         raise UsageError(
             f"No registered task with an expert matches {pattern!r}; a pattern is FAMILY/* with "

@@ -80,9 +80,7 @@ def _check_actions(task: str, algorithm: str, space: spaces.Space) -> None:
     fits = {"ppo": discrete or bounded, "sac": bounded, "dqn": discrete}
     if not fits[algorithm]:
         wanted = {"ppo": "Discrete or bounded Box", "sac": "bounded Box", "dqn": "Discrete"}
-        raise UsageError(
-            f"{algorithm} takes {wanted[algorithm]} actions, {task} has {space}."
-        )
+        raise UsageError(f"{algorithm} takes {wanted[algorithm]} actions, {task} has {space}.")
 
 
 def _trained(

@@ -69,9 +69,7 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
         part.loss /= total or 1.0
     tasks = list(parts.values())
     size = windows.window_tokens
-    return Composition(
-        rows, size, usage.padding, usage.targets_per_row, tasks, _families(tasks)
-    )
+    return Composition(rows, size, usage.padding, usage.targets_per_row, tasks, _families(tasks))
 
 
 def _families(tasks: Sequence[Part]) -> list[Part]:

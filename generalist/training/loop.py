@@ -265,9 +265,7 @@ class Trainer:
             agent = Path(folder) / "agent"
             self._export_to(agent)
             if self.accelerator.is_main_process:
-                row = play_evaluation(
-                    self.recipe, self.data, self.scored, agent, stop, log.say
-                )
+                row = play_evaluation(self.recipe, self.data, self.scored, agent, stop, log.say)
                 log.scores(self.state, row)
         self.accelerator.wait_for_everyone()
         seconds = time.monotonic() - began

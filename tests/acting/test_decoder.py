@@ -70,9 +70,7 @@ def test_cached_equals_uncached(
     architecture: str, padded: bool, lean: bool, slots: int, reset_chance: float
 ) -> None:
     """Before and after the window (64 tokens, 7 a timestep) fills, alone and as a ragged batch."""
-    decoder = Decoder(
-        MODELS[architecture], slots, backlog_tokens=16, plain=not lean, padded=padded
-    )
+    decoder = Decoder(MODELS[architecture], slots, backlog_tokens=16, plain=not lean, padded=padded)
     assert isinstance(decoder.forward, LeanPass if lean else PlainPass)
     run(decoder, MODELS[architecture], 20, observation=5, action=2, reset_chance=reset_chance)
 

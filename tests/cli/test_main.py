@@ -36,8 +36,7 @@ def test_the_list_above_is_complete():
     assert found == {command[0] for command in COMMANDS}
 
 
-@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "board"]
-)
+@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "board"])
 def test_every_family_has_the_common_options(family, capsys):
     cli.main(["rollout", family, "--help"])
     printed = capsys.readouterr().out

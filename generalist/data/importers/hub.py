@@ -153,5 +153,3 @@ class HubSource:
         for number, load in enumerate(loads):
             if number >= first:
                 yield load
-
-

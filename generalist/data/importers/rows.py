@@ -57,8 +57,7 @@ class Columns:
             for name in (given,) if isinstance(given, str) else given or ():
                 if name not in names:
                     raise UsageError(
-                        f"there is no column {name!r} for the {role}; "
-                        f"there are {', '.join(names)}."
+                        f"there is no column {name!r} for the {role}; there are {', '.join(names)}."
                     )
             if given:
                 found[role] = given
