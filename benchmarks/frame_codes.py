@@ -51,6 +51,7 @@ LEARNING_RATE = 0.003
 WARMUP_STEPS = 100
 TEMPERATURE = 0.3
 HELD_OUT = 0.1
+TOKENIZER_FRAMES = 15_000
 FIRST_PLAYED_SEED = 2_000_000
 
 
@@ -244,7 +245,7 @@ def embed_for(
     """A tokenizer of so many codes (None: patches), and what makes the clone's input of frames."""
     if codes is None:
         return None, lambda frames: torch.from_numpy(resize_frames(frames, GRID * PATCH))
-    trained_on = {game.task: shown.frames[: shown.held_out]}
+    trained_on = {game.task: shown.frames[: min(shown.held_out, TOKENIZER_FRAMES)]}
     tokenizer = fit_frame_tokenizer(
         trained_on, steps=tokenizer_steps, progress=True, config=TOKENIZERS[codes]
     )
