@@ -42,8 +42,8 @@ from benchmarks.measure import (
 )
 from generalist.acting.decoder import Decoder, Interval
 from generalist.modeling.build import build_model
+from generalist.modeling.recipe import ModelRecipe
 from generalist.tokenization.processor import GeneralistProcessor
-from generalist.training.recipe import ModelRecipe
 from generalist.vocabulary import Vocabulary
 
 OBSERVATION_TOKENS, ACTION_TOKENS = 18, 6

@@ -37,11 +37,12 @@ from generalist.envs import make
 from generalist.experts.collect import collect_episode
 from generalist.experts.registry import get_expert
 from generalist.modeling.build import build_model
+from generalist.modeling.recipe import ModelRecipe
 from generalist.tokenization.frames import FrameConfig, FrameTokenizer, resize_frames
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.train_frames import fit_frame_tokenizer
 from generalist.training.optimizer import build_optimizers, set_learning_rate
-from generalist.training.recipe import ModelRecipe, OptimizerRecipe
+from generalist.training.recipe import OptimizerRecipe
 
 TOKENIZERS = {16: FrameConfig(84, 21), 36: FrameConfig(84, 14), 64: FrameConfig(88, 11)}
 """Codes a frame, and how it is cut (64 of them need 88 pixels a side)."""

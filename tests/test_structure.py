@@ -35,9 +35,6 @@ STATIONS = {
 }
 # Declared exceptions: (importing module, imported station) and why.
 ALLOWED = {
-    ("generalist.modeling.build", "training"): "types only: the recipe's section on the model",
-    ("generalist.modeling.lora", "training"): "types only: the same",
-    ("generalist.modeling.pretrained", "training"): "types only: the same",
     ("generalist.envs.measure", "experts"): "a program: it plays the experts to fill scores.json",
 }
 

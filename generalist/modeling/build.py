@@ -22,7 +22,7 @@ from transformers import (
 from generalist.errors import UsageError
 
 if TYPE_CHECKING:
-    from generalist.training.recipe import FourierInit, ModelRecipe
+    from generalist.modeling.recipe import FourierInit, ModelRecipe
     from generalist.vocabulary import TokenRange, Vocabulary
 
 ARCHITECTURES: dict[str, tuple[type, type]] = {

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from generalist.errors import GeneralistError
 
 if TYPE_CHECKING:
-    from generalist.training.recipe import LoraRecipe
+    from generalist.modeling.recipe import LoraRecipe
 
 BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
 

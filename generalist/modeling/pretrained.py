@@ -26,8 +26,8 @@ from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.build import ARCHITECTURES, bin_coordinates, initialise_by_value
 
 if TYPE_CHECKING:
+    from generalist.modeling.recipe import ModelRecipe
     from generalist.tokenization.processor import GeneralistProcessor
-    from generalist.training.recipe import ModelRecipe
 
 
 def with_sizes_of_start(recipe: ModelRecipe) -> ModelRecipe:

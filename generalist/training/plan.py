@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from generalist.errors import UsageError
-from generalist.training.recipe import ModelRecipe, Recipe, ScheduleRecipe
+from generalist.modeling.recipe import ModelRecipe
+from generalist.training.recipe import Recipe, ScheduleRecipe
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

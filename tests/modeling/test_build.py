@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from generalist.modeling.build import bin_coordinates, build_model
-from generalist.training.recipe import ModelRecipe
+from generalist.modeling.recipe import ModelRecipe
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.default()

@@ -7,7 +7,7 @@ import torch
 
 from generalist.modeling.build import build_model
 from generalist.modeling.lora import add_adapters, merged
-from generalist.training.recipe import LoraRecipe, ModelRecipe
+from generalist.modeling.recipe import LoraRecipe, ModelRecipe
 from generalist.vocabulary import Vocabulary
 
 SIZES = ModelRecipe(hidden_size=16, intermediate_size=24, layers=2, heads=2)

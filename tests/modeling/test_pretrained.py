@@ -14,10 +14,10 @@ from transformers import (
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.pretrained import start_model, with_sizes_of_start
+from generalist.modeling.recipe import ModelRecipe
 from generalist.specs import find_spec
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.text import TextCodec
-from generalist.training.recipe import ModelRecipe
 from generalist.vocabulary import Vocabulary
 from tests.conftest import TinyRun
 from tests.language_model import TEXT_IDS, save_language_model

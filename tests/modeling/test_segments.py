@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from generalist.modeling.build import build_model
+from generalist.modeling.recipe import ModelRecipe
 from generalist.modeling.segments import can_run_segments, hidden_at
-from generalist.training.recipe import ModelRecipe
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.default()

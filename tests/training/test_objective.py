@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from generalist.modeling.build import build_model
+from generalist.modeling.recipe import ModelRecipe
 from generalist.training.objective import (
     OrdinalTargets,
     TokenObjective,
     target_mass,
     token_losses,
 )
-from generalist.training.recipe import ModelRecipe
 from generalist.vocabulary import Vocabulary
 
 SPEC = OrdinalTargets(start=100, stop=164, sigma_bins=3.0)

@@ -11,6 +11,7 @@ import torch
 from generalist.cli import main as cli
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.build import build_model, count_parameters
+from generalist.modeling.recipe import ModelRecipe
 from generalist.specs import find_spec, list_specs, spec_folder
 from generalist.training.plan import (
     PRECISIONS,
@@ -24,7 +25,7 @@ from generalist.training.plan import (
     plan_run,
     vocabulary_size_of,
 )
-from generalist.training.recipe import ModelRecipe, Recipe, load_recipe
+from generalist.training.recipe import Recipe, load_recipe
 from generalist.vocabulary import Vocabulary
 
 SIZES = list_specs("sizes")

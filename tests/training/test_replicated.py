@@ -8,8 +8,9 @@ from accelerate import Accelerator
 
 from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model
+from generalist.modeling.recipe import ModelRecipe
 from generalist.training.objective import OrdinalTargets, TokenObjective
-from generalist.training.recipe import ModelRecipe, OptimizerRecipe, Recipe
+from generalist.training.recipe import OptimizerRecipe, Recipe
 from generalist.training.replicated import Replicated
 from generalist.vocabulary import Vocabulary
 
