@@ -5,7 +5,8 @@
 
 Episodes that the log holds are not played again, so an interrupted measurement goes on, and
 `python -m generalist.envs.measure` with the same log writes its scores down. TASK ... measures
-some of the set. The budget is simulator steps for each decision, which in Atari are four frames.
+some of the set. The budget is simulator steps for each decision, which in Atari are four frames;
+several say what return more of it buys.
 
 control: the 28 BENCHMARKING tasks of the Control Suite; passed with five times random play's
     return, or 300 more (of 1,000).
@@ -80,6 +81,7 @@ class Row:
     """A task's scores, what they come to, and what an episode of the planner takes."""
 
     task: str
+    budget: int
     random: float
     planner: float
     measure: float  # planner / random; in Atari the human-normalised score
@@ -101,7 +103,7 @@ def human_normalised(task: str, score: float) -> float:
     return (score - game.random) / (game.human - game.random)
 
 
-def measure(task: str, options: argparse.Namespace) -> Row:
+def measure(task: str, budget: int, options: argparse.Namespace) -> Row:
     """Play a task's missing episodes, and say what they come to."""
     max_steps = ATARI_STEPS if task in ATARI else None
 
@@ -109,7 +111,7 @@ def measure(task: str, options: argparse.Namespace) -> Row:
         seeds = range(FIRST_SEED, FIRST_SEED + episodes)
         return Trial(task, who, seeds, max_steps, options.log).episodes()
 
-    planned = play(f"planner@{options.budget}", options.episodes)
+    planned = play(f"planner@{budget}", options.episodes)
     random = _mean(play("random", options.random_episodes), "score")
     planner = _mean(planned, "score")
     if task in ATARI:
@@ -119,7 +121,7 @@ def measure(task: str, options: argparse.Namespace) -> Row:
         value = planner / random if random else float("inf")
         passed = beats_random(planner, random)
     times = (_mean(planned, key) for key in ("steps", "cpu_seconds", "seconds"))
-    return Row(task, random, planner, value, passed, len(planned), *times)
+    return Row(task, budget, random, planner, value, passed, len(planned), *times)
 
 
 def _mean(records: list[dict[str, Any]], key: str) -> float:
@@ -133,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("kind", choices=["control", "atari"])
     parser.add_argument("tasks", nargs="*", help="of the set; default: all of it")
-    parser.add_argument("--budget", type=int, default=256)
+    parser.add_argument("--budget", type=int, action="append", help="repeatable; default: 256")
     parser.add_argument("--episodes", type=int, default=1, help="of the planner")
     parser.add_argument("--random-episodes", type=int, default=10)
     parser.add_argument("--log", type=Path, help="JSON lines of episodes, to go on from")
@@ -142,22 +144,24 @@ def main(arguments: list[str] | None = None) -> None:
     stated = CONTROL if options.kind == "control" else list(ATARI)
     if unknown := set(options.tasks) - set(stated):
         parser.error(f"not in the set {options.kind}: {', '.join(sorted(unknown))}")
-    rows = [measure(task, options) for task in options.tasks or stated]
+    budgets = options.budget or [256]
+    rows = [measure(task, each, options) for task in options.tasks or stated for each in budgets]
     value = "times random" if options.kind == "control" else "human-normalised"
-    columns = ("task", "random", f"planner@{options.budget}", value, "passed", "episodes", "steps")
+    columns = ("task", "budget", "random", "planner", value, "passed", "episodes", "steps")
     print_table(
         Console(),
         f"{sum(row.passed for row in rows)} of {len(rows)} passed",
         (*columns, "CPU seconds", "seconds"),
         (
             (
-                *(row.task, row.random, row.planner, row.measure, "yes" if row.passed else "no"),
-                *(row.episodes, row.steps, row.cpu_seconds, row.seconds),
+                *(row.task, row.budget, row.random, row.planner, row.measure),
+                *("yes" if row.passed else "no", row.episodes, row.steps),
+                *(row.cpu_seconds, row.seconds),
             )
             for row in rows
         ),
     )
-    write_json(options.json, {"budget": options.budget, "rows": [vars(row) for row in rows]})
+    write_json(options.json, {"rows": [vars(row) for row in rows]})
 
 
 if __name__ == "__main__":

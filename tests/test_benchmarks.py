@@ -385,6 +385,9 @@ def test_the_planning_benchmark_goes_on_from_its_log(tmp_path: Path):
     assert len(lines) == 2
     planning.main(arguments)
     assert log.read_text().splitlines() == lines and json.loads(out.read_text())["rows"] == [row]
+    planning.main([*arguments, "--budget", "3"])
+    budgets = [each["budget"] for each in json.loads(out.read_text())["rows"]]
+    assert budgets == [4, 3] and len(log.read_text().splitlines()) == len(lines) + 1
     with pytest.raises(SystemExit):
         planning.main(["control", "dmc/lqr-lqr_2_1"])
 
