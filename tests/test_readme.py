@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import TinyRun
 from tests.data.importers.recorded import save_recordings
 from tests.heldout import save_heldout_suite
+from tests.hub import local_hub
 from tests.language_model import save_language_model
 from tests.readme import (
     NOT_RUN,
@@ -85,11 +87,18 @@ def test_block_runs(block: Block, sandbox: Path):
     run(block, sandbox)
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment variables that name a Hub of this machine's own."""
+    with local_hub() as server:
+        yield server.environment(tmp_path_factory.mktemp("hub"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("block", params("bash", "python", speeds=("slow",)))
-def test_long_block_runs(block: Block, sandbox: Path, recordings: None):
-    run(block, sandbox)
+def test_long_block_runs(block: Block, sandbox: Path, recordings: None, hub: dict[str, str]):
+    run(block, sandbox, **(hub if "generalist push" in block.text else {}))
 
 
 @pytest.fixture(scope="module")

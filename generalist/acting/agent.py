@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from generalist.acting.decoder import Decoder, Mask
+from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
 from generalist.acting.prompts import encode_prompts
 from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
@@ -24,7 +25,6 @@ from generalist.settings import setting_of
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
-LAYOUTS_FILE = "layouts.json"
 FACTS_FILE = "training.json"  # says with which vocabulary the model was trained
 
 
@@ -89,15 +89,16 @@ class Agent:
         prompts: Sequence[Episode] = (),
         **decoder_options: Any,
     ) -> Agent:
-        """Load a checkpoint folder: a plain Hugging Face model with `generalist/` beside it.
+        """Load a checkpoint: a plain Hugging Face model with `generalist/` beside it.
 
+        path: its folder, or its repository on the Hub, `user/name` or `user/name@revision`.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
         layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
         Raises GeneralistError where a file is missing or was made for another vocabulary, and
         UsageError where the checkpoint does not know the task.
         """
-        folder = Path(path)
+        folder = checkpoint_folder(path)
         processor, layouts = _load_parts(folder)
         model = _load_model(folder, processor, dtype).to(device).eval()
         if layout is not None and task is not None:
@@ -115,7 +116,7 @@ class Agent:
             window_tokens,
             context_steps,
             facts.get("temperature") if temperature is None else temperature,
-            str(folder),
+            str(path),
             **decoder_options,
         )
         if prompts:
@@ -337,14 +338,7 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
 
 
 def _load_parts(folder: Path) -> tuple[GeneralistProcessor, dict[str, Layout]]:
-    if not folder.is_dir():
-        raise GeneralistError(f"There is no checkpoint folder {folder}.")
-    for needed in ("config.json", PARTS_FOLDER, f"{PARTS_FOLDER}/{LAYOUTS_FILE}"):
-        if not (folder / needed).exists():
-            raise GeneralistError(
-                f"{folder} is not a checkpoint to act with: {needed} is missing. Expected the "
-                "folder that `generalist train` prints at its end."
-            )
+    check_checkpoint(folder)
     processor = GeneralistProcessor.from_pretrained(folder / PARTS_FOLDER)
     path = folder / PARTS_FOLDER / LAYOUTS_FILE
     try:

@@ -14,7 +14,7 @@ from generalist.errors import GeneralistError, UsageError
 def dagger(
     task: Annotated[str, typer.Argument(help="The task to correct the agent in: family/Name.")],
     checkpoint: Annotated[
-        Path, typer.Option(help="Folder of the checkpoint to start from.")
+        Path, typer.Option(help="Checkpoint to start from: its folder, or its repository.")
     ] = Path("runs/quickstart/checkpoint"),
     data: Annotated[Path, typer.Option(help="Folder of the demonstrations.")] = Path(
         "runs/quickstart/data"
@@ -44,12 +44,14 @@ def dagger(
     the corrections are shards in the folder of the run. A recipe does the same for several tasks
     from the start, by its section `corrections`. The same command continues after an interruption.
     """
+    from generalist.acting.hub import checkpoint_folder
     from generalist.envs import get_task, is_document_task
     from generalist.training.recipe import CorrectionsRecipe, load_recipe
 
     get_task(task)
     if is_document_task(task):
         raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
+    checkpoint = checkpoint_folder(checkpoint)
     own = checkpoint / "generalist" / "recipe.yaml"
     source = recipe or str(own)
     if not own.exists():

@@ -15,11 +15,16 @@ def evaluate(
     suite: Annotated[
         str, typer.Argument(help="A suite's name (quickstart) or the path of a YAML file.")
     ] = "quickstart",
-    checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = Path(
-        "runs/quickstart/checkpoint"
-    ),
+    checkpoint: Annotated[
+        Path,
+        typer.Option(help="Folder of the checkpoint, or its repository on the Hub: user/name."),
+    ] = Path("runs/quickstart/checkpoint"),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report; evaluation/ beside the checkpoint.")
+        Path | None,
+        typer.Option(
+            help="Folder of the report; evaluation/ beside the checkpoint's folder, "
+            "runs/user-name/evaluation for a repository."
+        ),
     ] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Episodes of every task, in place of the suite's.")
@@ -40,6 +45,7 @@ def evaluate(
     held out from training (heldout) is measured in four ways: as the checkpoint is, prompted,
     fine-tuned on a few demonstrations of the task, and trained on these alone.
     """
+    from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite
 
     loaded = load_suite(suite)
@@ -49,19 +55,30 @@ def evaluate(
             task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
     loaded.zero_shot = loaded.zero_shot or zero_shot
     loaded.videos = loaded.videos and videos
+    folder = checkpoint_folder(checkpoint)
+    fetched = folder != checkpoint
+    beside = Path("runs", str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
     if loaded.heldout is not None:
-        folder = out or checkpoint.parent / "heldout"
-        write_json(json, run_heldout(loaded, Path(suite).stem, checkpoint, folder, workers))
+        out = out or beside / "heldout"
+        write_json(json, run_heldout(loaded, Path(suite).stem, folder, out, workers))
         return
-    folder = out or checkpoint.parent / "evaluation"
-    report = run_suite(loaded, Path(suite).stem, checkpoint, folder, workers)
+    out = out or beside / "evaluation"
+    report = run_suite(loaded, Path(suite).stem, folder, out, workers, card=not fetched)
     write_json(json, report)
 
 
 def run_suite(
-    suite: Any, name: str, checkpoint: Path, out: Path, workers: int | None = None
+    suite: Any,
+    name: str,
+    checkpoint: Path,
+    out: Path,
+    workers: int | None = None,
+    card: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate, print the table, write the report; returns what report.json holds."""
+    """Evaluate, print the table, write the report; returns what report.json holds.
+
+    card: put the scores into the checkpoint's card.
+    """
     from generalist.evaluation.measure import evaluate as measure
     from generalist.evaluation.report import write_report
     from generalist.evaluation.table import print_tables
@@ -78,7 +95,8 @@ def run_suite(
     bars = sys.stderr.isatty()  # a log file gets the line of each result alone
     evaluation = measure(checkpoint, suite, out, name, on_result, bars, workers)
     report = write_report(evaluation, out)
-    _write_card(checkpoint, report)
+    if card:
+        _write_card(checkpoint, report)
     print_tables(evaluation, screen)
     screen.print(f"Report: [bold]{out / 'report.html'}[/]", soft_wrap=True)
     return report

@@ -21,6 +21,7 @@ from generalist.cli import (
     expert,
     import_,
     inspect,
+    push,
     quickstart,
     rollout,
     tasks,
@@ -55,6 +56,7 @@ app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.command("push")(push.push)
 
 
 def _version(wanted: bool) -> None:

@@ -16,7 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="Act in a task with a checkpoint an
 
 QUICKSTART = Path("runs/quickstart/checkpoint")
 
-Checkpoint = Annotated[Path, typer.Option(help="Folder of the checkpoint.")]
+Checkpoint = Annotated[
+    Path, typer.Option(help="Folder of the checkpoint, or its repository on the Hub: user/name.")
+]
 Episodes = Annotated[int, typer.Option(min=1, help="Episodes to act.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first episode, then one more each.")]
 Envs = Annotated[
@@ -227,9 +229,10 @@ def text(
 
 def _document_task(checkpoint: Path) -> str:
     """A task of text the checkpoint knows; any of its tasks where it knows none."""
+    from generalist.acting.hub import checkpoint_folder
     from generalist.data.files import read_json
 
-    path = checkpoint / "generalist" / "layouts.json"
+    path = checkpoint_folder(checkpoint) / "generalist" / "layouts.json"
     names = sorted(read_json(path)) if path.exists() else []
     return next((name for name in names if name.startswith("text/")), names[0] if names else "")
 
@@ -261,9 +264,10 @@ def _act(
 
 def _load(agent_class: Any, checkpoint: Path, task: str, temperature: float | None) -> Any:
     """An agent that may be asked for a task the checkpoint was not trained on."""
+    from generalist.acting.hub import checkpoint_folder
     from generalist.data.files import read_json
 
-    path = checkpoint / "generalist" / "layouts.json"
+    path = checkpoint_folder(checkpoint) / "generalist" / "layouts.json"
     known = sorted(read_json(path)) if path.exists() else []
     first = task if task in known or not known else known[0]
     if known and task not in known:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from generalist.acting.hub import FOLDER_IN_CARD
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.build import count_parameters
 from generalist.modeling.lora import merged
@@ -155,7 +156,7 @@ Not evaluated yet: `generalist evaluate` fills this in.
 import generalist
 
 env = generalist.make("{facts["tasks"][0]}")
-agent = generalist.Agent.from_pretrained("PATH OF THIS FOLDER", task="{facts["tasks"][0]}")
+agent = generalist.Agent.from_pretrained("{FOLDER_IN_CARD}", task="{facts["tasks"][0]}")
 observation, info = env.reset(seed=0)
 action = agent.act(observation, first=True)
 ```

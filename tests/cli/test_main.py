@@ -19,6 +19,7 @@ COMMANDS = [
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
     ["tokenizer", "train"], ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
+    ["push"],
 ]  # fmt: skip
 
 

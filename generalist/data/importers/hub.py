@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generalist.data.importers.network import reaching
 from generalist.data.importers.rows import NO_REWARDS, Columns, Rows
 from generalist.data.importers.source import Load
 from generalist.errors import GeneralistError, UsageError
+from generalist.network import reaching
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from generalist.data.importers.network import reaching
 from generalist.data.importers.source import Load, Recording
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.network import reaching
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space

@@ -9,7 +9,8 @@ from generalist.errors import GeneralistError, causes
 
 _UNREACHABLE = ("ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError",
                 "OfflineModeIsEnabled", "LocalEntryNotFoundError", "MaxRetryError")  # fmt: skip
-_ABSENT = ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError")
+_ABSENT = ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError",
+           "RevisionNotFoundError")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -24,12 +25,14 @@ def reaching(name: str) -> Iterator[None]:
         if kinds & set(_UNREACHABLE):
             raise GeneralistError(
                 f"{name} is not on this machine, and its server cannot be reached; go online once, "
-                "or name a folder that holds the data."
+                "or name a folder that holds it."
             ) from error
         if kinds & set(_ABSENT):
             raise GeneralistError(
                 f"{name} does not exist on the Hub, or is not open to you: {_first_line(error)}"
             ) from error
+        if "HfHubHTTPError" in kinds:
+            raise GeneralistError(f"{name}: the Hub answered {_first_line(error)}") from error
         raise
 
 
