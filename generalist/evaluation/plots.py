@@ -27,6 +27,8 @@ STYLE = {
     "axes.facecolor": "none", "axes.titlesize": 10, "axes.titlelocation": "left",
     "svg.hashsalt": "generalist",
 }  # fmt: skip
+MOST_PANELS = 24
+MOST_POINTS = 300  # of a line
 SHOWN_LOW, SHOWN_HIGH = -0.25, 1.25  # bars that reach further are cut, their figures are written
 
 
@@ -139,21 +141,22 @@ def text_plot(text: dict[str, Any]) -> str:
 
 
 def training_plot(log: Sequence[dict[str, Any]]) -> str:
-    """Loss over the steps, in all and task by task; the lines are smoothed."""
+    """Loss over the steps, in all and task by task, or by family where there are many tasks."""
     from matplotlib import rc_context
 
-    tasks = sorted({key[5:] for row in log for key in row if key.startswith("loss/")})
-    panels = ["", *tasks]
+    parts = _names(log, "loss/")
+    if len(parts) > MOST_PANELS:
+        parts = _names(log, "family_loss/")
+    panels = ["", *parts]
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
         figure, axes = _figure(8.2, 1.55 * rows, rows, columns)
         for ax, task in zip(axes.flat, panels, strict=False):
-            key = f"loss/{task}" if task else "loss"
-            steps, values = _series(log, key)
+            steps, values = _series(log, task or "loss")
             ax.plot(steps, values, color=AGENT, alpha=0.25, linewidth=0.8)
             ax.plot(steps, _smooth(values), color=AGENT, linewidth=1.5)
-            ax.set_title(task or "all targets", color=INK)
+            ax.set_title(task.partition("/")[2] or "all targets", color=INK)
             ax.grid(color=GRID, linewidth=0.6)
             ax.locator_params(nbins=4)
             ax.tick_params(labelsize=7.5, colors=FAINT)
@@ -163,10 +166,17 @@ def training_plot(log: Sequence[dict[str, Any]]) -> str:
         return _svg(figure)
 
 
+def _names(log: Sequence[dict[str, Any]], prefix: str) -> list[str]:
+    return sorted({key for row in log for key in row if key.startswith(prefix)})
+
+
 def _series(log: Sequence[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a key, means of neighbours where a picture could not show them all."""
     pairs = [(row["step"], row[key]) for row in log if row.get(key) is not None]
-    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
-    return np.array(steps), np.array(values, dtype=float)
+    series = np.array(pairs, dtype=float).reshape(-1, 2)
+    if len(series) > MOST_POINTS:
+        series = np.array([part.mean(axis=0) for part in np.array_split(series, MOST_POINTS)])
+    return series[:, 0], series[:, 1]
 
 
 def _smooth(values: np.ndarray, share: float = 0.04) -> np.ndarray:
