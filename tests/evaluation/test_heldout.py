@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from generalist.cli.main import main
 from generalist.data.mixture import dataset_spec, load_dataset_spec
@@ -15,7 +16,7 @@ from generalist.envs import get_task, matching_names
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation import heldout
 from generalist.evaluation.heldout import WAYS, evaluate_heldout
-from generalist.evaluation.suite import Suite, load_suite
+from generalist.evaluation.suite import HeldOut, Suite, load_suite
 from generalist.specs import list_specs
 from tests.conftest import TinyRun
 from tests.evaluation.test_suite import parse
@@ -70,6 +71,21 @@ def test_every_task_is_measured_in_every_way_and_nothing_is_done_twice(
     ]
     assert len(facts) == 4 and all(each["steps"] == 3 for each in facts)
     assert sorted(each["tasks"][0] for each in facts) == sorted(2 * TASKS)
+
+
+def test_the_short_runs_are_neither_scored_nor_corrected_on_the_way(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    own = tmp_path / "generalist" / "recipe.yaml"
+    own.parent.mkdir()
+    rows = (tiny_run.checkpoint / "generalist" / "recipe.yaml").read_text()
+    recipe = yaml.safe_load(rows)
+    recipe["evaluation"] = {"tasks": ["gym/*"], "every_minutes": 1}
+    recipe["corrections"] = {"tasks": {"gym/CartPole-v1": {"episodes": 1}}}
+    own.write_text(yaml.safe_dump(recipe))
+    short = heldout._recipe(tmp_path, None, HeldOut(data="heldout", steps=3), tmp_path, tmp_path)
+    assert short.schedule.steps == 3 and short.schedule.minutes is None
+    assert short.evaluation.tasks == [] and short.corrections.tasks == {}
 
 
 def test_a_task_it_was_trained_on_is_not_held_out(
