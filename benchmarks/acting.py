@@ -28,7 +28,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, PreTrainedModel
 
@@ -37,6 +36,7 @@ from benchmarks.measure import (
     matrix_vector_bandwidth,
     print_facts,
     quantile,
+    screen,
     timing_parser,
     write_json,
 )
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    console, result = Console(), []
+    console, result = screen(), []
     for size in given.size or ["3M"]:
         dtype = getattr(torch, given.dtype)
         timings, facts = measure(size, given.window, given.rounds, given.batch, dtype)

@@ -31,10 +31,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from rich.console import Console
 from safetensors.numpy import load_file
 
-from benchmarks.measure import write_json
+from benchmarks.measure import screen, write_json
 from generalist.specs import find_spec
 from generalist.training.checkpoint import list_checkpoints, verify
 from generalist.training.loop import train
@@ -156,7 +155,7 @@ def crash(
     generator = random.Random(seed)
     found = Crashes(0, 0, 0, 0, 0, {}, 0.0, 0.0)
     resumed: Counter[int] = Counter()
-    console = Console()
+    console = screen()
     while found.kills < kills:
         found.runs += 1
         recipe = recipe_for(data, steps, every, root / f"run-{found.runs}")
@@ -264,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.seed,
             Path(folder),
         )
-    Console().print(asdict(found))
+    screen().print(asdict(found))
     write_json(options.json, asdict(found))
     lost = found.largest_difference if options.config is None else 0.0
     if found.failed_starts or found.damaged or lost or found.largest_loss_difference > 1e-5:

@@ -32,9 +32,16 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.utils import seeding
-from rich.console import Console
 
-from benchmarks.measure import Rate, interleaved, print_table, rates, timing_parser, write_json
+from benchmarks.measure import (
+    Rate,
+    interleaved,
+    print_table,
+    rates,
+    screen,
+    timing_parser,
+    write_json,
+)
 from generalist import envs
 from generalist.acting.agent import Agent
 from generalist.acting.decoder import Decoder
@@ -253,7 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
         result.append({"task": task, **facts, "rates": [asdict(each) for each in found.values()]})
     columns = "task", "bare", "ours", "ratio", "not agent", "not model"
     title = f"steps/s, {given.threads} thread(s); rollouts of {given.envs} by {given.recipe}"
-    print_table(Console(), title, columns, rows)
+    print_table(screen(), title, columns, rows)
     write_json(given.json, {"threads": given.threads, "recipe": given.recipe, "tasks": result})
 
 

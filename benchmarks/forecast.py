@@ -18,9 +18,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import print_table, screen, write_json
 from generalist.data.shards import SHARD_TOKENS
 from generalist.training.plan import flops_of, memory_per_rank, parameters_of, vocabulary_size_of
 from generalist.training.recipe import Recipe, load_recipe
@@ -194,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
         storage(count, 1.0, 20.0, given.observation_tokens, given.action_tokens)
         for count in (1_000, 1_000_000)
     ]
-    console = Console()
+    console = screen()
     columns = ["model", "environments", "ms a timestep", "bound by", "steps/s", "GB", "fits"]
     print_table(console, "Acting on one device", columns, (asdict(a).values() for a in acted))  # type: ignore[misc]
     columns = ["environments", "hours each", "tokens", "TB", "shards"]

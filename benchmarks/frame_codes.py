@@ -25,13 +25,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import print_table, screen, write_json
 from benchmarks.patch_embedding import GRID, PATCH, PatchEmbedding
 from generalist.envs import make
 from generalist.experts.collect import collect_episode
@@ -306,7 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
         found += ablate(Game(**own), codes, given)
     columns = "game", "frame", "labels", "seconds", "nats", "right", "return", "least", "most"
     title = f"{given.tflops:g} x 10^12 operations a clone, {given.games} games"
-    print_table(Console(), title, columns, [astuple(each) for each in found])
+    print_table(screen(), title, columns, [astuple(each) for each in found])
     write_json(given.json, {"tflops": given.tflops, "clones": [asdict(each) for each in found]})
 
 

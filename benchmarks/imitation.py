@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from benchmarks.measure import screen
 from generalist.envs import is_document_task
 from generalist.training.data import open_data, to_tensors
 from generalist.training.recipe import load_recipe
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     for each in found:
         cells = ["" if x is None else f"{x:.3f}" for x in (each.r2, each.accuracy)]
         table.add_row(each.folder, each.task, str(each.labels), *cells)
-    Console().print(table)
+    screen().print(table)
     if given.json is not None:
         given.json.write_text(json.dumps([asdict(each) for each in found], indent=2) + "\n")
 

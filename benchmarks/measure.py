@@ -37,6 +37,12 @@ def rates(seconds: Mapping[str, list[float]], amount: float) -> dict[str, Rate]:
     return found
 
 
+def screen() -> Console:
+    """Where tables go; in a file or a pipe wide enough for all of their columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def print_table(
     console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:

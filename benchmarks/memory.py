@@ -27,9 +27,8 @@ from os import getpid, sysconf
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
-from benchmarks.measure import alone, print_table, write_json
+from benchmarks.measure import alone, print_table, screen, write_json
 from generalist.data.collect import collect
 from generalist.data.manifest import Manifest
 from generalist.data.mixture import dataset_spec, open_mixture
@@ -248,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--task", default="atari/Pong", help="of which they are")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
-    console, memory, collecting = Console(), [], []
+    console, memory, collecting = screen(), [], []
     with tempfile.TemporaryDirectory() as name:
         if given.gigabytes:
             sizes = [given.gigabytes / 100, given.gigabytes]

@@ -24,9 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import print_table, screen, write_json
 from generalist.envs.measure import FIRST_SEED, Trial
 
 _OF_THE_SUITE = {
@@ -149,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     value = "times random" if options.kind == "control" else "human-normalised"
     columns = ("task", "budget", "random", "planner", value, "passed", "episodes", "steps")
     print_table(
-        Console(),
+        screen(),
         f"{sum(row.passed for row in rows)} of {len(rows)} passed",
         (*columns, "CPU seconds", "seconds"),
         (

@@ -37,7 +37,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import webdataset
-from rich.console import Console
 
 from benchmarks.measure import (
     Rate,
@@ -46,6 +45,7 @@ from benchmarks.measure import (
     print_facts,
     print_rates,
     rates,
+    screen,
     timing_parser,
     write_json,
 )
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train-minutes", type=float, default=0, help="for waiting")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    console = Console()
+    console = screen()
     with tempfile.TemporaryDirectory() as name:
         found = measure(given.data, given.window, given.rows, given.rounds, Path(name))
         speed = {subject: each.per_second for subject, each in found.items()}

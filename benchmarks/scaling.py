@@ -27,10 +27,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from scipy.optimize import nnls
 
-from benchmarks.measure import print_facts, print_table, write_json
+from benchmarks.measure import print_facts, print_table, screen, write_json
 from generalist.acting.decoder import Decoder, Interval
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
@@ -164,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
         for window, environments, tokens in itertools.product(windows, ENVIRONMENTS, ACTION_TOKENS):
             points.append(measure(size, model, window, environments, tokens, given.rounds))
     rates = fit(points)
-    console = Console()
+    console = screen()
     columns = ["model", "window", "environments", "action tokens", "ms", "fit ms", "held out"]
     rows = [
         [p.size, p.window, p.environments, p.action_tokens, p.milliseconds, p.predicted,

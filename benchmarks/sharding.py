@@ -34,10 +34,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 from unittest.mock import patch
 
-from rich.console import Console
-
 from benchmarks import resident
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import print_table, screen, write_json
 from generalist.specs import find_spec
 from generalist.training.recipe import Recipe, dump_recipe, load_recipe
 
@@ -273,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     columns = ["strategy", "step s", f"times {configs[0]}"]
     columns += ["in use MiB", "peak MiB", "run MiB", "last loss"]
     title = f"{RANKS} ranks, {options.steps} steps"
-    print_table(Console(), title, columns, [list(each.values()) for each in strategies])
+    print_table(screen(), title, columns, [list(each.values()) for each in strategies])
     write_json(options.json, {"strategies": strategies})
 
 

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch.nn.functional import linear
 
 from benchmarks.measure import (
@@ -37,6 +36,7 @@ from benchmarks.measure import (
     print_facts,
     print_rates,
     rates,
+    screen,
     timing_parser,
     write_json,
 )
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=256, help="encoded at once")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    processor, console = GeneralistProcessor.default(), Console()
+    processor, console = GeneralistProcessor.default(), screen()
     result: dict[str, Any] = {"threads": given.threads}
     for title, unit, (found, facts) in (
         ("codecs", "million tokens/s", measure_codecs(processor, given.steps, given.rounds)),

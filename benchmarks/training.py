@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
 from benchmarks.acting import SIZES
-from benchmarks.measure import interleaved, print_facts, timing_parser, write_json
+from benchmarks.measure import interleaved, print_facts, screen, timing_parser, write_json
 from generalist.modeling.build import build_model
 from generalist.training.data import open_data, to_tensors
 from generalist.training.objective import IGNORE, OrdinalTargets, TokenObjective
@@ -119,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=4, help="windows in a step")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    console, result = Console(), []
+    console, result = screen(), []
     for size in given.size or ["3M"]:
         timings, facts = measure(given.data, size, given.window, given.rows, given.rounds)
         table = Table("subject", "median ms", "least ms", "tokens/s", "loss")

@@ -40,6 +40,8 @@ class LocalHub(ThreadingHTTPServer):
             "HF_HOME": str(cache),
             "HF_TOKEN": "hf_of_the_tests",
             "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
         }
 
 
