@@ -123,7 +123,7 @@ def demonstrate(game: Game) -> Shown:
         lengths.append(len(labels[-1]))
     env.close()
     starts = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
-    kept = max(1, round(game.episodes * (1 - HELD_OUT)))
+    kept = min(game.episodes - 1, round(game.episodes * (1 - HELD_OUT)))
     return Shown(np.concatenate(frames), np.concatenate(labels), starts, sum(lengths[:kept]))
 
 
@@ -295,6 +295,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--games", type=int, default=5, help="played to the end by a clone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
+    if given.episodes is not None and given.episodes < 2:
+        parser.error("one episode is held out: --episodes is at least 2")
     codes = [each or None for each in given.codes or [*TOKENIZERS, 0]]
     found = []
     for name in given.game or [*GAMES]:
