@@ -5,8 +5,8 @@ scaled to [-1, 1] and divided by the root of the patch's size, each through one 
 GroupNorm, GELU), plus learned row and column positions. A position is the patch's interval on
 [0, 1] in 128 steps: in training one is drawn from the interval, in evaluation its mean is taken.
 
-The block is thinner than Gato's and works at half the resolution. Even so it costs, by the counts of
-`frame_codes.py`, 1.4 times what the quickstart's transformer does for the same patches.
+The block is thinner than Gato's and works at half the resolution. Even so it costs, by the
+counts of `frame_codes.py`, 1.4 times what the quickstart's transformer does for the same patches.
 
 Shapes: N = frames, G = patches along a side, D = hidden size.
 """
