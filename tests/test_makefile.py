@@ -135,7 +135,6 @@ def test_every_requirement_is_pinned():
 
 # What the package needs installed without importing it, and for what.
 NEVER_IMPORTED = {
-    "huggingface-hub": "transformers downloads through it",
     "imageio-ffmpeg": "imageio writes videos through it",
     "tensorboard": "accelerate's tracker",
 }
