@@ -87,6 +87,8 @@ def write_card(
     card = CARD.format(
         fingerprint=tokenizer.fingerprint,
         size=tokenizer.codebook_size,
+        frame=tokenizer.config.frame_size,
+        patch=tokenizer.config.patch_size,
         count=tokenizer.codes_per_frame,
         rows="\n".join(rows),
         pictures="\n\n".join(pictures),
@@ -98,7 +100,7 @@ def write_card(
 
 CARD = """# Frame tokenizer
 
-One frame, resized to 84x84 RGB, becomes {count} codes of {size:,}: one for each patch of 14x14
+One frame, resized to {frame}x{frame} RGB, becomes {count} codes of {size:,}: one for each patch of {patch}x{patch}
 pixels, in row-major order. Fingerprint `{fingerprint}`.
 
 A code says how its patch differs from the game's background (the per-pixel median frame, stored

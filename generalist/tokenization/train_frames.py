@@ -46,7 +46,8 @@ class FrameTokenizerSpec(BaseModel):
 def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False) -> np.ndarray:
     """(count, H, W, 3) uint8 frames of `task`, by its expert disturbed to four degrees.
 
-    A task without an expert is played at random. Raises UsageError for a task without frames.
+    A task without an expert, or with none but a planner (some 20 steps a second), is played at
+    random. Raises UsageError for a task without frames.
     """
     from tqdm import tqdm
 
@@ -57,7 +58,8 @@ def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False)
     entry = get_task(task)
     if not entry.frames:
         raise UsageError(f"{task} has no frames: a frame tokenizer is trained on pixel tasks.")
-    expert = get_expert(task) if entry.default_expert else RandomPolicy()
+    quick = entry.default_expert not in ("", "planner")
+    expert = get_expert(task) if quick else RandomPolicy()
     env = entry.make()
     taken: list[np.ndarray] = []
     with tqdm(total=count, desc=f"frames of {task}", disable=not progress, leave=False) as bar:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from generalist.envs import get_task
 from generalist.errors import UsageError
 from generalist.specs import find_spec, load_yaml
 from generalist.tokenization.fit_frames import (
@@ -107,6 +108,14 @@ def test_frames_are_collected_from_real_play():
     frames = collect_frames("atari/Freeway", 16)
     assert frames.shape == (16, 84, 84, 3) and frames.dtype == np.uint8
     assert np.array_equal(frames, collect_frames("atari/Freeway", 16))
+
+
+def test_a_planner_is_not_waited_for(monkeypatch):
+    """Twenty steps a second, and a search for every one of thousands of frames."""
+    assert get_task("atari/Boxing").default_expert == "planner"
+    monkeypatch.setattr("generalist.experts.registry.get_expert", lambda name: pytest.fail(name))
+    frames = collect_frames("atari/Boxing", 16)
+    assert frames.shape == (16, 84, 84, 3) and (frames != frames[0]).any()
 
 
 def test_the_whole_command(tmp_path):
