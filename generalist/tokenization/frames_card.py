@@ -100,8 +100,8 @@ def write_card(
 
 CARD = """# Frame tokenizer
 
-One frame, resized to {frame}x{frame} RGB, becomes {count} codes of {size:,}: one for each patch of {patch}x{patch}
-pixels, in row-major order. Fingerprint `{fingerprint}`.
+One frame, resized to {frame}x{frame} RGB, becomes {count} codes of {size:,}: one for each patch of
+{patch}x{patch} pixels, in row-major order. Fingerprint `{fingerprint}`.
 
 A code says how its patch differs from the game's background (the per-pixel median frame, stored
 with the weights). A patch that equals the background always has the same code and decodes exactly;
