@@ -68,7 +68,7 @@ class Game:
 
 GAMES = {
     "Freeway": Game("atari/Freeway", "cautious", 1, 30, 2_100),
-    "Pong": Game("atari/Pong", "sighted", 2, 20, 3_000),
+    "Pong": Game("atari/Pong", "steady", 2, 20, 3_000),
 }
 
 

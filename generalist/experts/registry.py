@@ -37,7 +37,7 @@ _EXPERTS: dict[str, dict[str, str]] = {
         "steady": "lander:LunarLanderSteady",
     },
     "gym/LunarLanderContinuous-v3": {"heuristic": "lander:LunarLanderThrottled"},
-    "atari/Pong": {"paddle": "pong:PongPaddle", "sighted": "pong:PongSighted"},
+    "atari/Pong": {"paddle": "pong:PongPaddle", "steady": "pong:PongSteady"},
     "atari/Breakout": {"paddle": "breakout:BreakoutPaddle"},
     "atari/Freeway": {"crossing": "freeway:FreewayCrossing", "cautious": "freeway:FreewayCautious"},
     "dmc/cartpole-swingup": {"swing-up": "dmc:CartPoleSwingUp"},

@@ -77,7 +77,7 @@ def test_experts_beat_random_play(name: str) -> None:
         ("gym/LunarLander-v3", "steady", None),
         ("dmc/reacher-easy", "damped-least-squares", 100),
         ("atari/Freeway", "cautious", 300),
-        ("atari/Pong", "sighted", 300),
+        ("atari/Pong", "steady", 300),
     ],
 )
 def test_experts_to_be_imitated_label_any_state_and_beat_random_play(
