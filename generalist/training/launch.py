@@ -56,7 +56,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
     with _hidden("ACCELERATE_USE_FSDP"):  # else it would make a plugin of its own
         accelerator = Accelerator(
-            mixed_precision=resolve_precision(recipe.precision),
+            mixed_precision=resolve_precision(recipe.precision, recipe.model.hidden_size),
             log_with=recipe.trackers or None,
             project_dir=str(recipe.output_dir),
             cpu=on_cpu and not deepspeed,
@@ -116,11 +116,16 @@ def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accel
     return Replicated(objective, recipe, accelerator)
 
 
-def resolve_precision(precision: str) -> str:
+AMX_HIDDEN_SIZE = 768
+"""From this width on autocast to bf16 pays on a CPU with AMX (benchmarks/RESULTS.md, "Acting and
+training"): below it the casts cost more than the products, which the lean pass does in float32."""
+
+
+def resolve_precision(precision: str, hidden_size: int) -> str:
     """`no` or `bf16` for accelerate; auto takes bf16 only where it is fast."""
     if precision == "auto":
-        fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
-        precision = "bf16" if fast else "fp32"
+        amx = torch.cpu._is_amx_tile_supported() and hidden_size >= AMX_HIDDEN_SIZE
+        precision = "bf16" if torch.cuda.is_available() or amx else "fp32"
     return {"fp32": "no", "bf16": "bf16"}[precision]
 
 

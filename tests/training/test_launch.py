@@ -54,8 +54,18 @@ def test_an_unwrapped_model_under_two_processes_is_refused():
 
 
 def test_precision_names():
-    assert resolve_precision("fp32") == "no" and resolve_precision("bf16") == "bf16"
-    assert resolve_precision("auto") in ("no", "bf16")
+    assert resolve_precision("fp32", 128) == "no" and resolve_precision("bf16", 128) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "amx", "hidden_size", "expected"),
+    [(True, False, 128, "bf16"), (False, True, 768, "bf16"), (False, True, 128, "no"),
+     (False, False, 768, "no")],
+)  # fmt: skip
+def test_auto_is_bf16_where_it_is_fast(monkeypatch, gpu, amx, hidden_size, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert resolve_precision("auto", hidden_size) == expected
 
 
 def test_the_first_signal_sets_a_flag_and_the_second_has_its_usual_effect():
