@@ -9,6 +9,8 @@ pass, without the optimizer.
 segments: `TokenObjective` as it trains on a CPU: segments end to end, logits at targets alone.
 rows: the same with whole rows through the model's own forward pass, as it trains on a GPU.
 labels: `model(input_ids, position_ids=..., labels=...)`.
+segments, bf16: as it trains on a CPU with AMX, the products of the blocks in bfloat16.
+labels, bf16: Hugging Face's loss under autocast.
 """
 
 from __future__ import annotations
@@ -44,10 +46,11 @@ class Timing:
 
 
 def objective_step(
-    model: PreTrainedModel, tensors: dict[str, Any], bins: tuple[int, int]
+    model: PreTrainedModel, tensors: dict[str, Any], bins: tuple[int, int], half: bool = False
 ) -> Callable[[], float]:
     """Forward and backward pass of our objective; returns the mean loss."""
     objective = TokenObjective(model, OrdinalTargets(*bins, sigma_bins=0.0))
+    objective.half = half
 
     def step() -> float:
         model.zero_grad()
@@ -58,7 +61,7 @@ def objective_step(
     return step
 
 
-def labels_step(model: PreTrainedModel, batch: Any) -> Callable[[], float]:
+def labels_step(model: PreTrainedModel, batch: Any, half: bool = False) -> Callable[[], float]:
     """The same with the loss that Hugging Face models compute from labels."""
     counted = (batch.targets >= 0) & (batch.position_ids > 0)
     labels = torch.from_numpy(np.where(counted, batch.targets, IGNORE).astype(np.int64))
@@ -67,7 +70,8 @@ def labels_step(model: PreTrainedModel, batch: Any) -> Callable[[], float]:
 
     def step() -> float:
         model.zero_grad()
-        loss = model(ids, position_ids=positions, labels=labels, use_cache=False).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model(ids, position_ids=positions, labels=labels, use_cache=False).loss
         loss.backward()
         return loss.item()
 
@@ -84,10 +88,13 @@ def measure(
     model = build_model(SIZES[size], vocabulary, window)
     bins = vocabulary["continuous"].start, vocabulary["continuous"].stop
     weights = np.ones(len(data.task_names))
+    segments = to_tensors(batch, weights, segments=True)
     subjects = {
-        "segments": objective_step(model, to_tensors(batch, weights, segments=True), bins),
+        "segments": objective_step(model, segments, bins),
         "rows": objective_step(model, to_tensors(batch, weights, segments=False), bins),
         "labels": labels_step(model, batch),
+        "segments, bf16": objective_step(model, segments, bins, half=True),
+        "labels, bf16": labels_step(model, batch, half=True),
     }
     losses = {name: step() for name, step in subjects.items()}
     seconds = interleaved(subjects, rounds)
@@ -106,6 +113,7 @@ def measure(
         "size": size,
         "times_labels": median["labels"] / median["segments"],
         "rows_times_labels": median["labels"] / median["rows"],
+        "times_labels_bf16": median["labels, bf16"] / median["segments, bf16"],
         "target_share": float((batch.targets >= 0).mean()),
         "padding": float((batch.task_index < 0).mean()),
     }

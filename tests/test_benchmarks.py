@@ -121,7 +121,9 @@ def test_the_training_benchmark_compares_equal_losses(tiny_run: TinyRun, tmp_pat
     training.main([str(tiny_run.data), *arguments, "--json", str(out)])
     (found,) = json.loads(out.read_text())["sizes"]
     losses = {each["subject"]: each["loss"] for each in found["timings"]}
+    halves = [losses.pop(name) for name in ("segments, bf16", "labels, bf16")]
     assert losses == pytest.approx(dict.fromkeys(("segments", "rows", "labels"), losses["labels"]))
+    assert halves == pytest.approx(2 * [losses["labels"]], rel=0.01)
 
 
 def test_the_reading_benchmark_measures_every_subject(tiny_run: TinyRun, tmp_path: Path):

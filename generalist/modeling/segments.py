@@ -9,6 +9,8 @@ What is left out changes nothing of what is computed:
   queries, attention, projections and feed-forward run only where a hidden state is asked for. With
   4 blocks and a tenth of the tokens being targets that is a fifth of a training step.
 
+With `half` the matrix products of the blocks are those of `half.py`: near, not the same.
+
 Shapes: T = tokens of all segments, D = hidden size, H = heads, K = heads of keys and values,
 E = head dim, M = positions asked for; n segments in a row have s tokens and m positions each.
 """
@@ -26,6 +28,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from generalist.modeling.fused import rms_norm, rotate
+from generalist.modeling.half import gated_feed_forward, half_linear, is_plain
 
 Tables = tuple[Tensor, Tensor]  # cosine and sine, (tokens, 1, E/2)
 
@@ -42,6 +45,7 @@ def hidden_at(
     position_ids: Tensor,
     segment_lengths: Sequence[int],
     index: Tensor,
+    half: bool = False,
 ) -> Tensor:
     """(M, D) final hidden states at some positions of segments that lie end to end.
 
@@ -51,28 +55,32 @@ def hidden_at(
         segment_lengths: tokens of each segment, in order; they add up to T. The fewer changes of
             length from one to the next, the fewer calls.
         index: (M,) int64, ascending.
+        half: multiply in bfloat16.
     """
     hidden = decoder.embed_tokens(input_ids)  # (T, D)
     cosine, sine = decoder.rotary_emb(hidden, position_ids[None])  # (1, T, E), its halves alike
-    half = cosine.shape[-1] // 2
-    tables = cosine[0, :, None, :half], sine[0, :, None, :half]
+    once = cosine.shape[-1] // 2
+    tables = cosine[0, :, None, :once], sine[0, :, None, :once]
     *blocks, last = decoder.layers
     for block in blocks:
-        hidden = hidden + _attend(block, hidden, tables, segment_lengths)
-        hidden = hidden + block.mlp(_norm(block.post_attention_layernorm, hidden))
+        hidden = hidden + _attend(block, hidden, tables, segment_lengths, half)
+        hidden = hidden + _feed_forward(block, hidden, half)
     asked = hidden.index_select(0, index)  # (M, D)
     if len(index):
-        asked = asked + _attend_at(last, hidden, tables, segment_lengths, index)
-    asked = asked + last.mlp(_norm(last.post_attention_layernorm, asked))
+        asked = asked + _attend_at(last, hidden, tables, segment_lengths, index, half)
+    asked = asked + _feed_forward(last, asked, half)
     return _norm(decoder.norm, asked)
 
 
-def _attend(block: Any, hidden: Tensor, tables: Tables, segment_lengths: Sequence[int]) -> Tensor:
+def _attend(
+    block: Any, hidden: Tensor, tables: Tables, segment_lengths: Sequence[int], half: bool
+) -> Tensor:
     """(T, D): what every token reads from its own segment up to itself."""
     attention = block.self_attn
     normed = _norm(block.input_layernorm, hidden)
     heads, keys = _heads(attention.q_proj, attention), _heads(attention.k_proj, attention)
-    projected = _project([attention.q_proj, attention.k_proj, attention.v_proj], normed, attention)
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    projected = _project(projections, normed, attention, half)
     mixed, value = projected.split([heads + keys, keys], dim=1)
     mixed = rotate(_norm_heads(mixed, attention, "qk"), *tables)  # queries and keys: (T, H + K, E)
     query, key = mixed.split([heads, keys], dim=1)
@@ -83,19 +91,25 @@ def _attend(block: Any, hidden: Tensor, tables: Tables, segment_lengths: Sequenc
         q, k, v = (_side_by_side(x, length) for x in run)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n s, H, E)
-    return attention.o_proj(torch.cat(outputs).flatten(1))
+    output = attention.o_proj
+    return _multiply(torch.cat(outputs).flatten(1), output.weight, output.bias, half)
 
 
 def _attend_at(
-    block: Any, hidden: Tensor, tables: Tables, segment_lengths: Sequence[int], index: Tensor
+    block: Any,
+    hidden: Tensor,
+    tables: Tables,
+    segment_lengths: Sequence[int],
+    index: Tensor,
+    half: bool,
 ) -> Tensor:
     """(M, D): the same for the tokens at `index` alone."""
     attention = block.self_attn
     normed = _norm(block.input_layernorm, hidden)
-    query = _project([attention.q_proj], normed.index_select(0, index), attention)
+    query = _project([attention.q_proj], normed.index_select(0, index), attention, half)
     query = _norm_heads(query, attention, "q")  # (M, H, E)
     query = rotate(query, *(table.index_select(0, index) for table in tables))
-    projected = _project([attention.k_proj, attention.v_proj], normed, attention)
+    projected = _project([attention.k_proj, attention.v_proj], normed, attention, half)
     key, value = projected.split(projected.shape[1] // 2, dim=1)
     key = rotate(_norm_heads(key, attention, "k"), *tables)  # (T, K, E)
     ends = torch.tensor(segment_lengths).cumsum(0)
@@ -117,7 +131,8 @@ def _attend_at(
                 q, k, v, attn_mask=allowed, scale=attention.scaling
             )
             outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return attention.o_proj(torch.cat(outputs).flatten(1))
+    output = attention.o_proj
+    return _multiply(torch.cat(outputs).flatten(1), output.weight, output.bias, half)
 
 
 def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
@@ -132,11 +147,26 @@ def _heads(projection: nn.Module, attention: Any) -> int:
     return projection.out_features // attention.head_dim
 
 
-def _project(parts: Sequence[nn.Module], x: Tensor, attention: Any) -> Tensor:
+def _feed_forward(block: Any, x: Tensor, half: bool) -> Tensor:
+    """(T, D): what the feed-forward layer adds to x (T, D)."""
+    normed = _norm(block.post_attention_layernorm, x)
+    if half and is_plain(block.mlp):
+        return gated_feed_forward(block.mlp, normed)
+    return block.mlp(normed)
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, half: bool) -> Tensor:
+    if not half:
+        return F.linear(x, weight, bias)
+    product = half_linear(x, weight)
+    return product if bias is None else product + bias
+
+
+def _project(parts: Sequence[nn.Module], x: Tensor, attention: Any, half: bool) -> Tensor:
     """(T, heads of all parts, E): projections of x (T, D), as one product."""
     weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
     biases = [part.bias for part in parts if part.bias is not None]
-    out = F.linear(x, weight, torch.cat(biases) if biases else None)
+    out = _multiply(x, weight, torch.cat(biases) if biases else None, half)
     return out.unflatten(1, (-1, attention.head_dim))
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Literal
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -47,6 +48,8 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     torch.set_flush_denormal(True)
     check_trackers(recipe.trackers)
     on_cpu = not torch.cuda.is_available()
+    # The lean pass does without autocast.
+    autocast = resolve_precision(recipe) == "bf16" and not is_alone_on_cpu(recipe)
     deepspeed = _asked_for("DEEPSPEED")
     # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a
     # process group and then neither wraps the model nor reduces anything, in silence. With it, it
@@ -56,7 +59,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
     with _hidden("ACCELERATE_USE_FSDP"):  # else it would make a plugin of its own
         accelerator = Accelerator(
-            mixed_precision=resolve_precision(recipe.precision, recipe.model.hidden_size),
+            mixed_precision="bf16" if autocast else "no",
             log_with=recipe.trackers or None,
             project_dir=str(recipe.output_dir),
             cpu=on_cpu and not deepspeed,
@@ -118,15 +121,23 @@ def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accel
 
 AMX_HIDDEN_SIZE = 768
 """From this width on autocast to bf16 pays on a CPU with AMX (benchmarks/RESULTS.md, "Acting and
-training"): below it the casts cost more than the products, which the lean pass does in float32."""
+training"); the lean pass, which casts less, pays with any width."""
 
 
-def resolve_precision(precision: str, hidden_size: int) -> str:
-    """`no` or `bf16` for accelerate; auto takes bf16 only where it is fast."""
-    if precision == "auto":
-        amx = torch.cpu._is_amx_tile_supported() and hidden_size >= AMX_HIDDEN_SIZE
-        precision = "bf16" if torch.cuda.is_available() or amx else "fp32"
-    return {"fp32": "no", "bf16": "bf16"}[precision]
+def is_alone_on_cpu(recipe: Recipe) -> bool:
+    """Whether one process trains whole matrices on a CPU, which the lean pass is for."""
+    launched = launched_processes() > 1 or _asked_for("DEEPSPEED") or launched_with_fsdp()
+    plain = not recipe.compile and recipe.model.lora is None
+    return plain and not launched and not torch.cuda.is_available()
+
+
+def resolve_precision(recipe: Recipe) -> Literal["fp32", "bf16"]:
+    """Arithmetic of the forward pass; auto takes bf16 only where it is fast."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    wide = recipe.model.hidden_size >= AMX_HIDDEN_SIZE
+    amx = torch.cpu._is_amx_tile_supported() and (wide or is_alone_on_cpu(recipe))
+    return "bf16" if torch.cuda.is_available() or amx else "fp32"
 
 
 def launched_processes() -> int:

@@ -45,16 +45,15 @@ class TrainingLog:
         self._began = time.monotonic()
 
     def describe(
-        self, model: nn.Module, parameters: dict[str, int], strategy: str, state: RunState
+        self, model: nn.Module, parameters: dict[str, int], running: str, state: RunState
     ) -> None:
         """One line on what is really about to run."""
-        data, accelerator = self.recipe.data, self.accelerator
-        accelerator.print(
+        data = self.recipe.data
+        self.accelerator.print(
             f"{type(model).__name__}, {parameters['total']:,} parameters "
             f"({parameters['body']:,} in the body), "
             f"{data.rows_per_step} x {data.window_tokens} tokens a step, "
-            f"{strategy}, "
-            f"precision {accelerator.mixed_precision}, from step {state.step}."
+            f"{running}, from step {state.step}."
         )
 
     def __enter__(self) -> TrainingLog:

@@ -40,7 +40,9 @@ from generalist.training.gradients import Part
 from generalist.training.launch import (
     StopSignal,
     build_strategy,
+    is_alone_on_cpu,
     launched_with_fsdp,
+    resolve_precision,
     start_accelerator,
     torch_settings_kept,
 )
@@ -126,6 +128,10 @@ class Trainer:
         # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
         lean &= not launched_with_fsdp() and recipe.model.lora is None
         self.segments = on_cpu and lean
+        self.precision = resolve_precision(recipe)
+        if is_alone_on_cpu(recipe):
+            self.objective.half = self.segments and self.precision == "bf16"
+            self.precision = "bf16" if self.objective.half else "fp32"
         if recipe.compile:
             self.model.get_decoder().compile(dynamic=False)
         self.strategy = build_strategy(self.objective, recipe, accelerator)
@@ -202,7 +208,8 @@ class Trainer:
         """
         flops = FlopCounter(self.recipe, self.data.processor.vocabulary.size)
         log = TrainingLog(self.recipe, self.data.task_names, self.accelerator, flops)
-        log.describe(self.model, self.parameters, self.strategy.describe(), self.state)
+        running = f"{self.strategy.describe()}, {self.precision}"
+        log.describe(self.model, self.parameters, running, self.state)
         self._note_saved()
         with log:
             while True:

@@ -53,12 +53,15 @@ class TokenObjective(nn.Module):
         ordinal: how targets of scalars spread.
         ranges: (start, stop) of the vocabulary's ranges, which cover it in order.
         full_every: see LossRecipe.full_every.
+
+        `half`, False at first, has segments multiplied in bfloat16.
         """
         super().__init__()
         self.model = model
         self.ordinal = ordinal
         self.ranges = list(ranges)
         self.full_every = full_every
+        self.half = False
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Per-target losses.
@@ -77,7 +80,8 @@ class TokenObjective(nn.Module):
         decoder, index = self.model.get_decoder(), batch["target_index"]
         tokens = batch["input_ids"], batch["position_ids"]
         if "segment_lengths" in batch:
-            hidden = hidden_at(decoder, *tokens, batch["segment_lengths"], index)  # (M, D)
+            lengths = batch["segment_lengths"]
+            hidden = hidden_at(decoder, *tokens, lengths, index, self.half)  # (M, D)
         else:
             # attention_mask=None and use_cache=False let transformers find the packed segments in
             # the position ids and keep them apart; any other call leaks between them.

@@ -217,8 +217,8 @@ class Recipe(Section):
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 on a GPU, and on a CPU
-    with AMX where hidden_size is at least 768, else fp32."""
+    """Arithmetic of the forward pass; auto is bf16 on a GPU and where a CPU with AMX gains by
+    it, else fp32."""
     compile: bool = False
     """Compile the decoder with torch.compile: for a GPU. On a CPU the lean forward pass that it
     replaces is faster and needs no minute of warming up."""

@@ -55,10 +55,34 @@ def test_equals_the_plain_forward_pass(architecture, kv_heads, layers):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_no_position_asked_for_gives_no_rows_and_zero_gradients():
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_products_in_bfloat16_are_near(architecture):
+    model = small_model(architecture)
+    generator = torch.Generator().manual_seed(0)
+    lengths = [20, 7, 7, 30]
+    ids = torch.randint(VOCABULARY.size, (sum(lengths),), generator=generator)
+    positions = torch.cat([torch.arange(n) for n in lengths])
+    index = torch.tensor([3, 19, 22, 26, 28, 40, 63])
+    given = model.get_decoder(), ids, positions, lengths, index
+    exact, near = hidden_at(*given), hidden_at(*given, half=True)
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    assert (near - exact).norm() < 0.02 * exact.norm()
+    grow = torch.randn(exact.shape, generator=generator)
+    weights = list(model.model.parameters())
+    for mine, theirs in zip(
+        torch.autograd.grad(near, weights, grow),
+        torch.autograd.grad(exact, weights, grow),
+        strict=True,
+    ):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() <= 0.05 * theirs.norm()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_no_position_asked_for_gives_no_rows_and_zero_gradients(half):
     model = small_model("llama")
     nothing = torch.zeros(0, dtype=torch.int64)
-    hidden = hidden_at(model.get_decoder(), torch.arange(8), torch.arange(8), [8], nothing)
+    hidden = hidden_at(model.get_decoder(), torch.arange(8), torch.arange(8), [8], nothing, half)
     assert hidden.shape == (0, 32)
     hidden.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())

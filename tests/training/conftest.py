@@ -48,6 +48,7 @@ def make_recipe(shards: dict[str, Path], tmp_path: Path) -> Callable[..., Recipe
             "checkpoint": {"every_steps": 3, "every_minutes": None, "keep": 2},
             "trackers": [],
             "cores": 1,
+            "precision": "fp32",  # `auto` depends on the machine
             "log_every": 2,
             "output_dir": tmp_path / "run",
         }

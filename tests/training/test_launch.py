@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from generalist.errors import GeneralistError
+from generalist.modeling.recipe import ModelRecipe
 from generalist.specs import find_spec
 from generalist.training.__main__ import main
 from generalist.training.launch import StopSignal, check_world, resolve_precision
-from generalist.training.recipe import dump_recipe
+from generalist.training.recipe import DataRecipe, Recipe, dump_recipe
 from generalist.training.replicated import check_wrapped
 
 MODULE = [sys.executable, "-m", "generalist.training"]
@@ -53,19 +54,32 @@ def test_an_unwrapped_model_under_two_processes_is_refused():
         check_wrapped(torch.nn.Linear(2, 2), accelerator(2, 2))
 
 
+def recipe_of(hidden_size: int = 128, **changed) -> Recipe:
+    model = ModelRecipe(hidden_size=hidden_size, heads=2)
+    return Recipe(data=DataRecipe(root="data"), model=model, **changed)
+
+
 def test_precision_names():
-    assert resolve_precision("fp32", 128) == "no" and resolve_precision("bf16", 128) == "bf16"
+    assert resolve_precision(recipe_of(precision="fp32")) == "fp32"
+    assert resolve_precision(recipe_of(precision="bf16")) == "bf16"
 
 
 @pytest.mark.parametrize(
-    ("gpu", "amx", "hidden_size", "expected"),
-    [(True, False, 128, "bf16"), (False, True, 768, "bf16"), (False, True, 128, "no"),
-     (False, False, 768, "no")],
-)  # fmt: skip
-def test_auto_is_bf16_where_it_is_fast(monkeypatch, gpu, amx, hidden_size, expected):
+    ("gpu", "amx", "processes", "changed", "expected"),
+    [
+        (True, False, 1, {}, "bf16"),
+        (False, False, 1, {"hidden_size": 768}, "fp32"),
+        (False, True, 1, {}, "bf16"),
+        (False, True, 1, {"compile": True}, "fp32"),
+        (False, True, 2, {}, "fp32"),
+        (False, True, 2, {"hidden_size": 768}, "bf16"),
+    ],
+)
+def test_auto_is_bf16_where_it_is_fast(monkeypatch, gpu, amx, processes, changed, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert resolve_precision("auto", hidden_size) == expected
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert resolve_precision(recipe_of(**changed)) == expected
 
 
 def test_the_first_signal_sets_a_flag_and_the_second_has_its_usual_effect():

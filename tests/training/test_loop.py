@@ -17,10 +17,20 @@ from generalist.training.loop import TrainingInterrupted, train
 from tests.training.runs import Counting, assert_bitwise_equal, replaced, weights
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("cores", [1, 2])
-def test_resumed_equals_uninterrupted_bitwise(make_recipe, data, tmp_path, optimizer, cores):
-    options = {"optimizer": {"name": optimizer}, "cores": cores}
+@pytest.mark.parametrize(
+    ("optimizer", "cores", "precision"),
+    [
+        ("adamw", 1, "fp32"),
+        ("adamw", 2, "fp32"),
+        ("muon", 1, "fp32"),
+        ("muon", 2, "fp32"),
+        ("adamw", 2, "bf16"),
+    ],
+)
+def test_resumed_equals_uninterrupted_bitwise(
+    make_recipe, data, tmp_path, optimizer, cores, precision
+):
+    options = {"optimizer": {"name": optimizer}, "cores": cores, "precision": precision}
     train(make_recipe(**options, output_dir=tmp_path / "whole"), data)
 
     def terminate() -> None:
@@ -52,6 +62,19 @@ def test_how_rows_are_split_does_not_matter(make_recipe, data, tmp_path):
     for run in (runs[2], runs[3]):
         for name, tensor in runs[1].items():
             torch.testing.assert_close(run[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_bfloat16_is_near_float32_on_all_cores(make_recipe, data, tmp_path):
+    losses = {}
+    for precision, cores in [("fp32", 1), ("bf16", 1), ("bf16", 2)]:
+        run = tmp_path / f"{precision}-{cores}"
+        train(make_recipe(precision=precision, cores=cores, output_dir=run), data)
+        rows = (run / "log.jsonl").read_text().splitlines()
+        losses[precision, cores] = [json.loads(row)["loss"] for row in rows]
+    exact = losses.pop(("fp32", 1))
+    for found in losses.values():
+        assert found != exact
+        np.testing.assert_allclose(found, exact, rtol=0.01)
 
 
 def test_training_learns(make_recipe, data, tmp_path):
