@@ -58,46 +58,56 @@ class LeanPass:
         """Feed ids (P,) as `plan` says; (count, E) final states of the first `count` rows."""
         hidden = functional.embedding(ids, self.body.embed_tokens.weight)
         rotation = self.rotations[plan.position_ids[0]][:, None]  # (P, 1, D / 2)
-        final = len(self.weights.layers) - 1
         for index, layer in enumerate(self.weights.layers):
             normed = self._norm(hidden, layer.input_norm)
-            if index < final or len(ids) == count:
-                queries, keys, values = self._projected(normed, layer, rotation)
-                self.rows.write(index, keys, values, plan)
-            else:
-                _, keys, values = self._projected(normed, layer, rotation, queries=False)
-                self.rows.write(index, keys, values, plan)
-                last, plan = plan.last[:count], plan.last_only(count)
-                queries = self._queries(normed[last], layer, rotation[last])
-                hidden = hidden[last]
-            attended = self.rows.attend(index, queries, plan)
-            hidden = torch.addmm(hidden, attended, layer.output)
-            gate, up = (self._norm(hidden, layer.mlp_norm) @ layer.gate_up).chunk(2, dim=1)
-            hidden = torch.addmm(hidden, functional.silu(gate).mul_(up), layer.down)
+            queries, keys, values = self._projected(normed, layer, rotation)
+            self.rows.write(index, keys, values, plan)
+            hidden = self._mixed(index, layer, hidden, queries, plan)
+        hidden = self._last(hidden, rotation, plan, count)
         return self._norm(hidden, self.weights.norm)
 
-    def _projected(
-        self,
-        normed: torch.Tensor,
-        layer: PackedLayer,
-        rotation: torch.Tensor,
-        queries: bool = True,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(P, E) to queries (P, H, D; (P, 0, D) without), keys and values (P, K, D)."""
-        first = 0 if queries else self.heads
-        weight = layer.qkv if queries else layer.qkv[:, first * self.width :]
-        states = (normed @ weight).view(len(normed), -1, self.width)
-        turned = self.heads - first + self.key_heads
-        values = states[:, turned:]
-        states = self._turned(states[:, :turned], layer, first, rotation)
-        return states[:, : self.heads - first], states[:, self.heads - first :], values
-
-    def _queries(
-        self, normed: torch.Tensor, layer: PackedLayer, rotation: torch.Tensor
+    def _last(
+        self, hidden: torch.Tensor, rotation: torch.Tensor, plan: RowPlan, count: int
     ) -> torch.Tensor:
-        """(R, E) to queries (R, H, D)."""
-        states = normed @ layer.qkv[:, : self.heads * self.width]
-        return self._turned(states.view(len(normed), -1, self.width), layer, 0, rotation)
+        """The last layer for hidden (P, E): (count, E) of the first `count` rows' last tokens."""
+        index, layer = len(self.weights.layers), self.weights.last
+        normed = self._norm(hidden, layer.input_norm)
+        if len(hidden) == count:
+            queries, keys, values = self._projected(normed, layer, rotation)
+            self.rows.write(index, keys, values, plan)
+            return self._mixed(index, layer, hidden, queries, plan)
+        keys, values = self._split(layer.keys_values(normed), self.key_heads)
+        self.rows.write(index, self._turned(keys, layer, self.heads, rotation), values, plan)
+        last, plan = plan.last[:count], plan.last_only(count)
+        queries = layer.queries(normed[last]).view(count, -1, self.width)
+        queries = self._turned(queries, layer, 0, rotation[last])
+        return self._mixed(index, layer, hidden[last], queries, plan)
+
+    def _mixed(
+        self,
+        index: int,
+        layer: PackedLayer,
+        hidden: torch.Tensor,
+        queries: torch.Tensor,
+        plan: RowPlan,
+    ) -> torch.Tensor:
+        """hidden (R, E) after attention by queries (R, H, D) and the MLP: (R, E)."""
+        hidden = layer.output.added(hidden, self.rows.attend(index, queries, plan))
+        gate, up = layer.gate_up(self._norm(hidden, layer.mlp_norm)).chunk(2, dim=1)
+        return layer.down.added(hidden, functional.silu(gate).mul_(up))
+
+    def _projected(
+        self, normed: torch.Tensor, layer: PackedLayer, rotation: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(P, E) to queries (P, H, D), keys and values (P, K, D)."""
+        turned, values = self._split(layer.qkv(normed), self.heads + self.key_heads)
+        turned = self._turned(turned, layer, 0, rotation)
+        return turned[:, : self.heads], turned[:, self.heads :], values
+
+    def _split(self, states: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P, h D) to the first heads, (P, first, D), and the others."""
+        states = states.view(len(states), -1, self.width)
+        return states[:, :first], states[:, first:]
 
     def _turned(
         self, states: torch.Tensor, layer: PackedLayer, first: int, rotation: torch.Tensor

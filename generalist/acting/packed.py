@@ -1,10 +1,11 @@
 """The weights of a Llama or Qwen3 body as a lean pass wants them: fused, input-major, never stale.
 
 Each linear layer is stored as (in, out), so that a few tokens are multiplied by it about 1.5 times
-as fast on a CPU as by PyTorch's (out, in). Queries, keys and values are one matrix, and so are gate
-and up. Within a head of queries or keys the two halves, which are rotated together, lie in turns;
-of both alike, so that their products are the same. A model has one such copy, however many decoders
-act with it. It follows the model where that is trained on or loaded anew: see `PackedBody.refresh`.
+as fast on a CPU as by PyTorch's (out, in); in bfloat16 as `products.py` says. Queries, keys and
+values are one matrix, and so are gate and up. Within a head of queries or keys the two halves,
+which are rotated together, lie in turns; of both alike, so that their products are the same. A
+model has one such copy, however many decoders act with it. It follows the model where that is
+trained on or loaded anew: see `PackedBody.refresh`.
 
 Legend: E = hidden size, H / K = attention / key heads, D = head dimension, I = intermediate size.
 """
@@ -18,6 +19,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from generalist.acting.products import Product, product
+
 _KNOWN = ("llama", "qwen3")
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")  # angles that depend on the position alone
 
@@ -27,18 +30,28 @@ class PackedLayer:
     """One layer's weights; `head_norm` is (H + K, D) where heads are normalised, else None."""
 
     input_norm: torch.Tensor  # (E,), as all norms times sqrt(width): see `LeanPass._norm`
-    qkv: torch.Tensor  # (E, (H + 2K) D)
+    qkv: Product  # (E, (H + 2K) D)
     head_norm: torch.Tensor | None
-    output: torch.Tensor  # (H D, E)
+    output: Product  # (H D, E)
     mlp_norm: torch.Tensor  # (E,)
-    gate_up: torch.Tensor  # (E, 2I)
-    down: torch.Tensor  # (I, E)
+    gate_up: Product  # (E, 2I)
+    down: Product  # (I, E)
+
+
+@dataclass
+class PackedLastLayer(PackedLayer):
+    """Its parts of `qkv` as well: not every token's query is needed there."""
+
+    queries: Product  # (E, H D)
+    keys_values: Product  # (E, 2K D)
 
 
 class PackedBody:
     """All layers of a body, and `norm`, the last norm's weights. Make it by `packed`."""
 
     layers: list[PackedLayer]
+    """All but the last."""
+    last: PackedLastLayer
     norm: torch.Tensor
 
     def __init__(self, body: Any) -> None:
@@ -59,7 +72,8 @@ class PackedBody:
 
     @torch.inference_mode()
     def _copy(self, body: Any) -> None:
-        self.layers = [_pack(layer) for layer in body.layers]
+        self.layers = [PackedLayer(**_pack(layer)) for layer in body.layers[:-1]]
+        self.last = PackedLastLayer(**_pack(body.layers[-1]), **_pack_parts(body.layers[-1]))
         self.norm = _norm(body.norm)
         self._counts, self._sample = _counts(body), _sample(body)
 
@@ -98,26 +112,48 @@ def _linears(layer: Any) -> list[Any]:
     ]
 
 
-def _pack(layer: Any) -> PackedLayer:
-    query, key, value, output, gate, up, down = (each.weight.t() for each in _linears(layer))
-    attention = layer.self_attn
-    width = attention.head_dim
-    head_norm = None
-    if hasattr(attention, "q_norm"):  # Qwen3 normalises each head's queries and keys
-        norms = (
-            _in_turns(_norm(norm)[None], width).expand(weight.shape[1] // width, width)
-            for norm, weight in ((attention.q_norm, query), (attention.k_norm, key))
-        )
-        head_norm = torch.cat(list(norms))
-    return PackedLayer(
-        _norm(layer.input_layernorm),
-        torch.cat([_in_turns(query, width), _in_turns(key, width), value], dim=1),
-        head_norm,
-        output.contiguous(),
-        _norm(layer.post_attention_layernorm),
-        torch.cat([gate, up], dim=1),
-        down.contiguous(),
+def _pack(layer: Any) -> dict[str, Any]:
+    """What a PackedLayer is made of."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return {
+        "input_norm": _norm(layer.input_layernorm),
+        "qkv": product(torch.cat(_projections(attention), dim=1)),
+        "head_norm": _head_norm(attention),
+        "output": product(attention.o_proj.weight.t().contiguous()),
+        "mlp_norm": _norm(layer.post_attention_layernorm),
+        "gate_up": product(torch.cat([mlp.gate_proj.weight.t(), mlp.up_proj.weight.t()], dim=1)),
+        "down": product(mlp.down_proj.weight.t().contiguous()),
+    }
+
+
+def _pack_parts(layer: Any) -> dict[str, Product]:
+    """What a PackedLastLayer has besides."""
+    query, key, value = _projections(layer.self_attn)
+    return {"queries": product(query), "keys_values": product(torch.cat([key, value], dim=1))}
+
+
+def _projections(attention: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of queries (E, H D), keys and values (E, K D)."""
+    query, key, value = (
+        each.weight.t() for each in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
+    width = attention.head_dim
+    return _in_turns(query, width), _in_turns(key, width), value
+
+
+def _head_norm(attention: Any) -> torch.Tensor | None:
+    """(H + K, D) where each head's queries and keys are normalised, as in Qwen3."""
+    if not hasattr(attention, "q_norm"):
+        return None
+    width = attention.head_dim
+    norms = (
+        _in_turns(_norm(norm)[None], width).expand(projection.out_features // width, width)
+        for norm, projection in (
+            (attention.q_norm, attention.q_proj),
+            (attention.k_norm, attention.k_proj),
+        )
+    )
+    return torch.cat(list(norms))
 
 
 def _in_turns(weight: torch.Tensor, width: int) -> torch.Tensor:

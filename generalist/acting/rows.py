@@ -1,7 +1,8 @@
 """Keys and values of rows that are attended to one after the other, as suits a CPU.
 
 Keys lie as (D, N), so that the dot products of one query run along memory: less time than PyTorch's
-`scaled_dot_product_attention` takes, which wants them as (N, D).
+`scaled_dot_product_attention` takes, which wants them as (N, D). They are float32 whatever the
+model is: in bfloat16 PyTorch has a kernel compiled for every new length.
 
 Legend: P = tokens of the pass, H / K = attention / key heads, G = H / K, D = head dimension,
 N = capacity of a row, c = new tokens of one row, T = its tokens, the new ones included.
@@ -28,8 +29,8 @@ class SeparateRows:
         if layer == len(self._keys):
             _, heads, width = keys.shape
             rows = self.count, heads
-            self._keys.append(list(keys.new_zeros(*rows, width, self.capacity)))
-            self._values.append(list(values.new_zeros(*rows, self.capacity, width)))
+            self._keys.append(list(torch.zeros(*rows, width, self.capacity, device=keys.device)))
+            self._values.append(list(torch.zeros(*rows, self.capacity, width, device=keys.device)))
         for row, start, count, offset in plan.spans:
             new = slice(offset, offset + count)
             self._keys[layer][row].narrow(2, start, count).copy_(keys[new].permute(1, 2, 0))
@@ -37,12 +38,12 @@ class SeparateRows:
 
     def attend(self, layer: int, queries: torch.Tensor, plan: RowPlan) -> torch.Tensor:
         """Causal attention of each row's new tokens to its own keys: (P, H, D) to (P, H D)."""
-        parts = []
+        parts, exact = [], queries.float()
         for row, start, count, offset in plan.spans:
             keys = self._keys[layer][row].narrow(2, 0, start + count)
             values = self._values[layer][row].narrow(1, 0, start + count)
-            parts.append(self._attend(queries[offset : offset + count], keys, values, start))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            parts.append(self._attend(exact[offset : offset + count], keys, values, start))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(queries.dtype)
 
     def _attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from generalist.acting import products
 from generalist.acting.decoder import Decoder
 from generalist.acting.lean import LeanPass
 from generalist.acting.packed import is_known, packed
@@ -83,3 +84,23 @@ def test_what_is_not_known_exactly_goes_through_its_own_code() -> None:
     model.model.layers[1].mlp.down_proj = new
     decoder = Decoder(model, 1)
     assert isinstance(decoder.forward, PlainPass) and difference(decoder, model) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_bfloat16_is_as_near_to_float32_as_the_model_itself(
+    architecture: str, blocks: bool, monkeypatch
+) -> None:
+    if not blocks:
+        monkeypatch.setattr(products, "_has_blocks", lambda: False)
+    exact, half = tiny_model(architecture), tiny_model(architecture).bfloat16()
+    decoder = Decoder(half, 1)
+    decoder.reset(0, [1, 2, 3])
+    for first in range(4, 24, 4):
+        hidden = decoder.feed([0], [list(range(first, first + 4))], [1])
+    own = decoder.logits(hidden, EVERYTHING)[0].float()
+    context = decoder.context(0)
+    expected, plain = full_logits(exact, context), full_logits(half, context).float()
+    spread = expected.std()
+    assert own.isfinite().all() and (own - expected).std() < 0.05 * spread
+    assert (own - expected).std() < 2 * (plain - expected).std()
