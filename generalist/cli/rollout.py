@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from generalist.cli.common import Interrupted, JsonFile, console, write_json
+from generalist.errors import UsageError
 
 if TYPE_CHECKING:
     from generalist.acting.rollout import RolloutResult
 
-app = typer.Typer(no_args_is_help=True, help="Act in a task with a checkpoint and score it.")
+app = typer.Typer(no_args_is_help=True)
 
 QUICKSTART = Path("runs/quickstart/checkpoint")
 
@@ -39,6 +42,42 @@ Video = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write a video of the first episode there.")
 ]
 FIRST_SEED = 1_000_000  # data are collected with smaller ones
+
+
+class Dtype(StrEnum):
+    """What a model's weights may be rounded to."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+_ASKED: ContextVar[tuple[str | None, Dtype]] = ContextVar("device and dtype")
+
+
+@app.callback()
+def place(
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:1. Default: a GPU where there is one.")
+    ] = None,
+    dtype: Annotated[
+        Dtype, typer.Option(help="bfloat16 is faster on a GPU, and with many parameters on a CPU.")
+    ] = Dtype.float32,
+) -> None:
+    """Act in a task with a checkpoint and score it."""
+    _ASKED.set((device, dtype))
+
+
+def _place() -> dict[str, Any]:
+    """Device and dtype as `Agent.from_pretrained` takes them; raises UsageError for no device."""
+    import torch
+
+    asked, dtype = _ASKED.get()
+    try:
+        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch without CUDA
+        raise UsageError(f"--device {asked}: {str(error).splitlines()[0]}") from error
+    return {"device": device, "dtype": dtype.value}
 
 
 @app.command("gym")
@@ -210,7 +249,7 @@ def text(
     from generalist.acting.agent import Agent
     from generalist.acting.text import stream_text
 
-    agent = Agent.from_pretrained(checkpoint, task=_document_task(checkpoint))
+    agent = Agent.from_pretrained(checkpoint, task=_document_task(checkpoint), **_place())
     written = []
     for number in range(episodes):
         typer.echo(prompt, nl=False)
@@ -272,7 +311,7 @@ def _load(agent_class: Any, checkpoint: Path, task: str, temperature: float | No
     first = task if task in known or not known else known[0]
     if known and task not in known:
         typer.echo(f"Note: {checkpoint} was not trained on {task}.", err=True)
-    return agent_class.from_pretrained(checkpoint, task=first, temperature=temperature)
+    return agent_class.from_pretrained(checkpoint, first, temperature=temperature, **_place())
 
 
 def _print(result: RolloutResult) -> None:

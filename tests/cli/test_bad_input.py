@@ -233,6 +233,19 @@ def test_rollout_writes_its_result(tiny_run, capsys, tmp_path):
     assert "gym/CartPole-v1" in capsys.readouterr().out
 
 
+def test_rollout_in_bfloat16(tiny_run, capsys):
+    assert main(["rollout", "--device", "cpu", "--dtype", "bfloat16", "gym", "CartPole-v1",
+                 "--episodes", "2", "--checkpoint", str(tiny_run.checkpoint)]) == 0  # fmt: skip
+    assert "gym/CartPole-v1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there(tiny_run, capsys, device):
+    assert main(["rollout", "--device", device, "gym", "CartPole-v1",
+                 "--checkpoint", str(tiny_run.checkpoint)]) == 2  # fmt: skip
+    assert f"--device {device}: " in capsys.readouterr().err
+
+
 def test_rollout_text_writes_on(tiny_run, capsys, tmp_path):
     path = tmp_path / "text.json"
     assert main(["rollout", "text", "--prompt", "def f(", "--tokens", "5", "--checkpoint",
