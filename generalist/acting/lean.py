@@ -1,7 +1,7 @@
 """The body of a Llama or Qwen3 model with less ado: what acting runs where it knows the model.
 
 Acting feeds few tokens at a time, so what a pass costs besides its arithmetic counts. Here a layer
-is some twenty operations on packed weights (`packed.py`), and the last layer computes queries,
+is some fifty small operations on packed weights (`packed.py`), and the last layer computes queries,
 output and MLP only for the tokens whose state is asked for. A test holds it equal to the model's
 own forward pass, which serves all other architectures.
 

@@ -60,7 +60,7 @@ def place(
         str | None, typer.Option(help="Such as cpu or cuda:1. Default: a GPU where there is one.")
     ] = None,
     dtype: Annotated[
-        Dtype, typer.Option(help="bfloat16 is faster on a GPU, and with many parameters on a CPU.")
+        Dtype, typer.Option(help="bfloat16: faster where a CPU has AMX and the model is large.")
     ] = Dtype.float32,
 ) -> None:
     """Act in a task with a checkpoint and score it."""
