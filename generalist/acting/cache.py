@@ -230,7 +230,7 @@ def _padded_attention(
         attn_mask=visible.repeat(1, 1, groups, 1),
         scale=scaling,
     )
-    by_token = attended.view(len(rows), heads, count, -1).transpose(1, 2).flatten(0, 1)
+    by_token = attended.reshape(len(rows), heads, count, -1).transpose(1, 2).flatten(0, 1)
     return by_token[place][None]
 
 

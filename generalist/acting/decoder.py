@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from generalist.acting.cache import RowPlan
+from generalist.acting.graphs import GraphedPass, can_be_graphed
 from generalist.acting.lean import LeanPass
 from generalist.acting.packed import is_known
 from generalist.acting.plain import PlainPass
@@ -32,6 +33,8 @@ from generalist.errors import GeneralistError
 
 Interval = tuple[int, int]  # half-open interval of token ids
 Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
+
+_UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
 
 
 @dataclass
@@ -61,6 +64,12 @@ class _Slot:
         if self.younger is not None:
             self.younger.tokens.extend(tokens)
 
+    def replace_last(self, tokens: Sequence[int]) -> None:
+        """Put these tokens in the place of as many appended last."""
+        for row in (self.older, self.younger):
+            if row is not None:
+                row.tokens[-len(tokens) :] = tokens
+
 
 class Decoder:
     """Feeds tokens to a causal language model and chooses tokens, slot by slot or all at once.
@@ -75,8 +84,9 @@ class Decoder:
     backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at every
         timestep; None only when it takes over (cheapest, but that one pass is long).
     body_tokens: most tokens after the header; default what the window leaves.
-    plain: go through the model's own code also where `LeanPass` knows a shorter way.
-    padded: attend to all rows at once on padded tensors; default on all devices but the CPU.
+    plain: go through the model's own code also where a shorter way is known.
+    padded: attend to all rows at once on padded tensors where that is done by the model's own code;
+        default on all devices but the CPU.
     """
 
     def __init__(
@@ -107,8 +117,8 @@ class Decoder:
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
         self.forward_passes = 0
         self.padded = self.device.type != "cpu" if padded is None else padded
-        kind = PlainPass if plain or not is_known(model) else LeanPass
-        self.forward = kind(model, 2 * slots, self.window_tokens, self.padded)
+        self.forward = _forward_of(model, 2 * slots, self.window_tokens, plain)
+        self._was_reset = False
         self._free = list(reversed(range(2 * slots)))
         self._slots: list[_Slot | None] = [None] * slots
 
@@ -120,7 +130,7 @@ class Decoder:
     def reset(self, slot: int, header: Sequence[int], seed: int = 0) -> None:
         """Forget slot `slot` and start it anew with these header ids; nothing is fed yet."""
         self.release(slot)
-        self.forward.refresh(thoroughly=True)
+        self._was_reset = True
         row = _Row(self._free.pop(), [int(token) for token in header])
         self._slots[slot] = _Slot(list(row.tokens), row, random=np.random.default_rng(seed))
 
@@ -164,24 +174,29 @@ class Decoder:
         Returns per slot (k,) int64 ids. Costs max(k) forward passes.
         """
         ordinal = ordinal or [[False] * len(intervals) for intervals in legal]
+        states = [self._state(slot) for slot in slots]
         hidden = self.feed(slots, chunks, [len(intervals) for intervals in legal])
-        chosen: list[list[int]] = [[] for _ in slots]
-        active = list(range(len(slots)))
+        chosen: list[torch.Tensor] = []  # of each position, and of which slots
+        members: list[list[int]] = [list(range(len(slots)))]
         for position in range(max(len(intervals) for intervals in legal)):
-            if position:
-                hidden = self.advance([slots[i] for i in active])
-            tokens = self.choose(
-                [slots[i] for i in active],
+            active = members[position]
+            ids = self._choose(
+                [states[i] for i in active],
                 hidden,
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
                 None if position else masks,
             )
-            for i, token in zip(active, tokens, strict=True):
-                chosen[i].append(token)
-            active = [i for i in active if len(legal[i]) > position + 1]
-        return [np.array(ids, dtype=np.int64) for ids in chosen]
+            for i in active:
+                states[i].append([_UNKNOWN])
+            chosen.append(ids)
+            members.append([i for i in active if len(legal[i]) > position + 1])
+            if members[-1]:
+                going_on = [place for place, i in enumerate(active) if len(legal[i]) > position + 1]
+                ids = ids if len(going_on) == len(active) else ids[going_on]
+                hidden = self._forward([states[i].older for i in members[-1]], [], ids)
+        return _told(states, members, chosen)
 
     def feed(
         self, slots: Sequence[int], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
@@ -191,7 +206,8 @@ class Decoder:
         reserve: per slot, how many tokens of the timestep will follow the chunk.
         Returns (n, hidden) states from which the next token is predicted.
         """
-        self.forward.refresh()
+        self.forward.refresh(thoroughly=self._was_reset)
+        self._was_reset = False
         states = [self._state(slot) for slot in slots]
         for slot, state, chunk, more in zip(slots, states, chunks, reserve, strict=True):
             self._make_room(slot, state, len(chunk) + more)
@@ -217,24 +233,38 @@ class Decoder:
         masks: Sequence[Mask] | None = None,
     ) -> list[int]:
         """Choose one legal id a slot from (n, hidden) states; it is fed with what comes next."""
+        states = [self._state(slot) for slot in slots]
+        chosen = self._choose(states, hidden, legal, ordinal, sampling, masks).tolist()
+        for state, token in zip(states, chosen, strict=True):
+            state.append([token])
+        return chosen
+
+    def _choose(
+        self,
+        states: Sequence[_Slot],
+        hidden: torch.Tensor,
+        legal: Sequence[Interval],
+        ordinal: Sequence[bool],
+        sampling: Sampling,
+        masks: Sequence[Mask] | None,
+    ) -> torch.Tensor:
+        """(n,) int64 ids on the model's device, one a slot."""
         groups: dict[tuple[Interval, bool], list[int]] = {}
         for i, key in enumerate(zip(legal, ordinal, strict=True)):
             groups.setdefault((tuple(key[0]), bool(key[1])), []).append(i)  # type: ignore[arg-type]
-        chosen = [0] * len(slots)
-        states = [self._state(slot) for slot in slots]
+        chosen = torch.empty(len(states), dtype=torch.int64, device=hidden.device)
         for (interval, is_ordinal), members in groups.items():
             uniform = None
             if sampling.temperature > 0:
                 uniform = torch.tensor([states[i].random.random() for i in members])
-            rows = hidden if len(members) == len(slots) else hidden[members]
+            rows = hidden if len(members) == len(states) else hidden[members]
             logits = self.logits(rows, interval)
             if masks is not None:
                 logits = _masked(logits, [masks[i] for i in members])
-            offsets = choose(logits, sampling, is_ordinal, uniform)
-            for i, offset in zip(members, offsets.tolist(), strict=True):
-                chosen[i] = interval[0] + offset
-        for state, token in zip(states, chosen, strict=True):
-            state.append([token])
+            ids = choose(logits, sampling, is_ordinal, uniform) + interval[0]
+            if len(members) == len(states):
+                return ids
+            chosen[members] = ids
         return chosen
 
     @torch.inference_mode()
@@ -283,8 +313,13 @@ class Decoder:
         return row
 
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[_Row], extra: Sequence[_Row]) -> torch.Tensor:
-        """Feed all rows what they lack; (n, hidden) last states of `rows` (not of `extra`)."""
+    def _forward(
+        self, rows: Sequence[_Row], extra: Sequence[_Row], ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Feed all rows what they lack; (n, hidden) last states of `rows` (not of `extra`).
+
+        ids: what they lack, where it was chosen on the model's device and is not known here yet.
+        """
         fed = [*rows, *extra]
         for row in fed:  # a row that lacks nothing is asked for its last state again
             row.fed = min(row.fed, len(row.tokens) - 1)
@@ -295,13 +330,43 @@ class Decoder:
             self.device,
             self.padded,
         )
-        new = list(chain.from_iterable(row.tokens[row.fed :] for row in fed))
-        ids = torch.tensor(new, device=self.device)
-        hidden = self.forward(ids, plan, len(rows))
+        new = chain.from_iterable(row.tokens[row.fed :] for row in fed)
+        hidden = self.forward(list(new) if ids is None else ids, plan, len(rows))
         self.forward_passes += 1
         for row in fed:
             row.fed = len(row.tokens)
         return hidden
+
+
+def _forward_of(
+    model: Any, rows: int, capacity: int, plain: bool
+) -> PlainPass | LeanPass | GraphedPass:
+    """The shortest way through a model that is known on its device."""
+    if plain or not is_known(model):
+        return PlainPass(model, rows, capacity)
+    body = model.base_model
+    if body.device.type == "cpu":
+        return LeanPass(model, rows, capacity)
+    if can_be_graphed(body):
+        return GraphedPass(model, rows, capacity)
+    return PlainPass(model, rows, capacity)
+
+
+def _told(
+    states: Sequence[_Slot], members: Sequence[Sequence[int]], chosen: Sequence[torch.Tensor]
+) -> list[np.ndarray]:
+    """Fetch what was chosen, position by position; per slot (k,) ids, which it holds from now on.
+
+    Only here does the CPU wait for the device.
+    """
+    ids = iter(torch.cat(list(chosen)).tolist())
+    found: list[list[int]] = [[] for _ in states]
+    for active in members:
+        for i in active:
+            found[i].append(next(ids))
+    for state, tokens in zip(states, found, strict=True):
+        state.replace_last(tokens)
+    return [np.array(tokens, dtype=np.int64) for tokens in found]
 
 
 def _masked(logits: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:

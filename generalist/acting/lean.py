@@ -11,40 +11,33 @@ D = head dimension, E = hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from generalist.acting.cache import RowCache, RowPlan, row_attention
-from generalist.acting.packed import PackedLayer, packed
+from generalist.acting.cache import RowPlan
+from generalist.acting.packed import PackedLayer, packed, rotations
 from generalist.acting.rows import SeparateRows
 
 
 class LeanPass:
-    """Forward passes of one model over rows of up to `capacity` tokens, with their cache.
+    """Forward passes of one model that `is_known` over rows of up to `capacity` tokens."""
 
-    padded: attend to all rows in one call on padded tensors, which suits accelerators; otherwise
-    row by row on views of the cache.
-    """
-
-    def __init__(self, model: Any, rows: int, capacity: int, padded: bool) -> None:
+    def __init__(self, model: Any, rows: int, capacity: int) -> None:
         self.body = model.base_model
         self.weights = packed(self.body)
         config, attention = model.config, self.body.layers[0].self_attn
         self.width = attention.head_dim
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
-        device, epsilon = self.body.norm.weight.device, self.body.norm.variance_epsilon
+        self.device, epsilon = self.body.norm.weight.device, self.body.norm.variance_epsilon
         self._floor = {  # of the length of a vector, by its width
-            width: torch.tensor((width * epsilon) ** 0.5, device=device)
+            width: torch.tensor((width * epsilon) ** 0.5, device=self.device)
             for width in (config.hidden_size, self.width)
         }
-        self.rotations = _rotations(self.body, capacity)
-        self.rows: SeparateRows | PaddedRows
-        if padded:
-            self.rows = PaddedRows(rows, capacity, attention.scaling)
-        else:
-            self.rows = SeparateRows(rows, capacity, attention.scaling)
+        self.rotations = rotations(self.body, capacity)
+        self.rows = SeparateRows(rows, capacity, attention.scaling)
 
     def refresh(self, thoroughly: bool = False) -> None:
         """Take the model's weights as they are now, as `PackedBody.refresh` does."""
@@ -54,8 +47,11 @@ class LeanPass:
         """Give row `target` the first `tokens` keys and values of row `source`."""
         self.rows.copy_prefix(source, target, tokens)
 
-    def __call__(self, ids: torch.Tensor, plan: RowPlan, count: int) -> torch.Tensor:
-        """Feed ids (P,) as `plan` says; (count, E) final states of the first `count` rows."""
+    def __call__(
+        self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, count: int
+    ) -> torch.Tensor:
+        """Feed P ids as `plan` says; (count, E) final states of the first `count` rows."""
+        ids = torch.as_tensor(tokens, device=self.device)
         hidden = functional.embedding(ids, self.body.embed_tokens.weight)
         rotation = self.rotations[plan.position_ids[0]][:, None]  # (P, 1, D / 2)
         for index, layer in enumerate(self.weights.layers):
@@ -131,34 +127,3 @@ class LeanPass:
         length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
         length = torch.hypot(length, self._floor[states.shape[-1]])
         return (states / length * weight).to(states.dtype)
-
-
-class PaddedRows:
-    """Rows that are attended to all at once, as suits an accelerator: `RowCache`, in few words."""
-
-    def __init__(self, rows: int, capacity: int, scaling: float) -> None:
-        self._cache, self._scaling = RowCache(rows, capacity), scaling
-        self.copy_prefix = self._cache.copy_prefix
-
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor, plan: RowPlan) -> None:
-        """As `SeparateRows.write`."""
-        self._cache.plan = plan
-        self._cache.update(keys.transpose(0, 1)[None], values.transpose(0, 1)[None], layer)
-
-    def attend(self, layer: int, queries: torch.Tensor, plan: RowPlan) -> torch.Tensor:
-        """As `SeparateRows.attend`."""
-        keys, values = self._cache.stored(layer)
-        heads = queries.transpose(0, 1)[None]
-        attended, _ = row_attention(
-            None, heads, keys, values, None, scaling=self._scaling, row_plan=plan
-        )
-        return attended[0].flatten(1)
-
-
-def _rotations(body: Any, positions: int) -> torch.Tensor:
-    """(positions, D / 2) complex64: by what the halves of a head are multiplied there."""
-    numbers = torch.arange(positions, device=body.norm.weight.device)[None]
-    with torch.inference_mode():
-        cosine, sine = body.rotary_emb(torch.empty(0, device=numbers.device), numbers)
-    half = cosine.shape[-1] // 2
-    return torch.complex(cosine[0, :, :half], sine[0, :, :half])

@@ -53,19 +53,23 @@ class PackedBody:
     """All but the last."""
     last: PackedLastLayer
     norm: torch.Tensor
+    version: int
+    """Another one whenever the weights were copied again."""
 
     def __init__(self, body: Any) -> None:
+        self.version = 0
         self._copy(body)
 
     @torch.inference_mode()
     def refresh(self, body: Any, thoroughly: bool = False) -> None:
-        """Copy the weights again if the parameters are others or were changed since the last time.
+        """Copy the weights again if the parameters were changed since the last time.
 
         A change is seen by PyTorch's count of changes in place, which costs next to nothing but
-        misses fused optimizers and what is written to `parameter.data`. Thoroughly: also by some
-        numbers of every parameter, of which such a step leaves none as it was.
+        misses fused optimizers, what is written to `parameter.data`, and a parameter put in the
+        place of another. Thoroughly: also by some numbers of every parameter, of which such a step
+        leaves none as it was.
         """
-        if _counts(body) != self._counts or (
+        if _counts(self._parameters) != self._counts or (
             thoroughly and not torch.equal(_sample(body), self._sample)
         ):
             self._copy(body)
@@ -75,7 +79,9 @@ class PackedBody:
         self.layers = [PackedLayer(**_pack(layer)) for layer in body.layers[:-1]]
         self.last = PackedLastLayer(**_pack(body.layers[-1]), **_pack_parts(body.layers[-1]))
         self.norm = _norm(body.norm)
-        self._counts, self._sample = _counts(body), _sample(body)
+        self._parameters = list(body.parameters())  # listing them takes longer than a look at them
+        self._counts, self._sample = _counts(self._parameters), _sample(body)
+        self.version += 1
 
 
 _PACKED: WeakKeyDictionary[nn.Module, PackedBody] = WeakKeyDictionary()
@@ -88,6 +94,15 @@ def packed(body: Any) -> PackedBody:
     else:
         _PACKED[body] = PackedBody(body)
     return _PACKED[body]
+
+
+def rotations(body: Any, positions: int) -> torch.Tensor:
+    """(positions, D / 2) complex64: by what the halves of a head are multiplied there."""
+    numbers = torch.arange(positions, device=body.norm.weight.device)[None]
+    with torch.inference_mode():
+        cosine, sine = body.rotary_emb(torch.empty(0, device=numbers.device), numbers)
+    half = cosine.shape[-1] // 2
+    return torch.complex(cosine[0, :, :half], sine[0, :, :half])
 
 
 def is_known(model: Any) -> bool:
@@ -166,9 +181,9 @@ def _norm(norm: Any) -> torch.Tensor:
     return norm.weight.float() * norm.weight.shape[0] ** 0.5
 
 
-def _counts(body: Any) -> list[tuple[int, int]]:
+def _counts(parameters: list[nn.Parameter]) -> list[tuple[int, int]]:
     """Where each parameter lies and how often it was changed; inference mode does not count."""
-    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in body.parameters()]
+    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
 
 
 def _sample(body: Any) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,7 @@ from generalist.acting.cache import RowCache, RowPlan, use_row_attention
 class PlainPass:
     """As `LeanPass`, through the code of a Hugging Face model that is not known more closely."""
 
-    def __init__(self, model: Any, rows: int, capacity: int, padded: bool) -> None:
-        del padded  # the plan says it
+    def __init__(self, model: Any, rows: int, capacity: int) -> None:
         self._model = model
         self._cache = RowCache(rows, capacity)
         self.copy_prefix = self._cache.copy_prefix
@@ -21,12 +21,14 @@ class PlainPass:
     def refresh(self, thoroughly: bool = False) -> None:
         """Nothing to do: the model's weights are read where they are."""
 
-    def __call__(self, ids: torch.Tensor, plan: RowPlan, count: int) -> torch.Tensor:
-        """Feed ids (P,) as `plan` says; (count, E) final states of the first `count` rows."""
+    def __call__(
+        self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, count: int
+    ) -> torch.Tensor:
+        """Feed P ids as `plan` says; (count, E) final states of the first `count` rows."""
         self._cache.plan = plan
         with use_row_attention(self._model.config):
             output = self._model.base_model(
-                input_ids=ids[None],
+                input_ids=torch.as_tensor(tokens, device=self._model.device)[None],
                 position_ids=plan.position_ids,
                 past_key_values=self._cache,
                 use_cache=True,

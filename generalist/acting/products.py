@@ -31,6 +31,10 @@ class Dense:
         """(P, out): `residual` and the product of `states` (P, in)."""
         return torch.addmm(residual, states, self.weight)
 
+    def add_to(self, residual: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """The same, written over `residual`."""
+        return residual.addmm_(states, self.weight)
+
 
 class Blocked:
     """A matrix in oneDNN's blocks, made of (in, out) bfloat16."""
@@ -46,6 +50,10 @@ class Blocked:
     def added(self, residual: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """As `Dense`."""
         return residual + self(states)
+
+    def add_to(self, residual: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """As `Dense`."""
+        return residual.add_(self(states))
 
 
 Product = Dense | Blocked

@@ -19,7 +19,11 @@ VOCABULARY_SIZE = 128
 
 
 def tiny_model(
-    architecture: str = "qwen3", window: int = 64, seed: int = 0, size: int = 128
+    architecture: str = "qwen3",
+    window: int = 64,
+    seed: int = 0,
+    size: int = 128,
+    head_dim: int = 8,
 ) -> Any:
     """A 2-layer causal LM in fp32 with weights large enough that contexts matter."""
     shape = {
@@ -29,7 +33,7 @@ def tiny_model(
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 8,
+        "head_dim": head_dim,
         "max_position_embeddings": window,
         "tie_word_embeddings": True,
         "initializer_range": 0.3,
@@ -43,7 +47,7 @@ def tiny_model(
 @torch.no_grad()
 def full_logits(model: Any, context: np.ndarray) -> torch.Tensor:
     """(vocabulary,) logits after `context` by one plain forward pass without any cache."""
-    ids = torch.tensor(np.asarray(context)[None])
+    ids = torch.tensor(np.asarray(context)[None], device=model.device)
     return model(input_ids=ids, use_cache=False).logits[0, -1]
 
 

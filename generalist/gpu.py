@@ -1,0 +1,31 @@
+"""What can be asked of a GPU, with what is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+
+import torch
+
+_CAPABILITY = 8  # Ampere: the first with bfloat16
+
+
+def has_triton(device: torch.device) -> bool:
+    """Whether kernels can be compiled for this device: Triton comes with PyTorch on Linux."""
+    if not _is_recent(device) or importlib.util.find_spec("triton") is None:
+        return False
+    compilers = os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang")
+    return any(compilers)  # of C; Triton builds what launches its kernels
+
+
+def has_flash_attention(device: torch.device) -> bool:
+    """Whether PyTorch's flash attention, which knows packed segments, runs on this device."""
+    return _is_recent(device) and hasattr(torch.ops.aten, "_flash_attention_forward")
+
+
+def _is_recent(device: torch.device) -> bool:
+    """True for NVIDIA's GPUs since Ampere."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device)[0] >= _CAPABILITY
