@@ -83,11 +83,15 @@ class Observations:
 
 
 def decoder_step(
-    model: PreTrainedModel, vocabulary: Vocabulary, window: int, environments: int = 1
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    window: int,
+    environments: int = 1,
+    plain: bool = False,
 ) -> Callable[[], object]:
     """A timestep of `Decoder` after its window has filled once."""
     source = Observations(vocabulary)
-    decoder = Decoder(model, environments, window)
+    decoder = Decoder(model, environments, window, plain=plain)
     slots = range(environments)
     legal: list[list[Interval]] = [[source.bins] * ACTION_TOKENS] * environments
     for slot in slots:
@@ -112,7 +116,11 @@ class CachedPeer:
         rng = np.random.default_rng(1)
         self.tokens = rng.integers(*self.source.bins, self.half).tolist()
         with torch.inference_mode():
-            self.model(torch.tensor([self.tokens]), past_key_values=self.cache, use_cache=True)
+            self.model(self.tensor(self.tokens), past_key_values=self.cache, use_cache=True)
+
+    def tensor(self, tokens: list[int]) -> torch.Tensor:
+        """(1, n) ids where the model is."""
+        return torch.tensor([tokens], device=self.model.device)
 
     def begin(self) -> list[int]:
         """Make room for a timestep; the last action token, not yet fed, and its observation."""
@@ -130,7 +138,7 @@ class GeneratePeer(CachedPeer):
 
     def step(self) -> None:
         self.begin()
-        ids = torch.tensor([self.tokens])
+        ids = self.tensor(self.tokens)
         out = self.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -150,7 +158,7 @@ class LoopPeer(CachedPeer):
     def step(self) -> None:
         new = self.begin()
         for _ in range(ACTION_TOKENS):
-            out = self.model(torch.tensor([new]), past_key_values=self.cache, logits_to_keep=1)
+            out = self.model(self.tensor(new), past_key_values=self.cache, logits_to_keep=1)
             new = [int(out.logits[0, -1].argmax())]
             self.tokens += new
 

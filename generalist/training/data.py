@@ -164,10 +164,10 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
             those of equal length are neighbours.
 
     Returns:
-        `input_ids`, `position_ids` (B, L), or (T,) with `segment_lengths`; `target_index` (M,) flat
-        index of the hidden state that predicts each target; `target_ids`, `target_ordinal`,
-        `target_task`, `target_weight`, `target_order` (M,); `attended`, an int, how many tokens all
-        tokens see together.
+        `input_ids`, `position_ids` (B, L) with `segment_starts`, or (T,) with `segment_lengths`;
+        `target_index` (M,) flat index of the hidden state that predicts each target; `target_ids`,
+        `target_ordinal`, `target_task`, `target_weight`, `target_order` (M,); `attended`, an int,
+        how many tokens all tokens see together.
     """
     tokens = {
         "input_ids": batch.input_ids.astype(np.int64),
@@ -178,13 +178,16 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     order = np.zeros(has_target.shape, np.int64)
     order[has_target] = _order(has_target, batch.targets)
     targets, ordinal, task = batch.targets, batch.ordinal, batch.task_index
-    lengths = None
+    facts: dict[str, Any] = {}
     if segments:
-        kept, lengths = _end_to_end(batch, has_target)
+        kept, facts["segment_lengths"] = _end_to_end(batch, has_target)
         tokens = {name: array.reshape(-1)[kept] for name, array in tokens.items()}
         has_target, targets, ordinal, task, order = (
             array.reshape(-1)[kept] for array in (has_target, targets, ordinal, task, order)
         )
+    else:
+        starts = np.flatnonzero(batch.position_ids == 0)
+        tokens["segment_starts"] = np.append(starts, batch.position_ids.size).astype(np.int32)
     where = np.flatnonzero(has_target)
     task = task.reshape(-1)[where].astype(np.int64)
     arrays = tokens | {
@@ -198,8 +201,7 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     tensors: dict[str, Any] = {
         name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
     }
-    facts: dict[str, Any] = {"attended": int((tokens["position_ids"] + 1).sum())}
-    return tensors | facts | ({} if lengths is None else {"segment_lengths": lengths})
+    return tensors | facts | {"attended": int((tokens["position_ids"] + 1).sum())}
 
 
 def _end_to_end(batch: WindowBatch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:

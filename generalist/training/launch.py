@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType, KwargsHandler, LoggerType
 from torch import distributed
 
 from generalist.errors import GeneralistError, UsageError
+from generalist.gpu import has_triton
 from generalist.specs import nearest
 from generalist.training.objective import TokenObjective
 from generalist.training.recipe import Recipe
@@ -138,6 +139,14 @@ def resolve_precision(recipe: Recipe) -> Literal["fp32", "bf16"]:
     wide = recipe.model.hidden_size >= AMX_HIDDEN_SIZE
     amx = torch.cpu._is_amx_tile_supported() and (wide or is_alone_on_cpu(recipe))
     return "bf16" if torch.cuda.is_available() or amx else "fp32"
+
+
+def should_compile(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Whether to compile the blocks: as the recipe says, or where it is known to pay."""
+    if recipe.compile is not None:
+        return recipe.compile
+    sharded = accelerator.distributed_type == DistributedType.DEEPSPEED or launched_with_fsdp()
+    return has_triton(accelerator.device) and not sharded and recipe.model.lora is None
 
 
 def launched_processes() -> int:

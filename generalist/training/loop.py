@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from generalist.errors import GeneralistError
+from generalist.gpu import has_flash_attention
 from generalist.modeling.build import build_model, count_parameters
 from generalist.modeling.lora import add_adapters
 from generalist.modeling.pretrained import start_model, with_sizes_of_start
@@ -43,6 +44,7 @@ from generalist.training.launch import (
     is_alone_on_cpu,
     launched_with_fsdp,
     resolve_precision,
+    should_compile,
     start_accelerator,
     torch_settings_kept,
 )
@@ -123,17 +125,7 @@ class Trainer:
             recipe.loss.full_every,
         )
         self.parameters = count_parameters(self.model)
-        on_cpu = accelerator.device.type == "cpu"
-        lean = can_run_segments(self.model.get_decoder()) and not recipe.compile
-        # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
-        lean &= not launched_with_fsdp() and recipe.model.lora is None
-        self.segments = on_cpu and lean
-        self.precision = resolve_precision(recipe)
-        if is_alone_on_cpu(recipe):
-            self.objective.half = self.segments and self.precision == "bf16"
-            self.precision = "bf16" if self.objective.half else "fp32"
-        if recipe.compile:
-            self.model.get_decoder().compile(dynamic=False)
+        self._choose_pass()
         self.strategy = build_strategy(self.objective, recipe, accelerator)
         self._take(data)
         self.facts = data.facts()  # of the demonstrations; what is added later is the run's own
@@ -146,6 +138,24 @@ class Trainer:
                 f"data.rows_per_step {recipe.data.rows_per_step} does not divide evenly over "
                 f"{accelerator.num_processes} processes; make it a multiple."
             )
+
+    def _choose_pass(self) -> None:
+        """How hidden states are computed: the fastest way that is known on the device."""
+        recipe, device = self.recipe, self.accelerator.device
+        decoder = self.model.get_decoder()
+        known = can_run_segments(decoder)
+        # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
+        plain = not launched_with_fsdp() and recipe.model.lora is None
+        self.segments = known and plain and device.type == "cpu" and not recipe.compile
+        self.precision = resolve_precision(recipe)
+        if is_alone_on_cpu(recipe):
+            self.objective.half = self.segments and self.precision == "bf16"
+            self.precision = "bf16" if self.objective.half else "fp32"
+        half = self.precision == "bf16"
+        self.objective.flash = known and half and has_flash_attention(device)
+        if should_compile(recipe, self.accelerator):
+            for block in decoder.layers:
+                block.compile()
 
     # Starting and ending
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from generalist.modeling.flash import use_segment_attention
 from generalist.modeling.segments import hidden_at
 
 IGNORE = -100  # label of a position without a loss
@@ -54,7 +56,8 @@ class TokenObjective(nn.Module):
         ranges: (start, stop) of the vocabulary's ranges, which cover it in order.
         full_every: see LossRecipe.full_every.
 
-        `half`, False at first, has segments multiplied in bfloat16.
+        `half`, False at first, has segments multiplied in bfloat16; `flash`, False at first, has
+        rows attended to by flash attention, which takes a GPU and 16 bits.
         """
         super().__init__()
         self.model = model
@@ -62,6 +65,7 @@ class TokenObjective(nn.Module):
         self.ranges = list(ranges)
         self.full_every = full_every
         self.half = False
+        self.flash = False
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Per-target losses.
@@ -70,29 +74,37 @@ class TokenObjective(nn.Module):
             batch: `target_index` (M,) int64, ascending: which hidden states predict a target;
                 `target_ids` (M,) int64; `target_ordinal` (M,) bool; with `full_every` above 1
                 `target_order` (M,) int64; and either
-                rows: `input_ids`, `position_ids` (B, L) int64, `target_index` counting in (B L);
+                rows: `input_ids`, `position_ids` (B, L) int64, `target_index` counting in (B L),
+                and `segment_starts` (S + 1,) int32, counting so too;
                 or segments end to end, for the lean pass on a CPU: `input_ids`, `position_ids`
                 (T,) int64 and `segment_lengths`, `target_index` counting in (T,).
 
         Returns:
             (M,) float32 cross entropies in nats.
         """
-        decoder, index = self.model.get_decoder(), batch["target_index"]
-        tokens = batch["input_ids"], batch["position_ids"]
+        index = batch["target_index"]
         if "segment_lengths" in batch:
-            lengths = batch["segment_lengths"]
+            decoder, lengths = self.model.get_decoder(), batch["segment_lengths"]
+            tokens = batch["input_ids"], batch["position_ids"]
             hidden = hidden_at(decoder, *tokens, lengths, index, self.half)  # (M, D)
         else:
-            # attention_mask=None and use_cache=False let transformers find the packed segments in
-            # the position ids and keep them apart; any other call leaks between them.
-            hidden = decoder(
-                input_ids=tokens[0], position_ids=tokens[1], attention_mask=None, use_cache=False
-            ).last_hidden_state  # (B, L, D)
-            hidden = hidden.flatten(0, 1).index_select(0, index)  # (M, D)
+            hidden = self._hidden_of_rows(batch).flatten(0, 1).index_select(0, index)  # (M, D)
         if self.full_every > 1:
             return self._losses_by_range(hidden, batch)
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
         return token_losses(logits, batch["target_ids"], batch["target_ordinal"], self.ordinal)
+
+    def _hidden_of_rows(self, batch: dict[str, Any]) -> Tensor:
+        """(B, L, D) final hidden states."""
+        decoder = self.model.get_decoder()
+        # attention_mask=None and use_cache=False let transformers find the packed segments in the
+        # position ids and keep them apart; any other call leaks between them.
+        tokens = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
+        call = partial(decoder, **tokens, attention_mask=None, use_cache=False)
+        if not self.flash:
+            return call().last_hidden_state
+        with use_segment_attention(decoder.config):
+            return call(segment_starts=batch["segment_starts"]).last_hidden_state
 
     def _losses_by_range(self, hidden: Tensor, batch: dict[str, Any]) -> Tensor:
         """(M,) losses; most of them with a softmax over the target's own range of ids."""

@@ -219,9 +219,10 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 on a GPU and where a CPU with AMX gains by
     it, else fp32."""
-    compile: bool = False
-    """Compile the decoder with torch.compile: for a GPU. On a CPU the lean forward pass that it
-    replaces is faster and needs no minute of warming up."""
+    compile: bool | None = None
+    """Compile the blocks of the model with torch.compile; if not given, where one process or DDP
+    trains all of it on a GPU and Triton is there. On a CPU the lean forward pass that it replaces
+    is faster and needs no minute of warming up."""
     cores: int | None = Field(default=None, gt=0)
     """On a CPU: forward passes of a step run side by side in so many processes; as many as there
     are CPUs if not given. Should divide rows_per_step / rows_per_forward."""
