@@ -20,6 +20,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
 # A changed variable is a changed installation: its value stands in this file.
 CHOICE := $(VENV)/.torch
+# Another torch than the pinned one wants another triton too.
+CHOSEN := torch$(if $(filter torch==2.13.0,$(TORCH)),,|triton)
 
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
@@ -61,7 +63,7 @@ $(CHOICE): FORCE | $(BIN)/python
 	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH) $(TORCH_INDEX)' > $@
 
 $(STAMP): pyproject.toml constraints.txt $(CHOICE) | $(BIN)/python
-	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	grep -v -E '^($(CHOSEN))==' constraints.txt > $(VENV)/constraints.txt
 	echo '$(TORCH)' >> $(VENV)/constraints.txt
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --index-url $(TORCH_INDEX) '$(TORCH)')
 	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev]'

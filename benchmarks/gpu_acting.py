@@ -150,6 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", action="store_true", help="list the kernels of a timestep")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("this needs a GPU, and PyTorch sees none")
     console, gpu, timings = screen(), this_gpu(), []
     console.print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}: "

@@ -134,6 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("this needs a GPU, and PyTorch sees none")
     console, found = screen(), []
     for size in given.size or ["79m"]:
         found += measure(size, given.data, given.rows, given.rounds)

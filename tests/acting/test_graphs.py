@@ -19,6 +19,8 @@ from generalist.acting.graphs import LARGEST, GraphedPass, Shape, filled_up
 from tests.acting.models import tiny_model
 from tests.acting.test_decoder import run
 
+# What fills a pass up is computed too, of whatever lies there; nobody reads it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -35,23 +37,23 @@ def graphed(model: Any, slots: int, window: int = 64, **options: Any) -> Decoder
 
 @pytest.mark.parametrize(
     ("architecture", "slots", "reset_chance", "backlog"),
-    [("qwen3", 1, 0.0, 16), ("llama", 3, 0.2, 1), ("qwen3", 9, 0.1, None)],
+    [("qwen3", 1, 0.0, 16), ("llama", 2, 0.2, 1), ("qwen3", 4, 0.1, None)],
 )
 def test_cached_equals_uncached(
     architecture: str, slots: int, reset_chance: float, backlog: int | None
 ) -> None:
-    """Before and after the window (64 tokens, 11 a timestep) fills, alone and as a ragged batch."""
-    model = model_of(architecture)
-    decoder = graphed(model, slots, backlog_tokens=backlog)
-    run(decoder, model, 10, observation=9, action=2, reset_chance=reset_chance)
+    """Before and after the window (40 tokens, 9 a timestep) fills, alone and as a ragged batch."""
+    model = model_of(architecture, window=40)
+    decoder = graphed(model, slots, window=40, backlog_tokens=backlog)
+    run(decoder, model, 7, observation=7, action=2, reset_chance=reset_chance)
 
 
 def test_long_contexts_are_attended_to_in_parts() -> None:
     """Of a row's keys several programs take a part each, and some get none."""
-    model = model_of(window=300)
-    decoder = graphed(model, 1, window=300)
+    model = model_of(window=256)
+    decoder = graphed(model, 1, window=256)
     assert decoder.forward.kernels._parts(programs=4) == 2
-    run(decoder, model, 4, observation=70, action=1)
+    run(decoder, model, 3, observation=60, action=2)
 
 
 def test_weights_that_change_are_followed() -> None:

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from generalist.errors import GeneralistError
-from generalist.modeling.recipe import ModelRecipe
+from generalist.modeling.recipe import LoraRecipe, ModelRecipe
 from generalist.specs import find_spec
+from generalist.training import launch
 from generalist.training.__main__ import main
-from generalist.training.launch import StopSignal, check_world, resolve_precision
+from generalist.training.launch import StopSignal, check_world, resolve_precision, should_compile
 from generalist.training.recipe import DataRecipe, Recipe, dump_recipe
 from generalist.training.replicated import check_wrapped
 
@@ -80,6 +82,26 @@ def test_auto_is_bf16_where_it_is_fast(monkeypatch, gpu, amx, processes, changed
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     assert resolve_precision(recipe_of(**changed)) == expected
+
+
+@pytest.mark.parametrize(
+    ("triton", "changed", "expected"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"compile": False}, False),
+        (False, {"compile": True}, True),
+        (True, {"model": ModelRecipe(lora=LoraRecipe())}, False),
+        (True, {"distributed": DistributedType.DEEPSPEED}, False),
+    ],
+)
+def test_blocks_are_compiled_where_that_pays(monkeypatch, triton, changed, expected):
+    """On a GPU with Triton, unless the recipe says otherwise; not adapters, not shards."""
+    monkeypatch.setattr(launch, "has_triton", lambda device: triton)
+    changed = dict(changed)
+    kind = changed.pop("distributed", DistributedType.NO)
+    running = SimpleNamespace(device=torch.device("cpu"), distributed_type=kind)
+    assert should_compile(recipe_of().model_copy(update=changed), running) == expected
 
 
 def test_the_first_signal_sets_a_flag_and_the_second_has_its_usual_effect():
