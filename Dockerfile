@@ -13,6 +13,10 @@ WORKDIR /generalist
 COPY . .
 
 FROM base AS cuda
+# Triton compiles what launches its kernels.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
 # The wheels bring their own CUDA libraries; the driver comes from the host (--gpus all).

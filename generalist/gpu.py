@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -12,11 +14,15 @@ _CAPABILITY = 8  # Ampere: the first with bfloat16
 
 
 def has_triton(device: torch.device) -> bool:
-    """Whether kernels can be compiled for this device: Triton comes with PyTorch on Linux."""
+    """Whether kernels can be compiled for this device.
+
+    Triton comes with PyTorch on Linux. It builds what launches its kernels, for which it needs a C
+    compiler and Python's headers (on Debian: gcc and python3-dev).
+    """
     if not _is_recent(device) or importlib.util.find_spec("triton") is None:
         return False
     compilers = os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang")
-    return any(compilers)  # of C; Triton builds what launches its kernels
+    return any(compilers) and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 
 
 def has_flash_attention(device: torch.device) -> bool:
