@@ -155,10 +155,6 @@ class RowCache(Cache):
         for store in (*self._keys, *self._values):
             store[target, :, :tokens] = store[source, :, :tokens]
 
-    def stored(self, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The keys and values of a layer, each (rows, K, N, D)."""
-        return self._keys[layer_idx], self._values[layer_idx]
-
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Rows have lengths of their own; positions are always passed explicitly."""
         return 0

@@ -26,7 +26,7 @@ from generalist.gpu import has_triton
 LARGEST = 4096
 """Passes of more tokens keep a GPU busy for longer than a CPU takes to launch them."""
 
-WIDTHS = (16, 32, 64, 128, 256)
+WIDTHS = (16, 32, 64, 128)
 """Of a head."""
 
 

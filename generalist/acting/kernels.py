@@ -22,6 +22,7 @@ _COLUMNS = 1024  # a program's, where gates are opened
 _HEADS = 8  # a program's, where heads are rotated
 _KEYS = 64  # a program's at a time, where it attends
 _PROGRAMS = 2048  # that keep a large GPU busy
+_AHEAD = 96 * 1024  # bytes of keys and values on their way to a program: small GPUs have 99 KB
 
 
 @triton.jit
@@ -269,7 +270,7 @@ class Kernels:
             *(self.scaling, self.capacity, tiles, self.key_heads, groups, self.width),
             *(block, _KEYS, parts, queries.dtype == torch.float32),
             num_warps=4 if block > 16 else 2,
-            num_stages=3,
+            num_stages=max(1, min(3, _AHEAD // (2 * _KEYS * self.width * keys.element_size()))),
         )
         if parts > 1:
             grid = (tokens * self.heads,)
