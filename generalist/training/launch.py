@@ -49,6 +49,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     torch.set_flush_denormal(True)
     check_trackers(recipe.trackers)
     on_cpu = not torch.cuda.is_available()
+    _meet_anew("gloo" if on_cpu else "nccl")
     # The lean pass does without autocast.
     autocast = resolve_precision(recipe) == "bf16" and not is_alone_on_cpu(recipe)
     deepspeed = _asked_for("DEEPSPEED")
@@ -68,6 +69,21 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         )
     check_world(accelerator)
     return accelerator
+
+
+def _meet_anew(backend: str) -> None:
+    """After a restart by the launcher, join a process group apart from the one before.
+
+    The static rendezvous of torch, which `accelerate launch` takes, has one store for all restarts.
+    A rank that looks up rank 0 there before that has written finds where it listened the last time.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    rank, size = int(os.environ["RANK"]), launched_processes()
+    agent = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size)
+    store = distributed.PrefixStore(f"attempt-{attempt}", agent)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def launched_with_fsdp() -> bool:
