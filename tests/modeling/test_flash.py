@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from generalist.data.windows import Batch
-from generalist.gpu import has_flash_attention, has_triton
 from generalist.modeling import flash
 from generalist.training.data import to_tensors
 from generalist.training.objective import OrdinalTargets, TokenObjective
@@ -88,10 +87,6 @@ def test_equals_the_mask(architecture: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert model.config._attn_implementation == before
     for one, other in zip(own, masked, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-def test_a_cpu_has_neither() -> None:
-    assert not has_flash_attention(torch.device("cpu")) and not has_triton(torch.device("cpu"))
 
 
 @needs_gpu
