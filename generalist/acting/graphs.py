@@ -73,6 +73,8 @@ class GraphedPass:
         self._stored = torch.zeros(shape, dtype=body.dtype, device=body.device)
         self._passes: dict[Shape, _Pass] = {}
         self._version = self.weights.version
+        # Graphs share what they compute in: one runs at a time, and its result is copied at once.
+        self.pool = torch.cuda.graph_pool_handle() if body.device.type == "cuda" else None
 
     def refresh(self, thoroughly: bool = False) -> None:
         """As `LeanPass.refresh`."""
@@ -133,7 +135,7 @@ class _Pass:
             return self._graphed.run(self.inputs)
         if self._hidden is None:
             self._graphed.run(self.inputs)  # compiles and loads what is needed
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, pool=self._graphed.pool):
                 self._hidden = self._graphed.run(self.inputs)
         self._graph.replay()
         return self._hidden
