@@ -10,8 +10,8 @@ plain: the same through the model's own code, in one call for all environments.
 generate: Hugging Face `generate()` going on from its cache; one environment.
 
 The floor is that of docs/scaling.md, with the rates of this GPU measured in this run: the bytes of
-weights, keys and values that a timestep has to read at the speed of a large copy, or its FLOPs at
-the speed of a large product, whichever takes longer.
+weights, keys and values that a pass has to read at the speed of a large copy, or its FLOPs at the
+speed of a large product, whichever takes longer; summed over the passes of a timestep.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from benchmarks.acting import GeneratePeer, decoder_step
+from benchmarks.acting import ACTION_TOKENS, OBSERVATION_TOKENS, GeneratePeer, decoder_step
 from benchmarks.forecast import Device, acting
 from benchmarks.measure import interleaved, print_table, quantile, screen, write_json
 from generalist.acting.decoder import Decoder
@@ -35,7 +35,7 @@ from generalist.specs import list_specs
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.training.recipe import load_recipe
 
-OBSERVATION_TOKENS, ACTION_TOKENS, WINDOW = 18, 6, 1024
+WINDOW = 1024
 
 
 @dataclass
@@ -163,8 +163,8 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(f"{size} in float32: logits within {largest:.2g}, of spread {spread:.2g}")
         model.to(torch.bfloat16)
         for environments in given.environments or [1, 16, 256]:
-            # The others take too long for more.
-            ways = {1: ["graphs", "plain", "generate"]}.get(environments, ["graphs"])
+            # The others take too long for more than one.
+            ways = ["graphs", *(["plain", "generate"] if environments == 1 else [])]
             found, steps = measure(size, model, environments, ways, given.rounds, gpu)
             timings += found
             if given.profile:

@@ -29,10 +29,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure import print_table, screen, write_json
+from benchmarks.training import labels_of
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
 from generalist.training.data import open_data, to_tensors
-from generalist.training.objective import IGNORE, OrdinalTargets, TokenObjective
+from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.recipe import load_recipe
 from generalist.training.throughput import FlopCounter, peak_flops
 
@@ -77,8 +78,7 @@ def measure(size: str, root: Path, rows: int | None, rounds: int) -> list[Timing
                 block.compile()
         return lambda: objective(tensors).mean()
 
-    counted = (batch.targets >= 0) & (batch.position_ids > 0)
-    labels = torch.from_numpy(np.where(counted, batch.targets, IGNORE).astype(np.int64)).to(DEVICE)
+    labels = labels_of(batch).to(DEVICE)
     tokens = {"input_ids": tensors["input_ids"], "position_ids": tensors["position_ids"]}
     ways: dict[str, Callable[[], torch.Tensor]] = {
         "labels": lambda: model(**tokens, labels=labels, use_cache=False).loss,

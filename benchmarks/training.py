@@ -61,10 +61,15 @@ def objective_step(
     return step
 
 
+def labels_of(batch: Any) -> torch.Tensor:
+    """(B, L) int64, as Hugging Face models take them."""
+    counted = (batch.targets >= 0) & (batch.position_ids > 0)
+    return torch.from_numpy(np.where(counted, batch.targets, IGNORE).astype(np.int64))
+
+
 def labels_step(model: PreTrainedModel, batch: Any, half: bool = False) -> Callable[[], float]:
     """The same with the loss that Hugging Face models compute from labels."""
-    counted = (batch.targets >= 0) & (batch.position_ids > 0)
-    labels = torch.from_numpy(np.where(counted, batch.targets, IGNORE).astype(np.int64))
+    labels = labels_of(batch)
     ids = torch.from_numpy(batch.input_ids.astype(np.int64))
     positions = torch.from_numpy(batch.position_ids.astype(np.int64))
 

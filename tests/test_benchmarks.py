@@ -365,7 +365,10 @@ def test_the_forecast_is_its_formula():
     assert one.bound == "bytes"
     assert one.step_ms == pytest.approx(1e3 * 6 * (2 * body + 768 * keys) / 5e11)
     assert one.memory_gb == pytest.approx((2 * body + 2 * window * keys) / 1e9)
-    assert not forecast.acting("1.18b", device, 256, 18, 6).fits
+    many = forecast.acting("1.18b", device, 256, 18, 6)
+    first, later = 2 * body * 256 * (1.5 * 24 - 5) / 2.5e14, (2 * body + 256 * 768 * keys) / 5e11
+    assert many.step_ms == pytest.approx(1e3 * (first + 5 * later)) and first > later
+    assert many.bound == "bytes, first pass FLOPs" and not many.fits
     steps = {n: forecast.training("1.18b", device, "ZeRO 2", n) for n in (1, 8)}
     assert steps[1].communication_seconds == 0
     assert steps[1].compute_seconds == pytest.approx(8 * steps[8].compute_seconds)

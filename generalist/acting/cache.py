@@ -12,8 +12,7 @@ H = attention heads, K = key-value heads, G = H / K, N = capacity of a row, D = 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any
@@ -231,14 +230,3 @@ def _padded_attention(
 
 
 AttentionInterface.register(ATTENTION_NAME, row_attention)
-
-
-@contextmanager
-def use_row_attention(config: Any) -> Iterator[None]:
-    """Let the model of this config attend by rows, and give it back as it was."""
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION_NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before

@@ -177,9 +177,14 @@ class Decoder:
         states = [self._state(slot) for slot in slots]
         hidden = self.feed(slots, chunks, [len(intervals) for intervals in legal])
         chosen: list[torch.Tensor] = []  # of each position, and of which slots
-        members: list[list[int]] = [list(range(len(slots)))]
+        members: list[list[int]] = []
+        active = list(range(len(slots)))
         for position in range(max(len(intervals) for intervals in legal)):
-            active = members[position]
+            if position:
+                going_on = [len(legal[i]) > position for i in active]
+                active = [i for i, goes_on in zip(active, going_on, strict=True) if goes_on]
+                ids = chosen[-1] if all(going_on) else chosen[-1][going_on]
+                hidden = self.advance([slots[i] for i in active], ids)
             ids = self._choose(
                 [states[i] for i in active],
                 hidden,
@@ -191,11 +196,7 @@ class Decoder:
             for i in active:
                 states[i].append([_UNKNOWN])
             chosen.append(ids)
-            members.append([i for i in active if len(legal[i]) > position + 1])
-            if members[-1]:
-                going_on = [place for place, i in enumerate(active) if len(legal[i]) > position + 1]
-                ids = ids if len(going_on) == len(active) else ids[going_on]
-                hidden = self._forward([states[i].older for i in members[-1]], [], ids)
+            members.append(active)
         return _told(states, members, chosen)
 
     def feed(
@@ -219,9 +220,12 @@ class Decoder:
         ]
         return self._forward([state.older for state in states], waiting)
 
-    def advance(self, slots: Sequence[int]) -> torch.Tensor:
-        """Feed each slot the token chosen last; one forward pass. Returns (n, hidden)."""
-        return self._forward([self._state(slot).older for slot in slots], [])
+    def advance(self, slots: Sequence[int], ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Feed each slot the token chosen last; one forward pass. Returns (n, hidden).
+
+        ids: (n,) these tokens, where they are still on the model's device alone.
+        """
+        return self._forward([self._state(slot).older for slot in slots], [], ids)
 
     def choose(
         self,
@@ -318,7 +322,7 @@ class Decoder:
     ) -> torch.Tensor:
         """Feed all rows what they lack; (n, hidden) last states of `rows` (not of `extra`).
 
-        ids: what they lack, where it was chosen on the model's device and is not known here yet.
+        ids: what they lack, where it is on the model's device and is not known here yet.
         """
         fed = [*rows, *extra]
         for row in fed:  # a row that lacks nothing is asked for its last state again

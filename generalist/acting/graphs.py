@@ -1,10 +1,10 @@
 """The body of a Llama or Qwen3 model on a GPU: few kernels, recorded once as a CUDA graph.
 
 A pass of a few tokens is some hundred small kernels, and a CPU takes longer to launch them than a
-GPU to run them. Here a layer is ten (`kernels.py`), and a graph launches all of them as one. It
-works on the same memory every time, so what a pass is given is written there first, in one copy;
-and it has the same shape every time, so a pass is filled up to one of few shapes, with tokens whose
-keys go to a row that nobody reads.
+GPU to run them. Here a layer is ten or eleven (`kernels.py`), and a graph launches all of them as
+one. It works on the same memory every time, so what a pass is given is written there first, in one
+copy; and it has the same shape every time, so a pass is filled up to one of few shapes, with tokens
+whose keys go to a row that nobody reads.
 
 Legend: P = tokens of the pass, R = rows fed, both filled up; H / K = attention / key heads,
 D = head dimension, N = capacity of a row, E = hidden size.
@@ -26,8 +26,8 @@ from generalist.gpu import has_triton
 LARGEST = 4096
 """Passes of more tokens keep a GPU busy for longer than a CPU takes to launch them."""
 
-WIDTHS = (16, 32, 64, 128)
-"""Of a head."""
+WIDTHS, DTYPES = (16, 32, 64, 128), (torch.float32, torch.bfloat16, torch.float16)
+"""Of a head, and of the weights."""
 
 
 class Shape(NamedTuple):
@@ -186,4 +186,5 @@ class Inputs:
 
 def can_be_graphed(body: Any) -> bool:
     """Whether a body that `is_known` lies on an NVIDIA GPU that `kernels.py` can be run on."""
-    return has_triton(body.device) and body.layers[0].self_attn.head_dim in WIDTHS
+    fits = body.dtype in DTYPES and body.layers[0].self_attn.head_dim in WIDTHS
+    return fits and has_triton(body.device)

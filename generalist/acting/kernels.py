@@ -1,4 +1,4 @@
-"""What a pass of acting does on a GPU between its matrix products, as four Triton kernels.
+"""What a pass of acting does on a GPU between its matrix products, as five Triton kernels.
 
 A pass of a few tokens is bounded by how many kernels it is and by how many bytes of weights, keys
 and values they read. So each of these does all there is to do between two products, and attention
@@ -21,7 +21,7 @@ from generalist.acting.packed import rotations
 _COLUMNS = 1024  # a program's, where gates are opened
 _HEADS = 8  # a program's, where heads are rotated
 _KEYS = 64  # a program's at a time, where it attends
-_PROGRAMS = 2048  # that keep a large GPU busy
+_PROGRAMS = 512  # that keep a large GPU busy
 _AHEAD = 96 * 1024  # bytes of keys and values on their way to a program: small GPUs have 99 KB
 
 

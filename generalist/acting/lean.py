@@ -23,7 +23,7 @@ from generalist.acting.rows import SeparateRows
 
 
 class LeanPass:
-    """Forward passes of one model that `is_known` over rows of up to `capacity` tokens."""
+    """Forward passes of one model that `is_known` on a CPU over rows of up to `capacity` tokens."""
 
     def __init__(self, model: Any, rows: int, capacity: int) -> None:
         self.body = model.base_model
@@ -31,9 +31,9 @@ class LeanPass:
         config, attention = model.config, self.body.layers[0].self_attn
         self.width = attention.head_dim
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
-        self.device, epsilon = self.body.norm.weight.device, self.body.norm.variance_epsilon
+        epsilon = self.body.norm.variance_epsilon
         self._floor = {  # of the length of a vector, by its width
-            width: torch.tensor((width * epsilon) ** 0.5, device=self.device)
+            width: torch.tensor((width * epsilon) ** 0.5)
             for width in (config.hidden_size, self.width)
         }
         self.rotations = rotations(self.body, capacity)
@@ -51,7 +51,7 @@ class LeanPass:
         self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, count: int
     ) -> torch.Tensor:
         """Feed P ids as `plan` says; (count, E) final states of the first `count` rows."""
-        ids = torch.as_tensor(tokens, device=self.device)
+        ids = torch.as_tensor(tokens)
         hidden = functional.embedding(ids, self.body.embed_tokens.weight)
         rotation = self.rotations[plan.position_ids[0]][:, None]  # (P, 1, D / 2)
         for index, layer in enumerate(self.weights.layers):

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from generalist.acting.cache import RowCache, RowPlan, use_row_attention
+from generalist.acting.cache import ATTENTION_NAME, RowCache, RowPlan
+from generalist.modeling.attention import attention_by
 
 
 class PlainPass:
@@ -26,7 +27,7 @@ class PlainPass:
     ) -> torch.Tensor:
         """Feed P ids as `plan` says; (count, E) final states of the first `count` rows."""
         self._cache.plan = plan
-        with use_row_attention(self._model.config):
+        with attention_by(self._model.config, ATTENTION_NAME):
             output = self._model.base_model(
                 input_ids=torch.as_tensor(tokens, device=self._model.device)[None],
                 position_ids=plan.position_ids,

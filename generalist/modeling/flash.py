@@ -9,8 +9,6 @@ Shapes: B = rows, L = window tokens, S = segments, H / K = attention / key heads
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,14 +59,3 @@ def _flash(
 
 
 AttentionInterface.register(ATTENTION_NAME, segment_attention)
-
-
-@contextmanager
-def use_segment_attention(config: Any) -> Iterator[None]:
-    """Let the model of this config attend so, and give it back as it was."""
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION_NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before

@@ -1,7 +1,7 @@
 """The loss: next-token cross entropy at target positions, with ordinal targets for bins.
 
 Shapes: B = rows, L = window tokens, T = tokens of all segments, D = hidden size,
-V = vocabulary size, M = targets in the batch, W = 2 radius + 1 neighbouring bins.
+V = vocabulary size, M = targets in the batch, S = segments, W = 2 radius + 1 neighbouring bins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from generalist.modeling.flash import use_segment_attention
+from generalist.modeling.attention import attention_by
+from generalist.modeling.flash import ATTENTION_NAME
 from generalist.modeling.segments import hidden_at
 
 IGNORE = -100  # label of a position without a loss
@@ -103,7 +104,7 @@ class TokenObjective(nn.Module):
         call = partial(decoder, **tokens, attention_mask=None, use_cache=False)
         if not self.flash:
             return call().last_hidden_state
-        with use_segment_attention(decoder.config):
+        with attention_by(decoder.config, ATTENTION_NAME):
             return call(segment_starts=batch["segment_starts"]).last_hidden_state
 
     def _losses_by_range(self, hidden: Tensor, batch: dict[str, Any]) -> Tensor:

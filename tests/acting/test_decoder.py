@@ -221,6 +221,25 @@ def test_slots_with_different_actions_share_a_batch() -> None:
                 assert start <= token < stop
 
 
+@pytest.mark.parametrize("lean", [False, True])
+def test_act_takes_what_a_full_pass_holds_likeliest(lean: bool) -> None:
+    """Of every action token, in slots of 1 and of 3, also past the window (64 tokens)."""
+    model = MODELS["qwen3"]
+    decoder = Decoder(model, 3, plain=not lean)
+    legal = [[(10, 90)] * count for count in (1, 3, 3)]
+    rng = np.random.default_rng(0)
+    for slot in range(3):
+        decoder.reset(slot, some_ids(rng, 1 + slot))
+    for _ in range(15):
+        chunks = [some_ids(rng, 5) for _ in legal]
+        for slot, chosen in enumerate(decoder.act([0, 1, 2], chunks, legal)):
+            context = decoder.context(slot)
+            assert context[-len(chosen) :].tolist() == chosen.tolist()
+            for left in range(len(chosen), 0, -1):
+                logits = full_logits(model, context[:-left])[10:90]
+                assert logits.max() - logits[context[-left] - 10] < TOLERANCE
+
+
 def test_the_model_is_given_back_as_it_was() -> None:
     model = MODELS["qwen3"]
     before = model.config._attn_implementation
