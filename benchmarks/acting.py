@@ -40,7 +40,7 @@ from benchmarks.measure import (
     timing_parser,
     write_json,
 )
-from generalist.acting.decoder import Decoder, Interval
+from generalist.decoding.decoder import Decoder, Interval
 from generalist.modeling.build import build_model
 from generalist.modeling.recipe import ModelRecipe
 from generalist.tokenization.processor import GeneralistProcessor

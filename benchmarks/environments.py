@@ -44,8 +44,8 @@ from benchmarks.measure import (
 )
 from generalist import envs
 from generalist.acting.agent import Agent
-from generalist.acting.decoder import Decoder
 from generalist.acting.rollout import MAX_ENVS, rollout
+from generalist.decoding.decoder import Decoder
 from generalist.envs.atari import FRAMES_PER_STEP, MAX_STEPS
 from generalist.envs.dmc import MODEL_SEED
 from generalist.modeling.build import build_model

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.measure import print_table, screen, write_json
-from generalist.data.shards import SHARD_TOKENS
+from generalist.shards.shards import SHARD_TOKENS
 from generalist.training.plan import flops_of, memory_per_rank, parameters_of, vocabulary_size_of
 from generalist.training.recipe import Recipe, load_recipe
 

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from benchmarks.acting import ACTION_TOKENS, OBSERVATION_TOKENS, GeneratePeer, decoder_step
 from benchmarks.forecast import Device, acting
 from benchmarks.measure import interleaved, print_table, quantile, screen, write_json
-from generalist.acting.decoder import Decoder
+from generalist.decoding.decoder import Decoder
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
 from generalist.tokenization.processor import GeneralistProcessor

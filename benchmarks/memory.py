@@ -29,13 +29,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import alone, print_table, screen, write_json
-from generalist.data.collect import collect
-from generalist.data.manifest import Manifest
-from generalist.data.mixture import dataset_spec, open_mixture
-from generalist.data.reader import TaskData, dataset_folders
-from generalist.data.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
+from generalist.collecting.collect import collect
+from generalist.shards.manifest import Manifest
+from generalist.shards.reader import TaskData, dataset_folders
+from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.training.data import open_data
 from generalist.training.recipe import DataRecipe, Recipe
+from generalist.windows.mixture import dataset_spec, open_mixture
 
 WINDOWS_AT_ONCE = 64
 

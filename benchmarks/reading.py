@@ -49,12 +49,12 @@ from benchmarks.measure import (
     timing_parser,
     write_json,
 )
-from generalist.data.mixture import open_mixture
-from generalist.data.reader import TaskData
-from generalist.data.shards import npy_bytes
+from generalist.shards.reader import TaskData
+from generalist.shards.shards import npy_bytes
 from generalist.training.data import open_data
 from generalist.training.loop import train
 from generalist.training.recipe import DataRecipe, Recipe, load_recipe
+from generalist.windows.mixture import open_mixture
 
 WINDOWS_AT_ONCE = 64  # rows of a batch, so that its arrays stay small as in training
 

@@ -30,7 +30,7 @@ import torch
 from scipy.optimize import nnls
 
 from benchmarks.measure import print_facts, print_table, screen, write_json
-from generalist.acting.decoder import Decoder, Interval
+from generalist.decoding.decoder import Decoder, Interval
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
 from generalist.tokenization.processor import GeneralistProcessor

@@ -118,7 +118,7 @@ def run_rank(file: Path, port: int) -> None:
     from generalist.training import loop
 
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        import generalist.training.zero  # noqa: F401  # its code is not memory of the model
+        import generalist.training.strategies.zero  # noqa: F401  # its code is not memory of the model
     before = {"resident": resident.now(), "in_use": resident.in_use()}
     build = loop.build_strategy
     ranks: list[Turns] = []

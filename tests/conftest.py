@@ -8,10 +8,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from generalist.tokenization.processor import GeneralistProcessor
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and what they start would never hear Ctrl-C.
@@ -106,3 +110,24 @@ def command(*arguments: object) -> str:
     )
     assert result.returncode == 0, f"{arguments}: {result.stdout}\n{result.stderr}"
     return result.stdout
+
+
+@pytest.fixture(scope="session")
+def without_frames() -> GeneralistProcessor:
+    """A processor with text alone, which loads at once."""
+    from generalist.specs import find_spec
+    from generalist.tokenization.processor import GeneralistProcessor
+    from generalist.tokenization.text import TextCodec
+    from generalist.vocabulary import Vocabulary
+
+    text = TextCodec.from_pretrained(find_spec("tokenizers", "text"))
+    return GeneralistProcessor(Vocabulary.default(text.size), text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two shards of two samples of four episodes of 150 tokens, with labels."""
+    from tests.dataset_folders import control_layout, write_task
+
+    options = {"block_tokens": 600, "shard_tokens": 1200}
+    return write_task(tmp_path, "gym/Toy-v0", control_layout(), [25] * 16, labelled=True, **options)

@@ -31,10 +31,10 @@ from benchmarks import (
 )
 from benchmarks.patch_embedding import PatchEmbedding
 from generalist import envs
-from generalist.data.mixture import open_mixture
-from generalist.data.reader import TaskData
 from generalist.modeling.build import build_model
+from generalist.shards.reader import TaskData
 from generalist.tokenization.processor import GeneralistProcessor
+from generalist.windows.mixture import open_mixture
 from tests.conftest import TinyRun
 
 

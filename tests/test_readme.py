@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun
-from tests.data.importers.recorded import save_recordings
 from tests.heldout import save_heldout_suite
 from tests.hub import local_hub
+from tests.importing.recorded import save_recordings
 from tests.language_model import save_language_model
 from tests.readme import (
     NOT_RUN,

@@ -1,1 +1,1 @@
-"""Acting: a cached decoder that knows token ids only, the Agent on top of it, rollouts, prompts."""
+"""Acting: the Agent on top of a decoder, rollouts, prompts, films."""

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from generalist.acting.decoder import Decoder, Mask
 from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
 from generalist.acting.prompts import encode_prompts
-from generalist.acting.sampling import DEFAULT_TEMPERATURE, Sampling
+from generalist.decoding.decoder import Decoder, Mask
+from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling import PARTS_FOLDER

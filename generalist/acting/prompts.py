@@ -1,6 +1,6 @@
 """Demonstrations as prompts: tokens of another episode that stand in the header of the window.
 
-Training shows the model windows that begin with a demonstration (generalist.data.windows); the
+Training shows the model windows that begin with a demonstration (generalist.windows.windows); the
 same form is made here: whole timesteps, at most a quarter of the window, then `demonstration_end`.
 """
 

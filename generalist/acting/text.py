@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from generalist.acting.sampling import Sampling
+from generalist.decoding.sampling import Sampling
 from generalist.errors import UsageError
 
 if TYPE_CHECKING:

@@ -46,9 +46,9 @@ def collect(
     """
     from dataclasses import asdict
 
-    from generalist.data.collect import collect as run
-    from generalist.data.mixture import load_dataset_spec
+    from generalist.collecting.collect import collect as run
     from generalist.experts.trained import TrainedExpert
+    from generalist.windows.mixture import load_dataset_spec
 
     loaded = load_dataset_spec(spec)
     for folder in expert or ():

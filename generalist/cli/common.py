@@ -41,7 +41,7 @@ def write_json(path: Path | None, value: Any) -> None:
     """Write JSON in one piece, if a file was asked for; not-a-number becomes null."""
     if path is None:
         return
-    from generalist.data.files import write_json as write
+    from generalist.shards.files import write_json as write
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, jsonable(value))

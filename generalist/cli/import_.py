@@ -11,7 +11,7 @@ from generalist.cli.common import JsonFile, console, write_json
 from generalist.errors import UsageError
 
 if TYPE_CHECKING:
-    from generalist.data.importers.source import Source
+    from generalist.importing.source import Source
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +68,7 @@ def minari(
     json: JsonFile = None,
 ) -> None:
     """Import a Minari dataset; one that is not on this machine is downloaded by Minari."""
-    from generalist.data.importers.minari import MinariSource
+    from generalist.importing.minari import MinariSource
 
     source = MinariSource(dataset)
     name = task or source.task
@@ -104,8 +104,8 @@ def hub(
 
     Columns with the names of the JAT dataset, and other usual ones, are found; say the others.
     """
-    from generalist.data.importers.hub import HubSource
-    from generalist.data.importers.rows import Columns
+    from generalist.importing.hub import HubSource
+    from generalist.importing.rows import Columns
 
     columns = Columns(
         tuple(observation or ()), tuple(action or ()), reward, episode_column, terminated,
@@ -129,8 +129,8 @@ def lerobot(
     json: JsonFile = None,
 ) -> None:
     """Import a LeRobot dataset (version 3); its videos are left out, its images are not."""
-    from generalist.data.importers.lerobot import LeRobotSource
-    from generalist.data.importers.rows import Columns
+    from generalist.importing.lerobot import LeRobotSource
+    from generalist.importing.rows import Columns
 
     columns = Columns(
         tuple(observation or ()), tuple(action or ()), reward=reward, terminated=terminated
@@ -158,8 +158,8 @@ def text(
     json: JsonFile = None,
 ) -> None:
     """Import text; each document becomes an episode whose every token is to be learned."""
-    from generalist.data.importers.text import TextSource
     from generalist.envs import is_document_task
+    from generalist.importing.text import TextSource
 
     if not is_document_task(task):
         raise UsageError(f"Documents belong to a task text/NAME; got {task!r}.")
@@ -178,7 +178,7 @@ def _run(
 ) -> None:
     from dataclasses import asdict
 
-    from generalist.data.importers.write import import_source
+    from generalist.importing.write import import_source
 
     report = import_source(
         source, task, out, episodes, skip_bad, str(processor) if processor else None

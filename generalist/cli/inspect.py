@@ -11,7 +11,7 @@ from generalist.cli.common import JsonFile, console, write_json
 from generalist.errors import GeneralistError, UsageError
 
 if TYPE_CHECKING:
-    from generalist.data.reader import TaskData
+    from generalist.shards.reader import TaskData
     from generalist.tokenization.processor import GeneralistProcessor, TokenInfo
 
 COLORS = {
@@ -41,7 +41,7 @@ def inspect(
 
     With --recipe: the share of tokens, targets and loss of each task and family in a batch.
     """
-    from generalist.data.reader import TaskData, dataset_folders
+    from generalist.shards.reader import TaskData, dataset_folders
 
     if recipe is not None:
         if task is not None:
@@ -70,7 +70,7 @@ def inspect(
 def _describe(path: Path, json: Path | None) -> None:
     from rich.table import Table
 
-    from generalist.data.inspect import describe
+    from generalist.windows.inspect import describe
 
     rows = [row.to_dict() for row in describe(path)]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -124,8 +124,8 @@ def _composition_table(title: str, parts: list[Any]) -> Any:
 
 
 def _find(path: Path, folders: list[Path], task: str | None) -> TaskData:
-    from generalist.data.manifest import DatasetHeader
-    from generalist.data.reader import TaskData
+    from generalist.shards.manifest import DatasetHeader
+    from generalist.shards.reader import TaskData
     from generalist.specs import nearest
 
     names = {DatasetHeader.read(folder).task: folder for folder in folders}

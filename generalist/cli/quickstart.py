@@ -49,7 +49,7 @@ def quickstart(
     plan = _plan(output, dataset, recipe, suite, list(overrides or ()), smoke)
     data = output / "data"
     with _stage(1, f"experts play {len(plan['spec'].tasks)} tasks into {data}"):
-        from generalist.data.collect import collect
+        from generalist.collecting.collect import collect
 
         report = collect(plan["spec"], data, workers)
         for failure in report.failures:
@@ -67,9 +67,9 @@ def _plan(
     output: Path, dataset: str, recipe: str, suite: str, overrides: list[str], smoke: bool
 ) -> dict[str, Any]:
     """The three specs, read before anything long begins so that mistakes show at once."""
-    from generalist.data.mixture import load_dataset_spec
     from generalist.evaluation.suite import load_suite
     from generalist.training.recipe import load_recipe
+    from generalist.windows.mixture import load_dataset_spec
 
     for override in overrides:
         if override.startswith(("output_dir=", "data.root=")):

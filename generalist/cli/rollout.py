@@ -269,7 +269,7 @@ def text(
 def _document_task(checkpoint: Path) -> str:
     """A task of text the checkpoint knows; any of its tasks where it knows none."""
     from generalist.acting.hub import checkpoint_folder
-    from generalist.data.files import read_json
+    from generalist.shards.files import read_json
 
     path = checkpoint_folder(checkpoint) / "generalist" / "layouts.json"
     names = sorted(read_json(path)) if path.exists() else []
@@ -304,7 +304,7 @@ def _act(
 def _load(agent_class: Any, checkpoint: Path, task: str, temperature: float | None) -> Any:
     """An agent that may be asked for a task the checkpoint was not trained on."""
     from generalist.acting.hub import checkpoint_folder
-    from generalist.data.files import read_json
+    from generalist.shards.files import read_json
 
     path = checkpoint_folder(checkpoint) / "generalist" / "layouts.json"
     known = sorted(read_json(path)) if path.exists() else []

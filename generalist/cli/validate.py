@@ -21,7 +21,7 @@ def validate(
     """Read every byte of a dataset and compare it with the manifests; exit code 1 on damage."""
     from rich.table import Table
 
-    from generalist.data.validate import validate as check
+    from generalist.shards.validate import validate as check
 
     report = check(path, skip_damaged)
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from generalist.data.collect import collect
-from generalist.data.mixture import DatasetSpec, load_dataset_spec
+from generalist.collecting.collect import collect
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.measure import checkpoint_tasks, evaluate, weights_fingerprint
 from generalist.evaluation.scores import TaskScore
@@ -25,6 +24,7 @@ from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.pretrained import with_sizes_of_start
 from generalist.training.loop import FINAL, train
 from generalist.training.recipe import Recipe, differences, load_recipe
+from generalist.windows.mixture import DatasetSpec, load_dataset_spec
 
 ZERO_SHOT, PROMPTED, FINE_TUNED, FROM_SCRATCH = WAYS = (
     "zero-shot", "prompted", "fine-tuned", "from-scratch",

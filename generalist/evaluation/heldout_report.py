@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generalist.data.files import replacing, write_json
 from generalist.evaluation.heldout import WAYS, HeldOutScores
 from generalist.evaluation.report import interval_text, page, reference_text, table
 from generalist.evaluation.scores import TaskScore, with_error
+from generalist.shards.files import replacing, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from generalist.data.files import read_json, write_json
 from generalist.envs import get_task, is_document_task
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs
 from generalist.processes import process_pool, usable_cpus
+from generalist.shards.files import read_json, write_json
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent

@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from generalist.data.files import replacing, write_json
 from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
 from generalist.evaluation.reached import HALF, half_line, reached
 from generalist.evaluation.scores import Interval, Reference, TaskScore, aggregate, with_error
 from generalist.evaluation.suite import Evaluation
+from generalist.shards.files import replacing, write_json
 
 EMBEDDED_BYTES = 6_000_000  # a longer video stays a file beside the report
 KEY = '<span class="key" style="background:var(--{0})"></span>{1}'

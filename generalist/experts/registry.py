@@ -11,9 +11,9 @@ from generalist.envs import get_task
 from generalist.errors import UsageError
 from generalist.experts.trained import TrainedExpert, is_trained
 
-_HOME = "generalist.experts"
-_SAMPLING = {"planner": "sampling_planner:SamplingPlanner"}
-_WIDTH = {"planner": "width_search:WidthSearch"}
+_HOME = "generalist.experts."
+_SAMPLING = {"planner": "generalist.planning.sampling_planner:SamplingPlanner"}
+_WIDTH = {"planner": "generalist.planning.width_search:WidthSearch"}
 _REACHER = {
     "inverse-kinematics": "dmc:ReacherInverseKinematics",
     "damped-least-squares": "dmc:ReacherDampedLeastSquares",
@@ -104,7 +104,7 @@ def get_expert(task_name: str, name: str | None = None) -> Expert:
         module, _, attribute = short.partition(":")
     elif short in known:
         module, _, attribute = known[short].partition(":")
-        module = f"{_HOME}.{module}"
+        module = module if "." in module else f"{_HOME}{module}"
     else:
         there_is = f"it has {', '.join(known)}" if known else "it has none of its own"
         asked = f"no expert {short!r}" if name else "no expert"

@@ -18,12 +18,12 @@ from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 
 if TYPE_CHECKING:
-    from generalist.data.manifest import DatasetHeader
+    from generalist.shards.manifest import DatasetHeader
     from generalist.training.recipe import Recipe
 
 
 class WindowBatch(Protocol):
-    """Rows of `generalist.data.windows.WindowSampler`, numpy arrays of shape (B, L)."""
+    """Rows of `generalist.windows.windows.WindowSampler`, numpy arrays of shape (B, L)."""
 
     input_ids: np.ndarray
     position_ids: np.ndarray
@@ -74,11 +74,11 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
 
     Raises GeneralistError where shards are damaged or were encoded with another processor.
     """
-    from generalist.data.mixture import open_mixture
-    from generalist.data.remote import local_root
-    from generalist.data.selection import Selection
-    from generalist.data.windows import WindowSampler
+    from generalist.shards.remote import local_root
     from generalist.tokenization.processor import load_processor
+    from generalist.windows.mixture import open_mixture
+    from generalist.windows.selection import Selection
+    from generalist.windows.windows import WindowSampler
 
     data = recipe.data
     processor = load_processor(data.processor)

@@ -33,12 +33,17 @@ from generalist.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
-from generalist.training.corrections import corrected_tasks, play_round
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
-from generalist.training.evaluation import Cadence, evaluated_tasks, play_evaluation
 from generalist.training.export import export
 from generalist.training.gradients import Part
-from generalist.training.launch import (
+from generalist.training.log import TrainingLog
+from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
+from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue, only_run_in
+from generalist.training.rounds.corrections import corrected_tasks, play_round
+from generalist.training.rounds.scores import Cadence, evaluated_tasks, play_evaluation
+from generalist.training.strategies.launch import (
     StopSignal,
     build_strategy,
     is_alone_on_cpu,
@@ -48,11 +53,6 @@ from generalist.training.launch import (
     start_accelerator,
     torch_settings_kept,
 )
-from generalist.training.log import TrainingLog
-from generalist.training.objective import OrdinalTargets, TokenObjective
-from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
-from generalist.training.recipe import Recipe, dump_recipe
-from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue, only_run_in
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"

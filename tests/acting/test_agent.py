@@ -12,9 +12,9 @@ from gymnasium import spaces
 
 import generalist
 from generalist.acting.agent import Agent
-from generalist.acting.sampling import GREEDY, Sampling
+from generalist.decoding.sampling import GREEDY, Sampling
 from generalist.errors import GeneralistError, UsageError
-from tests.acting.models import full_logits, text_only_processor, tiny_agent, tiny_model
+from tests.decoding.models import full_logits, text_only_processor, tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
 TAXI = "gym/Taxi-v4"  # says which actions are legal

@@ -14,10 +14,10 @@ import generalist
 from generalist.acting import episodes as episodes_module
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import EVALUATION_SEED, dagger_episodes, rollout
-from generalist.acting.sampling import Sampling
+from generalist.decoding.sampling import Sampling
 from generalist.errors import GeneralistError, UsageError
 from generalist.tokenization.processor import GeneralistProcessor
-from tests.acting.models import tiny_agent, tiny_model
+from tests.decoding.models import tiny_agent, tiny_model
 
 CARTPOLE, PENDULUM = "gym/CartPole-v1", "gym/Pendulum-v1"
 TAXI = "gym/Taxi-v4"  # says which actions are legal

@@ -7,7 +7,7 @@ import pytest
 
 from generalist.acting.text import generate_text, stream_text
 from generalist.errors import UsageError
-from tests.acting.models import full_logits, tiny_agent
+from tests.decoding.models import full_logits, tiny_agent
 
 AGENT = tiny_agent("gym/CartPole-v1", window=64)
 

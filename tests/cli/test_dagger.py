@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from generalist.cli.main import main
-from generalist.data.reader import TaskData
+from generalist.shards.reader import TaskData
 from tests.conftest import TinyRun
 
 TASK = "gym/CartPole-v1"

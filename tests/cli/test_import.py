@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from generalist.cli.main import main
-from generalist.data.reader import TaskData
-from tests.data.importers.recorded import (
+from generalist.shards.reader import TaskData
+from tests.importing.recorded import (
     CARTPOLE,
     PENDULUM,
     episode_rows,

@@ -48,7 +48,7 @@ def interrupt(process: subprocess.Popen, ready: Callable[[], bool]) -> str:
 
 
 def records(folder: Path) -> list[dict]:
-    from generalist.data.reader import TaskData
+    from generalist.shards.reader import TaskData
 
     return TaskData(folder).records
 

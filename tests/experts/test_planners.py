@@ -11,9 +11,9 @@ from gymnasium import spaces
 from generalist.envs import get_task, make
 from generalist.errors import UsageError
 from generalist.experts import collect_episode, expert_names, get_expert, random_episode
-from generalist.experts.sampling_planner import SamplingPlanner, linear_spline
-from generalist.experts.simulators import AleSimulator, DmcSimulator
-from generalist.experts.width_search import Node, WidthSearch
+from generalist.planning.sampling_planner import SamplingPlanner, linear_spline
+from generalist.planning.simulators import AleSimulator, DmcSimulator
+from generalist.planning.width_search import Node, WidthSearch
 
 
 def rollout(name: str, expert: str, steps: int, seed: int = 0) -> Any:
@@ -137,7 +137,7 @@ def test_a_spline_goes_through_its_knots_and_straight_between(steps: int, every:
 def test_a_planner_is_named_with_its_budget() -> None:
     assert get_expert("atari/Breakout", "planner@33").name == "planner@33"
     assert get_expert("dmc/walker-walk").name == f"planner@{SamplingPlanner.default_budget}"
-    own = "generalist.experts.sampling_planner:SamplingPlanner@99"
+    own = "generalist.planning.sampling_planner:SamplingPlanner@99"
     assert get_expert("gym/CartPole-v1", own).name == "planner@99"
 
 

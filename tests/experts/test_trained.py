@@ -88,7 +88,7 @@ def test_an_expert_in_a_folder_demonstrates(tmp_path: Path) -> None:
     out = tmp_path / "data"
     command = ["collect", str(spec), "--out", str(out), "--workers", "0"]
     assert main([*command, "--expert", str(folder)]) == 0
-    from generalist.data.reader import TaskData
+    from generalist.shards.reader import TaskData
 
     data = TaskData(out / "gym/CartPole-v1")
     assert {record["expert"] for record in data.records} == {"ppo"}
@@ -140,6 +140,6 @@ def test_ppo_solves_cartpole_and_demonstrates_it(tmp_path: Path) -> None:
     spec.write_text(yaml.safe_dump({"tasks": [task]}))
     out = tmp_path / "data"
     assert main(["collect", str(spec), "--out", str(out), "--workers", "0"]) == 0
-    from generalist.data.reader import TaskData
+    from generalist.shards.reader import TaskData
 
     assert np.mean([r["return"] for r in TaskData(out / "gym/CartPole-v1").records]) > 475

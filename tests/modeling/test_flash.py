@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from generalist.data.windows import Batch
 from generalist.modeling import flash
 from generalist.training.data import to_tensors
 from generalist.training.objective import OrdinalTargets, TokenObjective
-from tests.acting.models import VOCABULARY_SIZE, tiny_model
+from generalist.windows.windows import Batch
+from tests.decoding.models import VOCABULARY_SIZE, tiny_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ROWS, LENGTH = 3, 64

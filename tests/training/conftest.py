@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from generalist.data.collect import collect
-from generalist.data.mixture import dataset_spec
+from generalist.collecting.collect import collect
 from generalist.specs import find_spec
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.text import TextCodec
 from generalist.training.data import TrainingData, open_data
 from generalist.training.recipe import Recipe
 from generalist.vocabulary import Vocabulary
+from generalist.windows.mixture import dataset_spec
 
 TASKS = ("gym/Pendulum-v1", "gym/CartPole-v1")
 

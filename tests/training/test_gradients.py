@@ -12,8 +12,8 @@ import torch
 
 from generalist.errors import GeneralistError
 from generalist.training.gradients import ParallelGradients, share_gradients
-from generalist.training.launch import start_accelerator, torch_settings_kept
 from generalist.training.loop import Trainer
+from generalist.training.strategies.launch import start_accelerator, torch_settings_kept
 
 
 @pytest.fixture

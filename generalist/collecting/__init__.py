@@ -1,0 +1,1 @@
+"""Who fills the shards: experts play the tasks of a dataset spec, side by side."""

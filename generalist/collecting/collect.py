@@ -1,0 +1,286 @@
+"""`collect`: play every task of a dataset spec, several processes side by side.
+
+The processes play and encode; this process writes, in the order of the seeds, so the bytes on
+disk do not depend on how many processes there are. Interrupted at any point, the same call
+continues: seeds that are in the manifest are not played again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from generalist.collecting.pools import Pool, open_pool
+from generalist.collecting.worker import Job, Opening, Result
+from generalist.errors import GeneralistError, UsageError
+from generalist.shards.files import DiskFull, write_json
+from generalist.shards.manifest import DatasetHeader, Manifest
+from generalist.shards.shards import ShardWriter
+from generalist.windows.mixture import DatasetSpec, TaskSpec
+
+DOCUMENTS_PER_JOB = 64
+FAILURES = "failures.json"
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass
+class TaskOutcome:
+    """What became of one task in this call; `episodes` counts all that are in the folder.
+
+    rejected: had a return below the spec's `min_return`. failures: one sentence for each episode in
+    which environment or expert raised; they also stand in failures.json beside the shards until
+    the next call, which tries them again.
+    """
+
+    episodes: int = 0
+    added: int = 0
+    rejected: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return len(self.failures)
+
+
+@dataclass
+class CollectReport:
+    """What became of each task."""
+
+    tasks: dict[str, TaskOutcome] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence an episode that failed, with task and seed."""
+        return [failure for outcome in self.tasks.values() for failure in outcome.failures]
+
+
+@dataclass
+class _Plan:
+    """The seeds of a task that are still to be played."""
+
+    spec: DatasetSpec
+    task: TaskSpec
+    folder: Path
+    done: set[int]
+    episodes_there: int
+    documents: int | None = None  # how many a document task has, once that is known
+    opening: Opening | None = None
+
+    @classmethod
+    def make(cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any) -> _Plan:
+        folder = root / task.task
+        if not (folder / "dataset.json").exists():
+            return cls(spec, task, folder, set(), 0)
+        header = DatasetHeader.read(folder)
+        header.check(folder, *fingerprints)
+        _check_same(folder, header.collection, spec.collection_of(task))
+        manifest = Manifest.read(folder)
+        records = manifest.records(folder)
+        done = {r["seed"] for r in records if r.get("source") == "expert"}
+        done |= {int(seed) for seed in manifest.rejected}
+        documents = header.collection.get("documents")
+        return cls(spec, task, folder, done, manifest.counts()["episodes"], documents)
+
+    @property
+    def finished(self) -> bool:
+        """True where it is known without opening the task that nothing is left to do."""
+        known = not self.task.is_document or self.documents is not None
+        return known and not any(True for _ in self.jobs())
+
+    def jobs(self) -> Iterator[Job]:
+        """Jobs in the order of their seeds."""
+        if self.task.is_document:
+            yield from self._document_jobs()
+            return
+        for index in range(self.task.episodes or 0):
+            seed = self.spec.first_seed + index
+            if seed not in self.done:
+                yield Job(self.task, index, seed, self.spec.noise_of(self.task, index))
+
+    def _document_jobs(self) -> Iterator[Job]:
+        there = self.documents or 0
+        count = min(there, self.task.episodes or there)
+        first = max(self.done, default=-1) + 1  # documents are taken in order
+        for start in range(first, count, DOCUMENTS_PER_JOB):
+            yield Job(self.task, start, start, stop=min(start + DOCUMENTS_PER_JOB, count))
+
+
+def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to mix episodes of two ways of collecting in one folder."""
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise GeneralistError(
+                f"{folder} was collected with {key} {found.get(key)!r}, the spec now says "
+                f"{value!r}; choose another folder, or delete this one to collect it again."
+            )
+
+
+def collect(
+    spec: DatasetSpec,
+    root: str | Path,
+    workers: int | None = None,
+    progress: bool = True,
+    on_progress: OnProgress | None = None,
+    processor: str | None = None,
+    ray: str | None = None,
+) -> CollectReport:
+    """Collect what is not yet below `root`, one folder a task, and store the spec beside it.
+
+    workers: processes; None takes one a CPU, 0 plays in this process.
+    progress: show a bar on stderr.
+    on_progress: called with (task, episodes done, episodes in all) after each episode.
+    processor: folder of the processor to encode with, the shipped one by default.
+    ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
+
+    Raises GeneralistError for a task that cannot be collected at all; a single episode that
+    fails is counted and reported. Ctrl-C keeps what was played so far.
+    """
+    from generalist.tokenization.processor import load_processor
+
+    began = time.monotonic()
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    loaded = load_processor(processor)
+    fingerprints = loaded.vocabulary.fingerprint, loaded.fingerprint
+    plans = [_Plan.make(spec, task, root, fingerprints) for task in spec.tasks]
+    report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
+    open_plans = [plan for plan in plans if not plan.finished]
+    if open_plans:
+        with open_pool(loaded, workers, ray) as pool:
+            _open(open_plans, pool)
+            spec.write(root)
+            _run(open_plans, pool, report, _Bar(open_plans, progress, on_progress))
+    else:
+        spec.write(root)  # the weights may have changed
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _open(plans: list[_Plan], pool: Pool) -> None:
+    """Learn the header of every task before any is played, so that mistakes show at once."""
+    try:
+        openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
+        import webdataset  # noqa: F401 - takes seconds, and now this process only waits
+
+        for plan, opening in zip(plans, openings, strict=True):
+            plan.opening = opening.result()
+            if plan.opening.failure is not None:
+                kind = UsageError if plan.opening.usage else GeneralistError
+                raise kind(plan.opening.failure)
+            plan.documents = plan.opening.documents
+    except pool.lost as error:
+        raise GeneralistError(
+            "The collecting processes did not start, or ended while opening the tasks, perhaps "
+            "for lack of memory: try fewer workers. A script that calls collect has to do so "
+            'below `if __name__ == "__main__":`.'
+        ) from error
+
+
+def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> None:
+    """Play all jobs and write the results task by task."""
+    jobs = ((plan, job) for plan in plans for job in plan.jobs())
+    results = _in_order(jobs, pool)
+    empty = []
+    with contextlib.closing(bar):
+        for plan in plans:
+            outcome = report.tasks[plan.task.task]
+            total = sum(1 for _ in plan.jobs())
+            if not total:
+                continue
+            assert plan.opening is not None and plan.opening.header is not None
+            sizes = {"block_tokens": plan.spec.block_tokens, "shard_tokens": plan.spec.shard_tokens}
+            with ShardWriter(plan.folder, plan.opening.header, **sizes) as writer:
+                for _ in range(total):
+                    job, result = next(results)
+                    _write(writer, job, result, outcome)
+                    bar.advance(plan.task.task, max(1, len(result.episodes)))
+                outcome.episodes = writer.episodes_written
+            _note_failures(plan.folder, outcome.failures)
+            if not outcome.episodes:
+                reason = f" The first failure: {outcome.failures[0]}" if outcome.failures else ""
+                empty.append(f"No episode of {plan.task.task} could be kept.{reason}")
+    if empty:  # said when all that can be had is there
+        raise GeneralistError(" ".join(empty))
+
+
+def _note_failures(folder: Path, failures: list[str]) -> None:
+    path = folder / FAILURES
+    if failures:
+        write_json(path, failures)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write(writer: ShardWriter, job: Job, result: Result, outcome: TaskOutcome) -> None:
+    if result.failure is not None:
+        outcome.failures.append(result.failure)
+    elif result.rejection is not None:
+        outcome.rejected += 1
+        writer.reject(job.seed, result.rejection)
+    for episode in result.episodes:
+        try:
+            writer.add(episode)
+        except GeneralistError as error:
+            if isinstance(error, DiskFull):
+                raise
+            outcome.failures.append(str(error))
+        else:
+            outcome.added += 1
+
+
+def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: Pool) -> Iterator[tuple[Job, Result]]:
+    """Results in the order of the jobs, with a bounded number of them under way."""
+    waiting: deque[tuple[Job, Future[Result]]] = deque()
+    remaining = iter(jobs)
+    while True:
+        try:
+            while len(waiting) < pool.jobs_ahead and (entry := next(remaining, None)) is not None:
+                job = entry[1]
+                waiting.append((job, pool.run(job)))
+            if not waiting:
+                return
+            job, future = waiting.popleft()
+            result = future.result()
+        except pool.lost as error:
+            raise GeneralistError(
+                f"A collecting process ended while playing {job.task.task} (seed {job.seed} or "
+                "near it), perhaps for lack of memory; what was finished is kept. Run the same "
+                "command again, perhaps with fewer workers."
+            ) from error
+        yield job, result
+
+
+class _Bar:
+    """Progress over all episodes of a call."""
+
+    def __init__(self, plans: list[_Plan], show: bool, on_progress: OnProgress | None) -> None:
+        self._plans, self._show, self._on_progress = plans, show, on_progress
+        self._bar: Any = None
+        self._done = self._total = 0
+
+    def advance(self, task: str, episodes: int) -> None:
+        """Count episodes that were played."""
+        from tqdm import tqdm
+
+        if self._bar is None:  # only now are all tasks open, and the number of documents known
+            jobs = (job for plan in self._plans for job in plan.jobs())
+            self._total = sum(max(1, job.stop - job.index) for job in jobs)
+            self._bar = tqdm(total=self._total, unit="episode", disable=not self._show)
+        self._done += episodes
+        self._bar.set_description(task, refresh=False)
+        self._bar.update(episodes)
+        if self._on_progress is not None:
+            self._on_progress(task, self._done, self._total)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()

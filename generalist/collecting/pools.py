@@ -1,0 +1,214 @@
+"""Who plays the jobs of `collect`: this process, several beside it, or a Ray cluster.
+
+Whoever plays, a job's result depends on the job alone, so it may be played anywhere, and again
+where a process was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, Protocol
+
+from generalist.collecting.worker import (
+    Job,
+    Opening,
+    Result,
+    Worker,
+    open_in_process,
+    run_in_process,
+    single_threaded,
+    start_process,
+)
+from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.processes import usable_cpus
+from generalist.windows.mixture import TaskSpec
+
+if TYPE_CHECKING:
+    from generalist.tokenization.processor import GeneralistProcessor
+
+_JOBS_AHEAD = 16  # a process; bounds what waits in memory behind a slow episode
+_RETRIES = 3  # of a job whose Ray worker was lost; one that kills every worker is not tried forever
+
+
+class Pool(Protocol):
+    """Where jobs go.
+
+    jobs_ahead: how many may be under way at once. lost: what a future raises where the process
+    that played ended.
+    """
+
+    jobs_ahead: int
+    lost: tuple[type[BaseException], ...]
+
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+        """`Worker.open`, somewhere."""
+
+    def run(self, job: Job) -> Future[Result]:
+        """`Worker.run`, somewhere."""
+
+
+def open_pool(
+    processor: GeneralistProcessor, workers: int | None = None, ray: str | None = None
+) -> contextlib.AbstractContextManager[Pool]:
+    """A pool, which ends at once when its context is left by an error.
+
+    workers: processes; None takes one a CPU, 0 plays in this process.
+    ray: address of a Ray cluster, `auto` for the one running here, `local` for one of its own with
+        `workers` processes.
+    """
+    if ray is not None:
+        return _on_ray(processor, ray, workers)
+    workers = usable_cpus() if workers is None else workers
+    return _in_processes(processor, workers) if workers > 0 else _here(processor)
+
+
+class _Here:
+    """Jobs are played when they are handed in."""
+
+    jobs_ahead = 1
+    lost: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, processor: GeneralistProcessor) -> None:
+        self._worker = Worker(processor)
+
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+        return _done(self._worker.open(task, collection))
+
+    def run(self, job: Job) -> Future[Result]:
+        return _done(self._worker.run(job))
+
+
+def _done(value: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
+
+
+@contextlib.contextmanager
+def _here(processor: GeneralistProcessor) -> Iterator[Pool]:
+    yield _Here(processor)
+
+
+class _Processes:
+    """Jobs are played by processes of this machine."""
+
+    lost: tuple[type[BaseException], ...] = (BrokenProcessPool, BrokenPipeError)
+
+    def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
+        self._executor, self.jobs_ahead = executor, _JOBS_AHEAD * workers
+
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+        return self._executor.submit(open_in_process, task, collection)
+
+    def run(self, job: Job) -> Future[Result]:
+        return self._executor.submit(run_in_process, job)
+
+
+@contextlib.contextmanager
+def _in_processes(processor: GeneralistProcessor, workers: int) -> Iterator[Pool]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "generalist.collecting.worker"])
+    alive, ours = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, context, start_process, (processor, alive))
+    try:
+        yield _Processes(executor, workers)
+    except BaseException:
+        ours.close()  # an episode may take minutes: do not wait for those under way
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        alive.close()
+        ours.close()
+
+
+class _Ray:
+    """Jobs are played by a Ray cluster, and again where a worker of it was lost."""
+
+    def __init__(self, processor: GeneralistProcessor, cpus: int) -> None:
+        import ray
+
+        self.jobs_ahead = _JOBS_AHEAD * cpus
+        self.lost: tuple[type[BaseException], ...] = (ray.exceptions.RayError,)
+        # In a list, Ray hands on the reference, and a process fetches the processor once.
+        self._processor = [ray.put(processor)]
+        options = ray.remote(num_cpus=1, max_retries=_RETRIES)
+        self._open, self._run = options(open_on_ray), options(run_on_ray)
+
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+        return self._open.remote(self._processor, task, collection).future()
+
+    def run(self, job: Job) -> Future[Result]:
+        return self._run.remote(self._processor, job).future()
+
+
+@contextlib.contextmanager
+def _on_ray(processor: GeneralistProcessor, address: str, workers: int | None) -> Iterator[Pool]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning a start
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingPackageError("ray", "Collecting on a Ray cluster", "ray") from error
+    own = address == "local"
+    if workers is not None and not own:
+        raise UsageError(
+            f"The Ray cluster {address} has the workers it has; leave workers out, or say "
+            "`local` for a Ray of your own."
+        )
+    if workers == 0:
+        raise UsageError("Ray needs at least 1 worker, got 0.")
+    sizes: dict[str, Any] = {}  # a cluster has its own
+    if own:
+        sizes = {"num_cpus": workers or usable_cpus(), "include_dashboard": False}
+    # What a lost worker's node says of it goes past log_to_driver; this flag is Ray's debugger's.
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        _knock(address)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **sizes)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise GeneralistError(
+            f"The Ray cluster {address!r} cannot be reached: {reason}. Expected HOST:PORT, "
+            "ray://HOST:PORT, auto or local."
+        ) from error
+    try:
+        yield _Ray(processor, int(ray.cluster_resources().get("CPU", 1)))
+    finally:
+        ray.shutdown()  # ends what this process has under way there
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, for which Ray itself waits minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+_on_ray_worker: Worker | None = None  # of this process, which serves one collection
+
+
+def _worker(processor: list[Any]) -> Worker:
+    global _on_ray_worker
+    if _on_ray_worker is None:
+        import ray
+
+        single_threaded()
+        _on_ray_worker = Worker(ray.get(processor[0]))
+    return _on_ray_worker
+
+
+def run_on_ray(processor: list[Any], job: Job) -> Result:
+    """`Worker.run` of a Ray process."""
+    return _worker(processor).run(job)
+
+
+def open_on_ray(processor: list[Any], task: TaskSpec, collection: dict[str, Any]) -> Opening:
+    """`Worker.open` of a Ray process."""
+    return _worker(processor).open(task, collection)

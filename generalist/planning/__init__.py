@@ -1,0 +1,1 @@
+"""Planners: they search in simulators whose state can be saved and restored."""

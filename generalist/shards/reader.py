@@ -1,0 +1,328 @@
+"""Read a dataset folder by memory map, and notice when it is not what was written.
+
+What stays in memory does not grow with the data: rows of the index and records are read when they
+are asked for, and of the shards only some are mapped at a time (`MAPPED_BYTES`).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import mmap
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import numpy as np
+
+from generalist.errors import GeneralistError
+from generalist.shards.index import EpisodeRow, Index, open_index
+from generalist.shards.manifest import DatasetHeader, Manifest
+from generalist.shards.remote import Remote
+from generalist.shards.sample import ALL_VERIFIED, DamagedShard, Sample, map_shard, open_shard
+from generalist.tokenization.layout import Layout
+from generalist.vocabulary import Vocabulary, fingerprint_of
+
+MAPPED_BYTES = 2**28
+"""Shards mapped at a time, over all datasets of a process; the one in use is always."""
+
+
+class _Fingerprinted(Protocol):
+    """What a processor shows here."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def fingerprint_under(self, vocabulary: Vocabulary) -> str: ...
+
+
+@dataclass
+class _MappedShard:
+    """A shard in memory, and those of its blocks that were asked for."""
+
+    file: mmap.mmap | bytes
+    samples: dict[int, Sample] = field(default_factory=dict)
+
+
+class _MappedShards:
+    """The shards that were used last, of all datasets; the others are let go of.
+
+    What was read from a shard keeps it mapped for as long as that is kept.
+    """
+
+    def __init__(self) -> None:
+        self._shards: OrderedDict[tuple[int, int], _MappedShard] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> _MappedShard | None:
+        """The shard `key`, a number of a dataset and one of a shard, if it is mapped."""
+        found = self._shards.get(key)
+        if found is not None:
+            try:
+                self._shards.move_to_end(key)
+            except KeyError:  # another thread has just let go of it
+                pass
+        return found
+
+    def add(self, key: tuple[int, int], shard: _MappedShard) -> None:
+        """Keep a shard, and those used before it as far as there is room."""
+        self._shards[key] = shard
+        total = sum(len(other.file) for other in list(self._shards.values()))
+        while total > MAPPED_BYTES and len(self._shards) > 1:
+            total -= len(self._shards.popitem(last=False)[1].file)
+
+    def forget(self, dataset: int) -> None:
+        """Let go of a dataset's shards."""
+        for key in [key for key in list(self._shards) if key[0] == dataset]:
+            self._shards.pop(key, None)
+
+
+_mapped = _MappedShards()
+_datasets = itertools.count()
+
+
+class _Lazy(Sequence[Any]):
+    """A sequence whose items are made when they are asked for."""
+
+    def __init__(self, size: int, item: Any) -> None:
+        self._size, self._item = size, item
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One item, or a list of them."""
+        if isinstance(index, slice):
+            return [self._item(i) for i in range(self._size)[index]]
+        return self._item(range(self._size)[index])
+
+
+class TaskData:
+    """The episodes of one task, read from its dataset folder.
+
+    With `processor`, raises GeneralistError unless the data was written with its fingerprints, or
+    those it had before ranges were appended to its vocabulary.
+    With `skip_damaged`, everything is verified at opening, samples that are damaged are left
+    out, and `damaged` says which; without it damage raises DamagedShard: a shard that is missing
+    or of another size at opening, anything else when it is first used.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        processor: _Fingerprinted | None = None,
+        skip_damaged: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self._arguments = (folder, processor, skip_damaged)
+        self.header = DatasetHeader.read(self.folder)
+        self.vocabulary = Vocabulary.from_dict(self.header.vocabulary)
+        if processor is not None:
+            self._check(processor)
+        self.task = self.header.task
+        self.layout = Layout.from_dict(self.header.layout)
+        self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
+        self.damaged = self.index.damaged
+        self._remote = Remote.of(self.folder)
+        if not skip_damaged and self._remote is None:
+            self._check_sizes(self.index)
+        # Flags of each block; a byte for some megabytes of data is all that grows with them.
+        self._verified = np.full(len(self.index.blocks), skip_damaged * ALL_VERIFIED, np.uint8)
+        self._shard_of = self.index.blocks["shard"]
+        self._number = next(_datasets)
+        weakref.finalize(self.index, _mapped.forget, self._number)
+        self._records: tuple[int, list[dict[str, Any]]] = -1, []  # of the block read last
+        self._selected: np.ndarray | None = None  # numbers among all episodes; None for all
+
+    def _check(self, processor: _Fingerprinted) -> None:
+        """Ranges that were appended to the vocabulary since change no token that is here."""
+        same, ours = processor.vocabulary, self.vocabulary
+        if same != ours and same.begins_with(ours):
+            fingerprints = ours.fingerprint, processor.fingerprint_under(ours)
+        else:
+            fingerprints = same.fingerprint, processor.fingerprint
+        self.header.check(self.folder, *fingerprints)
+
+    def _check_sizes(self, index: Index) -> None:
+        """Raise DamagedShard unless each shard has the size that it was written with."""
+        for name, size, _ in index.shards:
+            path = self.folder / name.decode()
+            try:
+                if path.stat().st_size == size:
+                    continue
+            except OSError:
+                pass
+            self._raise_damage(path)
+
+    def _raise_damage(self, path: Path) -> None:
+        """Say what is wrong with a shard, and where."""
+        entry = next(each for each in self.manifest.shards if each.name == path.name)
+        for sample in open_shard(self.folder, entry, self.layout, self.vocabulary):
+            if isinstance(sample, DamagedShard):
+                raise sample
+
+    @property
+    def manifest(self) -> Manifest:
+        """Read anew at each use, for it grows with the data."""
+        return Manifest.read(self.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the content of all shards, and which of their episodes these are."""
+        if self._selected is None:
+            return self.index.fingerprint
+        return fingerprint_of([self.index.fingerprint, self._selected.tolist()])
+
+    @property
+    def episodes(self) -> np.ndarray:
+        """(episodes,) EPISODE_DTYPE: mapped, or a copy of the rows of a selection."""
+        rows = self.index.episodes
+        return rows if self._selected is None else rows[self._selected]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All rows of `episodes`, some at a time, so that few of them are in memory."""
+        if self._selected is None:
+            yield from self.index.pieces()
+        else:
+            yield self.episodes
+
+    @property
+    def demonstrations(self) -> np.ndarray | range:
+        """Numbers of the episodes that are no corrections of what an agent did."""
+        among_all = self.index.demonstrations
+        if isinstance(among_all, range):
+            return range(len(self))
+        if self._selected is None:
+            return among_all
+        return np.flatnonzero(np.isin(self._selected, among_all))
+
+    def select(self, episodes: np.ndarray) -> TaskData:
+        """The same data with some of its episodes alone, by their numbers and in that order.
+
+        Their numbers are kept in memory, 8 bytes an episode.
+        """
+        chosen = copy.copy(self)
+        before = self._selected
+        chosen._selected = np.asarray(episodes, np.int64) if before is None else before[episodes]
+        return chosen
+
+    def _number_of(self, index: int) -> int:
+        """Number of an episode among all of the folder."""
+        index = range(len(self))[index]
+        return index if self._selected is None else int(self._selected[index])
+
+    def row(self, index: int) -> EpisodeRow:
+        """Where an episode stands, and what size it has."""
+        return self.index.row(index if self._selected is None else self._number_of(index))
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """All blocks, opened when asked for."""
+        return _Lazy(len(self.index.blocks), self.sample)
+
+    @property
+    def records(self) -> Sequence[dict[str, Any]]:
+        """Facts of all episodes, read when asked for."""
+        return _Lazy(len(self), self.record)
+
+    def __len__(self) -> int:
+        return len(self.index.episodes if self._selected is None else self._selected)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._arguments, self._selected)  # a map is not pickled but opened again
+
+    def sample(self, number: int) -> Sample:
+        """A block of episodes."""
+        shard_number = int(self._shard_of[number])
+        shard = _mapped.get((self._number, shard_number))
+        if shard is None:
+            shard = self._map_shard(shard_number)
+        found = shard.samples.get(number)
+        if found is None:
+            found = shard.samples[number] = self._open_sample(number, shard_number, shard)
+        return found
+
+    def _map_shard(self, number: int) -> _MappedShard:
+        _, size, sha256 = self.index.shards[number]
+        path = self._path(number)
+        shard = _MappedShard(map_shard(path, int(size), sha256.decode(), self._remote))
+        _mapped.add((self._number, number), shard)
+        return shard
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / self.index.shards["name"][shard].decode()
+
+    def _open_sample(self, number: int, shard_number: int, shard: _MappedShard) -> Sample:
+        row = self.index.blocks[number]
+        return Sample(
+            self._path(shard_number),
+            row["key"].decode(),
+            self.index.members(number),
+            shard.file,
+            self.vocabulary.dtype,
+            self.layout,
+            (int(row["tokens"]), int(row["steps"])),
+            self._verified[number : number + 1],
+        )
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Facts of an episode: seed, expert, return, instruction, ..."""
+        episode = self._number_of(index)
+        number = int(self.index.episodes["sample"][episode])
+        first = int(self.index.blocks["first_episode"][number])
+        found, records = self._records
+        if found != number:
+            records = self.sample(number).read_records()
+            self._records = number, records
+        return records[episode - first]
+
+    def tokens(self, index: int) -> np.ndarray:
+        """(T * tokens_per_timestep,) ids of an episode, a view of the mapped file."""
+        return self.tokens_of(self.row(index))
+
+    def tokens_of(self, row: EpisodeRow) -> np.ndarray:
+        """`tokens` of the episode that stands there."""
+        return self.sample(row.sample).tokens[row.offset : row.offset + row.length]
+
+    def rewards(self, index: int) -> np.ndarray:
+        """(T,) float32 raw rewards of an episode."""
+        row = self.row(index)
+        return self.sample(row.sample).rewards[row.first_step : row.first_step + row.steps]
+
+    def labels(self, index: int) -> np.ndarray | None:
+        """(T * k,) ids of the expert's actions; None where all are the executed ones."""
+        return self.labels_of(self.row(index))
+
+    def labels_of(self, row: EpisodeRow) -> np.ndarray | None:
+        """`labels` of the episode that stands there."""
+        labels, k = self.sample(row.sample).labels, self.layout.action_tokens
+        first = row.first_step * k
+        return None if labels is None else labels[first : first + row.steps * k]
+
+
+def _reopen(arguments: tuple[Any, ...], selected: np.ndarray | None) -> TaskData:
+    data = TaskData(*arguments)
+    return data if selected is None else data.select(selected)
+
+
+def dataset_folders(root: str | Path) -> list[Path]:
+    """The dataset folders at or below `root`, sorted; raises GeneralistError where none is."""
+    root = Path(root)
+    folders = sorted(path.parent for path in root.rglob("dataset.json"))
+    if not folders:
+        raise GeneralistError(
+            f"{root} holds no dataset (no dataset.json below it); "
+            "make one with `generalist collect`."
+        )
+    return folders

@@ -1,0 +1,143 @@
+"""`validate`: read every byte of a dataset and compare it with the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from generalist.errors import GeneralistError
+from generalist.shards.manifest import DatasetHeader, Manifest, ShardEntry
+from generalist.shards.reader import dataset_folders
+from generalist.shards.sample import DamagedShard, Sample, open_shard
+from generalist.tokenization.layout import Layout
+from generalist.vocabulary import Vocabulary
+
+
+@dataclass
+class TaskValidation:
+    """What was found in one dataset folder; the counts are those of undamaged samples."""
+
+    task: str
+    folder: str
+    shards: int = 0
+    episodes: int = 0
+    steps: int = 0
+    tokens: int = 0
+    damaged_samples: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ValidationReport:
+    """What was found below a root."""
+
+    tasks: list[TaskValidation]
+    skip_damaged: bool = False
+
+    @property
+    def problems(self) -> list[str]:
+        """One sentence for each thing that is wrong, naming shard and sample."""
+        return [problem for task in self.tasks for problem in task.problems]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong; with skip_damaged: every task has episodes left."""
+        if self.skip_damaged:
+            return all(task.episodes for task in self.tasks)
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        tasks = [asdict(task) for task in self.tasks]
+        return {"ok": self.ok, "skip_damaged": self.skip_damaged, "tasks": tasks}
+
+
+def validate(root: str | Path, skip_damaged: bool = False) -> ValidationReport:
+    """Verify all dataset folders at or below `root`; problems are reported, not raised."""
+    return ValidationReport([_task(folder) for folder in dataset_folders(root)], skip_damaged)
+
+
+def _task(folder: Path) -> TaskValidation:
+    report = TaskValidation("", str(folder))
+    try:
+        header = DatasetHeader.read(folder)
+        report.task = header.task
+        layout, vocabulary = (
+            Layout.from_dict(header.layout),
+            Vocabulary.from_dict(header.vocabulary),
+        )
+        if vocabulary.fingerprint != header.vocabulary_fingerprint:
+            report.problems.append(
+                f"{folder / 'dataset.json'}: the vocabulary has fingerprint "
+                f"{vocabulary.fingerprint}, but {header.vocabulary_fingerprint} is written there."
+            )
+        manifest = Manifest.read(folder)
+    except GeneralistError as error:
+        report.problems.append(str(error))
+        return report
+    listed = {entry.name for entry in manifest.shards}
+    for path in sorted(folder.glob("shard-*.tar")):
+        if path.name not in listed:
+            report.problems.append(f"Shard {path} is not in the manifest and will not be read.")
+    for entry in manifest.shards:
+        _shard(folder, entry, layout, vocabulary, report)
+    return report
+
+
+def _shard(
+    folder: Path,
+    entry: ShardEntry,
+    layout: Layout,
+    vocabulary: Vocabulary,
+    report: TaskValidation,
+) -> None:
+    problems, episodes = [], 0
+    report.shards += 1
+    for sample in open_shard(folder, entry, layout, vocabulary):
+        try:
+            if isinstance(sample, DamagedShard):
+                raise sample
+            sample.verify()
+            check_ids(sample, layout)
+        except DamagedShard as error:
+            problems.append(str(error))
+            report.damaged_samples += 1
+            continue
+        found = len(sample.records)
+        episodes += found
+        report.episodes += found
+        report.steps += sample.size_steps
+        report.tokens += sample.size_tokens
+    path = folder / entry.name
+    if not problems and episodes != entry.episodes:
+        problems.append(f"Shard {path} has {episodes} episodes, the manifest {entry.episodes}.")
+    if not problems and path.exists():
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                problems.append(str(DamagedShard(path, None, "its sha256 is wrong")))
+    report.problems += problems
+
+
+def check_ids(sample: Sample, layout: Layout) -> None:
+    """Raise DamagedShard unless separators and actions stand where the layout has them."""
+    timesteps = sample.tokens.reshape(-1, layout.tokens_per_timestep)
+    if layout.separator is not None:
+        wrong = timesteps[:, layout.observation_tokens] != layout.separator
+        if wrong.any():
+            raise DamagedShard(
+                sample.shard, sample.key, f"timestep {int(wrong.argmax())} has no separator"
+            )
+    legal = np.array(layout.legal)
+    for name, ids in (
+        ("executed actions", timesteps[:, layout.action_positions]),
+        ("labels", sample.labels),
+    ):
+        if ids is None:
+            continue
+        actions = ids.reshape(-1, layout.action_tokens)
+        if (actions.min(axis=0) < legal[:, 0]).any() or (actions.max(axis=0) >= legal[:, 1]).any():
+            raise DamagedShard(sample.shard, sample.key, f"the {name} hold ids that are no actions")

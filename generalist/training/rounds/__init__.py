@@ -1,0 +1,1 @@
+"""What happens between steps: corrections by the experts, and scores on the way."""

@@ -1,0 +1,9 @@
+"""What training sees: rows of exactly one window, drawn from a mixture of tasks.
+
+weights.py    shares of tasks and families
+selection.py  which episodes are taken
+mixture.py    open_mixture: the tasks of one or several folders, with their weights
+packing.py    Packer: which segments make up a row
+windows.py    WindowSampler: the rows themselves
+inspect.py    describe: what a dataset holds
+"""

@@ -1,0 +1,53 @@
+"""What is in a dataset, task by task."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from generalist.shards.manifest import DatasetHeader, Manifest
+from generalist.shards.reader import dataset_folders
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """One row of `describe`; `relabelled` is the share of actions whose label differs."""
+
+    task: str
+    episodes: int
+    steps: int
+    tokens: int
+    tokens_per_timestep: int
+    mean_return: float | None  # None for documents
+    relabelled: float
+    rejected: int
+    megabytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def describe(root: str | Path) -> list[TaskSummary]:
+    """Summaries of the dataset folders at or below `root`, from their manifests alone."""
+    return [_summary(folder) for folder in dataset_folders(root)]
+
+
+def _summary(folder: Path) -> TaskSummary:
+    header, manifest = DatasetHeader.read(folder), Manifest.read(folder)
+    counts = manifest.counts()
+    episodes, steps = counts["episodes"], counts["steps"]
+    document = header.layout["separator"] is None
+    total = sum(shard.return_sum for shard in manifest.shards)
+    return TaskSummary(
+        task=header.task,
+        episodes=episodes,
+        steps=steps,
+        tokens=counts["tokens"],
+        tokens_per_timestep=counts["tokens"] // max(1, steps),
+        mean_return=None if document or not episodes else total / episodes,
+        relabelled=counts["relabelled"] / max(1, steps),
+        rejected=len(manifest.rejected),
+        megabytes=sum(shard.bytes for shard in manifest.shards) / 1e6,
+    )

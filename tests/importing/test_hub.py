@@ -1,0 +1,242 @@
+"""Datasets of Hugging Face's `datasets`, written by that package: saved folders and parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from generalist.episode import Episode
+from generalist.errors import GeneralistError, UsageError
+from generalist.importing.hub import HubSource, open_table
+from generalist.importing.rows import Columns
+from generalist.importing.write import import_source
+from generalist.shards.manifest import DatasetHeader
+from generalist.shards.reader import TaskData
+from tests.importing.conftest import assert_same
+from tests.importing.recorded import CARTPOLE, PENDULUM, episode_rows, played, step_rows
+
+OWN = Columns(observation=("seen",), action=("pushed",), reward="points", episode="number")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def saved(columns: dict[str, Any], folder: Path, form: str, **features: Any) -> str:
+    """The path of the columns as a dataset of one of the forms that are read."""
+    dataset = datasets.Dataset.from_dict(columns)
+    for name, feature in features.items():
+        dataset = dataset.cast_column(name, feature)
+    if form == "disk":
+        dataset.save_to_disk(folder / "disk")
+        return str(folder / "disk")
+    if form == "splits":
+        datasets.DatasetDict({"train": dataset, "test": dataset}).save_to_disk(folder / "splits")
+        return str(folder / "splits")
+    half = len(dataset) // 2
+    (folder / "parquet").mkdir()
+    for part, rows in enumerate((range(half), range(half, len(dataset)))):
+        dataset.select(rows).to_parquet(folder / "parquet" / f"part-{part}.parquet")
+    return str(folder / "parquet")
+
+
+@pytest.mark.parametrize("form", ["disk", "splits", "parquet"])
+def test_round_trip_of_the_jat_datasets_columns(tmp_path: Path, processor: str, form: str) -> None:
+    recorded = played(PENDULUM, 11)
+    source = HubSource(saved(episode_rows(recorded), tmp_path, form))
+    report = import_source(source, "jat/pendulum", tmp_path / "out", processor=processor)
+    assert (report.added, report.spaces) == (11, "inferred")
+    data = assert_same(tmp_path / "out/jat/pendulum", processor, recorded)
+    assert {record["source"] for record in data.records} == {"import"}
+
+
+@pytest.mark.parametrize("form", ["disk", "parquet"])
+def test_round_trip_of_rows_that_are_steps(tmp_path: Path, processor: str, form: str) -> None:
+    """Into the environment's own spaces, with columns of other names."""
+    recorded = played(CARTPOLE, 9)
+    source = HubSource(saved(step_rows(recorded), tmp_path, form), OWN)
+    report = import_source(source, CARTPOLE, tmp_path / "out", processor=processor)
+    assert report.spaces.startswith("the environment's")
+    assert_same(tmp_path / "out" / CARTPOLE, processor, recorded)
+
+
+def test_several_columns_and_an_instruction(tmp_path: Path, processor: str) -> None:
+    recorded = played(CARTPOLE, 3)
+    grids = [np.arange(e.steps * 6).reshape(e.steps, 6) % 5 for e in recorded]
+    columns = episode_rows(recorded, "discrete_actions")
+    columns["discrete_observations"] = [grid.tolist() for grid in grids]
+    columns["text_observations"] = [["go left"] * e.steps for e in recorded]
+    source = HubSource(saved(columns, tmp_path, "disk"))
+    import_source(source, "jat/mixed", tmp_path / "out", processor=processor)
+    both = [
+        Episode("jat/mixed", {"continuous_observations": e.observations,
+                              "discrete_observations": grid}, e.actions, e.rewards, False, True)
+        for e, grid in zip(recorded, grids, strict=True)
+    ]  # fmt: skip
+    data = assert_same(tmp_path / "out/jat/mixed", processor, both)
+    assert {record["instruction"] for record in data.records} == {"go left"}
+
+
+def test_spaces_are_those_of_the_data(tmp_path: Path, processor: str) -> None:
+    """Integers of the range that occurs; bounds only where the mu-law would not tell apart."""
+    columns = {
+        "observations": [[[0.5, 900.0], [-0.5, 300.0]], [[0.1, 5000.0], [0.2, 0.0]]],
+        "actions": [[3, 1], [4, 0]],
+        "rewards": [[0.0, 1.0], [0.0, 1.0]],
+    }
+    source = HubSource(saved(columns, tmp_path, "disk"))
+    import_source(source, "own/Thing", tmp_path / "out", processor=processor)
+    spaces = DatasetHeader.read(tmp_path / "out/own/Thing").spaces
+    assert spaces["action"] == {"type": "Discrete", "shape": [], "dtype": "int64", "n": 5,
+                                "start": 0}  # fmt: skip
+    assert spaces["observation"]["low"] == ["-inf", 0.0]
+    assert spaces["observation"]["high"] == ["inf", 5000.0]
+    episodes = [
+        Episode("own/Thing", np.array(o), np.array(a), np.array(r), False, True)
+        for o, a, r in zip(*columns.values(), strict=True)
+    ]
+    assert_same(tmp_path / "out/own/Thing", processor, episodes)
+
+
+def test_pictures_are_decoded_one_episode_at_a_time(tmp_path: Path) -> None:
+    """As `datasets` embeds them; four channels are four grey frames, of which the last counts."""
+    from generalist.importing.spaces import infer_spaces
+
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 3, 40, 40, 4), np.uint8)
+    for channels, expected in ((3, frames[..., :3]), (4, frames[..., 3:])):
+        pictures = datasets.List(datasets.Image())
+        columns = {
+            "image_observations": [[frame[..., :channels] for frame in e] for e in frames],
+            "discrete_actions": [[0, 1, 2]] * 2,
+            "rewards": [[0.0] * 3] * 2,
+        }
+        features = datasets.Features({
+            "image_observations": pictures,
+            "discrete_actions": datasets.List(datasets.Value("int64")),
+            "rewards": datasets.List(datasets.Value("float32")),
+        })  # fmt: skip
+        path = tmp_path / f"{channels}.parquet"
+        datasets.Dataset.from_dict(columns, features).to_parquet(path)
+        recordings = [load() for load in HubSource(str(path)).recordings(0)]
+        observation, _ = infer_spaces(enumerate(recordings))
+        assert observation.shape == expected.shape[2:] and observation.dtype == np.uint8
+        for recording, wanted in zip(recordings, expected, strict=True):
+            np.testing.assert_array_equal(recording.episode("a/b").observations, wanted)
+
+
+def test_frames_become_codes_of_the_frame_tokenizer(tmp_path: Path) -> None:
+    from generalist.tokenization.processor import GeneralistProcessor
+
+    frames = np.random.default_rng(0).integers(0, 256, (4, 84, 84, 3), np.uint8)
+    columns = {
+        "frame": [datasets.Image().encode_example(frame) for frame in frames],
+        "action": [0, 1, 0, 1],
+        "reward": [0.0] * 4,
+        "episode": [0, 0, 1, 1],
+    }
+    path = saved(columns, tmp_path, "disk", frame=datasets.Image())
+    source = HubSource(path, Columns(observation=("frame",)))
+    import_source(source, "own/Frames", tmp_path / "out")
+    data = TaskData(tmp_path / "out/own/Frames", GeneralistProcessor.default())
+    assert [record["steps"] for record in data.records] == [2, 2]
+    assert data.layout.observation_tokens == 36
+
+
+def test_columns_that_are_missing(tmp_path: Path) -> None:
+    path = saved(step_rows(played(CARTPOLE, 1)), tmp_path, "disk")
+    words = "no column is known to be the observation; there are seen, pushed, points, number"
+    with pytest.raises(UsageError, match=words):
+        HubSource(path)
+    with pytest.raises(UsageError, match="no column 'saw' for the observation; there are seen"):
+        HubSource(path, Columns(observation=("saw",)))
+    columns = Columns(observation=("seen",), action=("pushed",), reward="points")
+    with pytest.raises(UsageError, match="number the episodes.*--episode-column"):
+        HubSource(path, columns)
+
+
+def test_shapes_that_differ_name_the_episode(tmp_path: Path, processor: str) -> None:
+    columns = {
+        "observations": [[[0.0, 1.0]] * 2, [[0.0, 1.0, 2.0]] * 2],
+        "actions": [[0, 1], [0, 1]],
+        "rewards": [[0.0, 0.0]] * 2,
+    }
+    source = HubSource(saved(columns, tmp_path, "disk"))
+    with pytest.raises(GeneralistError, match=r"episode 1: observation has shape \(3,\)"):
+        import_source(source, "own/Thing", tmp_path / "out", processor=processor)
+    columns["observations"] = [[[0.0, 1.0]] * 2, [[0.0, 1.0], [0.0]]]
+    path = tmp_path / "ragged.parquet"
+    datasets.Dataset.from_dict(columns).to_parquet(path)
+    words = "episode 1: observations has 1 elements at step 1, 2 before it"
+    with pytest.raises(GeneralistError, match=words):
+        import_source(HubSource(str(path)), "own/Thing", tmp_path / "out", processor=processor)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("observations", [[0.0, 1.0], [0.0, float("nan")]],
+         "episode 1: own/Thing: observation is nan at step 1, element 1"),
+        ("rewards", [0.0, float("inf")], "episode 1: reward is inf at step 1"),
+        ("rewards", [0.0], "episode 1"),
+        ("actions", [None, 1], "episode 1: actions has no value at step 0"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_kept(
+    tmp_path: Path, processor: str, column: str, value: list, words: str
+) -> None:
+    columns = {
+        "observations": [[[0.0, 1.0]] * 2] * 3,
+        "actions": [[0, 1]] * 3,
+        "rewards": [[0.0, 0.0]] * 3,
+    }
+    columns[column][1] = value
+    source = HubSource(saved(columns, tmp_path, "disk"))
+    with pytest.raises(GeneralistError, match=words):
+        import_source(source, "own/Thing", tmp_path / "out", processor=processor)
+    report = import_source(source, "own/Thing", tmp_path / "out", None, True, processor)
+    assert (report.episodes, report.left_out) == (2, 1)
+
+
+def test_pickled_columns_stay_closed(tmp_path: Path, processor: str) -> None:
+    import pickle
+
+    columns = {
+        "observations": [pickle.dumps(np.zeros(3))] * 2,
+        "action": [0, 1],
+        "reward": [0.0, 0.0],
+        "episode": [0, 0],
+    }
+    source = HubSource(saved(columns, tmp_path, "disk"))
+    with pytest.raises(GeneralistError, match="observations holds raw bytes, which may be pickled"):
+        import_source(source, "own/Thing", tmp_path / "out", processor=processor)
+
+
+def test_rows_of_an_episode_stand_together(tmp_path: Path, processor: str) -> None:
+    columns = step_rows(played(CARTPOLE, 2))
+    columns["number"][-1] = 10
+    source = HubSource(saved(columns, tmp_path, "disk"), OWN)
+    with pytest.raises(GeneralistError, match="episode 10 do not stand together"):
+        import_source(source, CARTPOLE, tmp_path / "out", processor=processor)
+
+
+def test_a_split_that_is_not_there(tmp_path: Path) -> None:
+    path = saved(episode_rows(played(CARTPOLE, 1)), tmp_path / "data", "splits")
+    with pytest.raises(UsageError, match="no split 'dev'; it has train, test"):
+        open_table(path, split="dev")
+    with pytest.raises(UsageError, match="neither a folder of `save_to_disk` nor"):
+        open_table(str(tmp_path))
+
+
+def test_without_a_network_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own switch for machines without one: the same error, without its retries."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(GeneralistError, match="server cannot be reached; go online"):
+        open_table("jat-project/jat-dataset", "mujoco-ant", "train")

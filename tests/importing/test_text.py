@@ -1,0 +1,76 @@
+"""Text: files, folders of them, and columns of datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+from generalist.errors import GeneralistError, UsageError
+from generalist.importing.text import TextSource
+from generalist.importing.write import import_source
+from generalist.shards.reader import TaskData
+from generalist.tokenization.processor import GeneralistProcessor
+
+TEXTS = ["The first.\n", "Zweiter, mit Ümlaut.\nUnd Zeilen.\n", "第三\n"]
+
+
+def texts_of(folder: Path, processor: str) -> list[str]:
+    loaded = GeneralistProcessor.from_pretrained(processor)
+    data = TaskData(folder, loaded)
+    assert data.layout.is_document
+    return [loaded.decode_text(data.tokens(number)) for number in range(len(data))]
+
+
+def files(folder: Path, texts: list[str]) -> Path:
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def test_files_come_back_as_they_were(tmp_path: Path, processor: str) -> None:
+    source = TextSource(str(files(tmp_path / "texts", TEXTS)))
+    import_source(source, "text/own", tmp_path / "out", 2, processor=processor)
+    assert texts_of(tmp_path / "out/text/own", processor) == TEXTS[:2]
+    import_source(source, "text/own", tmp_path / "out", processor=processor)
+    assert texts_of(tmp_path / "out/text/own", processor) == TEXTS
+
+
+def test_a_column_of_a_dataset(tmp_path: Path, processor: str) -> None:
+    path = tmp_path / "texts.parquet"
+    datasets.Dataset.from_dict({"text": TEXTS}).to_parquet(path)
+    import_source(TextSource(str(path)), "text/own", tmp_path / "out", processor=processor)
+    assert texts_of(tmp_path / "out/text/own", processor) == TEXTS
+    with pytest.raises(UsageError, match="no column 'body'; it has text"):
+        TextSource(str(path), "body")
+
+
+def test_a_long_file_becomes_several_documents(
+    tmp_path: Path, processor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("generalist.importing.text._CHARACTERS", 100)
+    text = "".join(f"line {number}\n" for number in range(50))
+    path = tmp_path / "long.txt"
+    path.write_text(text)
+    import_source(TextSource(str(path)), "text/own", tmp_path / "out", processor=processor)
+    pieces = texts_of(tmp_path / "out/text/own", processor)
+    assert "".join(pieces) == text and len(pieces) > 3
+
+
+def test_what_is_no_text_is_said(tmp_path: Path, processor: str) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes("Ümlaut".encode("latin-1"))
+    with pytest.raises(GeneralistError, match="latin.txt is not UTF-8 text"):
+        import_source(TextSource(str(path)), "text/own", tmp_path / "out", processor=processor)
+    with pytest.raises(UsageError, match="tasks of documents, and no others, are text/NAME"):
+        import_source(TextSource(str(path)), "own/text", tmp_path / "out", processor=processor)
+
+
+def test_an_empty_document_can_be_left_out(tmp_path: Path, processor: str) -> None:
+    source = TextSource(str(files(tmp_path / "texts", ["a\n", "", "b\n"])))
+    report = import_source(source, "text/own", tmp_path / "out", None, True, processor)
+    assert texts_of(tmp_path / "out/text/own", processor) == ["a\n", "b\n"]
+    assert report.added == 2

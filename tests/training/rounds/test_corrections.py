@@ -1,0 +1,91 @@
+"""DAgger within a run: rounds grow the data, and survive interruptions like the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from generalist.shards.reader import TaskData
+from generalist.training import loop
+from generalist.training.checkpoint import list_checkpoints
+from generalist.training.data import corrections_root, open_data
+from generalist.training.loop import TrainingInterrupted, train
+from generalist.windows.mixture import open_mixture
+from tests.training.runs import Counting, assert_bitwise_equal, replaced
+
+CORRECTIONS = {
+    "tasks": {"gym/Pendulum-v1": {"episodes": 2, "max_steps": 30}},
+    "rounds": 2,
+    "begin": 0.5,
+}
+
+
+def played(run: Path, number: int) -> TaskData:
+    return TaskData(run / "corrections" / f"round-{number}" / "gym/Pendulum-v1")
+
+
+def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, data, tmp_path):
+    recipe = make_recipe(corrections=CORRECTIONS, output_dir=tmp_path / "whole")
+    train(recipe, data)
+    for number in (1, 2):
+        shards = played(tmp_path / "whole", number)
+        assert [record["source"] for record in shards.records] == ["dagger"] * 2
+        assert list(shards.episodes["steps"]) == [30, 30]
+        assert all(shards.labels(i) is not None for i in range(2))
+    facts = json.loads((tmp_path / "whole/checkpoint/generalist/training.json").read_text())
+    assert sorted(facts["tasks"]) == sorted(data.task_names), "a task is named once"
+    seeds = [{record["seed"] for record in played(tmp_path / "whole", n).records} for n in (1, 2)]
+    assert not seeds[0] & seeds[1]
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Stopped before the first round, and as the second begins.
+    cut = make_recipe(corrections=CORRECTIONS, output_dir=tmp_path / "cut")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, replaced(data, Counting(data.windows, at=4, action=terminate)))
+    real, calls = loop.play_round, []
+
+    def stopped(recipe, data, checkpoint, number, stop, say):
+        calls.append(number)
+        stop.raised = number == 1
+        return real(recipe, data, checkpoint, number, stop, say)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "play_round", stopped)
+        with pytest.raises(TrainingInterrupted, match="same command continues"):
+            train(cut, data)
+    assert calls == [0, 1]
+    newest = list_checkpoints(tmp_path / "cut" / "checkpoints")[0]
+    assert json.loads((newest / "state.json").read_text())["rounds"] == 1
+    train(cut, data)
+    assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_corrections_get_their_share_of_a_task(make_recipe, data, tmp_path):
+    recipe = make_recipe(corrections=CORRECTIONS | {"share": 0.25})
+    recipe.schedule.steps = 2
+    train(recipe, data)
+    opened = open_data(recipe, 2)
+    assert len(opened.task_names) == 4 and set(opened.task_names) == set(data.task_names)
+    mixture = open_mixture(recipe.data.root)
+    before = dict(zip((task.task for task in mixture.tasks), mixture.weights, strict=True))
+    mixture.add_corrections([corrections_root(recipe, n) for n in (0, 1)], 0.25)
+    weights = [
+        weight
+        for task, weight in zip(mixture.tasks, mixture.weights, strict=True)
+        if task.task == "gym/Pendulum-v1"
+    ]
+    whole = before["gym/Pendulum-v1"]
+    assert weights == pytest.approx([0.75 * whole, 0.125 * whole, 0.125 * whole])
+
+
+def test_a_task_that_the_data_do_not_hold_is_named_and_left_out(make_recipe, data, tmp_path):
+    wrong = {"tasks": {"gym/Pendulum-v2": {"episodes": 1}}}
+    with pytest.warns(UserWarning, match="did you mean 'gym/Pendulum-v1'"):
+        train(make_recipe(corrections=wrong), data)
+    assert not (tmp_path / "run" / "corrections").exists()

@@ -1,0 +1,81 @@
+"""Scores on the way: logged when due, and nothing that is trained depends on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from generalist.acting.agent import Agent
+from generalist.acting.rollout import rollout
+from generalist.errors import UsageError
+from generalist.evaluation.report import training_facts
+from generalist.training.checkpoint import RunState
+from generalist.training.loop import TrainingInterrupted, train
+from generalist.training.recipe import EvaluationRecipe, load_recipe
+from generalist.training.rounds.scores import FIRST_SEED, Cadence, evaluated_tasks
+from tests.training.runs import Counting, assert_bitwise_equal, replaced
+
+EVALUATION = {"tasks": ["gym/CartPole*"], "episodes": 2, "every_steps": 6}
+
+
+def scores(run: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    key = "score/gym/CartPole-v1"
+    return [(row["step"], row[key]) for row in rows if key in row]
+
+
+def test_scores_are_those_of_the_model_and_change_nothing(make_recipe, data, tmp_path):
+    train(make_recipe(output_dir=tmp_path / "without"), data)
+    recipe = make_recipe(evaluation=EVALUATION, output_dir=tmp_path / "with")
+    final = train(recipe, data)
+    assert_bitwise_equal(tmp_path / "without", tmp_path / "with")
+    found = scores(tmp_path / "with")
+    assert [step for step, _ in found] == [6]
+    agent = Agent.from_pretrained(final, task="gym/CartPole-v1")
+    last = rollout(agent, episodes=2, seed=FIRST_SEED, progress=False)
+    assert found[-1][1] == last.mean
+    _, rows = training_facts(final)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert {"loss", "score/gym/CartPole-v1", "normalized_score/gym/CartPole-v1"} <= set(rows[-1])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_between_scores_comes_to_the_same(make_recipe, data, tmp_path):
+    often = {**EVALUATION, "every_steps": 2}
+    train(make_recipe(evaluation=often, output_dir=tmp_path / "whole"), data)
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    cut = make_recipe(evaluation=often, output_dir=tmp_path / "cut")
+    with pytest.raises(TrainingInterrupted):
+        train(cut, replaced(data, Counting(data.windows, at=14, action=terminate)))
+    train(cut, data)
+    assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
+    whole, found = scores(tmp_path / "whole"), scores(tmp_path / "cut")
+    assert [step for step, _ in whole] == [2, 4, 6]
+    # The signal comes while step 3 or 4 is taken: it may meet the scores of step 4, and no others.
+    assert found in (whole, [whole[0], whole[2]])
+
+
+def test_minutes_are_counted_from_where_the_run_stands():
+    recipe = EvaluationRecipe(tasks=["gym/*"], every_minutes=1)
+    cadence = Cadence(recipe, RunState(step=5, elapsed_seconds=70))
+    seconds = [75, 119, 120, 130, 250, 251]
+    due = [cadence.is_due(RunState(step=6, elapsed_seconds=each)) for each in seconds]
+    assert due == [False, False, True, False, True, False]
+
+
+def test_what_matches_nothing_is_named(make_recipe, data):
+    wrong = make_recipe(evaluation={**EVALUATION, "tasks": ["gym/Pendulum-v2", "gym/*"]})
+    with pytest.warns(UserWarning, match="did you mean 'gym/Pendulum-v1'"):
+        assert sorted(evaluated_tasks(wrong, data)) == sorted(data.task_names)
+
+
+def test_tasks_without_a_cadence_are_a_mistake():
+    with pytest.raises(UsageError, match="every_minutes or every_steps"):
+        load_recipe("quickstart", ["evaluation.tasks=[gym/CartPole-v1]"])

@@ -1,0 +1,179 @@
+"""Starting: what is really running, the command line, and two processes against one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
+
+from generalist.errors import GeneralistError
+from generalist.modeling.recipe import LoraRecipe, ModelRecipe
+from generalist.specs import find_spec
+from generalist.training.__main__ import main
+from generalist.training.recipe import DataRecipe, Recipe, dump_recipe
+from generalist.training.strategies import launch
+from generalist.training.strategies.launch import (
+    StopSignal,
+    check_world,
+    resolve_precision,
+    should_compile,
+)
+from generalist.training.strategies.replicated import check_wrapped
+
+MODULE = [sys.executable, "-m", "generalist.training"]
+
+
+def accelerator(processes: int, summed: float):
+    """What check_world looks at, of an Accelerator that went wrong in some way."""
+    return SimpleNamespace(
+        num_processes=processes,
+        device=torch.device("cpu"),
+        reduce=lambda tensor, how: tensor * summed,
+        distributed_type=SimpleNamespace(value="NO"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("launched", "processes", "summed"), [(2, 1, 1), (1, 2, 2), (2, 2, 2), (1, 1, 2)]
+)
+def test_disagreement_about_the_world_is_refused(monkeypatch, launched, processes, summed):
+    monkeypatch.setenv("WORLD_SIZE", str(launched))
+    with pytest.raises(GeneralistError, match="each would train alone"):
+        check_world(accelerator(processes, summed))
+
+
+def test_one_process_agrees_with_itself(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    check_world(accelerator(1, 1))
+    check_wrapped(torch.nn.Linear(2, 2), accelerator(1, 1))
+
+
+def test_an_unwrapped_model_under_two_processes_is_refused():
+    with pytest.raises(GeneralistError, match="averages no gradients"):
+        check_wrapped(torch.nn.Linear(2, 2), accelerator(2, 2))
+
+
+def recipe_of(hidden_size: int = 128, **changed) -> Recipe:
+    model = ModelRecipe(hidden_size=hidden_size, heads=2)
+    return Recipe(data=DataRecipe(root="data"), model=model, **changed)
+
+
+def test_precision_names():
+    assert resolve_precision(recipe_of(precision="fp32")) == "fp32"
+    assert resolve_precision(recipe_of(precision="bf16")) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "amx", "processes", "changed", "expected"),
+    [
+        (True, False, 1, {}, "bf16"),
+        (False, False, 1, {"hidden_size": 768}, "fp32"),
+        (False, True, 1, {}, "bf16"),
+        (False, True, 1, {"compile": True}, "fp32"),
+        (False, True, 2, {}, "fp32"),
+        (False, True, 2, {"hidden_size": 768}, "bf16"),
+    ],
+)
+def test_auto_is_bf16_where_it_is_fast(monkeypatch, gpu, amx, processes, changed, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert resolve_precision(recipe_of(**changed)) == expected
+
+
+@pytest.mark.parametrize(
+    ("triton", "changed", "expected"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"compile": False}, False),
+        (False, {"compile": True}, True),
+        (True, {"model": ModelRecipe(lora=LoraRecipe())}, False),
+        (True, {"distributed": DistributedType.DEEPSPEED}, False),
+    ],
+)
+def test_blocks_are_compiled_where_that_pays(monkeypatch, triton, changed, expected):
+    """On a GPU with Triton, unless the recipe says otherwise; not adapters, not shards."""
+    monkeypatch.setattr(launch, "has_triton", lambda device: triton)
+    changed = dict(changed)
+    kind = changed.pop("distributed", DistributedType.NO)
+    running = SimpleNamespace(device=torch.device("cpu"), distributed_type=kind)
+    assert should_compile(recipe_of().model_copy(update=changed), running) == expected
+
+
+def test_the_first_signal_sets_a_flag_and_the_second_has_its_usual_effect():
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert stop.raised
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["no-such-recipe"], 2, "no-such-recipe"),
+        (["quickstart", "optimizer.lrr=1"], 2, "optimizer.lrr"),
+        (["quickstart", "data.root=/no/such/folder", "output_dir=OUT"], 1, "/no/such/folder"),
+    ],
+)
+def test_wrong_use_is_one_sentence(capsys, tmp_path, arguments, code, message):
+    arguments = [argument.replace("OUT", str(tmp_path)) for argument in arguments]
+    assert main(arguments) == code
+    error = capsys.readouterr().err.strip()
+    assert message in error and "Traceback" not in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_round_of_corrections_on_two_processes_equals_one(make_recipe, tmp_path):
+    """One rank plays it, and all train on it: same weights within rounding."""
+    tasks = {"gym/Pendulum-v1": {"episodes": 2, "max_steps": 30}}
+    corrections = {"tasks": tasks, "rounds": 1, "begin": 0.5}
+    config = find_spec("accelerate", "ddp")
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    launch += ["--config_file", str(config), "-m", "generalist.training"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runs = {}
+    for name, command in {"one": MODULE, "two": launch}.items():
+        recipe = make_recipe(output_dir=tmp_path / name, corrections=corrections)
+        (tmp_path / f"{name}.yaml").write_text(dump_recipe(recipe))
+        command = [*command, str(tmp_path / f"{name}.yaml")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("1 process on cpu" if name == "one" else "DDP over 2 processes") in done.stdout
+        played = sorted((tmp_path / name / "corrections").glob("round-*/gym/*/dataset.json"))
+        assert len(played) == 1
+        runs[name] = load_file(tmp_path / name / "checkpoint" / "model.safetensors")
+    for name, tensor in runs["one"].items():
+        torch.testing.assert_close(runs["two"][name], tensor, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM])
+def test_a_signal_saves_says_how_to_continue_and_the_same_command_does(
+    make_recipe, tmp_path, number
+):
+    recipe = make_recipe(schedule={"steps": 100_000, "warmup_steps": 2})
+    (tmp_path / "long.yaml").write_text(dump_recipe(recipe))
+    command = [*MODULE, str(tmp_path / "long.yaml")]
+    for start in range(2):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        line = process.stdout.readline()
+        if start:
+            assert line.startswith("Continuing from")
+        time.sleep(3)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 1, error
+        assert "The same command continues" in error and "Traceback" not in error

@@ -1,0 +1,87 @@
+"""Episodes below the expert's share are not trained on; a selection survives being sent away."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from generalist.errors import GeneralistError
+from generalist.shards.reader import TaskData
+from generalist.shards.shards import ShardWriter
+from generalist.windows.mixture import open_mixture
+from generalist.windows.selection import Selection
+from tests.dataset_folders import control_layout, make_episode, make_header, write_task
+
+RETURNS = [-1183.0, -400.0, -157.0, -300.0, -500.0]  # Pendulum: random -1183, expert -157
+
+
+def write_returns(root: Path, task: str, returns: list[float], **collection: object) -> TaskData:
+    layout = control_layout()
+    with ShardWriter(root / task, make_header(task, layout, **collection)) as writer:
+        for seed, value in enumerate(returns):
+            episode = make_episode(layout, 5, seed)
+            episode.rewards[:] = value / 5
+            writer.add(episode)
+    return TaskData(root / task)
+
+
+def seeds(data: TaskData) -> list[int]:
+    return [data.record(i)["seed"] for i in range(len(data))]
+
+
+def test_the_registry_says_what_the_expert_scores(tmp_path: Path) -> None:
+    data = write_returns(tmp_path, "gym/Pendulum-v1", RETURNS)
+    assert seeds(Selection(0.8).of(data)) == [2, 3]  # above -362
+    assert seeds(Selection(0.6).of(data)) == [1, 2, 3, 4]
+    assert seeds(Selection({"gym": 0.8}, {"gym/Pendulum-v1": 1}).of(data)) == [2]
+    assert seeds(Selection({"dmc": 0.8}).of(data)) == [0, 1, 2, 3, 4]
+
+
+def test_cut_episodes_and_unknown_tasks_are_compared_with_the_best_there_is(tmp_path: Path) -> None:
+    cut = write_returns(tmp_path, "gym/Pendulum-v1", [-100.0, -20.0, -10.0], max_steps=5)
+    assert seeds(Selection(0.8).of(cut)) == [1, 2]
+    unknown = write_returns(tmp_path, "elsewhere/Task", [0.0, 7.9, 8.0, 10.0])
+    assert seeds(Selection(0.8).of(unknown)) == [2, 3]
+
+
+def test_success_is_what_counts_where_it_is_the_metric(tmp_path: Path) -> None:
+    data = write_returns(tmp_path, "babyai/GoToLocal", [0.0, 0.2, 0.9])
+    assert seeds(Selection(0.8).of(data)) == [1, 2]
+    layout = control_layout()
+    with ShardWriter(tmp_path / "said", make_header("babyai/GoToLocal", layout)) as writer:
+        for seed, success in enumerate((True, False, True)):
+            writer.add(make_episode(layout, 5, seed, success=success))
+    assert seeds(Selection(0.8).of(TaskData(tmp_path / "said"))) == [0, 2]
+
+
+def test_none_good_enough_is_an_error_that_names_the_best(tmp_path: Path) -> None:
+    data = write_returns(tmp_path, "gym/Pendulum-v1", [-1183.0, -900.0])
+    with pytest.raises(GeneralistError, match=r"none reaches 0\.8.*-361\.8.*best has -900"):
+        Selection(0.8).of(data)
+
+
+def test_what_is_selected_is_the_same_episodes(folder: Path) -> None:
+    whole = TaskData(folder)
+    chosen = whole.select(np.array([1, 5, 9])).select(np.array([0, 2]))
+    assert len(chosen) == 2 and len(whole) == 16
+    for one in (chosen, pickle.loads(pickle.dumps(chosen))):
+        for number, before in enumerate((1, 9)):
+            assert one.record(number) == whole.record(before)
+            np.testing.assert_array_equal(one.tokens(number), whole.tokens(before))
+            np.testing.assert_array_equal(one.rewards(number), whole.rewards(before))
+            np.testing.assert_array_equal(one.labels(number), whole.labels(before))
+    other = whole.select(np.array([1]))
+    assert len({each.fingerprint for each in (whole, chosen, other)}) == 3
+
+
+def test_a_mixture_takes_what_is_selected_and_weighs_by_its_tokens(tmp_path: Path) -> None:
+    write_task(tmp_path, "gym/A-v0", control_layout(), [10] * 8)
+    write_task(tmp_path, "gym/B-v0", control_layout(), [40] * 8)
+    mixture = open_mixture(
+        tmp_path, {"gym": 3.0}, selection=Selection(episodes={"gym/A-v0": 4}), task_temperature=1
+    )
+    assert [len(data) for data in mixture.tasks] == [4, 8]
+    assert mixture.weights == pytest.approx([3 / 9, 3 * 8 / 9])
