@@ -35,7 +35,8 @@ from generalist.shards.reader import TaskData, dataset_folders
 from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.training.data import open_data
 from generalist.training.recipe import DataRecipe, Recipe
-from generalist.windows.mixture import dataset_spec, open_mixture
+from generalist.windows.mixture import open_mixture
+from generalist.windows.spec import dataset_spec
 
 WINDOWS_AT_ONCE = 64
 

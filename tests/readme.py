@@ -8,7 +8,7 @@
 Blocks of one README run top to bottom in one folder, so that a later one finds what an earlier
 one wrote. `console` and `text` blocks do not run; every other block must have its comment.
 
-`python -m tests.readme` brings the file tree in README.md up to date.
+`python -m tests.readme` brings the file tree in docs/files.md up to date.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+TREE = ROOT / "docs" / "files.md"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!-- test: (\w+)((?:; \"[^\"]*\" -> \"[^\"]*\")*) -->\n\Z")
@@ -84,8 +85,8 @@ def tree_of(text: str) -> dict[str, str]:
 
 
 def shown_tree() -> Block:
-    """The block of README.md that holds the file tree."""
-    (block,) = (block for block in blocks(README) if block.text.startswith(TREE_START))
+    """The block of docs/files.md that holds the file tree."""
+    (block,) = (block for block in blocks(TREE) if block.text.startswith(TREE_START))
     return block
 
 
@@ -106,7 +107,7 @@ def package_paths() -> Iterator[Path]:
 
 
 def write_tree() -> None:
-    """Rewrite the tree in README.md: new modules with their docstring, the rest as it was."""
+    """Rewrite the tree in docs/files.md: new modules with their docstring, the rest as it was."""
     old = tree_of(shown_tree().text)
     lines = []
     for path in package_paths():
@@ -114,8 +115,8 @@ def write_tree() -> None:
     for name, description in old.items():
         if not name.startswith("generalist") and (ROOT / name).exists():
             lines.append(_line(Path(name), description))
-    text = README.read_text(encoding="utf-8")
-    README.write_text(text.replace(shown_tree().text, "\n".join(lines) + "\n"), encoding="utf-8")
+    text = TREE.read_text(encoding="utf-8")
+    TREE.write_text(text.replace(shown_tree().text, "\n".join(lines) + "\n"), encoding="utf-8")
 
 
 def _line(path: Path, description: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from generalist import specs
 from generalist.errors import UsageError
 from generalist.specs import find_spec, list_specs, load_yaml
-from generalist.windows.mixture import DatasetSpec, load_dataset_spec
+from generalist.windows.spec import DatasetSpec, load_dataset_spec
 
 
 class Optimizer(BaseModel):

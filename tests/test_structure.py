@@ -174,7 +174,7 @@ def specs_in(folder: str) -> list:
 def test_every_dataset_is_one_of_known_tasks(path: Path):
     from generalist.envs import get_task, is_document_task
     from generalist.experts import expert_names
-    from generalist.windows.mixture import load_dataset_spec
+    from generalist.windows.spec import load_dataset_spec
 
     for each in load_dataset_spec(path).tasks:
         assert get_task(each.task).name == each.task

@@ -48,7 +48,7 @@ def collect(
 
     from generalist.collecting.collect import collect as run
     from generalist.experts.trained import TrainedExpert
-    from generalist.windows.mixture import load_dataset_spec
+    from generalist.windows.spec import load_dataset_spec
 
     loaded = load_dataset_spec(spec)
     for folder in expert or ():

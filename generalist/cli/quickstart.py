@@ -69,7 +69,7 @@ def _plan(
     """The three specs, read before anything long begins so that mistakes show at once."""
     from generalist.evaluation.suite import load_suite
     from generalist.training.recipe import load_recipe
-    from generalist.windows.mixture import load_dataset_spec
+    from generalist.windows.spec import load_dataset_spec
 
     for override in overrides:
         if override.startswith(("output_dir=", "data.root=")):

@@ -22,7 +22,7 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
-from generalist.windows.mixture import DatasetSpec, TaskSpec
+from generalist.windows.spec import DatasetSpec, TaskSpec
 
 DOCUMENTS_PER_JOB = 64
 FAILURES = "failures.json"

@@ -28,7 +28,7 @@ from generalist.collecting.worker import (
 )
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.processes import usable_cpus
-from generalist.windows.mixture import TaskSpec
+from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
     from generalist.tokenization.processor import GeneralistProcessor

@@ -21,7 +21,7 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode
 from generalist.shards.spaces import space_to_json
-from generalist.windows.mixture import TaskSpec
+from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
     from generalist.tokenization.layout import Layout

@@ -24,7 +24,7 @@ from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.pretrained import with_sizes_of_start
 from generalist.training.loop import FINAL, train
 from generalist.training.recipe import Recipe, differences, load_recipe
-from generalist.windows.mixture import DatasetSpec, load_dataset_spec
+from generalist.windows.spec import DatasetSpec, load_dataset_spec
 
 ZERO_SHOT, PROMPTED, FINE_TUNED, FROM_SCRATCH = WAYS = (
     "zero-shot", "prompted", "fine-tuned", "from-scratch",

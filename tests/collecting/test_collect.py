@@ -19,7 +19,7 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.reader import TaskData, dataset_folders
 from generalist.tokenization.processor import GeneralistProcessor
-from generalist.windows.mixture import DatasetSpec, dataset_spec
+from generalist.windows.spec import DatasetSpec, dataset_spec
 
 TOY = "gym/tests.collecting.toy_env:Toy-v0"
 EXPERT = "tests.collecting.toy_env:ToyExpert"

@@ -7,7 +7,7 @@ import pytest
 
 from generalist.collecting.worker import Job, Worker
 from generalist.tokenization.processor import GeneralistProcessor
-from generalist.windows.mixture import TaskSpec
+from generalist.windows.spec import TaskSpec
 
 TASKS = [
     "gym/CartPole-v1",

@@ -16,8 +16,8 @@ from generalist.evaluation import heldout
 from generalist.evaluation.heldout import WAYS, evaluate_heldout
 from generalist.evaluation.suite import HeldOut, Suite, load_suite
 from generalist.specs import list_specs
-from generalist.windows.mixture import dataset_spec, load_dataset_spec
 from generalist.windows.patterns import HELDOUT, heldout_tasks
+from generalist.windows.spec import dataset_spec, load_dataset_spec
 from tests.conftest import TinyRun
 from tests.evaluation.test_suite import parse
 from tests.heldout import TASKS, save_heldout_suite

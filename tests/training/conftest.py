@@ -14,7 +14,7 @@ from generalist.tokenization.text import TextCodec
 from generalist.training.data import TrainingData, open_data
 from generalist.training.recipe import Recipe
 from generalist.vocabulary import Vocabulary
-from generalist.windows.mixture import dataset_spec
+from generalist.windows.spec import dataset_spec
 
 TASKS = ("gym/Pendulum-v1", "gym/CartPole-v1")
 

@@ -6,7 +6,8 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.shards import EVALUATION_SEEDS_FROM
-from generalist.windows.mixture import DatasetSpec, dataset_spec, open_mixture
+from generalist.windows.mixture import open_mixture
+from generalist.windows.spec import DatasetSpec, dataset_spec
 from tests.dataset_folders import control_layout, grid_layout, write_task
 
 CARTPOLE = {"task": "gym/CartPole-v1", "episodes": 3}

@@ -9,8 +9,8 @@ import pytest
 from generalist.envs import get_task, matching_names
 from generalist.errors import UsageError
 from generalist.specs import load_yaml
-from generalist.windows.mixture import dataset_spec
 from generalist.windows.patterns import heldout_tasks
+from generalist.windows.spec import dataset_spec
 
 
 def test_a_pattern_stands_for_the_tasks_of_a_family_that_have_an_expert(tmp_path: Path) -> None:
