@@ -33,15 +33,26 @@ Metric = Literal["return", "success"]
 
 @dataclass(frozen=True)
 class Score:
-    """A measured score: mean and standard error of the mean over episodes, and how it was got."""
+    """A measured score: mean and standard error of the mean over episodes, and how it was got.
+
+    stderr: None for a single episode, whose error is unknown.
+    seeds: the first, and one past the last.
+    expert: whose score it is; "" for random play, and where an older file does not say.
+    max_steps: where episodes were cut below the task's own limit; None for whole ones.
+    environment: the options, limits and versions it was measured with.
+    foresees: the expert knows chances that are still to come, such as actions that will stick.
+    """
 
     mean: float
-    stderr: float
+    stderr: float | None
     episodes: int
-    seeds: tuple[int, int]  # first seed, one past the last
+    seeds: tuple[int, int]
     date: str
     command: str
-    expert: str = ""  # whose score it is, where it is an expert's; in older files not said
+    expert: str = ""
+    max_steps: int | None = None
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    foresees: bool = False
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Score:
@@ -49,8 +60,10 @@ class Score:
         return cls(**{**fields, "seeds": (first, stop)})
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON form, without what is not said."""
         fields = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
-        return fields if self.expert else {k: v for k, v in fields.items() if k != "expert"}
+        optional = ("expert", "max_steps", "environment", "foresees")
+        return {k: v for k, v in fields.items() if v or k not in optional}
 
 
 @dataclass(frozen=True)
