@@ -14,7 +14,8 @@ import fnmatch
 import functools
 import importlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,10 @@ SCORES_PATH = Path(__file__).with_name("scores.json")
 _FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "board", "text")
 
 Metric = Literal["return", "success"]
+
+# Normalised scores are computed from references over at least so many whole episodes.
+LEAST_RANDOM_EPISODES, LEAST_EXPERT_EPISODES = 10, 5
+_NORMAL_QUANTILE = 1.959964  # two-sided 95%
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Task:
     frames: True where the agent sees images.
     metric: what a score counts: the raw return, or success (1.0 or 0.0).
     default_expert: name of the expert that demonstrates, "" where there is none.
+    random_score, expert_score: of random play and of the default expert, as scores.json has them.
+    other_scores: those of other experts, by name.
     """
 
     name: str
@@ -87,6 +94,53 @@ class Task:
     default_expert: str = ""
     random_score: Score | None = None
     expert_score: Score | None = None
+    other_scores: Mapping[str, Score] = dataclasses.field(default_factory=dict, hash=False)
+
+    @property
+    def not_normalized(self) -> str | None:
+        """Why no score of this task can be normalised; None where one can."""
+        for who, score, least in (
+            ("random", self.random_score, LEAST_RANDOM_EPISODES),
+            ("expert", self.expert_score, LEAST_EXPERT_EPISODES),
+        ):
+            if score is None:
+                return f"no measured score of {who}"
+            if score.max_steps is not None:
+                return f"{who} was measured in episodes cut after {score.max_steps:,} steps"
+            if score.episodes < least or score.stderr is None:
+                return f"{who} was measured over {score.episodes} episodes, of at least {least}"
+        assert self.random_score is not None and self.expert_score is not None
+        random, expert = self.random_score, self.expert_score
+        assert random.stderr is not None and expert.stderr is not None
+        error = math.hypot(random.stderr, expert.stderr)
+        if expert.mean <= random.mean + _NORMAL_QUANTILE * error:
+            beyond = " beyond the errors of the two" if expert.mean > random.mean else ""
+            return (
+                f"the expert ({expert.mean:g}) is not better than random ({random.mean:g}){beyond}"
+            )
+        return None
+
+    @property
+    def references(self) -> tuple[Score, Score] | None:
+        """Random's and the expert's scores, where both are fit to normalise by."""
+        if self.not_normalized is not None:
+            return None
+        assert self.random_score is not None and self.expert_score is not None
+        return self.random_score, self.expert_score
+
+    def normalized(self, score: float) -> float | None:
+        """(score - random) / (expert - random); None where the references are not fit for it."""
+        if self.references is None:
+            return None
+        random, expert = self.references
+        return (score - random.mean) / (expert.mean - random.mean)
+
+    def score_by(self, expert: str) -> Score | None:
+        """The measured score of an expert by name, a planner's with its budget."""
+        own = self.expert_score
+        if own is not None and expert in (own.expert or self.default_expert, ""):
+            return own
+        return self.other_scores.get(expert)
 
     def score_of(self, episode_return: float, success: bool | None = None) -> float:
         """The task's metric for an episode with this raw return.
@@ -133,6 +187,7 @@ def get_task(name: str) -> Task:
     if task is None:
         raise UsageError(_unknown(name))
     measured = _scores().get(name, {})
+    others = measured.get("experts", {})
     return dataclasses.replace(
         task,
         **{
@@ -140,6 +195,7 @@ def get_task(name: str) -> Task:
             for who in ("random", "expert")
             if who in measured
         },
+        other_scores={name: Score.from_dict(each) for name, each in others.items()},
     )
 
 

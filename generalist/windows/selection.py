@@ -67,6 +67,7 @@ def _scores(data: TaskData) -> tuple[np.ndarray, float, float]:
         said = (data.record(i).get("success", returns[i] > 0) for i in range(len(data)))
         returns = np.fromiter(said, float, len(data))
     changed = data.header.collection.get("max_steps") or data.header.collection.get("options")
-    if task is None or task.random_score is None or task.expert_score is None or changed:
+    if task is None or task.references is None or changed:
         return returns, float(returns.min()), float(returns.max())
-    return returns, task.random_score.mean, task.expert_score.mean
+    random, expert = task.references
+    return returns, random.mean, expert.mean
