@@ -125,7 +125,7 @@ def rollout(
             video.close()
         for env in environments:
             env.close()
-    if env_options:
+    if record.changed_by(env_options):
         record = dataclasses.replace(record, random_score=None, expert_score=None)
     result = _score(agent, record, ended, time.perf_counter() - began)
     result.interrupted = interrupted

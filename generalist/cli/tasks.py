@@ -1,4 +1,4 @@
-"""`generalist tasks`: what can be acted in, and what random and expert score there."""
+"""`generalist tasks`: the tasks, with the scores of a random policy and of the expert."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tasks(
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """List the tasks, with what a random policy and the expert score in them.
+    """List the tasks, with the scores of a random policy and of the expert.
 
     Any installed Gymnasium environment is a task as gym/ID, listed here or not.
     """
@@ -61,12 +61,20 @@ def tasks(
             "expert": task.default_expert or None,
             "random_score": task.random_score and task.random_score.to_dict(),
             "expert_score": task.expert_score and task.expert_score.to_dict(),
+            "other_scores": {name: each.to_dict() for name, each in task.other_scores.items()},
+            "not_normalized": None if task.family == "text" else task.not_normalized,
         }
         for task in found
     ])  # fmt: skip
 
 
 def _show(score: Score | None) -> str:
+    """Mean and standard error, with what keeps it from being normalised by."""
     from generalist.evaluation.scores import with_error
 
-    return "-" if score is None else with_error(score.mean, score.stderr)
+    if score is None:
+        return "-"
+    notes = ["1 episode"] if score.episodes == 1 else []
+    notes += [f"cut at {score.max_steps}"] if score.max_steps is not None else []
+    shown = with_error(score.mean, score.stderr)
+    return f"{shown} ({', '.join(notes)})" if notes else shown

@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import datetime
 import importlib.metadata
-import inspect
 import json
 import math
 import statistics
@@ -42,7 +41,7 @@ from generalist.envs.registry import (
     registered_names,
     reload_scores,
 )
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, in_words
 from generalist.processes import process_pool
 
 FIRST_SEED = 1_000_000
@@ -63,15 +62,21 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Player:
-    """Who plays a task: `random`, or an expert by name, a planner's with its budget.
-
-    key: where the score stands in the task's entry of scores.json: `random`, `expert` for the
-        task's default expert, `experts` for any other.
-    """
+    """Who plays a task: `random`, or an expert by name, a planner's with its budget."""
 
     task: str
     name: str
-    key: str
+
+    @property
+    def key(self) -> str:
+        """Where the score stands in the task's entry of scores.json.
+
+        `random`; `expert` for the task's default expert, with any budget; `experts` for others.
+        """
+        if self.name == RANDOM:
+            return RANDOM
+        short = self.name.partition("@")[0]
+        return "expert" if short == get_task(self.task).default_expert else "experts"
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,7 @@ def play(trial: Trial) -> Record:
     else:
         expert = get_expert(player.task, player.name)
         seen = WithoutSight(env) if hasattr(expert, "budget") else env
-        episode = collect_episode(
-            seen, player.task, expert, trial.seed, max_steps=trial.max_steps
-        )
+        episode = collect_episode(seen, player.task, expert, trial.seed, max_steps=trial.max_steps)
     return {
         **trial.facts,
         "score": get_task(player.task).score_of(episode.return_, episode.success),
@@ -156,13 +159,7 @@ def score_of_records(player: Player, records: Sequence[Record], command: str) ->
 def environment_facts(task: str) -> dict[str, Any]:
     """What scores depend on: the limit of steps, the defaults of options, versions of packages."""
     record = get_task(task)
-    parameters = inspect.signature(record.make).parameters
-    options = {
-        name: each.default
-        for name, each in parameters.items()
-        if name != "render_mode" and isinstance(each.default, (bool, int, float, str))
-    }
-    facts: dict[str, Any] = {**options, "max_steps": record.max_steps}
+    facts = record.default_options()
     for package in _PACKAGES[record.family]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
@@ -234,64 +231,66 @@ def _run(options: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}.")
     players = _players(options)
     if not options.again and options.max_steps is None:
-        measured = _read(options.out)
-        players = [each for each in players if not _is_measured(each, measured, options)]
-    trials = {
-        player: [
-            Trial(player, seed, options.max_steps)
-            for seed in range(options.seed, options.seed + options.episodes)
-        ]
-        for player in players
-    }
-    logged = _logged(options.log)
-    known = {
-        trial: record
-        for each in trials.values()
-        for trial in each
-        if (record := logged.get(_key(trial.facts))) is not None
-    }
+        there = _read(options.out)
+        players = [each for each in players if not _is_measured(each, there, options)]
+    seeds = range(options.seed, options.seed + options.episodes)
+    trials = [Trial(player, seed, options.max_steps) for player in players for seed in seeds]
+    found: dict[Player, list[Record]] = {player: [] for player in players}
     failed = False
-    for player in [player for player in players if all(t in known for t in trials[player])]:
-        _conclude(player, [known[trial] for trial in trials[player]], options)
-    todo = [trial for each in trials.values() for trial in each if trial not in known]
-    for trial, record in _played(todo, options.workers):
+    for trial, record in played(trials, log=options.log, workers=options.workers):
+        player = trial.player
         if isinstance(record, Exception):
             failed = True
-            print(f"{trial.player.task}, seed {trial.seed}: {record}", file=sys.stderr, flush=True)
+            print(f"{player.task}, seed {trial.seed}: {record}", file=sys.stderr, flush=True)
             continue
-        known[trial] = record
-        if options.log is not None:
-            with options.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        if all(each in known for each in trials[trial.player]):
-            _conclude(trial.player, [known[each] for each in trials[trial.player]], options)
+        found[player].append(record)
+        if len(found[player]) == options.episodes:
+            _conclude(player, sorted(found[player], key=lambda each: each["seed"]), options)
     return int(failed)
 
 
-def _played(
-    trials: Sequence[Trial], workers: int
+def played(
+    trials: Sequence[Trial], *, log: Path | None = None, workers: int = 1
 ) -> Iterator[tuple[Trial, Record | Exception]]:
-    """Records as episodes end, or what went wrong; the others are played all the same."""
-    bar = tqdm(total=len(trials), unit="episode", leave=False, disable=None)
-    with bar:
-        if workers == 1:
-            for trial in trials:
-                bar.set_description(f"{trial.player.task} {trial.player.name}")
-                yield trial, _attempt(trial)
-                bar.update()
-            return
-        with process_pool(workers) as pool:
-            running = {pool.submit(_attempt, trial): trial for trial in trials}
-            for future in as_completed(running):
-                bar.update()
-                yield running[future], future.result()
+    """Records of episodes, or what went wrong in them; the others are played all the same.
+
+    Args:
+        trials: what to play.
+        log: JSON lines, one an episode. What it holds is not played again, what is played is
+            added.
+        workers: processes side by side.
+    """
+    logged = _logged(log)
+    left = []
+    for trial in trials:
+        if (record := logged.get(_key(trial.facts))) is None:
+            left.append(trial)
+        else:
+            yield trial, record
+    with tqdm(total=len(left), unit="episode", leave=False, disable=None) as bar:
+        for trial, outcome in _attempts(left, workers):
+            bar.update()
+            if log is not None and not isinstance(outcome, Exception):
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(outcome) + "\n")
+            yield trial, outcome
+
+
+def _attempts(trials: Sequence[Trial], workers: int) -> Iterator[tuple[Trial, Record | Exception]]:
+    if workers == 1:
+        yield from ((trial, _attempt(trial)) for trial in trials)
+        return
+    with process_pool(workers) as pool:
+        running = {pool.submit(_attempt, trial): trial for trial in trials}
+        for future in as_completed(running):
+            yield running[future], future.result()
 
 
 def _attempt(trial: Trial) -> Record | Exception:
     try:
         return play(trial)
     except Exception as error:  # an environment's own; it costs its task alone
-        return GeneralistError(f"{type(error).__name__}: {error}")
+        return GeneralistError(in_words(error))
 
 
 def _conclude(player: Player, records: Sequence[Record], options: argparse.Namespace) -> None:
@@ -328,15 +327,14 @@ def _players(options: argparse.Namespace) -> list[Player]:
             raise UsageError(f"{name} is documents; there are no episodes to measure.")
     found = []
     if options.who != "expert":
-        found += [Player(name, RANDOM, RANDOM) for name in tasks]
+        found += [Player(name, RANDOM) for name in tasks]
     if options.who != RANDOM:
         for name in tasks:
             default = get_task(name).default_expert
             if not options.tasks and (default == "planner" or not (options.expert or default)):
                 continue
             if expert := _expert_name(name, options.expert):
-                same = expert.partition("@")[0] == default
-                found.append(Player(name, expert, "expert" if same else "experts"))
+                found.append(Player(name, expert))
     return found
 
 
@@ -354,8 +352,8 @@ def _expert_name(task: str, name: str | None) -> str:
 def _is_measured(player: Player, table: dict[str, Any], options: argparse.Namespace) -> bool:
     """Whether the file holds a score of the same player over as many whole episodes or more."""
     entry = table.get(player.task, {})
-    fields = entry.get("experts", {}).get(player.name) if player.key == "experts" \
-        else entry.get(player.key)  # fmt: skip
+    others = entry.get("experts", {})
+    fields = others.get(player.name) if player.key == "experts" else entry.get(player.key)
     if fields is None:
         return False
     score = Score.from_dict(fields)

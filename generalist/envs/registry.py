@@ -13,6 +13,7 @@ import difflib
 import fnmatch
 import functools
 import importlib
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from typing import Any, Literal
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from generalist.envs.instructions import NONE, OWN, SHUFFLED, Instructions, OtherInstruction
 from generalist.errors import GeneralistError, UsageError, in_words
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
@@ -33,6 +35,7 @@ Metric = Literal["return", "success"]
 
 # Normalised scores are computed from references over at least so many whole episodes.
 LEAST_RANDOM_EPISODES, LEAST_EXPERT_EPISODES = 10, 5
+_OF_PICTURES = ("render_mode", "camera", "height", "width")  # options that change no score
 _NORMAL_QUANTILE = 1.959964  # two-sided 95%
 
 
@@ -104,11 +107,11 @@ class Task:
             ("expert", self.expert_score, LEAST_EXPERT_EPISODES),
         ):
             if score is None:
-                return f"no measured score of {who}"
+                return f"there is no measured score of {who}"
             if score.max_steps is not None:
                 return f"{who} was measured in episodes cut after {score.max_steps:,} steps"
             if score.episodes < least or score.stderr is None:
-                return f"{who} was measured over {score.episodes} episodes, of at least {least}"
+                return f"{who} was measured over {score.episodes} episodes; {least} are needed"
         assert self.random_score is not None and self.expert_score is not None
         random, expert = self.random_score, self.expert_score
         assert random.stderr is not None and expert.stderr is not None
@@ -134,6 +137,25 @@ class Task:
             return None
         random, expert = self.references
         return (score - random.mean) / (expert.mean - random.mean)
+
+    def changed_by(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those options that make another environment than the one scores were measured in."""
+        defaults = self.default_options()
+        return {
+            name: value
+            for name, value in options.items()
+            if name not in _OF_PICTURES and value is not None and value != defaults.get(name)
+        }
+
+    def default_options(self) -> dict[str, Any]:
+        """The options of the environment and the values they have if nothing is said."""
+        parameters = inspect.signature(self.make).parameters.values()
+        options = {
+            each.name: each.default
+            for each in parameters
+            if each.name not in _OF_PICTURES and isinstance(each.default, (bool, int, float, str))
+        }
+        return {**options, "max_steps": self.max_steps}
 
     def score_by(self, expert: str) -> Score | None:
         """The measured score of an expert by name, a planner's with its budget."""
@@ -264,13 +286,22 @@ def is_document_task(name: str) -> bool:
     return name.partition("/")[0] == "text"
 
 
-def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
+def make(
+    name: str,
+    render_mode: str | None = None,
+    *,
+    instructions: Instructions = "own",
+    **options: Any,
+) -> gymnasium.Env:
     """Make the environment of a task; `options` are the family's own.
 
+    instructions: `none` or `shuffled` for others than the episodes' own; see `OtherInstruction`.
     Raises UsageError for an unknown task, option or render mode, and GeneralistError where the
     environment cannot be made.
     """
     task = get_task(name)
+    if instructions not in (OWN, NONE, SHUFFLED):
+        raise UsageError(f"instructions are own, none or shuffled; got {instructions!r}.")
     try:
         env = task.make(render_mode=render_mode, **options)
     except GeneralistError:
@@ -286,7 +317,7 @@ def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium
         env.close()
         known = ", ".join(repr(mode) for mode in modes) or "none"
         raise UsageError(f"{name} has the render modes {known}; got {render_mode!r}.")
-    return env
+    return env if instructions == OWN else OtherInstruction(env, instructions)
 
 
 def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv:

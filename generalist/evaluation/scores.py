@@ -6,12 +6,12 @@ R = draws.
 A normalised score is (agent - random) / (expert - random). All three are means over episodes, and
 the interval of the score takes the errors of all three into account.
 
-An aggregate is taken over K scores, each a mean over its episodes (Agarwal et al., "Deep
-Reinforcement Learning at the Edge of the Statistical Precipice", 2021, section 4). Its interval is a
-parametric bootstrap, stratified by task: each score is drawn anew from its own distribution. The
+An aggregate is taken over K scores, each a mean over its episodes, as Agarwal et al. do ("Deep
+Reinforcement Learning at the Edge of the Statistical Precipice", 2021, section 4). Its interval is
+a parametric bootstrap, stratified by task: each score is drawn anew from its own distribution. The
 package `rliable` resamples the runs of a matrix (runs, tasks) instead. One checkpoint is one run,
-which has no spread to resample; its tasks have unequal numbers of episodes; and the errors of the
-references have no place there.
+which has no spread to resample. Its tasks have unequal numbers of episodes, and the errors of the
+references have no place in that matrix.
 """
 
 from __future__ import annotations

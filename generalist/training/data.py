@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from generalist.errors import GeneralistError
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 
@@ -52,6 +54,22 @@ class TrainingData:
     headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> of its demonstrations
     shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
+
+    def teachers(self) -> dict[str, str]:
+        """By task who made its demonstrations: an expert, or the dataset that was imported."""
+        from generalist.envs import get_task
+
+        found = {}
+        for task, header in self.headers.items():
+            collection = header.collection
+            if collection.get("expert"):
+                found[task] = collection["expert"]
+            elif "expert" in collection:
+                with suppress(GeneralistError):  # a family whose package is not installed here
+                    found[task] = get_task(task).default_expert
+            elif "dataset" in collection:
+                found[task] = f"{collection.get('from', 'import')} {collection['dataset']}"
+        return found
 
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
