@@ -54,6 +54,8 @@ def tasks(
     for row in rows:
         table.add_row(*row)
     screen.print(table)
+    if any(_is_weak(score) for task in found for score in (task.random_score, task.expert_score)):
+        screen.print("* one episode, or episodes that were cut: no score is normalised by it")
     write_json(json, [
         {
             "task": task.name, "family": task.family, "description": task.description,
@@ -69,12 +71,15 @@ def tasks(
 
 
 def _show(score: Score | None) -> str:
-    """Mean and standard error, with what keeps it from being normalised by."""
+    """Mean and standard error; a mark where no score is normalised by it."""
     from generalist.evaluation.scores import with_error
 
     if score is None:
         return "-"
-    notes = ["1 episode"] if score.episodes == 1 else []
-    notes += [f"cut at {score.max_steps}"] if score.max_steps is not None else []
     shown = with_error(score.mean, score.stderr)
-    return f"{shown} ({', '.join(notes)})" if notes else shown
+    return f"{shown}*" if _is_weak(score) else shown
+
+
+def _is_weak(score: Score | None) -> bool:
+    """Whether a score is of a single episode, or of episodes that were cut."""
+    return score is not None and (score.episodes == 1 or score.max_steps is not None)

@@ -18,6 +18,7 @@ import datetime
 import importlib.metadata
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -271,9 +272,18 @@ def played(
         for trial, outcome in _attempts(left, workers):
             bar.update()
             if log is not None and not isinstance(outcome, Exception):
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(outcome) + "\n")
+                _append(log, outcome)
             yield trial, outcome
+
+
+def _append(log: Path, record: Record) -> None:
+    """Add a line, on a line of its own also behind one that a kill cut off."""
+    with log.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(record).encode() + b"\n")
 
 
 def _attempts(trials: Sequence[Trial], workers: int) -> Iterator[tuple[Trial, Record | Exception]]:

@@ -18,7 +18,7 @@ from generalist.errors import GeneralistError
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-RESAMPLES = 10_000
+RESAMPLES = 4_000
 
 Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], np.ndarray]
