@@ -111,7 +111,8 @@ class Task:
             if score.max_steps is not None:
                 return f"{who} was measured in episodes cut after {score.max_steps:,} steps"
             if score.episodes < least or score.stderr is None:
-                return f"{who} was measured over {score.episodes} episodes; {least} are needed"
+                episodes = "1 episode" if score.episodes == 1 else f"{score.episodes} episodes"
+                return f"{who} was measured over {episodes}; {least} are needed"
         assert self.random_score is not None and self.expert_score is not None
         random, expert = self.random_score, self.expert_score
         assert random.stderr is not None and expert.stderr is not None

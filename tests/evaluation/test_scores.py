@@ -23,7 +23,6 @@ from generalist.evaluation.scores import (
     with_error,
 )
 
-
 LEAST, MOST = 0.92, 0.995  # what intervals stated as 95% may cover
 
 
@@ -190,9 +189,7 @@ def test_the_mean_over_success_tasks_is_covered(chance):
 
 
 @pytest.mark.parametrize("episodes, random, expert", [(5, 10, 5), (20, 20, 20), (20, 10, 5)])
-def test_normalised_returns_are_covered_with_the_errors_of_the_references(
-    episodes, random, expert
-):
+def test_normalised_returns_are_covered_with_the_errors_of_the_references(episodes, random, expert):
     rng = np.random.default_rng(episodes + expert)
     hits = 0
     for _ in range(400):
@@ -240,9 +237,13 @@ def test_a_single_episode_has_a_score_and_no_interval():
     [
         (measured(0.0, 0.1, 9), measured(1.0, 0.1, 5), "random was measured over 9 episodes"),
         (measured(0.0, 0.1, 10), measured(1.0, 0.1, 4), "expert was measured over 4 episodes"),
-        (measured(0.0, 0.1), measured(1.0, None, 1), "expert was measured over 1 episodes"),
+        (measured(0.0, 0.1), measured(1.0, None, 1), "expert was measured over 1 episode;"),
         (measured(0.0, 0.1), measured(1.0, 0.1, max_steps=4500), "cut after 4,500 steps"),
-        (measured(0.0, 0.1, max_steps=9), measured(1.0, 0.1), "random was measured in episodes cut"),
+        (
+            measured(0.0, 0.1, max_steps=9),
+            measured(1.0, 0.1),
+            "episodes cut after 9 steps",
+        ),
         (measured(0.0, 0.5), measured(1.0, 0.5), "not better than random (0) beyond the errors"),
     ],
 )
