@@ -33,6 +33,7 @@ import numpy as np
 from gymnasium import spaces
 from tqdm import tqdm
 
+from generalist.envs.options import default_options
 from generalist.envs.registry import (
     SCORES_PATH,
     Score,
@@ -159,12 +160,17 @@ def score_of_records(player: Player, records: Sequence[Record], command: str) ->
 
 def environment_facts(task: str) -> dict[str, Any]:
     """What scores depend on: the limit of steps, the defaults of options, versions of packages."""
-    record = get_task(task)
-    facts = record.default_options()
-    for package in _PACKAGES[record.family]:
+    known = default_options(task)
+    facts = {name: value for name, value in known.items() if _is_told(name, value)}
+    for package in _PACKAGES[get_task(task).family]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
     return facts
+
+
+def _is_told(name: str, value: Any) -> bool:
+    plain = isinstance(value, (bool, int, float, str))
+    return plain and name not in ("camera", "height", "width")  # of pictures
 
 
 def _foresees(player: Player) -> bool:

@@ -13,7 +13,6 @@ import difflib
 import fnmatch
 import functools
 import importlib
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -35,7 +34,6 @@ Metric = Literal["return", "success"]
 
 # Normalised scores are computed from references over at least so many whole episodes.
 LEAST_RANDOM_EPISODES, LEAST_EXPERT_EPISODES = 10, 5
-_OF_PICTURES = ("render_mode", "camera", "height", "width")  # options that change no score
 _NORMAL_QUANTILE = 1.959964  # two-sided 95%
 
 
@@ -139,25 +137,6 @@ class Task:
         random, expert = self.references
         return (score - random.mean) / (expert.mean - random.mean)
 
-    def changed_by(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Those options that make another environment than the one scores were measured in."""
-        defaults = self.default_options()
-        return {
-            name: value
-            for name, value in options.items()
-            if name not in _OF_PICTURES and value is not None and value != defaults.get(name)
-        }
-
-    def default_options(self) -> dict[str, Any]:
-        """The options of the environment and the values they have if nothing is said."""
-        parameters = inspect.signature(self.make).parameters.values()
-        options = {
-            each.name: each.default
-            for each in parameters
-            if each.name not in _OF_PICTURES and isinstance(each.default, (bool, int, float, str))
-        }
-        return {**options, "max_steps": self.max_steps}
-
     def score_by(self, expert: str) -> Score | None:
         """The measured score of an expert by name, a planner's with its budget."""
         own = self.expert_score
@@ -165,11 +144,11 @@ class Task:
             return own
         return self.other_scores.get(expert)
 
-    def score_of(self, episode_return: float, success: bool | None = None) -> float:
+    def score_of(self, episode_return: float, success: bool | None) -> float:
         """The task's metric for an episode with this raw return.
 
-        success: what the environment said in `info["success"]`, at any step; where it says
-            nothing (None), success is a positive return.
+        success: what the environment said in `info["success"]`, at any step. Where it says
+            nothing, None: success is a positive return.
         """
         if self.metric == "return":
             return float(episode_return)

@@ -138,7 +138,7 @@ def evaluate(
         measured = ((job, measure(agent, shared, job)) for job in left)
     with closing(measured):
         for job, result in measured:
-            result = {**job.facts, **result, "settings": settings[job.file]}
+            result = {**result, **job.facts, "settings": settings[job.file]}
             if "failed" not in result:
                 write_json(out / RESULTS / job.file, result)
             take(job, result, False)
@@ -259,7 +259,7 @@ def measure(agent: Agent, shared: Measurement, job: Job) -> Result:
             reason = str(error) if isinstance(error, GeneralistError) else in_words(error)
             result = {"failed": reason.rstrip(".")}
             _keep_traceback(shared.out / ERRORS / f"{job.file.removesuffix('.json')}.txt")
-    return {**job.facts, **result, "zero_shot": zero_shot, "seconds": time.monotonic() - began}
+    return {**result, **job.facts, "zero_shot": zero_shot, "seconds": time.monotonic() - began}
 
 
 def _keep_traceback(path: Path) -> None:
@@ -278,7 +278,6 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
 
     film = suite.videos and not job.prompted and job.entry.instruction == OWN
     options = job.entry.env_options
-    reason = _why_no_video(task, options) if film else None
     try:
         result = rollout(
             agent,
@@ -287,7 +286,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             seed=suite.seed,
             num_envs=suite.envs,
             prompt_episodes=suite.prompts if job.prompted else 0,
-            video_dir=shared.out / VIDEOS if film and reason is None else None,
+            video_dir=shared.out / VIDEOS if film else None,
             progress=shared.progress,
             **options,
         )
@@ -295,23 +294,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
         return {"skipped": error.reason}
     if result.interrupted:
         raise KeyboardInterrupt
-    return {**result.to_dict(), "options": options, "no_video": reason}
-
-
-def _why_no_video(task: str, options: dict[str, Any]) -> str | None:
-    """The reason this machine cannot film a task, None where it can."""
-    from generalist.envs import make
-
-    try:
-        env = make(task, render_mode="rgb_array", **options)
-        try:
-            env.reset(seed=0)
-            env.render()
-        finally:
-            env.close()
-    except Exception as error:  # each renderer has errors of its own; a video is not worth a run
-        return str(error)
-    return None
+    return result.to_dict()
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

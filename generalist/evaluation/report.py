@@ -337,6 +337,7 @@ def _method(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         f"Without a normalised score, and so left out of the means: {task}, because {why}."
         for task, why in summary["aggregate"]["excluded"].items()
     ]
+    lines += sorted({each["note"] for each in evaluation.rollouts if each.get("note")})
     if summary["zero_shot"]:
         lines.append(f"Never trained on: {', '.join(summary['zero_shot'])}.")
     lines += [

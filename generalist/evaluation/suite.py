@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from generalist.envs import get_task, is_document_task, is_pattern, matching_names
 from generalist.envs.instructions import OWN, Instructions
+from generalist.envs.options import changed_options
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.scores import TaskScore, label, score_task
 from generalist.specs import find_spec, load_yaml
 
+_HARMLESS = ("instructions", "camera", "height", "width")  # options that leave the task as it is
 EVALUATION_SEED = 1_000_000  # data are collected with smaller ones
 Result = dict[str, Any]
 
@@ -241,8 +243,8 @@ class Evaluation:
 
 def _changed(result: Result) -> str | None:
     """How a result's environment differs from the one that random and expert were measured in."""
-    options = {k: v for k, v in result["options"].items() if k != "instructions"}
-    changed = get_task(result["task"]).changed_by(options)
+    options = {k: v for k, v in result["options"].items() if k not in _HARMLESS}
+    changed = changed_options(result["task"], options)
     steps = changed.pop("max_steps", None)
     reasons = [] if steps is None else [f"its episodes were cut after {steps:,} steps"]
     if changed:

@@ -71,6 +71,14 @@ class TrainingData:
                 found[task] = f"{collection.get('from', 'import')} {collection['dataset']}"
         return found
 
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """By task how the environment of its demonstrations is made again, and its spaces."""
+        return {
+            task: {"options": header.collection.get("options") or {}, "spaces": header.spaces}
+            for task, header in self.headers.items()
+            if header.spaces  # documents have none
+        }
+
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
         return {
