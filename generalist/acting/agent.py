@@ -94,7 +94,7 @@ class Agent:
         path: its folder, or its repository on the Hub, `user/name` or `user/name@revision`.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
-        layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
+        layout: lets it act in a task it was not trained on; `processor.layout` makes one.
         Raises GeneralistError where a file is missing or was made for another vocabulary, and
         UsageError where the checkpoint does not know the task.
         """
@@ -332,7 +332,7 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
             f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
-            "layout=processor.layout(env.observation_space, env.action_space)."
+            f"layout=processor.layout(env.observation_space, env.action_space, task={task!r})."
         )
     return layouts[task]
 

@@ -172,8 +172,12 @@ def _make(
         )
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), f"gym/{name}") from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
+    except Exception as error:  # whatever an environment of others may raise
+        if "unexpected keyword argument" in str(error):
+            raise  # a wrong option, which `make` explains
+        raise GeneralistError(
+            f"gym/{name} cannot be made: {type(error).__name__}: {error}"
+        ) from error
     return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
 
 
