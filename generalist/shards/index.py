@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from generalist.shards.files import PARTIAL
-from generalist.shards.manifest import Manifest, Member
+from generalist.shards.manifest import Manifest, Member, is_shard_name
 from generalist.shards.remote import INDEX
 from generalist.shards.sample import SUFFIXES, DamagedShard, open_shard
 from generalist.tokenization.layout import Layout
@@ -160,10 +160,8 @@ def open_index(
     if not skip_damaged:
         with contextlib.suppress(OSError):
             with open(folder / INDEX, "rb") as file:
-                footer = _read_footer(file)
-                now = FORMAT, _manifest_digest(folder)
-                if footer is not None and (footer.get("format"), footer["manifest"]) == now:
-                    return Index(file, footer, [])
+                if (index := _read(file, _manifest_digest(folder))) is not None:
+                    return index
         with contextlib.suppress(OSError):  # a folder that cannot be written to, or is full
             return _write_beside(folder, layout, vocabulary)
     with tempfile.TemporaryFile() as file:
@@ -194,8 +192,11 @@ def _manifest_digest(folder: Path) -> str | None:
         return None
 
 
-def _read_footer(file: Any) -> dict[str, Any] | None:
-    """The footer of an index; None where it is damaged."""
+def _read(file: Any, manifest_digest: str | None) -> Index | None:
+    """An index; None where it is damaged, or of another format or manifest.
+
+    It may be a stranger's, so it must name no file but the shards beside it.
+    """
     size = file.seek(0, os.SEEK_END)
     if size < _TAIL.size:
         return None
@@ -204,7 +205,17 @@ def _read_footer(file: Any) -> dict[str, Any] | None:
     if magic != _MAGIC or footer_bytes > size - _TAIL.size or _crc(file) != crc:
         return None
     file.seek(size - _TAIL.size - footer_bytes)
-    return json.loads(file.read(footer_bytes))
+    try:
+        footer = json.loads(file.read(footer_bytes))
+        if (footer["format"], footer["manifest"]) != (FORMAT, manifest_digest):
+            return None
+        index = Index(file, footer, [])
+        names = [name.decode("ascii") for name in index.shards["name"].tolist()]
+        shards = index.blocks["shard"]
+        inside = len(shards) == 0 or 0 <= shards.min() <= shards.max() < len(names)
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return None
+    return index if inside and all(map(is_shard_name, names)) else None
 
 
 def _crc(file: Any) -> int:

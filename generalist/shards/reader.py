@@ -23,7 +23,6 @@ from generalist.shards.index import EpisodeRow, Index, open_index
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.remote import Remote
 from generalist.shards.sample import ALL_VERIFIED, DamagedShard, Sample, map_shard, open_shard
-from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary, fingerprint_of
 
 MAPPED_BYTES = 2**28
@@ -127,11 +126,10 @@ class TaskData:
         self.folder = Path(folder)
         self._arguments = (folder, processor, skip_damaged)
         self.header = DatasetHeader.read(self.folder)
-        self.vocabulary = Vocabulary.from_dict(self.header.vocabulary)
+        self.layout, self.vocabulary = self.header.parts(self.folder)
         if processor is not None:
             self._check(processor)
         self.task = self.header.task
-        self.layout = Layout.from_dict(self.header.layout)
         self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
         self.damaged = self.index.damaged
         self._remote = Remote.of(self.folder)
