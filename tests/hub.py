@@ -101,11 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        if match := re.fullmatch("/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
-            files = self._files(match[1], match[3])
+        if match := re.fullmatch("/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
+            files = self._files(match[1], match[3] or "main")
             if files is None:
                 return
-            if match[2] == "revision":
+            if match[2] != "tree":
                 self._say(200, {"id": match[1], "sha": sha_of(files), "siblings": []})
             else:
                 found = [

@@ -213,7 +213,7 @@ def _read(file: Any, manifest_digest: str | None) -> Index | None:
         names = [name.decode("ascii") for name in index.shards["name"].tolist()]
         shards = index.blocks["shard"]
         inside = len(shards) == 0 or 0 <= shards.min() <= shards.max() < len(names)
-    except (LookupError, RecursionError, TypeError, ValueError):
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         return None
     return index if inside and all(map(is_shard_name, names)) else None
 
