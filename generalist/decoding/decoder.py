@@ -15,7 +15,7 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -30,6 +30,7 @@ from generalist.decoding.packed import is_known
 from generalist.decoding.plain import PlainPass
 from generalist.decoding.sampling import GREEDY, Sampling, choose
 from generalist.errors import GeneralistError
+from generalist.streams import Stream, random_stream
 
 Interval = tuple[int, int]  # half-open interval of token ids
 Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
@@ -56,8 +57,8 @@ class _Slot:
 
     header: list[int]
     older: _Row
+    random: np.random.Generator
     younger: _Row | None = None
-    random: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def append(self, tokens: Sequence[int]) -> None:
         self.older.tokens.extend(tokens)
@@ -132,7 +133,7 @@ class Decoder:
         self.release(slot)
         self._was_reset = True
         row = _Row(self._free.pop(), [int(token) for token in header])
-        self._slots[slot] = _Slot(list(row.tokens), row, random=np.random.default_rng(seed))
+        self._slots[slot] = _Slot(list(row.tokens), row, random_stream(seed, Stream.AGENT))
 
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""
@@ -164,13 +165,13 @@ class Decoder:
         legal: Sequence[Sequence[Interval]],
         ordinal: Sequence[Sequence[bool]] | None = None,
         sampling: Sampling = GREEDY,
-        masks: Sequence[Mask] | None = None,
+        masks: Sequence[Sequence[Mask]] | None = None,
     ) -> list[np.ndarray]:
         """Feed each slot its observation tokens, choose its action tokens.
 
         chunks: per slot, the ids from the start of the timestep to the first action token.
         legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
-        masks: per slot, which ids of the first interval are legal now; default all.
+        masks: per slot, k masks that say which ids of each interval are legal now; default all.
         Returns per slot (k,) int64 ids. Costs max(k) forward passes.
         """
         ordinal = ordinal or [[False] * len(intervals) for intervals in legal]
@@ -191,7 +192,7 @@ class Decoder:
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
-                None if position else masks,
+                None if masks is None else [masks[i][position] for i in active],
             )
             for i in active:
                 states[i].append([_UNKNOWN])
@@ -263,8 +264,9 @@ class Decoder:
                 uniform = torch.tensor([states[i].random.random() for i in members])
             rows = hidden if len(members) == len(states) else hidden[members]
             logits = self.logits(rows, interval)
-            if masks is not None:
-                logits = _masked(logits, [masks[i] for i in members])
+            own = [] if masks is None else [masks[i] for i in members]
+            if any(mask is not None for mask in own):
+                logits = _masked(logits, own)
             ids = choose(logits, sampling, is_ordinal, uniform) + interval[0]
             if len(members) == len(states):
                 return ids

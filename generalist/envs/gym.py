@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
-from generalist.errors import GeneralistError, MissingPackageError
+from generalist.errors import GeneralistError, MissingPackageError, in_words
 
 REGISTERED = {
     "CartPole-v1": "keep a pole upright by pushing its cart left or right",
@@ -87,9 +87,10 @@ def _spec(name: str) -> EnvSpec | None:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:  # a module of the user's own may fail in any way
             raise GeneralistError(
-                f"gym/{name} asks for the module {module!r}, which cannot be imported: {error}."
+                f"gym/{name} asks for the module {module!r}, which cannot be imported: "
+                f"{in_words(error)}."
             ) from error
     return gymnasium.registry.get(env_id)
 
