@@ -21,7 +21,9 @@ from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling import PARTS_FOLDER
+from generalist.modeling.attention import plain_config
 from generalist.settings import setting_of
+from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.masks import TokenMask, token_masks
 from generalist.tokenization.processor import GeneralistProcessor
@@ -319,7 +321,13 @@ class Agent:
 
 def _only_task(layouts: Mapping[str, Layout], name: str) -> str:
     if len(layouts) == 1:
-        return next(iter(layouts))
+        (task,) = layouts
+        if names_new_code(task):
+            raise UsageError(
+                f"The checkpoint {name or 'given'} knows {task!r} alone, which names a module to "
+                "import. That is done only where you name the task yourself: pass task=."
+            )
+        return task
     raise UsageError(
         f"The checkpoint {name or 'given'} knows {len(layouts)} tasks; say which to act in: "
         f"{', '.join(sorted(layouts))}."
@@ -362,12 +370,14 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = plain_config(folder)
         _check_vocabulary(folder, config, processor)
-        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise GeneralistError(f"The model in {folder} cannot be loaded: {error}") from error
     except SafetensorError as error:  # it does not say which file

@@ -36,7 +36,10 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     with reaching(f"The checkpoint {checkpoint}"):
-        found = snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS)
+        try:
+            found = snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS)
+        except ValueError as error:  # a name in it that leads elsewhere, which the client refuses
+            raise GeneralistError(f"{checkpoint} cannot be downloaded: {error}") from error
     return Path(found)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -22,7 +21,9 @@ from transformers import (
 )
 
 from generalist.errors import GeneralistError, UsageError
+from generalist.integrity import MANIFEST, verify
 from generalist.modeling import PARTS_FOLDER
+from generalist.modeling.attention import plain_config
 from generalist.modeling.build import ARCHITECTURES, bin_coordinates, initialise_by_value
 
 if TYPE_CHECKING:
@@ -81,9 +82,11 @@ def start_model(
 
 def _load(source: str) -> PreTrainedModel:
     """The model in float32; GeneralistError where its weights are damaged or not all there."""
+    if (Path(source) / MANIFEST).is_file():
+        verify(Path(source))
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            source, config=plain_config(source), dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise GeneralistError(
@@ -100,7 +103,7 @@ def _load(source: str) -> PreTrainedModel:
 
 def _config(source: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return plain_config(source)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"model.init_from names {source!r}, which is no model: {str(error).splitlines()[0]}"
@@ -142,7 +145,7 @@ def _rows_kept(source: str, processor: GeneralistProcessor) -> int:
             )
         return before.vocabulary.size
     try:
-        theirs = AutoTokenizer.from_pretrained(source).get_vocab()
+        theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False).get_vocab()
     except (OSError, ValueError) as error:
         raise UsageError(f"{source} has no tokenizer to compare with: {error}") from error
     if theirs != processor.text.tokenizer.get_vocab(with_added_tokens=True):

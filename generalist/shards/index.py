@@ -30,9 +30,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from generalist.shards.files import PARTIAL
-from generalist.shards.manifest import Manifest, Member, is_shard_name
+from generalist.shards.manifest import Manifest, Member
 from generalist.shards.remote import INDEX
 from generalist.shards.sample import SUFFIXES, DamagedShard, open_shard
+from generalist.shards.strangers import is_shard_name
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 

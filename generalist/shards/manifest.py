@@ -19,27 +19,14 @@ from typing import Any
 from generalist.errors import GeneralistError
 from generalist.integrity import DamagedFile, parse_json, read_json, sealed, unsealed
 from generalist.shards.files import write_json
+from generalist.shards.strangers import is_shard_name, is_task_name
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary, fingerprint_of
 
 FORMAT = 1
 TAR_BLOCK_BYTES = 512
-_SHARD_NAME = re.compile("shard-[0-9]{5,}\\.tar")
 _LARGEST = 2**63 - 1  # what the index can hold
 _LONGEST_TIMESTEP_TOKENS = 2**20
-
-
-def is_shard_name(name: Any) -> bool:
-    """True for `shard-NNNNN.tar`, which lies within its folder."""
-    return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
-
-
-def is_task_name(name: Any) -> bool:
-    """True for `family/Name` whose parts, taken as folders, stay below their root."""
-    if not isinstance(name, str) or not set("\\\0").isdisjoint(name):
-        return False
-    parts = name.split("/")
-    return len(parts) > 1 and {"", ".", ".."}.isdisjoint(parts)
 
 
 @dataclass

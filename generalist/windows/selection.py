@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from generalist.envs import get_task
 from generalist.errors import GeneralistError
 from generalist.settings import setting_of
 from generalist.shards.reader import TaskData
+from generalist.shards.strangers import names_new_code
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ def _scores(data: TaskData) -> tuple[np.ndarray, float, float]:
     the worst and the best in the data.
     """
     returns = data.episodes["return"]
-    try:
-        task = get_task(data.task)
-    except GeneralistError:  # imported data of what cannot be made here
-        task = None
+    task = None
+    if not names_new_code(data.task):
+        with contextlib.suppress(GeneralistError):  # data of what cannot be made here
+            task = get_task(data.task)
     if task is not None and task.metric == "success":
         # As the environment said, or by the return where it says nothing.
         said = (data.record(i).get("success", returns[i] > 0) for i in range(len(data)))

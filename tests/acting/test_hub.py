@@ -106,6 +106,18 @@ def test_what_cannot_be_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["../../../../victim.json", "/victim.json", "a\\..\\..\\b.json"])
+def test_a_name_in_a_repository_leads_nowhere_else(hub: LocalHub, tmp_path: Path, name: str):
+    hub.repositories[NAME] = [{"config.json": b"{}", name: b"a stranger's"}]
+    cache = tmp_path / "one" / "two"
+    cache.mkdir(parents=True)
+    done = generalist(hub, cache, *ACT, NAME)
+    assert done.returncode == 1 and f"{NAME} cannot be downloaded" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name.endswith("json")]
+    assert not any(b"stranger" in path.read_bytes() for path in kept)
+
+
 def test_a_folder_wins_over_a_repository_of_its_name(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("runs/mine").mkdir(parents=True)

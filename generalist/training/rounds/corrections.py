@@ -16,6 +16,7 @@ from typing import Any
 from generalist.errors import GeneralistError
 from generalist.processes import process_pool, usable_cpus
 from generalist.shards.manifest import Manifest
+from generalist.shards.strangers import expert_of_header
 from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.launch import StopSignal
@@ -77,10 +78,17 @@ class _Stopped(Exception):
 
 
 def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
-    """Which tasks of the data are corrected; warns of those that the data do not hold."""
+    """Which tasks of the data are corrected; warns of those that the data do not hold.
+
+    Raises UsageError where the recipe has to name an expert.
+    """
     tasks = list(recipe.corrections.tasks)
     warn_of_unknown("corrections.tasks", tasks, data.headers)
-    return [task for task in tasks if task in data.headers]
+    found = [task for task in tasks if task in data.headers]
+    for task in found:
+        if recipe.corrections.tasks[task].expert is None:
+            expert_of_header(data.headers[task])
+    return found
 
 
 def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> Iterator[Job]:
@@ -96,7 +104,7 @@ def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> 
             asdict(data.headers[task]),
             wanted.episodes,
             wanted.max_steps,
-            wanted.expert or data.headers[task].collection.get("expert"),
+            wanted.expert or expert_of_header(data.headers[task]),
             FIRST_SEED + number * _SEEDS_PER_ROUND,
         )
 

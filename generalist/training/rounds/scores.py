@@ -16,6 +16,7 @@ from typing import Any
 
 from generalist.errors import GeneralistError
 from generalist.processes import process_pool, usable_cpus
+from generalist.shards.strangers import tasks_matching
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData, warn_of_unknown
 from generalist.training.recipe import EvaluationRecipe, Recipe
@@ -57,9 +58,8 @@ def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     wanted = recipe.evaluation.tasks
     found = [
         task
-        for task, header in data.headers.items()
-        if header.layout["separator"] is not None  # documents are not acted in
-        and any(fnmatch.fnmatchcase(task, pattern) for pattern in wanted)
+        for task in tasks_matching(data.headers, wanted)
+        if data.headers[task].layout["separator"] is not None  # documents are not acted in
     ]
     unmatched = [each for each in wanted if not fnmatch.filter(data.headers, each)]
     warn_of_unknown("evaluation.tasks", unmatched, data.headers)
