@@ -24,7 +24,7 @@ from generalist.shards.spaces import space_to_json
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from generalist.tokenization.layout import Layout
+    from generalist.episode import Tree
     from generalist.tokenization.processor import GeneralistProcessor
 
 FIT_EPISODES = 10
@@ -151,17 +151,17 @@ class Worker:
             return
         self._close()
         self._env = make(task.task, **task.options)
-        self._layout = self.processor.layout(
-            self._env.observation_space, self._env.action_space, background=task.task
-        )
-        if task.bins == "quantiles":
-            self._layout = self._fitted(task)
+        spaces = self._env.observation_space, self._env.action_space
+        fit_to = self._observations(task) if task.bins == "quantiles" else ()
+        try:
+            self._layout = self.processor.layout(*spaces, task=task.task, fit_to=fit_to)
+        except UsageError as error:
+            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
         self._task = task
 
-    def _fitted(self, task: TaskSpec) -> Layout:
-        """The layout with bins fitted to the task: in every process the same, without talking."""
+    def _observations(self, task: TaskSpec) -> list[Tree]:
+        """What bins are fitted to: in every process the same, without talking."""
         from generalist.experts.collect import collect_episode
-        from generalist.tokenization.fit_quantiles import fit_quantiles
 
         episodes = (
             collect_episode(
@@ -175,11 +175,7 @@ class Worker:
             )
             for seed in range(FIT_EPISODES)
         )
-        observations = [episode.observations for episode in episodes]
-        try:
-            return fit_quantiles(self._layout, observations)
-        except GeneralistError as error:
-            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
+        return [episode.observations for episode in episodes]
 
     def _close(self) -> None:
         self._task = None

@@ -120,7 +120,7 @@ def _header(
     else:
         observation, action, origin = _spaces(source, task, episodes, skip_bad, progress)
         try:
-            layout = processor.layout(observation, action, background=task)
+            layout = processor.layout(observation, action, task=task)
         except GeneralistError as error:
             raise GeneralistError(f"{source.name}: {error}") from error
         spaces = {"observation": space_to_json(observation), "action": space_to_json(action)}

@@ -246,15 +246,6 @@ class FrameTokenizer:
             patches[row, cell] = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         return from_patches(patches, self.config.patch_size)
 
-    def with_background(self, name: str, frames: np.ndarray) -> FrameTokenizer:
-        """A tokenizer that also knows the background of `name`: the median of frames (N, H, W, 3).
-
-        The weights stay as they are; the fingerprint changes.
-        """
-        median = np.median(resize_frames(frames, self.config.frame_size), axis=0)
-        backgrounds = {**self.backgrounds, name: median.astype(np.uint8)}
-        return FrameTokenizer(self.codec, backgrounds, self._chunk_patches)
-
     @property
     def fingerprint(self) -> str:
         """Hash of configuration, weights and backgrounds: equal fingerprints, equal codes."""

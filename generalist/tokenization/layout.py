@@ -14,10 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from generalist.episode import Path, Tree, tree_from_leaves, tree_get
+from generalist.episode import IntegerKey, Path, Tree, path_name, tree_from_leaves, tree_get
 from generalist.errors import GeneralistError
 from generalist.tokenization import (  # noqa: F401 - registers
+    characters,
     continuous,
+    digits,
     discrete,
     grid,
     image,
@@ -42,7 +44,7 @@ class Field:
     @property
     def name(self) -> str:
         """Readable path, such as `observation/position`."""
-        return "/".join([self.role, *map(str, self.path)])
+        return path_name((self.role, *self.path))
 
     def encode(self, tree: Tree, toolbox: Toolbox, task: str = "") -> np.ndarray:
         """(N, K) ids of this leaf of `tree`; errors name the field and the step."""
@@ -55,6 +57,8 @@ class Field:
             return self.codec.encode(values, toolbox) + self.start
         except ValueError as error:
             raise GeneralistError(f"{where} {error}.") from None
+        except TypeError as error:  # such as a word where a number is due
+            raise GeneralistError(f"{where} cannot be encoded: {error}.") from None
 
     def decode(self, ids: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         """(N, K) ids to (N, *shape) values; an id that means nothing here is an error."""
@@ -74,7 +78,7 @@ class Field:
         """JSON form."""
         return {
             "role": self.role,
-            "path": list(self.path),
+            "path": [{"key": int(x)} if isinstance(x, IntegerKey) else x for x in self.path],
             "start": self.start,
             "codec": self.codec.to_dict(),
         }
@@ -83,7 +87,8 @@ class Field:
     def from_dict(cls, data: dict[str, Any]) -> Field:
         """Inverse of `to_dict`."""
         codec = codec_from_dict(data["codec"])
-        return cls(data["role"], tuple(data["path"]), codec, data["start"])
+        path = (IntegerKey(x["key"]) if isinstance(x, dict) else x for x in data["path"])
+        return cls(data["role"], tuple(path), codec, data["start"])
 
 
 @dataclass(frozen=True)

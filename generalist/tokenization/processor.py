@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,17 @@ import numpy as np
 from generalist.episode import Episode, Tree
 from generalist.errors import GeneralistError
 from generalist.specs import find_spec
-from generalist.tokenization.codec import Toolbox
+from generalist.tokenization.characters import CharactersCodec
+from generalist.tokenization.codec import Codec, Toolbox
 from generalist.tokenization.continuous import MU, M
+from generalist.tokenization.digits import DigitsCodec
+from generalist.tokenization.fit_quantiles import fit_quantiles
+from generalist.tokenization.grid import GridCodec
+from generalist.tokenization.image import ImageCodec
 from generalist.tokenization.layout import Layout, document_layout
 from generalist.tokenization.spaces import build_layout
 from generalist.tokenization.text import TextCodec
+from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
 from generalist.vocabulary import Vocabulary, fingerprint_of
 
 if TYPE_CHECKING:
@@ -141,12 +147,34 @@ class GeneralistProcessor:
     # Layouts
 
     def layout(
-        self, observation_space: Space, action_space: Space, background: str | None = None
+        self,
+        observation_space: Space,
+        action_space: Space,
+        *,
+        task: str | None = None,
+        fit_to: Sequence[Tree] = (),
     ) -> Layout:
-        """The layout of one timestep; `background` names a task the frame tokenizer knows."""
-        return build_layout(
-            observation_space, action_space, self.vocabulary, self.toolbox, background
-        )
+        """The layout of one timestep.
+
+        This is the one way to a task's layout: collecting, importing and acting in a task that the
+        checkpoint does not know all take it, so the same frame has the same codes everywhere.
+
+        Args:
+            observation_space: What the environment shows.
+            action_space: What it takes.
+            task: Name of the task, whose still background the frame tokenizer may know.
+            fit_to: Batched observations of episodes, (T, ...) each, to fit the bins of all
+                observed real numbers to. Without any, bins follow from the bounds.
+
+        Raises:
+            GeneralistError: A part of a space cannot be laid out; the message says which and why.
+        """
+        parts = self.vocabulary, self.toolbox
+        try:
+            layout = build_layout(observation_space, action_space, *parts, background=task)
+        except GeneralistError as error:
+            raise GeneralistError(f"{task}: {error}" if task else str(error)) from None
+        return fit_quantiles(layout, fit_to) if fit_to else layout
 
     def document_layout(self) -> Layout:
         """The layout of text documents."""
@@ -229,7 +257,9 @@ class GeneralistProcessor:
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
                 name = f"{field.name}[{index}]" if field.codec.tokens > 1 else field.name
-                value = _show(field.codec.kind, values[field.name], index, token - where.start)
+                value = _show(
+                    field.codec, values[field.role, *field.path], index, token - where.start
+                )
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
@@ -253,18 +283,21 @@ class GeneralistProcessor:
             )
         return ids.reshape(-1, layout.tokens_per_timestep)
 
-    def _values(self, timestep: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-        """Decoded values of one (1, S) timestep by field name; frames stay codes."""
+    def _values(
+        self, timestep: np.ndarray, layout: Layout
+    ) -> dict[tuple[str | int, ...], np.ndarray]:
+        """Decoded values of one (1, S) timestep by role and path; frames stay codes."""
         values = {}
         for field, tokens in layout.field_slices:
             ids = timestep[:, tokens]
-            if field.codec.kind == "image":
-                values[field.name] = ids - field.start
-            elif field.codec.kind in ("text", "document"):
+            if isinstance(field.codec, ImageCodec):
+                decoded = ids - field.start
+            elif isinstance(field.codec, (TextFieldCodec, DocumentCodec)):
                 pieces = [self.decode_text(ids[0, i : i + 1]) for i in range(ids.shape[1])]
-                values[field.name] = np.array([pieces])
+                decoded = np.array([pieces])
             else:
-                values[field.name] = field.decode(ids, self.toolbox)
+                decoded = field.decode(ids, self.toolbox)
+            values[field.role, *field.path] = decoded
         return values
 
 
@@ -275,12 +308,17 @@ def load_processor(folder: str | Path | None) -> GeneralistProcessor:
     return GeneralistProcessor.from_pretrained(folder)
 
 
-def _show(kind: str, values: np.ndarray, index: int, code: int) -> str:
-    if kind == "image":
+def _show(codec: Codec, values: np.ndarray, index: int, code: int) -> str:
+    """What token `index` of a field means; values: what `_values` says of the field."""
+    if isinstance(codec, ImageCodec):
         return f"code {code}"
-    if kind in ("text", "document"):
+    if isinstance(codec, (TextFieldCodec, DocumentCodec)):
         return repr(str(values[0][index]))
-    if kind == "grid":
+    if isinstance(codec, CharactersCodec):
+        return repr(codec.characters[code]) if code < len(codec.characters) else "end"
+    if isinstance(codec, GridCodec):
         cell = values[0].reshape(-1, values.shape[-1])[index]
         return "(" + ", ".join(map(str, cell.tolist())) + ")"
+    if isinstance(codec, DigitsCodec):
+        return f"digit {code} of {np.ravel(values[0])[codec.elements[index]].item()}"
     return f"{np.ravel(values[0])[index].item():.6g}"

@@ -65,7 +65,7 @@ def test_tokens_are_those_of_the_episodes(tmp_path: Path, processor: str) -> Non
     loaded = GeneralistProcessor.from_pretrained(processor)
     for name in ("gym/CartPole-v1", "gym/Pendulum-v1"):
         data, env = TaskData(tmp_path / name, loaded), make(name)
-        layout = loaded.layout(env.observation_space, env.action_space, background=name)
+        layout = loaded.layout(env.observation_space, env.action_space, task=name)
         assert data.layout == layout
         for seed in range(4):
             episode = collect_episode(env, name, get_expert(name), seed, noise=0.2)
