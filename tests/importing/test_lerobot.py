@@ -44,7 +44,7 @@ def test_it_continues_in_the_file_where_it_is(tmp_path: Path, processor: str) ->
     recorded = played(PENDULUM, 7)
     folder = lerobot_folder(tmp_path / "robot", recorded)
     for episodes in (2, 5, None):
-        import_source(LeRobotSource(folder), "robot/p", tmp_path / "out", episodes,
+        import_source(LeRobotSource(folder), "robot/p", tmp_path / "out", episodes=episodes,
                       processor=processor)  # fmt: skip
     assert_same(tmp_path / "out/robot/p", processor, recorded)
 
@@ -53,7 +53,7 @@ def test_videos_are_left_out_and_said(tmp_path: Path, processor: str) -> None:
     recorded = played(PENDULUM, 2)
     folder = lerobot_folder(tmp_path / "robot", recorded, features=VIDEO)
     source = LeRobotSource(folder)
-    assert source.notes == ["Videos are not decoded, so left out: observation.images.top."]
+    assert source.notes == ["What is a video is left out: observation.images.top."]
     import_source(source, "robot/p", tmp_path / "out", processor=processor)
     assert_same(tmp_path / "out/robot/p", processor, recorded)
     with pytest.raises(UsageError, match="observation.images.top is a video"):

@@ -131,5 +131,6 @@ def test_not_a_number_is_named_and_can_be_left_out(tmp_path: Path, processor: st
 def test_what_is_no_dataset_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="is not a Minari dataset"):
         MinariSource(str(tmp_path))
-    with pytest.raises(UsageError, match="There is no Minari dataset"):
-        MinariSource("no version")
+    for name in ("no version", "no-version", "a/folder/elsewhere", "./one", "", "x-v", "/x-v0"):
+        with pytest.raises(UsageError, match="name-vN|is not a Minari dataset"):
+            MinariSource(name)

@@ -33,7 +33,7 @@ def files(folder: Path, texts: list[str]) -> Path:
 
 def test_files_come_back_as_they_were(tmp_path: Path, processor: str) -> None:
     source = TextSource(str(files(tmp_path / "texts", TEXTS)))
-    import_source(source, "text/own", tmp_path / "out", 2, processor=processor)
+    import_source(source, "text/own", tmp_path / "out", episodes=2, processor=processor)
     assert texts_of(tmp_path / "out/text/own", processor) == TEXTS[:2]
     import_source(source, "text/own", tmp_path / "out", processor=processor)
     assert texts_of(tmp_path / "out/text/own", processor) == TEXTS
@@ -45,7 +45,7 @@ def test_a_column_of_a_dataset(tmp_path: Path, processor: str) -> None:
     import_source(TextSource(str(path)), "text/own", tmp_path / "out", processor=processor)
     assert texts_of(tmp_path / "out/text/own", processor) == TEXTS
     with pytest.raises(UsageError, match="no column 'body'; it has text"):
-        TextSource(str(path), "body")
+        TextSource(str(path), column="body")
 
 
 def test_a_long_file_becomes_several_documents(
@@ -71,6 +71,8 @@ def test_what_is_no_text_is_said(tmp_path: Path, processor: str) -> None:
 
 def test_an_empty_document_can_be_left_out(tmp_path: Path, processor: str) -> None:
     source = TextSource(str(files(tmp_path / "texts", ["a\n", "", "b\n"])))
-    report = import_source(source, "text/own", tmp_path / "out", None, True, processor)
+    with pytest.raises(GeneralistError, match="episode 1: .*1.txt is empty.*--skip-bad"):
+        import_source(source, "text/own", tmp_path / "out", processor=processor)
+    report = import_source(source, "text/own", tmp_path / "out", skip_bad=True, processor=processor)
     assert texts_of(tmp_path / "out/text/own", processor) == ["a\n", "b\n"]
-    assert report.added == 2
+    assert (report.added, report.left_out) == (2, 1)
