@@ -52,7 +52,7 @@ class LeRobotSource:
             raise UsageError(f"{folder} is not a LeRobot dataset: it has no meta/info.json.")
         check_it_is_there(path)
         info = read_json(path)
-        version = str(info.get("codebase_version"))
+        version = str(info.get("codebase_version")) if isinstance(info, dict) else "unknown"
         if not version.startswith(_VERSION):
             raise GeneralistError(
                 f"{folder} is of LeRobot's version {version}; {_VERSION} is read. LeRobot itself "

@@ -38,8 +38,8 @@ class MinariSource:
 
     def __init__(self, dataset: str) -> None:
         self.name = dataset
-        self._dataset = _open(dataset)
-        self.facts: dict[str, Any] = {"from": "minari", "dataset": self._dataset.spec.dataset_id}
+        self._dataset, name = _open(dataset)
+        self.facts: dict[str, Any] = {"from": "minari", "dataset": name}
         self.total: int | None = len(self._dataset)
         spec = self._dataset.env_spec
         self.environment = None if spec is None else _environment(spec)
@@ -139,16 +139,18 @@ def _environment(spec: Any) -> Environment:
         options["wrappers"] = wrappers
     registered = gymnasium.registry.get(spec.id)
     limit = None if registered is None else registered.max_episode_steps
+    if spec.max_episode_steps not in (None, limit):
+        options["max_steps"] = spec.max_episode_steps
     return Environment(
         task=f"gym/{spec.id}",
         options=options,
-        max_steps=None if spec.max_episode_steps == limit else spec.max_episode_steps,
         lost=tuple(lost),
         spec=json.loads(spec.to_json()),
     )
 
 
-def _open(dataset: str) -> Any:
+def _open(dataset: str) -> tuple[Any, str]:
+    """The dataset, and its id."""
     try:
         import minari
         from minari.storage.datasets_root_dir import get_dataset_path
@@ -185,8 +187,8 @@ def _versions(dataset: str, root: Path) -> str:
     return f" Here there are {', '.join(names)}." if names else f" Say which, as in {dataset}-v0."
 
 
-def _opened(dataset: str, folder: Path) -> Any:
-    """The dataset in a folder; nothing that it names is imported."""
+def _opened(dataset: str, folder: Path) -> tuple[Any, str]:
+    """The dataset in a folder, and its id; nothing that it names is imported."""
     import minari
 
     check_it_is_there(folder / _METADATA)
@@ -197,7 +199,8 @@ def _opened(dataset: str, folder: Path) -> Any:
     for path in folder.glob("*.hdf5"):
         _check_hdf5(path)
     try:
-        return minari.MinariDataset(str(folder))
+        opened = minari.MinariDataset(str(folder))
+        return opened, opened.spec.dataset_id
     except Exception as error:  # Minari checks little of what it reads
         raise GeneralistError(f"{dataset} cannot be opened: {error}.") from error
 

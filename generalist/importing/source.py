@@ -140,7 +140,7 @@ class Load:
     def located(self, number: int, error: GeneralistError) -> RecordingError:
         """The error that recording `number` met, with its file and rows unless it names them."""
         known = not self.where or self.where in str(error)
-        place = "" if known else f" It is {self.where}."
+        place = "" if known else f" It stands in {self.where}."
         return RecordingError(f"episode {number}: {error}{place}")
 
     @classmethod
@@ -158,13 +158,11 @@ class Environment:
     """What a source says of the environment its recordings were made in.
 
     task: its name here. options: what `generalist.make(task, **options)` takes to make it again.
-    max_steps: its limit of steps, where that is not the registered one.
     lost: wrappers it had which cannot be made again. spec: all that is stored of it, as JSON.
     """
 
     task: str
     options: dict[str, Any]
-    max_steps: int | None
     lost: tuple[str, ...]
     spec: dict[str, Any]
 

@@ -188,8 +188,7 @@ def _made_with(source: Source, task: str) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = {"environment": environment.spec}
     if task == environment.task:
-        facts |= {"options": environment.options, "max_steps": environment.max_steps}
-        facts |= {"wrappers_lost": environment.lost} if environment.lost else {}
+        facts |= {"options": environment.options, "wrappers_lost": environment.lost}
     return facts
 
 

@@ -219,7 +219,7 @@ def test_what_is_left_out_is_counted_named_and_does_not_shape_the_rest(
         "rewards": [[0.0, 0.0], [0.0, 0.0], [], [0.0, 0.0], [0.0, float("nan")]],
     }
     path = saved(columns, tmp_path, "disk")
-    words = "episode 1: observation has shape .2,.* It is row 1 of .*disk. Mend it, or .*--skip-bad"
+    words = "episode 1: observation has shape .2,.* It stands in row 1 of .*disk.*--skip-bad"
     with pytest.raises(GeneralistError, match=words):
         import_source(HubSource(path), "own/Thing", tmp_path / "out", processor=processor)
     assert not (tmp_path / "out/own/Thing").exists()
