@@ -7,9 +7,13 @@ The names below are the public interface; each is imported when it is first used
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# SDL, which pygame draws with, would catch SIGTERM and let no process that has drawn end by it.
+os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
 
 _HOMES = {
     "Agent": "generalist.acting.agent",

@@ -30,6 +30,7 @@ from generalist.cli import (
     validate,
 )
 from generalist.errors import GeneralistError, UsageError, causes
+from generalist.processes import ending_in_time
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
@@ -77,6 +78,13 @@ def options(
     ] = False,
 ) -> None:
     """One causal language model that learns from any environment as one flat token sequence."""
+
+
+def run() -> None:
+    """Run the command line of this process and exit, in time after Ctrl-C or SIGTERM too."""
+    with ending_in_time(INTERRUPTED):
+        code = main()
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,4 +164,4 @@ def _fail(sentence: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -6,11 +6,7 @@ as words, because not every exception survives the way between processes.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,14 +195,11 @@ def _in_words(error: Exception) -> str:
 _worker: Worker | None = None
 
 
-def start_process(processor: GeneralistProcessor, alive: Connection) -> None:
-    """Initialise a collecting process: one thread, deaf to Ctrl-C, gone when its parent is.
+def start_process(processor: GeneralistProcessor) -> None:
+    """Initialise a collecting process, which has one thread.
 
     processor: the parent's own; read anew, it could fail, or by then be another.
-    alive: a pipe whose other end the parent keeps open while it wants this process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    threading.Thread(target=_watch, args=(alive,), daemon=True).start()
     single_threaded()
     global _worker
     _worker = Worker(processor)
@@ -219,11 +212,6 @@ def single_threaded() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-
-
-def _watch(alive: Connection) -> None:
-    wait([alive])  # nothing is ever sent: it becomes readable when the other end closes
-    os._exit(1)
 
 
 def run_in_process(job: Job) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
+from generalist.envs.wrapping import wrapped
 from generalist.errors import GeneralistError, MissingPackageError, in_words
 
 REGISTERED = {
@@ -114,9 +116,16 @@ def _sees_images(name: str) -> bool:
 
 
 def _make(
-    name: str, render_mode: str | None = None, max_steps: int | None = None, **options: Any
+    name: str,
+    render_mode: str | None = None,
+    max_steps: int | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
+    **options: Any,
 ) -> gymnasium.Env:
-    """gymnasium.make without its checking wrapper, always with a step limit; missions in info."""
+    """gymnasium.make without its checking wrapper, always with a step limit; missions in info.
+
+    wrappers: Gymnasium's own to put around it, as `wrapped` takes them.
+    """
     spec = _spec(name)
     assert spec is not None
     if render_mode is not None:
@@ -134,6 +143,7 @@ def _make(
         raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), f"gym/{name}") from error
+    env = wrapped(env, wrappers)
     return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
 
 
