@@ -62,7 +62,10 @@ def test_an_environment_without_wrappers_may_return_anything() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("reset", "raised ValueError: the simulator gave up"), ("reset outcome", "(raised ValueError|reset returned of)")],
+    [
+        ("reset", "raised ValueError: the simulator gave up"),
+        ("reset outcome", "(raised ValueError|reset returned of)"),
+    ],
 )
 def test_a_reset_that_fails_is_at_step_0(fault: str, words: str) -> None:
     with pytest.raises(EpisodeError, match=f"seed 9, step 0: the environment('s)? {words}"):

@@ -44,6 +44,8 @@ class Agent:
         `generalist.settings.setting_of` reads it; default as many as fit into the
         window.
     name: where the agent came from, for reports.
+    environments: by task the environment it was trained in: `options` as `generalist.make` takes
+        them, `spaces` as `space_to_json` says them. A task that is missing: not known.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """
 
@@ -58,6 +60,7 @@ class Agent:
         context_steps: int | Mapping[str, int] | None = None,
         temperature: float | Mapping[str, float] | None = None,
         name: str = "",
+        environments: Mapping[str, Mapping[str, Any]] | None = None,
         **decoder_options: Any,
     ) -> None:
         self.model = model
@@ -68,6 +71,7 @@ class Agent:
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.context_steps = context_steps
         self.name = name
+        self.environments = dict(environments or {})
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
         self.sampling = self.sampling_in(self.task)
@@ -120,6 +124,7 @@ class Agent:
             context_steps,
             facts.get("temperature") if temperature is None else temperature,
             str(path),
+            facts.get("environments"),
             **decoder_options,
         )
         if prompts:
@@ -139,6 +144,7 @@ class Agent:
             "vocabulary": self.processor.vocabulary.fingerprint,
             "context_steps": self.context_steps,
             "temperature": self.temperature,
+            "environments": self.environments,
         }
         (parts / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -155,6 +161,7 @@ class Agent:
             self.context_steps,
             self.temperature,
             self.name,
+            self.environments,
             **self._decoder_options,
         )
 

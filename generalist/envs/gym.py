@@ -9,8 +9,9 @@ from typing import Any
 
 import gymnasium
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from generalist.envs.options import defaults_of
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
 from generalist.envs.wrapping import wrapped
@@ -80,6 +81,19 @@ def find(name: str) -> Task | None:
         frames=name not in REGISTERED and _sees_images(name),
         default_expert=_EXPERTS.get(name, ""),
     )
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The arguments that an id's environment is made with where none are given."""
+    spec = _spec(name)
+    assert spec is not None
+    entry = spec.entry_point
+    try:
+        found = defaults_of(load_env_creator(entry) if isinstance(entry, str) else entry)
+    except (ImportError, TypeError, ValueError):  # one that cannot be looked into
+        found = {}
+    # `max_steps` is the limit that the id sets around its environment.
+    return {key: value for key, value in {**found, **spec.kwargs}.items() if key != "max_steps"}
 
 
 def _spec(name: str) -> EnvSpec | None:

@@ -75,11 +75,11 @@ class Task:
     random_score: Score | None = None
     expert_score: Score | None = None
 
-    def score_of(self, episode_return: float, success: bool | None = None) -> float:
+    def score_of(self, episode_return: float, success: bool | None) -> float:
         """The task's metric for an episode with this raw return.
 
-        success: what the environment said in `info["success"]`, at any step; where it says
-            nothing (None), success is a positive return.
+        success: what the environment said in `info["success"]`, at any step. Where it says
+            nothing, None: success is a positive return.
         """
         if self.metric == "return":
             return float(episode_return)

@@ -56,6 +56,14 @@ class TrainingData:
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
     available: dict[str, int] = field(default_factory=dict)  # task -> episodes, selected or not
 
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """By task how the environment of its demonstrations is made again, and its spaces."""
+        return {
+            task: {"options": header.collection.get("options") or {}, "spaces": header.spaces}
+            for task, header in self.headers.items()
+            if header.spaces  # documents have none
+        }
+
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
         return {
