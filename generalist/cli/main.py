@@ -35,6 +35,8 @@ from generalist.processes import ending_in_time
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 AGAIN = "run the same command again to continue"
+ANEW = "The same command begins anew"
+CONTINUE = ("collect", "dagger", "evaluate", "import", "quickstart", "train")
 
 app = typer.Typer(
     name="generalist",
@@ -103,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return code
     except KeyboardInterrupt:
-        return _fail(f"Interrupted. What was finished is kept; {AGAIN}.", INTERRUPTED)
+        what = next((argument for argument in given if not argument.startswith("-")), "")
+        kept = f"What was finished is kept; {AGAIN}" if what in CONTINUE else ANEW
+        return _fail(f"Interrupted. {kept}.", INTERRUPTED)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else FAILED
     except BaseException as error:
