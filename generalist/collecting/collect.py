@@ -22,6 +22,7 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
+from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import DatasetSpec, TaskSpec
 
 DOCUMENTS_PER_JOB = 64
@@ -35,13 +36,15 @@ class TaskOutcome:
 
     rejected: had a return below the spec's `min_return`. failures: one sentence for each episode in
     which environment or expert raised; they also stand in failures.json beside the shards until
-    the next call, which tries them again.
+    the next call, which tries them again. losses: one sentence for each field of which the ids of
+    the added episodes say too little.
     """
 
     episodes: int = 0
     added: int = 0
     rejected: int = 0
     failures: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -60,6 +63,13 @@ class CollectReport:
     def failures(self) -> list[str]:
         """One sentence an episode that failed, with task and seed."""
         return [failure for outcome in self.tasks.values() for failure in outcome.failures]
+
+    @property
+    def losses(self) -> list[str]:
+        """One sentence a field whose ids say too little of its values, with the task."""
+        return [
+            f"{task}: {loss}" for task, outcome in self.tasks.items() for loss in outcome.losses
+        ]
 
 
 @dataclass
@@ -197,12 +207,15 @@ def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> No
                 continue
             assert plan.opening is not None and plan.opening.header is not None
             sizes = {"block_tokens": plan.spec.block_tokens, "shard_tokens": plan.spec.shard_tokens}
+            use = CodeUse()
             with ShardWriter(plan.folder, plan.opening.header, **sizes) as writer:
                 for _ in range(total):
                     job, result = next(results)
                     _write(writer, job, result, outcome)
+                    use.add(result.use)
                     bar.advance(plan.task.task, max(1, len(result.episodes)))
                 outcome.episodes = writer.episodes_written
+            outcome.losses = use.losses()
             _note_failures(plan.folder, outcome.failures)
             if not outcome.episodes:
                 reason = f" The first failure: {outcome.failures[0]}" if outcome.failures else ""

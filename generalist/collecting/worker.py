@@ -17,6 +17,7 @@ from generalist.session import EpisodeError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode
 from generalist.shards.spaces import space_to_json
+from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ class Job:
 
 @dataclass
 class Result:
-    """Episodes of a job, or why there are none."""
+    """Episodes of a job with the use of their codes, or why there are none."""
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
+    use: CodeUse = field(default_factory=CodeUse)
     failure: str | None = None
     rejection: str | None = None
 
@@ -119,7 +121,8 @@ class Worker:
         )
         if task.min_return is not None and episode.return_ < task.min_return:
             return Result(rejection=f"return {episode.return_:.6g} is below {task.min_return:.6g}")
-        return Result([encode_episode(episode, self.processor, self._layout)])
+        encoded = encode_episode(episode, self.processor, self._layout)
+        return Result([encoded], CodeUse.of(episode, encoded.tokens, self._layout))
 
     def _read(self, job: Job) -> Result:
         result = Result()
