@@ -34,22 +34,37 @@ FIT_NOISE = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """Play one seed of a task (documents: take those from `index` up to `stop`)."""
+    """Play one seed of a task, or read some of its documents, by their numbers."""
 
     task: TaskSpec
-    index: int
     seed: int = 0
     noise: float = 0.0
-    stop: int = 0
+    documents: tuple[int, ...] = ()
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes it yields where nothing goes wrong."""
+        return len(self.documents) if self.task.is_document else 1
+
+    @property
+    def name(self) -> str:
+        """What it plays or reads, for errors."""
+        if self.task.is_document:
+            return f"{self.task.task}, documents {self.documents[0]} to {self.documents[-1]}"
+        return f"{self.task.task}, seed {self.seed}"
 
 
 @dataclass
 class Result:
-    """Episodes of a job, or why there are none."""
+    """Episodes of a job, and why there are none of the others.
+
+    failures: one sentence each, of what is tried again by the next call. rejections: by seed, what
+    never is.
+    """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
-    failure: str | None = None
-    rejection: str | None = None
+    failures: list[str] = field(default_factory=list)
+    rejections: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,8 +119,8 @@ class Worker:
         except Exception as error:
             self._close()
             if isinstance(error, EpisodeError):  # says task, seed and step
-                return Result(failure=str(error))
-            return Result(failure=f"{job.task.task}, seed {job.seed}: {_in_words(error)}")
+                return Result(failures=[str(error)])
+            return Result(failures=[f"{job.name}: {_in_words(error)}"])
 
     def _play(self, job: Job) -> Result:
         from generalist.experts.collect import collect_episode
@@ -122,18 +137,26 @@ class Worker:
             max_steps=task.max_steps,
         )
         if task.min_return is not None and episode.return_ < task.min_return:
-            return Result(rejection=f"return {episode.return_:.6g} is below {task.min_return:.6g}")
+            reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
+            return Result(rejections={job.seed: reason})
         return Result([encode_episode(episode, self.processor, self._layout)])
 
     def _read(self, job: Job) -> Result:
+        """Encode documents; one that fails costs no other."""
         result = Result()
         texts = self._texts(job.task.task)
-        for index in range(job.index, job.stop):
-            ids = self.processor.encode_text(texts[index])
-            if len(ids):
-                record = {"seed": index, "source": "expert", "instruction": None}
-                record |= {"terminated": True, "truncated": False}
-                result.episodes.append(EncodedEpisode(ids, np.zeros(len(ids)), None, record))
+        for number in job.documents:
+            try:
+                ids = self.processor.encode_text(texts[number])
+            except Exception as error:
+                result.failures.append(f"{job.task.task}, document {number}: {_in_words(error)}")
+                continue
+            if not len(ids):
+                result.rejections[number] = "the document is empty"
+                continue
+            record = {"seed": number, "source": "expert", "instruction": None}
+            record |= {"terminated": True, "truncated": False}
+            result.episodes.append(EncodedEpisode(ids, np.zeros(len(ids)), None, record))
         return result
 
     def _texts(self, task: str) -> list[str]:
