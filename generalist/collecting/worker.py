@@ -6,6 +6,7 @@ as words, because not every exception survives the way between processes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -104,7 +105,7 @@ class Worker:
                 }
         except GeneralistError as error:
             return Opening(failure=str(error), usage=isinstance(error, UsageError))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Opening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
         vocabulary, fingerprint = self.processor.vocabulary, self.processor.fingerprint
         header = DatasetHeader.create(
@@ -116,7 +117,7 @@ class Worker:
         """Do one job; what the environment or the expert raises becomes a failure in words."""
         try:
             return self._read(job) if job.task.is_document else self._play(job)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an environment may call sys.exit
             self._close()
             if isinstance(error, EpisodeError):  # says task, seed and step
                 return Result(failures=[str(error)])
@@ -205,10 +206,10 @@ class Worker:
             raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
 
     def _close(self) -> None:
-        self._task = None
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        env, self._env, self._task = self._env, None, None
+        if env is not None:
+            with contextlib.suppress(Exception):  # it is not needed any more
+                env.close()
 
 
 def _expert(task: TaskSpec) -> Any:
@@ -218,7 +219,7 @@ def _expert(task: TaskSpec) -> Any:
     return RandomPolicy() if task.expert == "random" else get_expert(task.task, task.expert)
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """Message of an error, and where it was raised if it is not one of ours."""
     return str(error) if isinstance(error, GeneralistError) else f"{in_words(error)}."
 
