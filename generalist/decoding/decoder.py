@@ -15,7 +15,7 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -30,6 +30,7 @@ from generalist.decoding.packed import is_known
 from generalist.decoding.plain import PlainPass
 from generalist.decoding.sampling import GREEDY, Sampling, choose
 from generalist.errors import GeneralistError
+from generalist.streams import Stream, random_stream
 
 Interval = tuple[int, int]  # half-open interval of token ids
 Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
@@ -56,8 +57,8 @@ class _Slot:
 
     header: list[int]
     older: _Row
+    random: np.random.Generator
     younger: _Row | None = None
-    random: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def append(self, tokens: Sequence[int]) -> None:
         self.older.tokens.extend(tokens)
@@ -132,7 +133,7 @@ class Decoder:
         self.release(slot)
         self._was_reset = True
         row = _Row(self._free.pop(), [int(token) for token in header])
-        self._slots[slot] = _Slot(list(row.tokens), row, random=np.random.default_rng(seed))
+        self._slots[slot] = _Slot(list(row.tokens), row, random_stream(seed, Stream.AGENT))
 
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""

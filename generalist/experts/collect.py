@@ -14,8 +14,7 @@ import numpy as np
 from generalist.episode import Episode, success_so_far, tree_stack
 from generalist.errors import UsageError
 from generalist.experts.registry import Expert
-
-_NOISE_STREAM = 0x6E6F6973  # keeps the noise's random numbers apart from the environment's
+from generalist.streams import Stream, random_stream
 
 
 class Disturbance:
@@ -70,7 +69,7 @@ def collect_episode(
     rng: where the noise comes from, by default a generator made from `seed`.
     max_steps: cut (truncate) the episode there, below the task's own limit.
     """
-    rng = rng if rng is not None else np.random.default_rng((seed, _NOISE_STREAM))
+    rng = rng if rng is not None else random_stream(seed, Stream.NOISE)
     disturb = Disturbance(env.action_space, noise, burst_steps, rng)
     observation, info = env.reset(seed=seed)
     instruction = info.get("instruction")
@@ -124,7 +123,7 @@ class RandomPolicy:
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Seed the action space; the environment's own randomness stays apart."""
         self._space = copy.deepcopy(env.action_space)
-        self._space.seed(int(np.random.default_rng((seed, _NOISE_STREAM)).integers(2**31)))
+        self._space.seed(int(random_stream(seed, Stream.RANDOM_POLICY).integers(2**31)))
 
     def label(self, observation: Any, env: gymnasium.Env) -> Any:
         """A random action, a legal one."""

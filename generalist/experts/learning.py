@@ -21,6 +21,7 @@ from generalist.experts.collect import RandomPolicy, collect_episode
 from generalist.experts.recipes import Recipe, recipe_for
 from generalist.experts.registry import Expert
 from generalist.experts.trained import TrainedExpert, is_trained
+from generalist.streams import Stream, random_stream
 
 EVALUATION_SEED = 1_000_000  # as everywhere: above those of demonstrations
 _CLIP_NORMALIZED = 10.0
@@ -107,6 +108,8 @@ def _trained(
         "MlpPolicy", envs, seed=seed, device="cpu",
         policy_kwargs={"net_arch": list(recipe.network)}, **settings,
     )  # fmt: skip
+    # It has seeded its random actions with the very number that the first environment has.
+    model.action_space.seed(int(random_stream(seed, Stream.EXPERT_TRAINING).integers(2**31)))
     model.learn(steps, callback=_bar(f"{task} {algorithm}", steps, progress))
     envs.close()
     return model

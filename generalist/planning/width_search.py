@@ -14,8 +14,8 @@ import numpy as np
 
 from generalist.errors import UsageError
 from generalist.planning.simulators import AleSimulator, borrowed, simulator_of
+from generalist.streams import Stream, random_stream
 
-_STREAM = 0x77696474  # keeps the planner's random numbers apart from the environment's
 _BYTES = np.arange(128)
 _NEVER = np.iinfo(np.int32).max
 
@@ -71,7 +71,7 @@ class WidthSearch:
 
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Forget the last tree; random numbers follow from `seed`."""
-        self._rng = np.random.default_rng((seed, _STREAM))
+        self._rng = random_stream(seed, Stream.WIDTH_SEARCH)
         simulator = simulator_of(env)
         if not isinstance(simulator, AleSimulator):
             raise UsageError(f"Width search plans for Atari games; got {env}.")
