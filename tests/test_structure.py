@@ -17,7 +17,9 @@ SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
 
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.
-GROUND = {"errors", "gpu", "network", "processes", "settings", "specs", "streams"}
+GROUND = {
+    "errors", "gpu", "integrity", "network", "processes", "settings", "specs", "streams",
+}  # fmt: skip
 STATIONS = {
     "vocabulary": 0,
     "episode": 0,

@@ -19,10 +19,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from generalist.acting.hub import FOLDER_IN_CARD
+from generalist.integrity import write_folder
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.build import count_parameters
 from generalist.modeling.lora import merged
-from generalist.training.checkpoint import RunState, write_folder
+from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generalist.errors import GeneralistError, UsageError
-from generalist.training.checkpoint import DATA, RECIPE, list_checkpoints, newest_checkpoint, verify
+from generalist.integrity import verify
+from generalist.training.checkpoint import DATA, RECIPE, list_checkpoints, newest_checkpoint
 from generalist.training.recipe import Recipe, differences, load_recipe
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def _chosen(source: Path, own: Path) -> Path:
     """A checkpoint given by its path, verified."""
     if not source.is_dir():
         raise UsageError(f"There is no checkpoint {source}; give a folder .../checkpoints/step-N.")
-    if (problem := verify(source)) is not None:
-        raise GeneralistError(f"{source} cannot be continued: {problem}.")
+    try:
+        verify(source)
+    except GeneralistError as error:
+        raise GeneralistError(f"{source} cannot be continued: {error}") from error
     newest = next(iter(list_checkpoints(own)), None)
     if newest is not None and newest.name > source.name:
         raise UsageError(

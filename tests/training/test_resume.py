@@ -36,7 +36,7 @@ def test_a_damaged_or_missing_one_is_not_continued(make_recipe, data, tmp_path):
     third = tmp_path / "whole" / "checkpoints" / "step-00000003"
     recipe = make_recipe(output_dir=tmp_path / "again")
     (third / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(GeneralistError, match="model.safetensors has 4 bytes"):
+    with pytest.raises(GeneralistError, match="model.safetensors is damaged: it has 4 bytes"):
         train(recipe, data, resume_from=third)
     with pytest.raises(UsageError, match="There is no checkpoint"):
         train(recipe, data, resume_from=tmp_path / "nothing")
