@@ -16,13 +16,14 @@ import torch
 
 from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
 from generalist.acting.prompts import encode_prompts
-from generalist.decoding.decoder import Decoder, Mask
+from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling import PARTS_FOLDER
 from generalist.settings import setting_of
 from generalist.tokenization.layout import Layout
+from generalist.tokenization.masks import TokenMask, token_masks
 from generalist.tokenization.processor import GeneralistProcessor
 
 FACTS_FILE = "training.json"  # says with which vocabulary the model was trained
@@ -184,7 +185,7 @@ class Agent:
         instructions: str | Sequence[str | None] | None = None,
         slots: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
-        action_masks: Mask | Sequence[Mask] = None,
+        action_masks: Any = None,
     ) -> Tree:
         """The next action, or N of them.
 
@@ -196,14 +197,14 @@ class Agent:
         slots: which running sequences these N are, where not all are acted in; default 0..N-1.
         seeds: of the sampling and of the choice among prompts, where an episode begins; the
             action then depends on nothing outside its own episode.
-        action_masks: where an action is one `Discrete`, which of its n values are legal now: (n,)
-            bool, or 0 and 1, as Gymnasium environments give in `info["action_mask"]`; for a
-            batch (N, n), or N of which some may be None. The others are never chosen.
+        action_masks: which actions are legal now, as Gymnasium environments say in
+            `info["action_mask"]` and the action space's `sample` takes it: (n,) flags for a
+            `Discrete`, a tuple of such for a `MultiDiscrete`, and so on. For a batch N masks, of
+            which some may be None. Other actions are never chosen.
         Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
         """
         if first is None or isinstance(first, (bool, np.bool_)):
-            mask = None if action_masks is None else np.asarray(action_masks)
-            return self._act_alone(observations, first, instructions, slots, seeds, mask)
+            return self._act_alone(observations, first, instructions, slots, seeds, action_masks)
         separator = self.layout.separator
         if separator is None:
             raise UsageError(
@@ -239,7 +240,7 @@ class Agent:
         instruction: str | Sequence[str | None] | None,
         slots: Sequence[int] | None,
         seeds: Sequence[int] | None,
-        mask: Mask,
+        mask: Any,
     ) -> Tree:
         if first is None:
             first = self._decoder is None
@@ -249,21 +250,19 @@ class Agent:
         return tree_map(lambda leaf: leaf[0], actions)
 
     def _checked_masks(
-        self, masks: np.ndarray | Sequence[Mask], environments: int
-    ) -> list[Mask] | None:
-        masks = list(masks)
-        if all(mask is None for mask in masks):
-            return None
-        if not self.layout.takes_masks:
-            raise UsageError(
-                f"Masks of legal actions were given, but an action of {self.task} is not one "
-                "Discrete value; act without action_masks."
-            )
+        self, masks: Sequence[Any], environments: int
+    ) -> list[list[TokenMask]] | None:
+        """The legal ids of each action token of each environment."""
         if len(masks) != environments:
             raise GeneralistError(
                 f"Got {len(masks)} masks of legal actions for {environments} environments."
             )
-        return masks
+        if all(mask is None for mask in masks):
+            return None
+        try:
+            return [token_masks(self.layout, mask) for mask in masks]
+        except GeneralistError as error:
+            raise GeneralistError(f"{self.task}: {error}") from None
 
     def release(self, slots: Sequence[int] | None = None) -> None:
         """Forget the running sequences in these slots, or all with the memory they held."""

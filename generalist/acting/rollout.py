@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from generalist import envs, experts
 from generalist.acting import prompts
-from generalist.acting.episodes import Trace, act_episodes
+from generalist.acting.episodes import act_episodes
 from generalist.acting.video import VideoWriter
 from generalist.episode import Episode
 from generalist.errors import UsageError
+from generalist.session import Trace
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -165,7 +166,7 @@ def dagger_episodes(
         for trace in act_episodes(
             agent, environments, seeds, teachers, keep_steps=True, max_steps=max_steps
         ):
-            ended.append(trace.to_episode(name, info))
+            ended.append(trace.to_episode(info))
             bar.update()
     except KeyboardInterrupt:
         if not ended:

@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from generalist.acting.episodes import Trace
 from generalist.errors import GeneralistError
+from generalist.session import Trace
 
 MAX_FRAMES = 1_500  # what comes later is left out
 _LONG_STEPS = 500  # tasks with longer episodes leave out every second frame, at the same speed
@@ -32,17 +32,17 @@ class VideoWriter:
             path, fps=max(5, fps / self._every), codec="libx264", macro_block_size=2
         )
 
-    def __call__(self, env: gymnasium.Env, trace: Trace) -> None:
+    def __call__(self, trace: Trace) -> None:
         """Add the frame the environment stands at, where it is its turn."""
         if len(trace.rewards) % self._every and not trace.done:
             return
         if self._frames >= MAX_FRAMES and not trace.done:
             return
         self._frames += 1
-        frame = env.render()
+        frame = trace.env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
             raise GeneralistError(
-                f"{env} was asked for a video but does not render frames; go without video."
+                f"{trace.env} was asked for a video but does not render frames; go without video."
             )
         self._writer.append_data(_captioned(frame, trace))
 

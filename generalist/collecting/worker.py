@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from generalist.collecting.encode import encode_episode
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, in_words
+from generalist.session import EpisodeError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode
 from generalist.shards.spaces import space_to_json
@@ -103,6 +103,8 @@ class Worker:
             return self._read(job) if job.task.is_document else self._play(job)
         except Exception as error:
             self._close()
+            if isinstance(error, EpisodeError):  # says task, seed and step
+                return Result(failure=str(error))
             return Result(failure=f"{job.task.task}, seed {job.seed}: {_in_words(error)}")
 
     def _play(self, job: Job) -> Result:
@@ -195,11 +197,7 @@ def _expert(task: TaskSpec) -> Any:
 
 def _in_words(error: Exception) -> str:
     """Message of an error, and where it was raised if it is not one of ours."""
-    if isinstance(error, GeneralistError):
-        return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-    return f"{type(error).__name__}: {error} ({where})"
+    return str(error) if isinstance(error, GeneralistError) else f"{in_words(error)}."
 
 
 _worker: Worker | None = None

@@ -133,13 +133,13 @@ class Decoder:
         legal: Sequence[Sequence[Interval]],
         ordinal: Sequence[Sequence[bool]] | None = None,
         sampling: Sampling = GREEDY,
-        masks: Sequence[Mask] | None = None,
+        masks: Sequence[Sequence[Mask]] | None = None,
     ) -> list[np.ndarray]:
         """Feed each slot its observation tokens, choose its action tokens.
 
         chunks: per slot, the ids from the start of the timestep to the first action token.
         legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
-        masks: per slot, which ids of the first interval are legal now; default all.
+        masks: per slot, k masks that say which ids of each interval are legal now; default all.
         Returns per slot (k,) int64 ids. Costs max(k) forward passes. Where it raises, or Ctrl-C
         interrupts it, the timestep has not begun in any slot and may be repeated.
         """
@@ -167,7 +167,7 @@ class Decoder:
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
-                None if position else masks,
+                None if masks is None else [masks[i][position] for i in active],
                 None if drawn is None else [drawn[i][position] for i in active],
             )
             for i in active:
@@ -261,8 +261,9 @@ class Decoder:
             uniform = None if drawn is None else torch.tensor([drawn[i] for i in members])
             rows = hidden if len(members) == len(hidden) else hidden[members]
             logits = self.logits(rows, interval)
-            if masks is not None:
-                logits = _masked(logits, [masks[i] for i in members])
+            own = [] if masks is None else [masks[i] for i in members]
+            if any(mask is not None for mask in own):
+                logits = _masked(logits, own)
             ids = choose(logits, sampling, is_ordinal, uniform) + interval[0]
             if len(members) == len(hidden):
                 return ids

@@ -286,7 +286,7 @@ def test_masks_of_legal_actions_are_kept_alone_and_in_a_batch() -> None:
 
 
 def test_masks_that_do_not_belong_are_refused() -> None:
-    with pytest.raises(UsageError, match="not one Discrete"):
+    with pytest.raises(GeneralistError, match="Pendulum-v1: action has a mask"):
         tiny_agent(PENDULUM).act(np.zeros(3, np.float32), True, action_masks=np.ones(5, bool))
     with pytest.raises(GeneralistError, match="3 masks of legal actions for 2"):
         tiny_agent(TAXI).act(np.array([0, 1]), np.ones(2, bool), action_masks=np.ones((3, 6), bool))

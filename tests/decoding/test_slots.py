@@ -114,7 +114,7 @@ def test_a_pass_that_fails_leaves_no_trace(position: int, monkeypatch: pytest.Mo
 
 def test_a_refused_mask_leaves_no_trace() -> None:
     whole, cut = new_decoder(False, False), new_decoder(False, False)
-    nothing = [np.zeros(VOCABULARY_SIZE, bool)] * len(SLOTS)
+    nothing = [[np.zeros(VOCABULARY_SIZE, bool)]] * len(SLOTS)
     for step in range(10):
         with pytest.raises(GeneralistError, match="excludes all"):
             cut.act(SLOTS, [[9]] * 3, [[EVERYTHING]] * 3, masks=nothing)
