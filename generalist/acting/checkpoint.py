@@ -11,6 +11,7 @@ manifest.json                                            size and hash of every 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint
@@ -72,6 +73,7 @@ class Checkpoint:
     def _write_into(self, folder: Path) -> None:
         with _quiet():
             self.model.save_pretrained(folder)
+        self._generation().save_pretrained(folder)
         parts = folder / PARTS_FOLDER
         self.processor.save_pretrained(parts)
         layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
@@ -81,6 +83,13 @@ class Checkpoint:
             (parts / RECIPE_FILE).write_text(self.recipe)
         if self.card is not None:
             (folder / CARD).write_text(self.card)
+
+    def _generation(self) -> GenerationConfig:
+        """The model's own, by which `generate` begins and ends documents as training did."""
+        special = self.processor.vocabulary.special
+        generation = copy.deepcopy(self.model.generation_config)
+        generation.bos_token_id, generation.eos_token_id = special("begin"), special("end")
+        return generation
 
     @classmethod
     def read(
