@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from generalist.cli.common import Interrupted, JsonFile, console, write_json
-from generalist.errors import UsageError
 
 if TYPE_CHECKING:
     from generalist.acting.rollout import RolloutResult
@@ -69,15 +68,10 @@ def place(
 
 def _place() -> dict[str, Any]:
     """Device and dtype as `Agent.from_pretrained` takes them; raises UsageError for no device."""
-    import torch
+    from generalist.gpu import device_for
 
     asked, dtype = _ASKED.get()
-    try:
-        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch without CUDA
-        raise UsageError(f"--device {asked}: {str(error).splitlines()[0]}") from error
-    return {"device": device, "dtype": dtype.value}
+    return {"device": device_for(asked, "--device"), "dtype": dtype.value}
 
 
 @app.command("gym")
