@@ -23,6 +23,7 @@ GROUND = {
 STATIONS = {
     "vocabulary": 0,
     "episode": 0,
+    "policy": 1,
     "planning": 1,
     "envs": 2,
     "session": 3,

@@ -5,7 +5,6 @@ Legend: N = environments acted in by one call, k = action tokens of a timestep.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
+from generalist.acting.checkpoint import Checkpoint, check_replaceable
+from generalist.acting.hub import checkpoint_folder
 from generalist.acting.prompts import encode_prompts
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
-from generalist.modeling import PARTS_FOLDER
-from generalist.modeling.attention import plain_config
+from generalist.gpu import device_for
 from generalist.settings import setting_of
 from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.masks import TokenMask, token_masks
 from generalist.tokenization.processor import GeneralistProcessor
-
-FACTS_FILE = "training.json"  # says with which vocabulary the model was trained
 
 
 class Agent:
@@ -46,6 +43,7 @@ class Agent:
     name: where the agent came from, for reports.
     environments: by task the environment it was trained in: `options` as `generalist.make` takes
         them, `spaces` as `space_to_json` says them. A task that is missing: not known.
+    origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained` keeps.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """
 
@@ -61,6 +59,7 @@ class Agent:
         temperature: float | Mapping[str, float] | None = None,
         name: str = "",
         environments: Mapping[str, Mapping[str, Any]] | None = None,
+        origin: Checkpoint | None = None,
         **decoder_options: Any,
     ) -> None:
         self.model = model
@@ -72,6 +71,7 @@ class Agent:
         self.context_steps = context_steps
         self.name = name
         self.environments = dict(environments or {})
+        self._origin = origin
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
         self.sampling = self.sampling_in(self.task)
@@ -85,7 +85,7 @@ class Agent:
         cls,
         path: str | Path,
         task: str | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         dtype: str | torch.dtype = "float32",
         temperature: float | None = None,
         top_p: float = 1.0,
@@ -99,32 +99,31 @@ class Agent:
         """Load a checkpoint: a plain Hugging Face model with `generalist/` beside it.
 
         path: its folder, or its repository on the Hub, `user/name` or `user/name@revision`.
+        device: default a GPU where there is one.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
         layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
-        Raises GeneralistError where a file is missing or was made for another vocabulary, and
-        UsageError where the checkpoint does not know the task.
+        Raises GeneralistError where a file is missing, damaged or made for another vocabulary and
+        where weights are missing, and UsageError where there is no such device or the checkpoint
+        does not know the task.
         """
-        folder = checkpoint_folder(path)
-        processor, layouts = _load_parts(folder)
-        model = _load_model(folder, processor, dtype).to(device).eval()
+        device = device_for(device)
+        checkpoint = Checkpoint.read(checkpoint_folder(path), device=device, dtype=dtype)
+        layouts, facts = dict(checkpoint.layouts), checkpoint.facts
         if layout is not None and task is not None:
             layouts[task] = layout
-        sampling = Sampling(DEFAULT_TEMPERATURE, top_p, ordinal)
-        facts = _facts(folder)
-        if context_steps is None:
-            context_steps = facts.get("context_steps")
         agent = cls(
-            model,
-            processor,
+            checkpoint.model,
+            checkpoint.processor,
             layouts,
             task,
-            sampling,
-            window_tokens,
-            context_steps,
+            Sampling(DEFAULT_TEMPERATURE, top_p, ordinal),
+            window_tokens or facts.get("window_tokens"),
+            facts.get("context_steps") if context_steps is None else context_steps,
             facts.get("temperature") if temperature is None else temperature,
             str(path),
             facts.get("environments"),
+            checkpoint,
             **decoder_options,
         )
         if prompts:
@@ -132,21 +131,27 @@ class Agent:
         return agent
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write what `from_pretrained` reads."""
-        folder = Path(path)
-        parts = folder / PARTS_FOLDER
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(parts)
-        layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
-        (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
-        facts = {
-            "tasks": list(layouts),
-            "vocabulary": self.processor.vocabulary.fingerprint,
-            "context_steps": self.context_steps,
-            "temperature": self.temperature,
-            "environments": self.environments,
-        }
-        (parts / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        """Write a checkpoint that `from_pretrained` reads; replaces an older one.
+
+        What was said of the training of a checkpoint that was loaded is kept. Raises UsageError
+        where the folder holds other things.
+        """
+        check_replaceable(Path(path))
+        origin = self._origin
+        Checkpoint(
+            model=self.model,
+            processor=self.processor,
+            layouts=self.layouts,
+            facts={
+                **({} if origin is None else origin.facts),
+                "window_tokens": self.window_tokens,
+                "context_steps": self.context_steps,
+                "temperature": self.temperature,
+                "environments": self.environments,
+            },
+            recipe=None if origin is None else origin.recipe,
+            card=None if origin is None else origin.card,
+        ).write(Path(path))
 
     def for_task(self, task: str, layout: Layout | None = None) -> Agent:
         """An agent for another task that shares this one's weights and settings."""
@@ -162,6 +167,7 @@ class Agent:
             self.temperature,
             self.name,
             self.environments,
+            self._origin,
             **self._decoder_options,
         )
 
@@ -349,62 +355,3 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
             "layout=processor.layout(env.observation_space, env.action_space)."
         )
     return layouts[task]
-
-
-def _load_parts(folder: Path) -> tuple[GeneralistProcessor, dict[str, Layout]]:
-    check_checkpoint(folder)
-    processor = GeneralistProcessor.from_pretrained(folder / PARTS_FOLDER)
-    path = folder / PARTS_FOLDER / LAYOUTS_FILE
-    try:
-        layouts = {task: Layout.from_dict(stored) for task, stored in _read(path).items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise GeneralistError(f"{path} is damaged: {error!r}.") from error
-    return processor, layouts
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise GeneralistError(f"{path} is damaged: {error}.") from error
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    """How the model was trained, where the checkpoint says so."""
-    path = folder / PARTS_FOLDER / FACTS_FILE
-    return _read(path) if path.exists() else {}
-
-
-def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        config = plain_config(folder)
-        _check_vocabulary(folder, config, processor)
-        return AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise GeneralistError(f"The model in {folder} cannot be loaded: {error}") from error
-    except SafetensorError as error:  # it does not say which file
-        files = ", ".join(sorted(str(path) for path in folder.glob("*.safetensors")))
-        raise GeneralistError(
-            f"The weights {files} are damaged or cut short: {error}. Copy them again, or repeat "
-            "the `generalist train` that wrote them."
-        ) from error
-
-
-def _check_vocabulary(folder: Path, config: Any, processor: GeneralistProcessor) -> None:
-    vocabulary = processor.vocabulary
-    trained_with = _facts(folder).get("vocabulary", vocabulary.fingerprint)
-    if trained_with != vocabulary.fingerprint:
-        raise GeneralistError(
-            f"The model in {folder} was trained with the vocabulary {trained_with}, but the "
-            f"processor beside it has {vocabulary.fingerprint}; they do not belong together."
-        )
-    if config.vocab_size < vocabulary.size:
-        raise GeneralistError(
-            f"The model in {folder} has {config.vocab_size} token embeddings, but the vocabulary "
-            f"{vocabulary.fingerprint} of the processor beside it has {vocabulary.size} ids."
-        )

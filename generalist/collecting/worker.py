@@ -6,6 +6,7 @@ as words, because not every exception survives the way between processes.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,23 +32,38 @@ FIT_NOISE = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """Play one seed of a task (documents: take those from `index` up to `stop`)."""
+    """Play one seed of a task, or read some of its documents, by their numbers."""
 
     task: TaskSpec
-    index: int
     seed: int = 0
     noise: float = 0.0
-    stop: int = 0
+    documents: tuple[int, ...] = ()
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes it yields where nothing goes wrong."""
+        return len(self.documents) if self.task.is_document else 1
+
+    @property
+    def name(self) -> str:
+        """What it plays or reads, for errors."""
+        if self.task.is_document:
+            return f"{self.task.task}, documents {self.documents[0]} to {self.documents[-1]}"
+        return f"{self.task.task}, seed {self.seed}"
 
 
 @dataclass
 class Result:
-    """Episodes of a job with the use of their codes, or why there are none."""
+    """Episodes of a job with the use of their codes, and why there are none of the others.
+
+    failures: one sentence each, of what is tried again by the next call. rejections: by seed, what
+    never is.
+    """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
     use: CodeUse = field(default_factory=CodeUse)
-    failure: str | None = None
-    rejection: str | None = None
+    failures: list[str] = field(default_factory=list)
+    rejections: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,7 +103,7 @@ class Worker:
                 }
         except GeneralistError as error:
             return Opening(failure=str(error), usage=isinstance(error, UsageError))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Opening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
         vocabulary, fingerprint = self.processor.vocabulary, self.processor.fingerprint
         header = DatasetHeader.create(
@@ -99,11 +115,11 @@ class Worker:
         """Do one job; what the environment or the expert raises becomes a failure in words."""
         try:
             return self._read(job) if job.task.is_document else self._play(job)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an environment may call sys.exit
             self._close()
             if isinstance(error, EpisodeError):  # says task, seed and step
-                return Result(failure=str(error))
-            return Result(failure=f"{job.task.task}, seed {job.seed}: {_in_words(error)}")
+                return Result(failures=[str(error)])
+            return Result(failures=[f"{job.name}: {_in_words(error)}"])
 
     def _play(self, job: Job) -> Result:
         from generalist.experts.collect import collect_episode
@@ -120,19 +136,27 @@ class Worker:
             max_steps=task.max_steps,
         )
         if task.min_return is not None and episode.return_ < task.min_return:
-            return Result(rejection=f"return {episode.return_:.6g} is below {task.min_return:.6g}")
+            reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
+            return Result(rejections={job.seed: reason})
         encoded = encode_episode(episode, self.processor, self._layout)
         return Result([encoded], CodeUse.of(episode, encoded.tokens, self._layout))
 
     def _read(self, job: Job) -> Result:
+        """Encode documents; one that fails costs no other."""
         result = Result()
         texts = self._texts(job.task.task)
-        for index in range(job.index, job.stop):
-            ids = self.processor.encode_text(texts[index])
-            if len(ids):
-                record = {"seed": index, "source": "expert", "instruction": None}
-                record |= {"terminated": True, "truncated": False}
-                result.episodes.append(EncodedEpisode(ids, np.zeros(len(ids)), None, record))
+        for number in job.documents:
+            try:
+                ids = self.processor.encode_text(texts[number])
+            except Exception as error:
+                result.failures.append(f"{job.task.task}, document {number}: {_in_words(error)}")
+                continue
+            if not len(ids):
+                result.rejections[number] = "the document is empty"
+                continue
+            record = {"seed": number, "source": "expert", "instruction": None}
+            record |= {"terminated": True, "truncated": False}
+            result.episodes.append(EncodedEpisode(ids, np.zeros(len(ids)), None, record))
         return result
 
     def _texts(self, task: str) -> list[str]:
@@ -177,10 +201,10 @@ class Worker:
         return [episode.observations for episode in episodes]
 
     def _close(self) -> None:
-        self._task = None
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        env, self._env, self._task = self._env, None, None
+        if env is not None:
+            with contextlib.suppress(Exception):  # it is not needed any more
+                env.close()
 
 
 def _expert(task: TaskSpec) -> Any:
@@ -190,7 +214,7 @@ def _expert(task: TaskSpec) -> Any:
     return RandomPolicy() if task.expert == "random" else get_expert(task.task, task.expert)
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """Message of an error, and where it was raised if it is not one of ours."""
     return str(error) if isinstance(error, GeneralistError) else f"{in_words(error)}."
 

@@ -92,7 +92,10 @@ def _load(checkpoint: Path, suite: Suite) -> Agent:
     known = checkpoint_tasks(checkpoint)
     first = suite.tasks[0].task
     return Agent.from_pretrained(
-        checkpoint, task=first if first in known else known[0], temperature=suite.temperature
+        checkpoint,
+        task=first if first in known else known[0],
+        device="cpu",  # one of several processes
+        temperature=suite.temperature,
     )
 
 

@@ -207,6 +207,14 @@ class ShardWriter:
             labels = labels.astype(self.vocabulary.dtype) if relabelled else None
         record |= {"length": len(tokens), "steps": steps, "relabelled": relabelled}
         record["return"] = float(rewards.astype(np.float64).sum())
+        if not isinstance(record.get("instruction"), str | None):
+            raise GeneralistError(
+                f"{who}: the instruction is a {type(record['instruction']).__name__}, not a text."
+            )
+        try:
+            json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise GeneralistError(f"{who}: a fact of it cannot be stored: {error}.") from error
         return EncodedEpisode(tokens.astype(self.vocabulary.dtype), rewards, labels, record)
 
     def _executed(self, tokens: np.ndarray) -> np.ndarray:

@@ -129,7 +129,7 @@ def play(job: Job) -> str:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # of a second of loading weights, in the middle of the run's own
-    agent = Agent.from_pretrained(job.checkpoint, task=job.task)
+    agent = Agent.from_pretrained(job.checkpoint, task=job.task, device="cpu")
     header = DatasetHeader(**job.header)
     with ShardWriter(job.folder, header) as shards:
         written = shards.episodes_written

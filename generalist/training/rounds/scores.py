@@ -128,7 +128,7 @@ def act(job: Job) -> dict[str, float]:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # of a second of loading weights, in the middle of the run's own
-    agent = Agent.from_pretrained(job.checkpoint, task=job.task)
+    agent = Agent.from_pretrained(job.checkpoint, task=job.task, device="cpu")
     try:
         result = rollout(
             agent, episodes=job.episodes, seed=FIRST_SEED, progress=False, **job.options
