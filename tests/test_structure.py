@@ -17,7 +17,7 @@ SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
 
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.
-GROUND = {"errors", "gpu", "network", "processes", "settings", "specs"}
+GROUND = {"errors", "gpu", "network", "processes", "settings", "specs", "yaml_values"}
 STATIONS = {
     "vocabulary": 0,
     "episode": 0,
