@@ -82,8 +82,9 @@ def train(
         GeneralistError: another run was trained in this folder; too many non-finite steps.
     """
     with torch_settings_kept():
-        accelerator = start_accelerator(recipe)
+        # The sizes decide about the precision, and so about the accelerator.
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
+        accelerator = start_accelerator(recipe)
         data = data or open_data(recipe)
         main = accelerator.is_main_process
         lock = only_run_in(recipe.output_dir) if main else nullcontext()
@@ -147,12 +148,11 @@ class Trainer:
         # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
         plain = not launched_with_fsdp() and recipe.model.lora is None
         self.segments = known and plain and device.type == "cpu" and not recipe.compile
-        self.precision = resolve_precision(recipe)
-        if is_alone_on_cpu(recipe):
-            self.objective.half = self.segments and self.precision == "bf16"
-            self.precision = "bf16" if self.objective.half else "fp32"
-        half = self.precision == "bf16"
-        self.objective.flash = known and half and has_flash_attention(device)
+        autocast = self.accelerator.mixed_precision == "bf16"
+        lean = is_alone_on_cpu(recipe) and self.segments
+        self.objective.half = lean and resolve_precision(recipe) == "bf16"
+        self.precision = "bf16" if autocast or self.objective.half else "fp32"
+        self.objective.flash = known and autocast and has_flash_attention(device)
         if should_compile(recipe, self.accelerator):
             for block in decoder.layers:
                 block.compile()
