@@ -101,11 +101,16 @@ class LossRecipe(Section):
     per timestep count by their mixture weight and not by their number of targets."""
 
 
+SEEDS_PER_ROUND = 1_000
+ROUNDS = 100
+"""A round of corrections has seeds of its own: those of data end 100,000 above the first."""
+
+
 class TaskCorrections(Section):
     """What is played in a task in each round of corrections."""
 
-    episodes: int = Field(gt=0)
-    """Episodes in a round."""
+    episodes: int = Field(gt=0, le=SEEDS_PER_ROUND)
+    """Episodes in a round, at most 1,000: each has a seed that no other episode of the run has."""
     max_steps: int | None = Field(default=None, gt=0)
     """Cut them there, below the task's own limit."""
     expert: Name | None = None
@@ -122,8 +127,8 @@ class CorrectionsRecipe(Section):
 
     tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
     """Which tasks of the data; none: no corrections."""
-    rounds: int = Field(default=4, gt=0)
-    """How often training pauses. The time it pauses does not count as training."""
+    rounds: int = Field(default=4, gt=0, le=ROUNDS)
+    """How often training pauses, at most 100 times. The time it pauses does not count as training."""
     begin: float = Field(default=0.25, ge=0, lt=1)
     """Progress at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)

@@ -17,12 +17,11 @@ from generalist.errors import GeneralistError
 from generalist.processes import process_pool, usable_cpus
 from generalist.shards.manifest import Manifest
 from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
-from generalist.training.recipe import Recipe
+from generalist.training.recipe import SEEDS_PER_ROUND, Recipe
 from generalist.training.strategies.launch import StopSignal
 
 FIRST_SEED = 900_000  # the last block of seeds for data; no shipped dataset plays in it
 SOURCE = "dagger"
-_SEEDS_PER_ROUND = 1_000
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,13 @@ def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> 
             wanted.episodes,
             wanted.max_steps,
             wanted.expert or data.headers[task].collection.get("expert"),
-            FIRST_SEED + number * _SEEDS_PER_ROUND,
+            first_seed(number),
         )
+
+
+def first_seed(number: int) -> int:
+    """Seed of the first episode of each task in round `number`, from 0."""
+    return FIRST_SEED + number * SEEDS_PER_ROUND
 
 
 def _is_there(job: Job) -> bool:
