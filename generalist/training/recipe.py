@@ -128,7 +128,7 @@ class CorrectionsRecipe(Section):
     tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
     """Which tasks of the data; none: no corrections."""
     rounds: int = Field(default=4, gt=0, le=ROUNDS)
-    """How often training pauses, at most 100 times. The time it pauses does not count as training."""
+    """How often training pauses, at most 100 times. The pauses do not count as training."""
     begin: float = Field(default=0.25, ge=0, lt=1)
     """Progress at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)
