@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from generalist.training.data import TrainingData
+from generalist.training.recipe import Recipe, dump_recipe
 
 
 class Counting:
@@ -33,6 +34,14 @@ def assert_bitwise_equal(one: Path, other: Path) -> None:
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def recipe_file(recipe: Recipe, folder: Path) -> Path:
+    """The recipe, written to a file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(dump_recipe(recipe))
+    return path
 
 
 def replaced(data, windows):

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, KwargsHandler, LoggerType
 from torch import distributed
@@ -43,7 +44,7 @@ def torch_settings_kept() -> Iterator[None]:
 def start_accelerator(recipe: Recipe) -> Accelerator:
     """An Accelerator for the recipe, after checking that it runs on what was asked for.
 
-    Call it within `torch_settings_kept`.
+    Call it within `torch_settings_kept`, with the sizes of a model that training starts from.
     """
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
@@ -59,6 +60,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     handlers: list[KwargsHandler] = []
     if on_cpu and deepspeed:
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     with _hidden("ACCELERATE_USE_FSDP"):  # else it would make a plugin of its own
         accelerator = Accelerator(
             mixed_precision="bf16" if autocast else "no",
