@@ -18,6 +18,7 @@ from generalist.acting.hub import checkpoint_folder
 from generalist.acting.prompts import encode_prompts
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
+from generalist.envs.vector import VectorEpisodes, split_infos
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.gpu import device_for
@@ -197,10 +198,11 @@ class Agent:
         self,
         observations: Tree,
         first: bool | np.ndarray | None = None,
-        instructions: str | Sequence[str | None] | None = None,
+        instructions: str | Sequence[str | None] | np.ndarray | None = None,
         slots: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
         action_masks: Any = None,
+        infos: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Tree:
         """The next action, or N of them.
 
@@ -216,10 +218,14 @@ class Agent:
             `info["action_mask"]` and the action space's `sample` takes it: (n,) flags for a
             `Discrete`, a tuple of such for a `MultiDiscrete`, and so on. For a batch N masks, of
             which some may be None. Other actions are never chosen.
+        infos: what the environment returned besides the observation, in place of `instructions`
+            and `action_masks`: an environment's info, a vector environment's infos, or N infos.
         Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
         """
         if first is None or isinstance(first, (bool, np.bool_)):
-            return self._act_alone(observations, first, instructions, slots, seeds, action_masks)
+            return self._act_alone(
+                observations, first, instructions, slots, seeds, action_masks, infos
+            )
         separator = self.layout.separator
         if separator is None:
             raise UsageError(
@@ -233,10 +239,20 @@ class Agent:
                 "flag for each observation."
             )
         slots = list(range(len(ids))) if slots is None else [int(slot) for slot in slots]
-        if isinstance(instructions, str):
+        if infos is not None:
+            rows = split_infos(infos, len(ids)) if isinstance(infos, Mapping) else infos
+            if instructions is None:
+                instructions = [info.get("instruction") for info in rows]
+            if action_masks is None:
+                action_masks = [info.get("action_mask") for info in rows]
+        if instructions is None or isinstance(instructions, str):
             instructions = [instructions] * len(slots)
+        if len(instructions) != len(slots):
+            raise GeneralistError(
+                f"Got {len(instructions)} instructions for {len(slots)} environments."
+            )
         masks = None if action_masks is None else self._checked_masks(action_masks, len(slots))
-        self._begin(slots, first, instructions or [None] * len(slots), seeds)
+        self._begin(slots, first, list(instructions), seeds)
         assert self._decoder is not None
         chosen = self._decoder.act(
             slots,
@@ -246,22 +262,44 @@ class Agent:
             self.sampling,
             masks,
         )
+        self._started += int(first.sum())  # not before: an interrupted call may be repeated
         return self.processor.decode_actions(np.stack(chosen), self.layout)
+
+    def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
+        """The next actions of a vector environment, in any autoreset mode.
+
+        seeds: one for each of its N rows, used where an episode begins, as `act` has them.
+        Returns a tree of arrays with leading axis N, for `envs.step`.
+        """
+        rows = envs.rows
+        if not len(rows):
+            return envs.actions(None)
+        chosen = self.act(
+            envs.row_observations,
+            envs.first[rows],
+            slots=rows.tolist(),
+            seeds=None if seeds is None else [seeds[row] for row in rows],
+            infos=[envs.infos[row] for row in rows],
+        )
+        return envs.actions(chosen)
 
     def _act_alone(
         self,
         observation: Tree,
         first: bool | None,
-        instruction: str | Sequence[str | None] | None,
+        instruction: str | Sequence[str | None] | np.ndarray | None,
         slots: Sequence[int] | None,
         seeds: Sequence[int] | None,
         mask: Any,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
     ) -> Tree:
         if first is None:
             first = self._decoder is None
         batch = tree_map(lambda leaf: np.asarray(leaf)[None], observation)
         instructions = [instruction] if isinstance(instruction, str) else instruction
-        actions = self.act(batch, np.array([first]), instructions, slots, seeds, [mask])
+        masks = None if mask is None else [mask]
+        infos = [info] if isinstance(info, Mapping) else info
+        actions = self.act(batch, np.array([first]), instructions, slots, seeds, masks, infos)
         return tree_map(lambda leaf: leaf[0], actions)
 
     def _checked_masks(
@@ -297,11 +335,11 @@ class Agent:
         """Reset the slots where an episode begins."""
         self._require_slots(1 + max(slots), bool(first.all()))
         assert self._decoder is not None
+        numbers = self._started + np.cumsum(first) - first  # of the episodes that begin
         for i, slot in enumerate(slots):
             if first[i]:
-                seed = self._started if seeds is None else int(seeds[i])
+                seed = int(numbers[i] if seeds is None else seeds[i])
                 self._decoder.reset(slot, self.header(instructions[i], seed), seed)
-                self._started += 1
             elif not self._decoder.running(slot):
                 raise GeneralistError(
                     f"Environment {slot} has not begun: pass first=True with the first "
