@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from generalist.envs.registry import Score
 
 
+_SEES = {True: "frames", False: "state", None: "-"}  # None: only making it would tell
+
+
 def tasks(
     family: Annotated[str | None, typer.Argument(help="Only this family: gym, dmc, ...")] = None,
     everything: Annotated[
@@ -31,7 +34,7 @@ def tasks(
     rows = [
         (
             task.name,
-            "text" if task.family == "text" else "frames" if task.frames else "state",
+            "text" if task.family == "text" else _SEES[task.frames],
             task.default_expert or "-",
             _show(task.random_score),
             _show(task.expert_score),

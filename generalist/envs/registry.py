@@ -59,7 +59,7 @@ class Task:
 
     make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
     max_steps: steps after which an episode is truncated.
-    frames: True where the agent sees images.
+    frames: True where the agent sees images; None where only making it would tell.
     metric: what a score counts: the raw return, or success (1.0 or 0.0).
     default_expert: name of the expert that demonstrates, "" where there is none.
     """
@@ -69,7 +69,7 @@ class Task:
     make: Callable[..., gymnasium.Env]
     max_steps: int
     description: str
-    frames: bool = False
+    frames: bool | None = False
     metric: Metric = "return"
     default_expert: str = ""
     random_score: Score | None = None

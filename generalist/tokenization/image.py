@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,35 +15,6 @@ from generalist.errors import GeneralistError
 from generalist.tokenization.codec import Codec, Toolbox
 
 FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
-SMALLEST_IMAGE = 32  # pixels a side; smaller boxes are grids of integers
-
-
-class FrameAxes(NamedTuple):
-    """Where frames stand in an array: the axis of their height, the one after it their width.
-
-    channel: The axis of the channels, before the height or after the width; None for grey frames.
-    """
-
-    height: int
-    channel: int | None
-
-
-def frame_axes(shape: tuple[int, ...]) -> FrameAxes | None:
-    """The axes of the frames in arrays of a shape, None where these are no frames.
-
-    Exactly two axes have 32 elements or more: height and width, one after the other. Of the
-    others, one behind the width holds channels; else the one just before the height does. All
-    others, in front, count frames.
-    """
-    large = [axis for axis, size in enumerate(shape) if size >= SMALLEST_IMAGE]
-    if len(large) != 2 or large[1] != large[0] + 1 or math.prod(shape) == 0:
-        return None
-    height, behind = large[0], len(shape) - large[1] - 1
-    if behind > 1:
-        return None
-    if behind == 1:
-        return FrameAxes(height, len(shape) - 1)
-    return FrameAxes(height, height - 1 if height else None)
 
 
 @dataclass(frozen=True)

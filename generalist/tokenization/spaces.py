@@ -2,7 +2,7 @@
 
 | space                                               | codec                               |
 |-----------------------------------------------------|-------------------------------------|
-| Box uint8 0..255, frames of 32 pixels a side        | image; frames (`image.frame_axes`)  |
+| Box uint8 0..255, frames of 32 pixels a side        | image; frames (`envs/frames.py`)    |
 | Box of floats                                       | continuous, one token an element    |
 | Box of integers or bool (H, W, C), C >= 2, packable | grid, one token a cell              |
 | other Box of integers or bool                       | discrete, one token an element      |
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium import spaces
 
+from generalist.envs.frames import frame_axes, is_full_uint8
 from generalist.episode import IntegerKey, Path, path_name, sorted_keys
 from generalist.errors import GeneralistError
 from generalist.tokenization.characters import CharactersCodec
@@ -31,7 +32,7 @@ from generalist.tokenization.continuous import ContinuousCodec, coded_bounds
 from generalist.tokenization.digits import DigitsCodec, digits_for
 from generalist.tokenization.discrete import DiscreteCodec
 from generalist.tokenization.grid import GridCodec
-from generalist.tokenization.image import FrameStackCodec, ImageCodec, frame_axes
+from generalist.tokenization.image import FrameStackCodec, ImageCodec
 from generalist.tokenization.layout import Field, Layout, Role
 from generalist.tokenization.text_fields import TextFieldCodec
 from generalist.vocabulary import Vocabulary
@@ -135,7 +136,7 @@ class _Builder:
             return self.continuous(space)
         if not (np.issubdtype(space.dtype, np.integer) or space.dtype == np.bool_):
             raise ValueError(f"its dtype {space.dtype} is no float, integer or bool")
-        if space.dtype == np.uint8 and _is_full(space):
+        if is_full_uint8(space):
             if frame_axes(space.shape) is not None:
                 return self.image(space)
             if math.prod(space.shape) > MANY_TOKENS:
@@ -217,11 +218,6 @@ class _Builder:
 
 def _refusal(role: Role, path: Path, space: spaces.Space, reason: str) -> GeneralistError:
     return GeneralistError(f"{path_name((role, *path))}: {space} cannot be laid out: {reason}.")
-
-
-def _is_full(space: spaces.Box) -> bool:
-    """Whether each element has the whole range of uint8."""
-    return bool((space.low == 0).all() and (space.high == 255).all())
 
 
 def _integers(space: spaces.Box) -> tuple[list[int], list[int]]:

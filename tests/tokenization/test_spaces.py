@@ -21,7 +21,6 @@ from generalist.episode import (
     tree_stack,
 )
 from generalist.errors import GeneralistError
-from generalist.tokenization.image import frame_axes
 from generalist.tokenization.layout import Field, Layout
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.tokenization.random_spaces import nested_spaces, sample
@@ -241,13 +240,6 @@ def pictures(values: np.ndarray, channels: int) -> list[np.ndarray]:
         for i in ahead
         for c in groups
     ]
-
-
-@pytest.mark.parametrize(
-    "shape", [(84,), (84, 84, 84), (84, 3, 84), (84, 84, 2, 2), (31, 84), (0, 84, 84)]
-)
-def test_other_shapes_are_no_frames(shape: tuple[int, ...]) -> None:
-    assert frame_axes(shape) is None
 
 
 @pytest.mark.parametrize(
