@@ -165,14 +165,14 @@ def _compare(path: Path, size_bytes: Any, sha256: Any) -> None:
 
 def _write_manifest(folder: Path) -> None:
     """Flush every file below `folder`, then write their sizes and hashes, and flush that."""
+    manifest = folder / MANIFEST
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         _flush(path)
-        if path.name == CARD:
+        if path.name == CARD or path == manifest:
             continue
         name = PurePosixPath(path.relative_to(folder))
         files[str(name)] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    manifest = folder / MANIFEST
     manifest.write_text(json.dumps(sealed({"files": files}), indent=2) + "\n")
     _flush(manifest)
     _flush(folder)
