@@ -107,6 +107,8 @@ class Index:
         }
         self.episodes = arrays["episodes"]
         self.blocks, self.shards = arrays["blocks"], arrays["shards"]
+        self._first_step = self.episodes["first_step"]
+        self._first_episode = np.append(self.blocks["first_episode"], len(self.episodes))
         self.instruction_ends = arrays["instruction_ends"]
         self._text = arrays["instruction_text"]
         self.demonstrations: np.ndarray | range = range(len(self.episodes))
@@ -120,6 +122,11 @@ class Index:
         if self._rows_read >= _ROWS_RESIDENT:
             self.release()
         return EpisodeRow._make(self.episodes[episode].item())
+
+    def episode_at(self, block: int, step: int) -> int:
+        """Number of the episode that holds a timestep, which is counted within its block."""
+        first, stop = self._first_episode[block : block + 2].tolist()
+        return first + int(self._first_step[first:stop].searchsorted(step, side="right")) - 1
 
     def release(self) -> None:
         """Give the pages in memory back: however large the index is, few of them stay."""

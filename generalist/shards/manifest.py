@@ -107,6 +107,11 @@ class DatasetHeader:
             raise GeneralistError(f"{path}: {error}") from error
         return layout, vocabulary
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether others recorded the episodes, so that no expert of ours played them."""
+        return self.collection.get("source") == "import"
+
     def check(self, folder: Path, vocabulary: str, processor: str) -> None:
         """Raise GeneralistError unless the fingerprints are those the data was written with."""
         for name, ours, theirs in (

@@ -54,7 +54,8 @@ class DataRecipe(Section):
     rows_per_forward: int = Field(default=4, gt=0)
     """Windows in one forward pass on one rank; gradients accumulate up to `rows_per_step`."""
     prompt_fraction: float = Field(default=0.25, ge=0, le=1)
-    """Share of windows that begin with a demonstration from another episode of the task."""
+    """Share of segments that begin with a demonstration: part of another episode of the task with
+    the same instruction. Where there is no such episode, a segment begins without."""
     action_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of segments that show random actions in place of those taken, while the targets stay:
     the model has to learn what to do from what is observed, instead of repeating itself. With 1 it
