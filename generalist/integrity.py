@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 """Not in the manifest: evaluation and a push to the Hub write into it later."""
 _CHECKSUM = "checksum"
+_COMMENT = "# checksum of the lines below, to be removed when they are changed: "
 
 
 class DamagedFile(GeneralistError):
@@ -88,6 +89,30 @@ def _checksum(value: dict[str, Any]) -> str:
     as_read = json.loads(json.dumps(value))  # keys that are numbers become words before sorting
     canonical = json.dumps(as_read, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+# YAML files
+
+
+def sealed_text(text: str) -> str:
+    """A text, such as YAML, below a comment that holds its checksum."""
+    return f"{_COMMENT}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def check_text(path: Path) -> None:
+    """Compare a text with the checksum in its first line, where it has one.
+
+    Raises DamagedFile where it is another, or the file cannot be read.
+    """
+    try:
+        first, _, rest = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise DamagedFile(path, f"it cannot be read ({error.strerror})") from error
+    found = first.removeprefix(_COMMENT.encode())
+    if found != first and found != hashlib.sha256(rest).hexdigest().encode():
+        raise DamagedFile(
+            path, "it was changed; if that was on purpose, remove its first line, the checksum"
+        )
 
 
 # Folders
@@ -165,14 +190,14 @@ def _compare(path: Path, size_bytes: Any, sha256: Any) -> None:
 
 def _write_manifest(folder: Path) -> None:
     """Flush every file below `folder`, then write their sizes and hashes, and flush that."""
+    manifest = folder / MANIFEST
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         _flush(path)
-        if path.name == CARD:
+        if path.name == CARD or path == manifest:
             continue
         name = PurePosixPath(path.relative_to(folder))
         files[str(name)] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    manifest = folder / MANIFEST
     manifest.write_text(json.dumps(sealed({"files": files}), indent=2) + "\n")
     _flush(manifest)
     _flush(folder)

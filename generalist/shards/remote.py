@@ -28,6 +28,8 @@ from generalist.shards.files import replacing, write_json
 from generalist.shards.manifest import Manifest
 
 INDEX = "index.bin"
+SPEC_FILE = "spec.yaml"
+"""What was collected into a root, with the weights of its tasks."""
 CACHE = "~/.cache/generalist"
 _SOURCE = "remote.json"
 _MARK = ".generalist-cache"
@@ -177,7 +179,7 @@ def local_root(root: str | Path, cache: Path | None, cache_bytes: int) -> Path:
                 remote = Remote(source, str(cache), cache_bytes)
                 write_json(target / _SOURCE, sealed(asdict(remote)))
         with suppress(GeneralistError), _alone(local):  # the tasks' weights, where it has any
-            _copy(fs, f"{top}/spec.yaml", local / "spec.yaml", _DESCRIPTION_BYTES)
+            _copy(fs, f"{top}/{SPEC_FILE}", local / SPEC_FILE, _DESCRIPTION_BYTES)
     except OSError as error:
         raise GeneralistError(f"{url} cannot be kept in {local}: {error}.") from error
     return local

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError
+from generalist.integrity import check_text
 from generalist.shards.manifest import DatasetHeader, Manifest, ShardEntry
 from generalist.shards.reader import dataset_folders
+from generalist.shards.remote import SPEC_FILE
 from generalist.shards.sample import DamagedShard, Sample, open_shard
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
@@ -37,28 +39,41 @@ class ValidationReport:
 
     tasks: list[TaskValidation]
     skip_damaged: bool = False
+    spec_problem: str | None = None  # of the spec that was collected into the root
 
     @property
     def problems(self) -> list[str]:
         """One sentence for each thing that is wrong, naming shard and sample."""
-        return [problem for task in self.tasks for problem in task.problems]
+        of_spec = [] if self.spec_problem is None else [self.spec_problem]
+        return of_spec + [problem for task in self.tasks for problem in task.problems]
 
     @property
     def ok(self) -> bool:
         """Nothing is wrong; with skip_damaged: every task has episodes left."""
         if self.skip_damaged:
-            return all(task.episodes for task in self.tasks)
+            return self.spec_problem is None and all(task.episodes for task in self.tasks)
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         tasks = [asdict(task) for task in self.tasks]
-        return {"ok": self.ok, "skip_damaged": self.skip_damaged, "tasks": tasks}
+        facts = {"ok": self.ok, "skip_damaged": self.skip_damaged, "spec": self.spec_problem}
+        return {**facts, "tasks": tasks}
 
 
 def validate(root: str | Path, skip_damaged: bool = False) -> ValidationReport:
     """Verify all dataset folders at or below `root`; problems are reported, not raised."""
-    return ValidationReport([_task(folder) for folder in dataset_folders(root)], skip_damaged)
+    tasks = [_task(folder) for folder in dataset_folders(root)]
+    return ValidationReport(tasks, skip_damaged, _spec_problem(Path(root) / SPEC_FILE))
+
+
+def _spec_problem(path: Path) -> str | None:
+    try:
+        if path.exists():
+            check_text(path)
+    except GeneralistError as error:
+        return str(error)
+    return None
 
 
 def _task(folder: Path) -> TaskValidation:

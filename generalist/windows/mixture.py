@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generalist.errors import GeneralistError, UsageError
+from generalist.integrity import check_text
 from generalist.settings import family_of
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.reader import TaskData, _Fingerprinted, dataset_folders
+from generalist.shards.remote import SPEC_FILE
 from generalist.specs import load_yaml, nearest
 from generalist.windows.selection import Selection
-from generalist.windows.spec import SPEC_FILE, DatasetSpec
+from generalist.windows.spec import DatasetSpec
 from generalist.windows.weights import tempered, weighted
 
 
@@ -191,4 +193,7 @@ def _check_names(weights: Mapping[str, float], tasks: Sequence[str]) -> None:
 def _weights_of(root: Path) -> dict[str, float]:
     """Weights of the spec that was collected into `root`, if it was."""
     path = root / SPEC_FILE
-    return load_yaml(path, DatasetSpec).task_weights() if path.exists() else {}
+    if not path.exists():
+        return {}
+    check_text(path)
+    return load_yaml(path, DatasetSpec).task_weights()

@@ -93,7 +93,7 @@ def _random_and_expert(folders: Sequence[TaskData], scores: np.ndarray) -> tuple
 
 
 def _registered(data: TaskData) -> Task | None:
-    """What the registry knows of a task; None for imported data of what cannot be made here."""
+    """What the registry knows of a task; None for data of what cannot be made, or be imported."""
     if names_new_code(data.task):
         return None
     try:

@@ -9,8 +9,10 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.shards import EVALUATION_SEEDS_FROM
+from generalist.shards.validate import validate
 from generalist.windows.mixture import open_mixture
 from generalist.windows.spec import DatasetSpec, dataset_spec
+from tests.bits import every_bit
 from tests.dataset_folders import control_layout, grid_layout, write_task
 
 CARTPOLE = {"task": "gym/CartPole-v1", "episodes": 3}
@@ -204,3 +206,26 @@ def test_rows_do_not_depend_on_the_hash_seed_of_the_process(tmp_path: Path) -> N
         assert result.returncode == 0, result.stderr
         found.add(result.stdout)
     assert len(found) == 1, found
+
+
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_flipped_bit_of_the_stored_spec_is_named(tmp_path: Path, every: int) -> None:
+    """Else a weight would be another one without a word."""
+    write_task(tmp_path, "gym/CartPole-v1", control_layout(), [25] * 2)
+    write_task(tmp_path, "gym/Pendulum-v1", control_layout(), [25] * 2)
+    tasks = [{**CARTPOLE, "weight": 3.0}, {"task": "gym/Pendulum-v1", "episodes": 2}]
+    dataset_spec({"tasks": tasks}).write(tmp_path)
+    path, expected = tmp_path / "spec.yaml", open_mixture(tmp_path).weights
+    written = path.read_bytes()
+    for damaged in every_bit(written, every):
+        path.write_bytes(damaged)
+        try:
+            assert open_mixture(tmp_path).weights == expected
+            assert damaged.split(b"\n", 1)[1] == written.split(b"\n", 1)[1]
+        except GeneralistError as error:
+            assert str(path) in str(error)
+            problem = validate(tmp_path).spec_problem
+            assert problem is None or str(path) in problem
+    by_hand = written.split(b"\n", 1)[1].replace(b"3.0", b"4.0")
+    path.write_bytes(by_hand)
+    assert open_mixture(tmp_path).weights[0] == 4.0 and validate(tmp_path).ok
