@@ -23,6 +23,7 @@ from generalist.cli import (
     inspect,
     push,
     quickstart,
+    recipe,
     rollout,
     tasks,
     tokenizer,
@@ -52,6 +53,7 @@ app.add_typer(expert.app, name="expert")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)
+app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)

@@ -13,7 +13,8 @@ from generalist.cli.common import duration, jsonable, write_json
 from generalist.errors import GeneralistError, UsageError
 
 COMMANDS = [
-    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["evaluate"],
+    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["recipe"],
+    ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],

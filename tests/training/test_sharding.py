@@ -25,7 +25,12 @@ from generalist.training.recipe import Recipe, dump_recipe
 from tests.training.runs import weights
 
 pytestmark = pytest.mark.slow
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+}
 
 WHAT_RUNS = {
     "ddp": "DDP over 2 processes",
@@ -67,9 +72,10 @@ def command_for(
 
 
 def start(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `command_for` to its end."""
+    """Run `command_for` to its end, in the folder of the run, as any folder will do."""
     command = command_for(*arguments, **options)  # type: ignore[arg-type]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    folder = arguments[1]
+    return subprocess.run(command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True)
 
 
 def ranks_below(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
