@@ -195,6 +195,32 @@ def test_a_killed_rank_is_restarted_by_the_launcher(make_recipe, tmp_path):
     assert_equal_within_rounding(tmp_path / "one", run)
 
 
+@pytest.mark.parametrize("config", [needs_deepspeed("zero2")])
+def test_a_killed_run_is_resumed_and_exported(make_recipe, tmp_path, config):
+    """kill -9 of all processes after a checkpoint; the same command trains to the end."""
+    long = {"schedule": {"steps": 60, "warmup_steps": 2}}
+    done = start(make_recipe(**long, output_dir=tmp_path / "one"), tmp_path / "one", "one")
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / config
+    recipe = make_recipe(**long, output_dir=run)
+    with (tmp_path / "output.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            command_for(recipe, run, config), env=ENVIRONMENT, stdout=output, stderr=output
+        )
+        wait_for(lambda: bool(list((run / "checkpoints").glob("step-*"))), 400)
+        for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+            process.kill()
+        launcher.wait()
+    assert not (run / "checkpoint").exists(), "it was done before it was killed"
+    done = start(recipe, run, config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Continuing from" in done.stdout and WHAT_RUNS[config] in done.stdout
+    assert "FutureWarning" not in done.stderr
+    assert_equal_within_rounding(tmp_path / "one", run)
+    table = AutoModelForCausalLM.from_pretrained(run / "checkpoint").get_input_embeddings().weight
+    assert torch.equal(table, weights(run)["model.embed_tokens.weight"])
+
+
 @pytest.mark.parametrize("config", [needs_deepspeed("zero2"), "ddp"])
 def test_a_terminated_launcher_leaves_a_checkpoint(make_recipe, tmp_path, config):
     """SIGTERM reaches the ranks, which save before they leave."""

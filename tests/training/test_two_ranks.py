@@ -1,4 +1,4 @@
-"""DDP on two ranks, launched as a user launches it: the one run of several processes that is fast."""
+"""DDP on two ranks, launched as a user launches it, and short enough for every run of the tests."""
 
 from __future__ import annotations
 
