@@ -47,6 +47,13 @@ def test_every_family_has_the_common_options(family, capsys):
         assert option in printed
 
 
+def test_the_home_folder_of_an_option_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "sizes/1m", "--plan", "--json=~/plan.json"]) == 0
+    assert (tmp_path / "home" / "plan.json").is_file() and not (tmp_path / "~").exists()
+
+
 def test_no_command_shows_the_help(capsys):
     assert cli.main([]) == 2
     assert "quickstart" in capsys.readouterr().out
