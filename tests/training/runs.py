@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from generalist.specs import find_spec
+from generalist.training.checkpoint import newest_checkpoint
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Counting:
@@ -24,6 +32,30 @@ class Counting:
             action, self.action = self.action, None
             action()
         return self.windows.batch(start, rows)
+
+
+def last_step(run: Path) -> int:
+    """The step that the newest checkpoint of a run stands at."""
+    state = newest_checkpoint(run / "checkpoints") / "state.json"
+    return json.loads(state.read_text())["step"]
+
+
+def launched(recipe: Path, config: str, module: str, *arguments: str) -> Path:
+    """Run a module under `accelerate launch` on two ranks, in the recipe's folder; its output.
+
+    The file it returns holds what all ranks wrote.
+    """
+    folder = recipe.parent
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    command += ["--config_file", str(find_spec("accelerate", config)), "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", module, str(recipe), *arguments]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    output = folder / "output.txt"
+    with output.open("w") as file:
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file)
+    assert done.returncode == 0, output.read_text()[-3000:]
+    return output
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -146,9 +146,12 @@ def test_every_shipped_recipe_loads_and_says_how_to_run_it(name):
 
 @pytest.mark.parametrize("name", list_specs("accelerate"))
 def test_every_accelerate_config_says_how_to_launch_it(name):
-    first = (spec_folder("accelerate") / f"{name}.yaml").read_text().splitlines()[0]
-    assert first.startswith(f"# accelerate launch --config_file recipes/accelerate/{name}.yaml")
+    text = (spec_folder("accelerate") / f"{name}.yaml").read_text()
+    first = text.splitlines()[0]
+    assert first.startswith(f"# accelerate launch --config_file $(generalist recipe {name})")
     assert "-m generalist.training" in first
+    # A file that it names would be sought in the folder the user is in.
+    assert not [key for key in yaml.safe_load(text).get("deepspeed_config", {}) if "file" in key]
 
 
 def test_every_key_is_documented():
