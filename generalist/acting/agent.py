@@ -56,6 +56,7 @@ class Agent:
         context_steps: int | Mapping[str, int] | None = None,
         temperature: float | Mapping[str, float] | None = None,
         name: str = "",
+        environments: Mapping[str, Mapping[str, Any]] | None = None,
         origin: Checkpoint | None = None,
         **decoder_options: Any,
     ) -> None:
@@ -67,6 +68,7 @@ class Agent:
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.context_steps = context_steps
         self.name = name
+        self.environments = dict(environments or {})
         self._origin = origin
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
@@ -118,6 +120,7 @@ class Agent:
             facts.get("context_steps") if context_steps is None else context_steps,
             facts.get("temperature") if temperature is None else temperature,
             str(path),
+            facts.get("environments"),
             checkpoint,
             **decoder_options,
         )
@@ -142,6 +145,7 @@ class Agent:
                 "window_tokens": self.window_tokens,
                 "context_steps": self.context_steps,
                 "temperature": self.temperature,
+                "environments": self.environments,
             },
             recipe=None if origin is None else origin.recipe,
             card=None if origin is None else origin.card,
@@ -160,6 +164,7 @@ class Agent:
             self.context_steps,
             self.temperature,
             self.name,
+            self.environments,
             self._origin,
             **self._decoder_options,
         )

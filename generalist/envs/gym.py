@@ -8,11 +8,12 @@ from typing import Any
 
 import gymnasium
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from generalist.envs.options import defaults_of
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
-from generalist.errors import GeneralistError, MissingPackageError
+from generalist.errors import GeneralistError, MissingPackageError, in_words
 
 REGISTERED = {
     "CartPole-v1": "keep a pole upright by pushing its cart left or right",
@@ -80,6 +81,19 @@ def find(name: str) -> Task | None:
     )
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """The arguments that an id's environment is made with where none are given."""
+    spec = _spec(name)
+    assert spec is not None
+    entry = spec.entry_point
+    try:
+        found = defaults_of(load_env_creator(entry) if isinstance(entry, str) else entry)
+    except (ImportError, TypeError, ValueError):  # one that cannot be looked into
+        found = {}
+    # `max_steps` is the limit that the id sets around its environment.
+    return {key: value for key, value in {**found, **spec.kwargs}.items() if key != "max_steps"}
+
+
 def _spec(name: str) -> EnvSpec | None:
     module, _, env_id = name.rpartition(":")
     if env_id.startswith("MiniGrid-"):
@@ -87,9 +101,10 @@ def _spec(name: str) -> EnvSpec | None:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:  # a module of the user's own may fail in any way
             raise GeneralistError(
-                f"gym/{name} asks for the module {module!r}, which cannot be imported: {error}."
+                f"gym/{name} asks for the module {module!r}, which cannot be imported: "
+                f"{in_words(error)}."
             ) from error
     return gymnasium.registry.get(env_id)
 

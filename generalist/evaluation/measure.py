@@ -208,7 +208,6 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
 
     film = suite.videos and not job.prompted
     options = job.entry.env_options
-    reason = _why_no_video(task, options) if film else None
     try:
         result = rollout(
             agent,
@@ -217,7 +216,7 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
             seed=suite.seed,
             num_envs=suite.envs,
             prompt_episodes=suite.prompts if job.prompted else 0,
-            video_dir=out / VIDEOS if film and reason is None else None,
+            video_dir=out / VIDEOS if film else None,
             progress=progress,
             **options,
         )
@@ -225,23 +224,7 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
         return {"task": task, "prompted": True, "skipped": error.reason}
     if result.interrupted:
         raise KeyboardInterrupt
-    return {**result.to_dict(), "max_steps": options.get("max_steps"), "no_video": reason}
-
-
-def _why_no_video(task: str, options: dict[str, Any]) -> str | None:
-    """The reason this machine cannot film a task, None where it can."""
-    from generalist.envs import make
-
-    try:
-        env = make(task, render_mode="rgb_array", **options)
-        try:
-            env.reset(seed=0)
-            env.render()
-        finally:
-            env.close()
-    except Exception as error:  # each renderer has errors of its own; a video is not worth a run
-        return str(error)
-    return None
+    return {**result.to_dict(), "max_steps": options.get("max_steps")}
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

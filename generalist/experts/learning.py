@@ -180,14 +180,12 @@ def _measured(
     task: str,
     who: Expert,
     episodes: int,
-    score_of: Callable[[float], float],
+    score_of: Callable[[float, bool | None], float],
 ) -> dict[str, Any]:
-    """Mean score over unseen episodes, and its standard error."""
-    scores = [
-        score_of(collect_episode(env, task, who, EVALUATION_SEED + i).return_)
-        for i in range(episodes)
-    ]
-    spread = statistics.stdev(scores) if episodes > 1 else 0.0
+    """Mean score over unseen episodes, and its standard error, None for a single one."""
+    played = (collect_episode(env, task, who, EVALUATION_SEED + i) for i in range(episodes))
+    scores = [score_of(episode.return_, episode.success) for episode in played]
+    spread = statistics.stdev(scores) if episodes > 1 else None
     return {"mean": round(statistics.fmean(scores), 3),
-            "stderr": round(spread / math.sqrt(episodes), 3),
+            "stderr": None if spread is None else round(spread / math.sqrt(episodes), 3),
             "episodes": episodes, "first_seed": EVALUATION_SEED}  # fmt: skip

@@ -53,6 +53,14 @@ class TrainingData:
     shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
 
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """By task how the environment of its demonstrations is made again, and its spaces."""
+        return {
+            task: {"options": header.collection.get("options") or {}, "spaces": header.spaces}
+            for task, header in self.headers.items()
+            if header.spaces  # documents have none
+        }
+
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
         return {

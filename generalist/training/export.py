@@ -50,6 +50,7 @@ def export(
             "window_tokens": recipe.data.window_tokens,
             "context_steps": recipe.data.context_steps,
             "temperature": recipe.acting.temperature,
+            "environments": data.environments(),
         },
         recipe=dump_recipe(recipe),
     )
