@@ -30,7 +30,7 @@ from generalist.cli import (
     validate,
 )
 from generalist.errors import GeneralistError, UsageError, causes
-from generalist.processes import ending_in_time
+from generalist.processes import ending_in_time, exit_at_once
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
@@ -86,6 +86,8 @@ def run() -> None:
     """Run the command line of this process and exit, in time after Ctrl-C or SIGTERM too."""
     with ending_in_time(INTERRUPTED):
         code = main()
+        if code == INTERRUPTED:
+            exit_at_once(code)
     sys.exit(code)
 
 
