@@ -21,6 +21,7 @@ GROUND = {"errors", "gpu", "network", "processes", "settings", "specs"}
 STATIONS = {
     "vocabulary": 0,
     "episode": 0,
+    "policy": 1,
     "planning": 1,
     "envs": 2,
     "experts": 3,
