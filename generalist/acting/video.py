@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from generalist.acting.episodes import Trace
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 
 MAX_FRAMES = 1_500  # what comes later is left out
 _LONG_STEPS = 500  # tasks with longer episodes leave out every second frame, at the same speed
@@ -21,7 +21,8 @@ class VideoWriter:
     """Writes what an environment made with render_mode="rgb_array" shows, one call a step."""
 
     def __init__(self, path: Path, env: gymnasium.Env, max_steps: int) -> None:
-        import imageio
+        with needing("Filming"):
+            import imageio
 
         self._every = 1 if max_steps <= _LONG_STEPS else 2
         self._frames = 0
@@ -52,7 +53,8 @@ class VideoWriter:
 
 
 def _captioned(frame: np.ndarray, trace: Trace) -> np.ndarray:
-    import cv2
+    with needing("Filming"):
+        import cv2
 
     scale = max(1, -(-_LEAST_HEIGHT // frame.shape[0]))
     frame = frame.astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)

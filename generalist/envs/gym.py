@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
 from generalist.envs.wrapping import wrapped
-from generalist.errors import GeneralistError, MissingPackageError
+from generalist.errors import GeneralistError, MissingPackageError, causes
 
 REGISTERED = {
     "CartPole-v1": "keep a pole upright by pushing its cart left or right",
@@ -138,10 +138,11 @@ def _make(
             disable_env_checker=True,
             **options,
         )
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), f"gym/{name}") from error
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        missing = [link.name for link in causes(error) if isinstance(link, ModuleNotFoundError)]
+        if not missing:
+            raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
+        raise MissingPackageError(str(missing[-1]), f"gym/{name}") from error
     env = wrapped(env, wrappers)
     return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
 

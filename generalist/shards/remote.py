@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import read_json, replacing, write_json
 from generalist.shards.manifest import Manifest
 
@@ -194,7 +194,8 @@ def _content(fs: Any, path: str) -> bytes:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """The filesystem of a URL, and the path within it."""
-    import fsspec
+    with needing("Reading from a remote folder"):
+        import fsspec
 
     if "::" in url:
         raise UsageError(f"{url!r} is a chain of filesystems; give one plain URL.")

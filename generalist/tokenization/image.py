@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 from generalist.tokenization.codec import Codec, Toolbox
 
 FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
@@ -51,7 +51,8 @@ class ImageCodec(Codec):
         return np.concatenate(chunks).astype(np.int64) if chunks else np.zeros((0, self.codes), int)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        import cv2
+        with needing("Showing frames"):
+            import cv2
 
         height, width, channels = self.shape
         frames = _frame_tokenizer(toolbox).decode(np.asarray(codes), self.background)

@@ -70,5 +70,5 @@ def test_adapters_are_trained_resumed_bitwise_and_exported_merged(make_recipe, d
 
 def test_adapters_without_peft_name_the_extra(make_recipe, data, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(GeneralistError, match=r"generalist\[lora\]"):
+    with pytest.raises(GeneralistError, match=r"\[lora\]"):
         train(make_recipe(model=LORA), data)
