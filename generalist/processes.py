@@ -1,11 +1,13 @@
 """Work in several processes side by side, none of which outlives it, and commands that end in time.
 
 A process of a pool watches a pipe whose other end only its parent has. So it ends with its parent,
-however that ends, and no library in it can catch what ends it.
+however that ends, and no library in it can catch what ends it. It is a process group of its own, so
+that what it has started itself, such as the engine of a game, ends with it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -17,8 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 GRACE_SECONDS = 1.0
 """What the processes of a pool have to end by themselves before they are killed."""
@@ -75,8 +78,10 @@ def _see_end(processes: Iterable[BaseProcess]) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():  # in a call that lets no other thread run
-            process.kill()
+        if process.is_alive() and process.pid:  # in a call that lets no other thread run
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # where it has not come to be a group yet
             process.join()
 
 
@@ -85,6 +90,7 @@ def _begin(
 ) -> None:
     # Ctrl-C reaches every process of a terminal; the one that was called decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     if start is not None:
         start(*arguments)
@@ -92,15 +98,15 @@ def _begin(
 
 def _end_with_parent(alive: Connection) -> None:
     wait([alive])  # nothing is ever sent: it becomes readable when the other end closes
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)  # at once: it cannot start anything meanwhile
 
 
 @contextlib.contextmanager
 def ending_in_time(code: int) -> Iterator[None]:
-    """Turn SIGTERM and Ctrl-C into KeyboardInterrupt, and end the whole process if it does not.
+    """Turn SIGTERM and Ctrl-C into KeyboardInterrupt, and end the process if that does not.
 
-    For the main thread of a command. What the interpreter does at its end counts too: the process
-    is gone `PATIENCE_SECONDS` after the first signal, with exit code `code` if it had to be ended.
+    For the main thread of a command. `PATIENCE_SECONDS` after the first signal the process ends
+    with exit code `code`, whatever it does, what it has started too.
     """
     numbers = (signal.SIGTERM, signal.SIGINT)
     timers: list[threading.Timer] = []
@@ -123,9 +129,39 @@ def ending_in_time(code: int) -> Iterator[None]:
 
 def _end_all(code: int) -> None:
     with contextlib.suppress(Exception):
-        for process in multiprocessing.active_children():
-            process.kill()
+        for pid in _descendants(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
         seconds = f"{PATIENCE_SECONDS:g} s"
         print(f"\nInterrupted; what had not ended after {seconds} was ended.", file=sys.stderr)
         sys.stderr.flush()
+    os._exit(code)
+
+
+def _descendants(pid: int) -> list[int]:
+    """What a process has started, and what these have, but for Python's own helpers (Linux)."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if b"multiprocessing" in (folder / "cmdline").read_bytes():
+                continue  # they end with this one, and tidy up
+            # `pid (name) state parent ...`, and the name may hold anything
+            said = (folder / "stat").read_text(errors="replace")
+            children.setdefault(int(said.rpartition(")")[2].split()[1]), []).append(
+                int(folder.name)
+            )
+    found = list(children.get(pid, ()))
+    for child in found:  # grows as it goes
+        found += children.get(child, ())
+    return found
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """Exit with what was registered for it done, but without taking every module apart.
+
+    That takes seconds once torch is loaded.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)

@@ -49,7 +49,7 @@ def test_left_by_an_error_it_ends_what_is_running(tmp_path: Path) -> None:
         (process,) = set(multiprocessing.active_children()) - before
         raise KeyboardInterrupt
     process.join(timeout=60)  # the job itself would take ten minutes
-    assert process.exitcode == 1
+    assert process.exitcode == -signal.SIGKILL
 
 
 def draw_and_sleep(begun: Path) -> None:
@@ -58,6 +58,12 @@ def draw_and_sleep(begun: Path) -> None:
 
     pygame.display.init()  # with which SDL asks for SIGTERM
     pygame.display.set_mode((8, 8))
+    sleep_once_begun(begun)
+
+
+def start_another_and_sleep(begun: Path) -> None:
+    """As ViZDoom's engine is started: it does not notice that nobody talks to it any more."""
+    subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
     sleep_once_begun(begun)
 
 
@@ -70,7 +76,10 @@ def fail() -> None:
     raise ValueError("a fault in a worker")
 
 
-@pytest.mark.parametrize("job", [sleep_once_begun, draw_and_sleep, hold_the_interpreter])
+@pytest.mark.parametrize(
+    "job",
+    [sleep_once_begun, draw_and_sleep, start_another_and_sleep, hold_the_interpreter],
+)
 @pytest.mark.parametrize("by", ["an interruption", "a fault in a worker"])
 def test_whatever_a_process_does_it_ends_in_time(tmp_path: Path, job: Any, by: str) -> None:
     before = set(multiprocessing.active_children())
@@ -78,6 +87,8 @@ def test_whatever_a_process_does_it_ends_in_time(tmp_path: Path, job: Any, by: s
         pool.submit(job, tmp_path / "begun")
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)
+        children = psutil.Process().children(recursive=True)
+        started = [each for each in children if "resource_tracker" not in str(each.cmdline())]
         if by == "an interruption":
             began = time.monotonic()
             raise KeyboardInterrupt
@@ -87,6 +98,7 @@ def test_whatever_a_process_does_it_ends_in_time(tmp_path: Path, job: Any, by: s
         fault.result()
     assert time.monotonic() - began < limit()
     assert not set(multiprocessing.active_children()) - before
+    assert not psutil.wait_procs(started, timeout=limit())[1]
 
 
 PARENT = """

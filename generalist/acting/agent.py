@@ -42,11 +42,8 @@ class Agent:
         `generalist.settings.setting_of` reads it; default as many as fit into the
         window.
     name: where the agent came from, for reports.
-<<<<<<< HEAD
     environments: by task the environment it was trained in: `options` as `generalist.make` takes
         them, `spaces` as `space_to_json` says them. A task that is missing: not known.
-=======
->>>>>>> agent
     origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained` keeps.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """

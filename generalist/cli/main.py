@@ -30,8 +30,8 @@ from generalist.cli import (
     train,
     validate,
 )
-from generalist.errors import GeneralistError, UsageError, causes
-from generalist.processes import ending_in_time
+from generalist.errors import GeneralistError, MissingPackageError, UsageError, causes
+from generalist.processes import ending_in_time, exit_at_once
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
@@ -88,6 +88,8 @@ def run() -> None:
     """Run the command line of this process and exit, in time after Ctrl-C or SIGTERM too."""
     with ending_in_time(INTERRUPTED):
         code = main()
+        if code == INTERRUPTED:
+            exit_at_once(code)
     sys.exit(code)
 
 
@@ -140,10 +142,8 @@ def _explain(error: BaseException) -> int:
         return _fail(f"No space is left on the disk{where}. Make room, then {AGAIN}.", FAILED)
     if isinstance(error, (PermissionError, FileNotFoundError, NotADirectoryError)):
         return _fail(f"{error.filename}: {error.strerror}.", FAILED)
-    if isinstance(error, ModuleNotFoundError):
-        return _fail(
-            f"The package {error.name!r} is missing. Install it: pip install {error.name}.", FAILED
-        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _fail(str(MissingPackageError(error.name.partition(".")[0], "This")), FAILED)
     return _fail(
         f"Unexpected {type(error).__name__}: {str(error).rstrip('.')}. This is a fault of "
         f"generalist or of a package it uses; add {DEBUG} for the traceback.",

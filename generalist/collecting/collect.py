@@ -19,12 +19,12 @@ from typing import Any
 
 from generalist.collecting.pools import Pool, open_pool
 from generalist.collecting.worker import Job, Opening, Result
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
 from generalist.tokenization.use import CodeUse
-from generalist.windows.spec import DatasetSpec, TaskSpec
+from generalist.windows.spec import DatasetSpec, TaskSpec, load_dataset_spec
 
 DOCUMENTS_PER_JOB = 64
 FAILURES = "failures.json"
@@ -143,7 +143,7 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def collect(
-    spec: DatasetSpec,
+    spec: DatasetSpec | str | Path,
     root: str | Path,
     workers: int | None = None,
     progress: bool = True,
@@ -153,6 +153,7 @@ def collect(
 ) -> CollectReport:
     """Collect what is not yet below `root`, one folder a task, and store the spec beside it.
 
+    spec: or its name or path, as `generalist collect` takes it.
     workers: processes; None takes one a CPU, 0 plays in this process.
     progress: show a bar on stderr.
     on_progress: called with (task, episodes done, episodes in all) after each episode.
@@ -165,6 +166,8 @@ def collect(
     from generalist.tokenization.processor import load_processor
 
     began = time.monotonic()
+    if not isinstance(spec, DatasetSpec):
+        spec = load_dataset_spec(spec)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     loaded = load_processor(processor)
@@ -187,7 +190,8 @@ def _open(plans: list[_Plan], pool: Pool) -> None:
     """Learn the header of every task before any is played, so that mistakes show at once."""
     try:
         openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
-        import webdataset  # noqa: F401 - takes seconds, and now this process only waits
+        with needing("Writing shards"):
+            import webdataset  # noqa: F401 - takes seconds, and now this process only waits
 
         for plan, opening in zip(plans, openings, strict=True):
             plan.opening = opening.result()

@@ -144,7 +144,7 @@ def _on_ray(processor: GeneralistProcessor, address: str, workers: int | None) -
     try:
         import ray
     except ImportError as error:
-        raise MissingPackageError("ray", "Collecting on a Ray cluster", "ray") from error
+        raise MissingPackageError("ray", "Collecting on a Ray cluster") from error
     own = address == "local"
     if workers is not None and not own:
         raise UsageError(

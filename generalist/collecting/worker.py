@@ -234,11 +234,13 @@ def start_process(processor: GeneralistProcessor) -> None:
 
 def single_threaded() -> None:
     """Give this process one thread: others play beside it."""
-    import cv2
     import torch
 
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    with contextlib.suppress(ModuleNotFoundError):  # it is for images alone
+        import cv2
+
+        cv2.setNumThreads(1)
 
 
 def run_in_process(job: Job) -> Result:

@@ -23,7 +23,7 @@ from generalist.envs.options import defaults_of
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
 from generalist.envs.wrapping import wrapped
-from generalist.errors import GeneralistError, MissingPackageError, in_words
+from generalist.errors import GeneralistError, MissingPackageError, causes, in_words
 
 REGISTERED = {
     "CartPole-v1": "keep a pole upright by pushing its cart left or right",
@@ -193,8 +193,11 @@ def _make(
             disable_env_checker=True,
             **options,
         )
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), f"gym/{name}") from error
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        missing = [link.name for link in causes(error) if isinstance(link, ModuleNotFoundError)]
+        if not missing:
+            raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
+        raise MissingPackageError(str(missing[-1]), f"gym/{name}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
     env = wrapped(env, wrappers)

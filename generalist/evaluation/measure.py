@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from generalist.envs import get_task, is_document_task
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
-from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs
+from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
 from generalist.shards.files import read_json, write_json
 
@@ -39,7 +39,7 @@ OnResult = Callable[[int, int, Result, bool], None]
 
 def evaluate(
     checkpoint: str | Path,
-    suite: Suite,
+    suite: Suite | str | Path,
     out: str | Path,
     name: str = "",
     on_result: OnResult | None = None,
@@ -48,12 +48,15 @@ def evaluate(
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
+    suite: or its name or path, as `generalist evaluate` takes it.
     on_result: called with (number, of how many, result, whether it was there already).
     workers: processes; None takes one a CPU, up to 1 acts in this process.
     Patterns of the suite stand for tasks the checkpoint was trained on, unless the suite says
     otherwise. Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    if not isinstance(suite, Suite):
+        name, suite = name or Path(suite).stem, load_suite(suite)
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
     agent = _load(checkpoint, suite)

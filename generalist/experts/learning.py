@@ -92,7 +92,7 @@ def _trained(
     try:
         import stable_baselines3
     except ImportError as error:
-        raise MissingPackageError("stable_baselines3", "Training an expert", "experts") from error
+        raise MissingPackageError("stable_baselines3", "Training an expert") from error
     import torch
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize

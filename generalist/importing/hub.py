@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.importing.files import check_it_is_there, files_below, order_facts, what_it_is
 from generalist.importing.parquet import ParquetTable
 from generalist.importing.rows import NO_REWARDS, Columns, Rows
@@ -93,7 +93,8 @@ def open_table(name: str, *, config: str | None = None, split: str | None = None
 
 
 def _from_disk(path: Path) -> Any:
-    import datasets
+    with needing("Importing a saved dataset"):
+        import datasets
 
     from generalist.shards.files import read_json
 
@@ -124,7 +125,8 @@ def _within(folder: Path, name: str) -> Path:
 
 
 def _repository(name: str, config: str | None, split: str | None) -> Any:
-    import datasets
+    with needing("Importing from the Hub"):
+        import datasets
 
     with reaching(name):
         if config is None:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from generalist.envs.wrapping import can_wrap, has_no_effect
-from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.importing.files import check_it_is_there
 from generalist.importing.source import Environment, Load, Recording
 from generalist.network import reaching
@@ -151,11 +151,9 @@ def _environment(spec: Any) -> Environment:
 
 def _open(dataset: str) -> tuple[Any, str]:
     """The dataset, and its id."""
-    try:
+    with needing("Importing a Minari dataset"):
         import minari
         from minari.storage.datasets_root_dir import get_dataset_path
-    except ImportError as error:
-        raise MissingPackageError("minari", "Importing a Minari dataset", "minari") from error
 
     folder = Path(dataset).expanduser()
     for candidate in (folder, folder / "data"):
@@ -206,7 +204,8 @@ def _opened(dataset: str, folder: Path) -> tuple[Any, str]:
 
 
 def _check_hdf5(path: Path) -> None:
-    import h5py
+    with needing("Opening this Minari dataset"):
+        import h5py
 
     check_it_is_there(path)
     try:

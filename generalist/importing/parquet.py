@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 from generalist.importing.files import what_it_is
 from generalist.importing.tables import TableSlice
 
@@ -16,8 +16,9 @@ def parquet_file(path: Path) -> Any:
 
     Raises GeneralistError that says what the file is where it is none.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with needing("Importing parquet files"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     try:
         return pq.ParquetFile(path)

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
 
@@ -224,7 +224,8 @@ class ShardWriter:
 
     def _write_shard(self, name: str, episodes: list[EncodedEpisode]) -> ShardEntry:
         """Write one tar and describe it."""
-        import webdataset  # seconds to import; readers do not need it
+        with needing("Writing shards"):
+            import webdataset  # seconds to import; readers do not need it
 
         path = self.folder / name
         # In memory first: a tar stream whose file fails under it complains when it is collected.

@@ -41,7 +41,7 @@ from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
 from generalist.training.ranks import Ranks
-from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.recipe import Recipe, dump_recipe, load_recipe
 from generalist.training.resume import (
     CHECKPOINTS,
     SHARE_THE_FOLDER,
@@ -74,7 +74,7 @@ class TrainingInterrupted(GeneralistError):
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     data: TrainingData | None = None,
     resume_from: Path | None = None,
     allow_changes: bool = False,
@@ -82,7 +82,7 @@ def train(
     """Train as the recipe says and return the folder of the final checkpoint.
 
     Args:
-        recipe: what to train.
+        recipe: what to train, or the name or path of a recipe.
         data: opened already; opened as the recipe says if not given.
         resume_from: folder of a checkpoint to continue from; the newest valid one in
             `output_dir`, if there is one, if not given.
@@ -92,6 +92,8 @@ def train(
         TrainingInterrupted: after SIGTERM or SIGINT, once everything is saved.
         GeneralistError: another run was trained in this folder; too many non-finite steps.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     with torch_settings_kept():
         # The sizes decide about the precision, and so about the accelerator.
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})

@@ -168,10 +168,14 @@ def _raising(error: BaseException) -> typer.Typer:
     return app
 
 
-def test_ctrl_c_is_130_and_says_how_to_go_on(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("collect", "same command again to continue"), ("rollout", "The same command begins anew")],
+)
+def test_ctrl_c_is_130_and_says_how_to_go_on(capsys, monkeypatch, command: str, words: str):
     monkeypatch.setattr(cli, "app", _raising(KeyboardInterrupt()))
-    assert cli.main(["anything"]) == 130
-    assert "same command again to continue" in capsys.readouterr().err
+    assert cli.main([command, "something"]) == 130
+    assert words in capsys.readouterr().err
 
 
 def test_tasks_lists_and_writes_json(capsys, tmp_path):

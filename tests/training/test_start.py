@@ -96,5 +96,5 @@ def test_what_is_said_of_the_precision_is_what_runs(
 
 def test_adapters_without_peft_name_the_extra(make_recipe, data, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(GeneralistError, match=r"generalist\[lora\]"):
+    with pytest.raises(GeneralistError, match=r"\[lora\]"):
         train(make_recipe(model=LORA), data)
