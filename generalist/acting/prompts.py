@@ -6,8 +6,8 @@ same form is made here: whole timesteps, at most a quarter of the window, then `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -64,12 +64,17 @@ def encode_prompt(
     return np.append(ids, processor.vocabulary.special("demonstration_end"))
 
 
-def demonstrations(task: str, episodes: int, seed: int = PROMPT_SEED) -> list[Episode]:
-    """Undisturbed episodes of the task's own expert, with seeds `seed`, `seed + 1`, ..."""
+def demonstrations(
+    task: str, episodes: int, *, seed: int = PROMPT_SEED, options: Mapping[str, Any] | None = None
+) -> list[Episode]:
+    """Undisturbed episodes of the task's own expert, with seeds `seed`, `seed + 1`, ...
+
+    options: of the environment, which should be the one that is acted in.
+    """
     from generalist import envs, experts
 
     expert = experts.get_expert(task)
-    env = envs.make(task)
+    env = envs.make(task, **(options or {}))
     try:
         return [experts.collect_episode(env, task, expert, seed + i) for i in range(episodes)]
     finally:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from generalist.cli.common import JsonFile, console, duration, write_json
+from generalist.errors import needing
 
 
 def evaluate(
@@ -79,6 +80,8 @@ def run_suite(
 
     card: put the scores into the checkpoint's card.
     """
+    with needing("The report"):  # said before all is measured, not after
+        import matplotlib  # noqa: F401
     from generalist.evaluation.measure import evaluate as measure
     from generalist.evaluation.report import write_report
     from generalist.evaluation.table import print_tables

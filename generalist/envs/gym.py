@@ -10,17 +10,20 @@ import contextlib
 import functools
 import importlib
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.envs import registration
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from generalist.envs.options import defaults_of
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
-from generalist.errors import GeneralistError, MissingPackageError
+from generalist.envs.wrapping import wrapped
+from generalist.errors import GeneralistError, MissingPackageError, causes, in_words
 
 REGISTERED = {
     "CartPole-v1": "keep a pole upright by pushing its cart left or right",
@@ -104,6 +107,19 @@ def find(name: str) -> Task | None:
     )
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """The arguments that an id's environment is made with where none are given."""
+    spec = _spec(name)
+    assert spec is not None
+    entry = spec.entry_point
+    try:
+        found = defaults_of(load_env_creator(entry) if isinstance(entry, str) else entry)
+    except (ImportError, TypeError, ValueError):  # one that cannot be looked into
+        found = {}
+    # `max_steps` is the limit that the id sets around its environment.
+    return {key: value for key, value in {**found, **spec.kwargs}.items() if key != "max_steps"}
+
+
 def _spec(name: str) -> EnvSpec | None:
     """What Gymnasium's registry says of an id, once whoever registers it was asked to."""
     module, _, env_id = name.rpartition(":")
@@ -111,10 +127,10 @@ def _spec(name: str) -> EnvSpec | None:
     if module:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a package may raise
+        except Exception as error:  # a module of the user's own may fail in any way
             raise GeneralistError(
                 f"gym/{name} asks for the module {module!r}, which cannot be imported: "
-                f"{type(error).__name__}: {error}."
+                f"{in_words(error)}."
             ) from error
     if env_id not in gymnasium.registry:
         _ask_plugins(module, env_id)
@@ -154,9 +170,16 @@ def _load(plugin: EntryPoint) -> None:
 
 
 def _make(
-    name: str, render_mode: str | None = None, max_steps: int | None = None, **options: Any
+    name: str,
+    render_mode: str | None = None,
+    max_steps: int | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
+    **options: Any,
 ) -> gymnasium.Env:
-    """gymnasium.make without its checking wrapper, always with a step limit; missions in info."""
+    """gymnasium.make without its checking wrapper, always with a step limit; missions in info.
+
+    wrappers: Gymnasium's own to put around it, as `wrapped` takes them.
+    """
     spec = _spec(name)
     assert spec is not None
     if render_mode is not None:
@@ -170,14 +193,14 @@ def _make(
             disable_env_checker=True,
             **options,
         )
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), f"gym/{name}") from error
     except Exception as error:  # whatever an environment of others may raise
         if "unexpected keyword argument" in str(error):
             raise  # a wrong option, which `make` explains
-        raise GeneralistError(
-            f"gym/{name} cannot be made: {type(error).__name__}: {error}"
-        ) from error
+        missing = [link.name for link in causes(error) if isinstance(link, ModuleNotFoundError)]
+        if missing:
+            raise MissingPackageError(str(missing[-1]), f"gym/{name}") from error
+        raise GeneralistError(f"gym/{name} cannot be made: {in_words(error)}.") from error
+    env = wrapped(env, wrappers)
     return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from generalist.errors import UsageError
+from generalist.errors import GeneralistError, UsageError, in_words
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
@@ -75,11 +75,11 @@ class Task:
     random_score: Score | None = None
     expert_score: Score | None = None
 
-    def score_of(self, episode_return: float, success: bool | None = None) -> float:
+    def score_of(self, episode_return: float, success: bool | None) -> float:
         """The task's metric for an episode with this raw return.
 
-        success: what the environment said in `info["success"]`, at any step; where it says
-            nothing (None), success is a positive return.
+        success: what the environment said in `info["success"]`, at any step. Where it says
+            nothing, None: success is a positive return.
         """
         if self.metric == "return":
             return float(episode_return)
@@ -198,15 +198,26 @@ def is_document_task(name: str) -> bool:
 def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
     """Make the environment of a task; `options` are the family's own.
 
-    Raises UsageError for an unknown task or option.
+    Raises UsageError for an unknown task, option or render mode, and GeneralistError where the
+    environment cannot be made.
     """
     task = get_task(name)
     try:
-        return task.make(render_mode=render_mode, **options)
+        env = task.make(render_mode=render_mode, **options)
+    except GeneralistError:
+        raise
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
             raise UsageError(f"{name} does not take this option: {error}.") from error
-        raise
+        raise GeneralistError(f"{name} cannot be made: {in_words(error)}.") from error
+    except Exception as error:
+        raise GeneralistError(f"{name} cannot be made: {in_words(error)}.") from error
+    modes = env.metadata.get("render_modes") or []
+    if render_mode is not None and render_mode not in modes:
+        env.close()
+        known = ", ".join(repr(mode) for mode in modes) or "none"
+        raise UsageError(f"{name} has the render modes {known}; got {render_mode!r}.")
+    return env
 
 
 def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from generalist.envs import get_task, is_document_task
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
-from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs
+from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
 from generalist.shards.files import read_json, write_json
 
@@ -39,7 +39,7 @@ OnResult = Callable[[int, int, Result, bool], None]
 
 def evaluate(
     checkpoint: str | Path,
-    suite: Suite,
+    suite: Suite | str | Path,
     out: str | Path,
     name: str = "",
     on_result: OnResult | None = None,
@@ -48,12 +48,15 @@ def evaluate(
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
+    suite: or its name or path, as `generalist evaluate` takes it.
     on_result: called with (number, of how many, result, whether it was there already).
     workers: processes; None takes one a CPU, up to 1 acts in this process.
     Patterns of the suite stand for tasks the checkpoint was trained on, unless the suite says
     otherwise. Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    if not isinstance(suite, Suite):
+        name, suite = name or Path(suite).stem, load_suite(suite)
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
     agent = _load(checkpoint, suite)
@@ -92,7 +95,10 @@ def _load(checkpoint: Path, suite: Suite) -> Agent:
     known = checkpoint_tasks(checkpoint)
     first = suite.tasks[0].task
     return Agent.from_pretrained(
-        checkpoint, task=first if first in known else known[0], temperature=suite.temperature
+        checkpoint,
+        task=first if first in known else known[0],
+        device="cpu",  # one of several processes
+        temperature=suite.temperature,
     )
 
 
@@ -205,7 +211,6 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
 
     film = suite.videos and not job.prompted
     options = job.entry.env_options
-    reason = _why_no_video(task, options) if film else None
     try:
         result = rollout(
             agent,
@@ -214,7 +219,7 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
             seed=suite.seed,
             num_envs=suite.envs,
             prompt_episodes=suite.prompts if job.prompted else 0,
-            video_dir=out / VIDEOS if film and reason is None else None,
+            video_dir=out / VIDEOS if film else None,
             progress=progress,
             **options,
         )
@@ -222,23 +227,7 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
         return {"task": task, "prompted": True, "skipped": error.reason}
     if result.interrupted:
         raise KeyboardInterrupt
-    return {**result.to_dict(), "max_steps": options.get("max_steps"), "no_video": reason}
-
-
-def _why_no_video(task: str, options: dict[str, Any]) -> str | None:
-    """The reason this machine cannot film a task, None where it can."""
-    from generalist.envs import make
-
-    try:
-        env = make(task, render_mode="rgb_array", **options)
-        try:
-            env.reset(seed=0)
-            env.render()
-        finally:
-            env.close()
-    except Exception as error:  # each renderer has errors of its own; a video is not worth a run
-        return str(error)
-    return None
+    return {**result.to_dict(), "max_steps": options.get("max_steps")}
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

@@ -116,8 +116,9 @@ def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         boxes.append((count, "tasks above random, disjoint intervals"))
     for text in evaluation.texts:
         boxes.append((f"{text['bits_per_byte']:.2f}", f"bits per byte, {escape(text['task'])}"))
-    if facts:
+    if "parameters" in facts:
         boxes.append((_short_count(facts["parameters"]["total"]), "parameters, one set of weights"))
+    if "minutes" in facts:  # not where an agent was saved that nobody has trained here
         boxes.append((f"{facts['minutes']:.1f} min",
                       f"of training, {_short_count(facts['tokens'])} tokens"))  # fmt: skip
     facts_html = "".join(f'<div class="fact"><b>{b}</b><span>{s}</span></div>' for b, s in boxes)

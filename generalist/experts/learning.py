@@ -22,6 +22,7 @@ from generalist.experts.collect import RandomPolicy, collect_episode
 from generalist.experts.recipes import Recipe, recipe_for
 from generalist.experts.registry import Expert
 from generalist.experts.trained import TrainedExpert, is_trained
+from generalist.streams import Stream, random_stream
 
 EVALUATION_SEED = 1_000_000  # as everywhere: above those of demonstrations
 _CLIP_NORMALIZED = 10.0
@@ -91,7 +92,7 @@ def _trained(
     try:
         import stable_baselines3
     except ImportError as error:
-        raise MissingPackageError("stable_baselines3", "Training an expert", "experts") from error
+        raise MissingPackageError("stable_baselines3", "Training an expert") from error
     import torch
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
@@ -108,6 +109,8 @@ def _trained(
         "MlpPolicy", envs, seed=seed, device="cpu",
         policy_kwargs={"net_arch": list(recipe.network)}, **settings,
     )  # fmt: skip
+    # It has seeded its random actions with the very number that the first environment has.
+    model.action_space.seed(int(random_stream(seed, Stream.EXPERT_TRAINING).integers(2**31)))
     model.learn(steps, callback=_bar(f"{task} {algorithm}", steps, progress))
     envs.close()
     return model
@@ -178,14 +181,12 @@ def _measured(
     task: str,
     who: Expert,
     episodes: int,
-    score_of: Callable[[float], float],
+    score_of: Callable[[float, bool | None], float],
 ) -> dict[str, Any]:
-    """Mean score over unseen episodes, and its standard error."""
-    scores = [
-        score_of(collect_episode(env, task, who, EVALUATION_SEED + i).return_)
-        for i in range(episodes)
-    ]
-    spread = statistics.stdev(scores) if episodes > 1 else 0.0
+    """Mean score over unseen episodes, and its standard error, None for a single one."""
+    played = (collect_episode(env, task, who, EVALUATION_SEED + i) for i in range(episodes))
+    scores = [score_of(episode.return_, episode.success) for episode in played]
+    spread = statistics.stdev(scores) if episodes > 1 else None
     return {"mean": round(statistics.fmean(scores), 3),
-            "stderr": round(spread / math.sqrt(episodes), 3),
+            "stderr": None if spread is None else round(spread / math.sqrt(episodes), 3),
             "episodes": episodes, "first_seed": EVALUATION_SEED}  # fmt: skip

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 from generalist.tokenization.codec import Codec, Toolbox
 
 FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
@@ -56,7 +56,8 @@ class ImageCodec(Codec):
         return np.concatenate(chunks).astype(np.int64).reshape(len(values), self.tokens)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        import cv2
+        with needing("Showing frames"):
+            import cv2
 
         codes = np.asarray(codes)
         height, width, channels = self._frame_shape

@@ -151,13 +151,6 @@ class Layout:
         return np.array(sum(flags, []), dtype=bool)
 
     @property
-    def takes_masks(self) -> bool:
-        """True where an action is one integer of a few, so that a mask can say which are legal."""
-        return [field.codec.kind for field in self.action_fields] == ["discrete"] and (
-            self.action_tokens == 1
-        )
-
-    @property
     def is_document(self) -> bool:
         """True for text documents, where every token is a target."""
         return self.separator is None

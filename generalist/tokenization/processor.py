@@ -13,7 +13,9 @@ import numpy as np
 
 from generalist.episode import Episode, Tree
 from generalist.errors import GeneralistError
+from generalist.integrity import read_json
 from generalist.specs import find_spec
+from generalist.tokenization import PARTS_FOLDER
 from generalist.tokenization.characters import CharactersCodec
 from generalist.tokenization.codec import Codec, Toolbox
 from generalist.tokenization.continuous import MU, M
@@ -120,26 +122,30 @@ class GeneralistProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> GeneralistProcessor:
-        """Load a saved processor; raises GeneralistError if a part was changed since."""
+        """Load a processor from its own folder, or from that of a checkpoint.
+
+        Raises GeneralistError where there is none, and if a part was changed since.
+        """
         folder = Path(folder)
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
-        except FileNotFoundError:
-            raise GeneralistError(
-                f"{folder} holds no processor: {CONFIG_FILE} is missing."
-            ) from None
-        except json.JSONDecodeError as error:
-            raise GeneralistError(f"{folder / CONFIG_FILE} is damaged: {error}.") from None
+        if not (folder / CONFIG_FILE).exists() and (folder / PARTS_FOLDER / CONFIG_FILE).exists():
+            folder = folder / PARTS_FOLDER
+        if not (folder / CONFIG_FILE).exists():
+            raise GeneralistError(f"{folder} holds no processor: {CONFIG_FILE} is missing.")
+        config = read_json(folder / CONFIG_FILE)
         frames = None
         if (folder / FRAMES_FOLDER).is_dir():
             from generalist.tokenization.frames import FrameTokenizer
 
             frames = FrameTokenizer.from_pretrained(folder / FRAMES_FOLDER)
-        vocabulary = Vocabulary.from_dict(config["vocabulary"])
-        processor = cls(vocabulary, TextCodec.from_pretrained(folder), frames)
-        if processor.fingerprint != config["fingerprint"]:
+        text = TextCodec.from_pretrained(folder)
+        try:
+            processor = cls(Vocabulary.from_dict(config["vocabulary"]), text, frames)
+            fingerprint = config["fingerprint"]
+        except (GeneralistError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise GeneralistError(f"{folder / CONFIG_FILE} is damaged: {error!r}.") from error
+        if processor.fingerprint != fingerprint:
             raise GeneralistError(
-                f"The processor at {folder} was saved with fingerprint {config['fingerprint']}, "
+                f"The processor at {folder} was saved with fingerprint {fingerprint}, "
                 f"but its parts now have {processor.fingerprint}: a tokenizer file was changed."
             )
         return processor

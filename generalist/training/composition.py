@@ -10,7 +10,18 @@ from generalist.settings import family_of
 from generalist.training.data import open_data, task_weights
 from generalist.training.recipe import Recipe
 
-_SUMMED = ("episodes", "available", "data_tokens", "weight", "tokens", "targets", "loss")
+_SUMMED = (
+    "episodes",
+    "available",
+    "data_tokens",
+    "weight",
+    "tokens",
+    "targets",
+    "loss",
+    "segments",
+    "prompted",
+    "unmatched",
+)
 
 
 @dataclass
@@ -19,7 +30,8 @@ class Part:
 
     episodes: trained on, of so many `available`; data_tokens: theirs. weight: share of the mixture
     weights. tokens, targets: shares of all tokens but padding, and of all targets. loss: share of
-    the weight of all targets in the loss.
+    the weight of all targets in the loss. segments: how many, of which `prompted` begin with a
+    demonstration and `unmatched` would, had another episode their instruction.
     """
 
     name: str
@@ -30,6 +42,9 @@ class Part:
     tokens: float = 0.0
     targets: float = 0.0
     loss: float = 0.0
+    segments: int = 0
+    prompted: int = 0
+    unmatched: int = 0
 
 
 @dataclass
@@ -58,11 +73,14 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
     for data, weight, of_target in zip(windows.tasks, opened.weights, per_target, strict=True):
         part = parts[data.task]  # several folders may hold one task
         part.episodes += len(data)
-        part.available += data.index.counts["episodes"]
+        part.available = opened.available[data.task]
         part.data_tokens += int(data.episodes["length"].sum())
         part.weight += weight / sum(opened.weights)
         part.tokens = usage.tokens[data.task] / max(1e-12, 1 - usage.padding)
         part.targets = usage.targets[data.task]
+        part.segments = usage.segments[data.task]
+        part.prompted = usage.prompted[data.task]
+        part.unmatched = usage.unmatched[data.task]
         part.loss = part.targets * float(of_target)
     total = sum(part.loss for part in parts.values())
     for part in parts.values():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,9 @@ from generalist.specs import nearest
 
 if TYPE_CHECKING:
     from generalist.shards.manifest import DatasetHeader
+    from generalist.shards.reader import TaskData
     from generalist.training.recipe import Recipe
+    from generalist.windows.windows import Usage
 
 
 class WindowBatch(Protocol):
@@ -49,9 +51,18 @@ class TrainingData:
     target_density: np.ndarray  # (tasks,) share of a task's tokens that are targets, in (0, 1]
     processor: Any
     layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()
-    headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> of its demonstrations
+    headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> how it is played
     shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
+    available: dict[str, int] = field(default_factory=dict)  # task -> episodes, selected or not
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """By task how the environment of its demonstrations is made again, and its spaces."""
+        return {
+            task: {"options": header.collection.get("options") or {}, "spaces": header.spaces}
+            for task, header in self.headers.items()
+            if header.spaces  # documents have none
+        }
 
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
@@ -89,11 +100,11 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         folders,
         data.weights,
         processor,
-        data.skip_damaged,
-        Selection(data.min_expert_share, data.episodes),
-        data.task_temperature,
+        skip_damaged=data.skip_damaged,
+        selection=Selection(data.min_expert_share, data.episodes),
+        task_temperature=data.task_temperature,
     )
-    headers = {task.task: task.header for task in mixture.tasks}
+    headers = _headers(mixture.tasks)
     shards = [[task.task, task.fingerprint] for task in mixture.tasks]
     weights = [round(weight, 9) for weight in mixture.weights]
     mixture.add_corrections(
@@ -117,16 +128,46 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         context_steps=data.context_steps,
     )
     names = [task.task for task in mixture.tasks]
+    usage = windows.usage(rows=512)
+    _warn_of_unmatched(usage)
     return TrainingData(
         windows=windows,
         task_names=names,
-        target_density=_target_density(windows, names),
+        target_density=_target_density(usage, names, data.window_tokens),
         processor=processor,
         layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
         headers=headers,
         shards=shards,
         weights=weights,
+        available=mixture.available,
     )
+
+
+def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
+    """Task -> the header that says how it is played: of its first folder that was collected.
+
+    What others recorded does not say who plays here; its header stands in where there is no other.
+    `collection["options"]`, the options of the environment, is in each; {} where none are known.
+    Warns where folders of a task were made with different options.
+    """
+    chosen: dict[str, TaskData] = {}
+    for data in folders:
+        before = chosen.setdefault(data.task, data)
+        if before.header.is_imported and not data.header.is_imported:
+            chosen[data.task] = data
+    for data in folders:
+        first = chosen[data.task]
+        ours, theirs = (each.header.collection.get("options") for each in (first, data))
+        if ours != theirs and theirs is not None and not (ours is None and theirs == {}):
+            warnings.warn(
+                f"{data.task} was made with the options {ours or {}} in {first.folder} and with "
+                f"{theirs} in {data.folder}; what is trained on both acts with the former.",
+                stacklevel=3,
+            )
+    return {
+        task: replace(data.header, collection={"options": {}, **data.header.collection})
+        for task, data in chosen.items()
+    }
 
 
 def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> None:
@@ -143,11 +184,26 @@ def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> Non
             warnings.warn(f"{key} names {name!r}, which the data do not hold{hint}", stacklevel=3)
 
 
-def _target_density(windows: Any, names: Sequence[str]) -> np.ndarray:
+def _warn_of_unmatched(usage: Usage) -> None:
+    """Say how often a prompt is left out because no other episode has the same instruction."""
+    shares = {
+        name: count / (count + usage.prompted[name])
+        for name, count in usage.unmatched.items()
+        if count
+    }
+    if shares:
+        worst = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items()))
+        warnings.warn(
+            "Prompts are left out where no other episode has the same instruction, which is the "
+            f"case for these shares of them: {worst}. data.prompt_fraction 0 leaves out all.",
+            stacklevel=3,
+        )
+
+
+def _target_density(usage: Usage, names: Sequence[str], window_tokens: int) -> np.ndarray:
     """(tasks,) targets per token of each task, measured on some hundred rows."""
-    usage = windows.usage(rows=512)
     targets = np.array([usage.targets[name] for name in names]) * usage.targets_per_row
-    tokens = np.array([usage.tokens[name] for name in names]) * windows.window_tokens
+    tokens = np.array([usage.tokens[name] for name in names]) * window_tokens
     # A task so rare that no row showed it counts like one whose tokens are all targets.
     return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
 

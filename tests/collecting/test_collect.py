@@ -105,6 +105,37 @@ def test_an_episode_that_fails_is_reported_and_tried_again(tmp_path: Path, proce
     assert len(again.failures) == 2 and again.tasks[TOY].added == 0
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "place", "words"),
+    [
+        ("exception", "step 3", "KeyError: 'the simulator gave up'"),
+        ("exit", "", "SystemExit: the simulator had enough"),
+        ("reward", "step 3", "reward is an array of shape (1,)"),
+        ("growth", "step 4", "observation has shape (3,)"),
+        ("instruction", "", "instruction is a list"),
+        ("half a character", "", "surrogates"),
+    ],
+)
+def test_what_an_environment_does_wrong_is_named_and_costs_one_episode(
+    tmp_path: Path, processor: str, workers: int, fault: str, place: str, words: str
+) -> None:
+    spec = toy(4, options={"fault": fault})
+    report = collect(spec, tmp_path, workers, progress=False, processor=processor)
+    (failure,) = report.failures
+    assert TOY in failure and "seed 1" in failure and place in failure and words in failure
+    assert "fault of generalist" not in failure and "\n" not in failure
+    data = TaskData(tmp_path / TOY)
+    assert [record["seed"] for record in data.records] == [0, 2, 3]
+    # Mended, it is played: the seed was not left out for good.
+    header = DatasetHeader.read(tmp_path / TOY)
+    header.collection["options"] = {"fault": ""}
+    header.write(tmp_path / TOY, {})
+    spec = toy(4, options={"fault": ""})
+    assert not collect(spec, tmp_path, 0, progress=False, processor=processor).failures
+    assert [record["seed"] for record in TaskData(tmp_path / TOY).records] == [0, 2, 3, 1]
+
+
 def test_a_task_of_which_no_episode_can_be_kept_is_an_error(tmp_path: Path, processor: str) -> None:
     """Said at the end: the tasks after it are collected."""
     fails = toy(1, options={"raises_at": 0}).tasks

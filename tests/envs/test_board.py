@@ -246,5 +246,5 @@ def test_without_the_extra_tasks_are_listed_and_making_one_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyspiel", None)
     assert [task.name for task in list_tasks("board")] == NAMES
-    with pytest.raises(MissingPackageError, match=r"generalist\[boards\]"):
+    with pytest.raises(MissingPackageError, match=r"\[boards\]"):
         make("board/TicTacToe")

@@ -141,7 +141,7 @@ def test_a_task_without_a_scale_is_excluded_and_named(random, expert, words):
 
 def test_success_is_what_the_environment_says_or_a_positive_return():
     solving = task(0.0, 1.0, metric="success")
-    assert [solving.score_of(r) for r in (0.9, 0.0, 0.2, -1.0)] == [1.0, 0.0, 1.0, 0.0]
+    assert [solving.score_of(r, None) for r in (0.9, 0.0, 0.2, -1.0)] == [1.0, 0.0, 1.0, 0.0]
     assert solving.score_of(900.0, success=False) == 0.0 and solving.score_of(0.0, True) == 1.0
     assert task(0.0, 1.0).score_of(900.0, success=False) == 900.0
 

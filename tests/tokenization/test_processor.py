@@ -11,6 +11,7 @@ from generalist.episode import Episode, tree_from_leaves, tree_leaves, tree_stac
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
+from tests.bits import every_bit
 
 INSTALLED = {  # id: codecs its observation and action fields must get
     "CartPole-v1": ["continuous", "discrete"],
@@ -280,3 +281,24 @@ def test_part_of_a_timestep_is_refused(processor):
 
 def test_trees_without_a_name_are_leaves():
     assert tree_from_leaves([((), 3)]) == 3
+
+
+def test_a_checkpoints_processor_is_found_in_its_folder(tiny_run):
+    processor = GeneralistProcessor.from_pretrained(tiny_run.checkpoint)
+    own = GeneralistProcessor.from_pretrained(tiny_run.checkpoint / "generalist")
+    assert processor.fingerprint == own.fingerprint
+
+
+def test_a_flipped_bit_of_a_saved_processor_is_named_or_harmless(without_frames, tmp_path):
+    without_frames.save_pretrained(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        content = path.read_bytes()
+        for damaged in every_bit(content, 1 + 8 * len(content) // 200):
+            path.write_bytes(damaged)
+            try:
+                found = GeneralistProcessor.from_pretrained(tmp_path)
+            except GeneralistError as error:
+                assert str(tmp_path) in str(error)
+            else:
+                assert found.fingerprint == without_frames.fingerprint
+        path.write_bytes(content)

@@ -104,7 +104,7 @@ def check_wrapped(objective: nn.Module, accelerator: Accelerator) -> None:
         raise GeneralistError(
             f"{accelerator.num_processes} processes would train, but accelerate left the model a "
             f"{type(objective).__name__} that averages no gradients (distributed type "
-            f"{accelerator.distributed_type.value}). Use one of recipes/accelerate/*.yaml."
+            f"{accelerator.distributed_type.value}). Use that of `generalist recipe ddp`."
         )
 
 

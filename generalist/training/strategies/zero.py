@@ -36,6 +36,31 @@ from generalist.training.strategies.strategy import Tensors, check_names, requir
 STEP = "step"  # AdamW's counter, a scalar; its other states have the parameter's shape
 
 
+BUCKET = 10_000_000  # elements communicated at once; DeepSpeed's own default is 500 million
+# What a configuration of DeepSpeed has by stage where it says nothing else.
+DEFAULTS = {
+    1: {"reduce_scatter": False, "allgather_bucket_size": BUCKET, "reduce_bucket_size": BUCKET},
+    2: {"reduce_scatter": False, "allgather_bucket_size": BUCKET, "reduce_bucket_size": BUCKET},
+    3: {
+        "reduce_bucket_size": BUCKET,
+        "stage3_prefetch_bucket_size": BUCKET,
+        "stage3_max_live_parameters": 10 * BUCKET,
+        "stage3_max_reuse_distance": BUCKET // 10,
+    },
+}
+
+
+def complete(config: dict[str, Any]) -> None:
+    """Fill in what a DeepSpeed configuration leaves out.
+
+    Buckets fit small models too, and offloaded moments are left to torch's AdamW.
+    """
+    zero = config["zero_optimization"]
+    for key, value in DEFAULTS.get(zero.get("stage"), {}).items():
+        zero.setdefault(key, value)
+    config.setdefault("zero_force_ds_cpu_optimizer", False)
+
+
 class Zero:
     """A strategy (see generalist.training.strategies.strategy) over a DeepSpeed engine."""
 
@@ -50,6 +75,7 @@ class Zero:
         (optimizer,) = build_optimizers(self.model, recipe.optimizer)
         config = accelerator.deepspeed_plugin.deepspeed_config
         # The loop says itself when gradients are complete and how large a step's batch is.
+        complete(config)
         config["gradient_accumulation_steps"] = 1
         config["train_micro_batch_size_per_gpu"] = recipe.data.rows_per_forward
         config["gradient_clipping"] = recipe.optimizer.max_grad_norm
@@ -62,8 +88,9 @@ class Zero:
         self.stage = self.engine.zero_optimization_stage()
         if self.stage < 1:
             raise GeneralistError(
-                "The DeepSpeed configuration has no ZeRO stage above 0; use one of "
-                "recipes/accelerate/zero*.yaml, or ddp.yaml to hold everything on each process."
+                "The DeepSpeed configuration has no ZeRO stage above 0; take that of "
+                "`generalist recipe zero2`, or of `generalist recipe ddp` to hold everything on "
+                "each process."
             )
         self.zero = self.engine.optimizer
         self.optimizers = [self.zero.optimizer]

@@ -1,0 +1,84 @@
+"""A mask of legal actions to the legal ids of each action token.
+
+Legend: k = action tokens of a timestep, V = legal ids of one of them without any mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from generalist.envs.masks import (
+    EITHER,
+    check_length,
+    check_parts,
+    checked_bits,
+    checked_flags,
+)
+from generalist.errors import GeneralistError
+from generalist.tokenization.codec import Codec
+from generalist.tokenization.layout import Field, Layout
+
+TokenMask = np.ndarray | None  # (V,) bool; None: all V are legal
+
+
+def token_masks(layout: Layout, mask: Any) -> list[TokenMask]:
+    """The legal ids of each of the k action tokens.
+
+    mask: as `space.sample` of the layout's action space takes it (see `generalist.envs.masks`),
+        with flags of any dtype; None where everything is legal.
+
+    Raises GeneralistError that names the field whose mask has the wrong form or allows nothing.
+    """
+    if mask is None:
+        return [None] * layout.action_tokens
+    return list(_of_fields(list(layout.action_fields), mask, 0))
+
+
+def _of_fields(fields: Sequence[Field], mask: Any, depth: int) -> Iterator[TokenMask]:
+    """Masks of the tokens of fields whose paths are the same up to `depth`."""
+    if mask is None:
+        yield from [None] * sum(field.codec.tokens for field in fields)
+    elif len(fields[0].path) == depth:
+        yield from _of_field(fields[0], mask)
+    else:
+        parts: dict[str | int, list[Field]] = {}  # keys in the layout's own order
+        for field in fields:
+            parts.setdefault(field.path[depth], []).append(field)
+        is_tuple = isinstance(fields[0].path[depth], int)
+        keys = range(len(parts)) if is_tuple else [str(key) for key in parts]
+        check_parts(mask, keys, "/".join([fields[0].role, *map(str, fields[0].path[:depth])]))
+        for key, below in parts.items():
+            yield from _of_fields(below, mask[key], depth + 1)
+
+
+def _of_field(field: Field, mask: Any) -> Iterator[TokenMask]:
+    codec = field.codec
+    if codec.kind != "discrete":
+        raise GeneralistError(
+            f"{field.name} has a mask of legal actions, but its values are {codec.kind}, and only "
+            "those of Discrete, MultiDiscrete and MultiBinary spaces have masks."
+        )
+    if _is_binary(codec, mask):
+        for bit in checked_bits(mask, codec.shape, field.name).ravel():
+            yield None if bit == EITHER else np.arange(2) == bit
+    else:
+        counts = np.array([stop - first for first, stop in codec.legal]).reshape(codec.shape)
+        yield from _of_elements(mask, counts, field.name)
+
+
+def _is_binary(codec: Codec, mask: Any) -> bool:
+    """Whether a field is a MultiBinary: its mask is an array of its own shape, not a tuple."""
+    is_bits = isinstance(mask, np.ndarray) and mask.ndim == len(codec.shape) > 0
+    return is_bits and codec.dtype == "int8" and set(codec.legal) == {(0, 2)}
+
+
+def _of_elements(mask: Any, counts: np.ndarray, name: str) -> Iterator[np.ndarray]:
+    if counts.ndim == 0:
+        yield checked_flags(mask, int(counts), name)
+        return
+    check_length(mask, len(counts), name)
+    for index, (each, count) in enumerate(zip(mask, counts, strict=True)):
+        yield from _of_elements(each, count, f"{name}[{index}]")
