@@ -103,7 +103,7 @@ class Agent:
         device: default a GPU where there is one.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
-        layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
+        layout: lets it act in a task it was not trained on; `processor.layout` makes one.
         Raises GeneralistError where a file is missing, damaged or made for another vocabulary and
         where weights are missing, and UsageError where there is no such device or the checkpoint
         does not know the task.
@@ -390,6 +390,6 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
             f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
-            "layout=processor.layout(env.observation_space, env.action_space)."
+            f"layout=processor.layout(env.observation_space, env.action_space, task={task!r})."
         )
     return layouts[task]

@@ -13,11 +13,24 @@ from generalist.acting.agent import Agent
 from generalist.acting.rollout import agent_for
 from generalist.collecting.collect import collect
 from generalist.shards.reader import TaskData
+from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
+from generalist.vocabulary import fingerprint_of
 from generalist.windows.spec import DatasetSpec
 from tests.decoding.models import tiny_model
 
 TASK = "atari/Breakout"
+STORED = {  # as datasets and checkpoints of version 0.1 hold them: ids keep their meaning
+    "gym/CartPole-v1": "d59444fbb4b34dee",
+    "gym/Humanoid-v5": "a563a3da42de00b8",
+    "dmc/cartpole-swingup": "10734cdff47040ae",
+    "dmc/lqr-lqr_2_1": "002b224b5f0f1ea3",
+    "babyai/GoToLocal": "e006337634a21066",
+    "atari/Pong": "ea6dd593bfd69792",
+    "metaworld/door-open": "a8a1d9c5f44671ec",
+    "doom/deathmatch": "261d51fafd438d55",
+    "board/Breakthrough-6x6": "0da97aa28b9e1778",
+}
 PACKAGE = Path(generalist.__file__).parent
 
 
@@ -61,3 +74,13 @@ def test_every_layout_that_the_package_makes_of_spaces_names_its_task() -> None:
                     calls.append((path.name, {keyword.arg for keyword in node.keywords}))
     assert len(calls) >= 3
     assert [name for name, given in calls if "task" not in given] == []
+
+
+@pytest.mark.parametrize("task", STORED)
+def test_layouts_of_shipped_tasks_are_those_of_the_data_that_exist(task: str) -> None:
+    processor = GeneralistProcessor.default()
+    env = generalist.make(task)
+    layout = processor.layout(env.observation_space, env.action_space, task=task)
+    env.close()
+    assert fingerprint_of(layout.to_dict()) == STORED[task]
+    assert Layout.from_dict(layout.to_dict()) == layout
