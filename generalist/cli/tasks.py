@@ -28,7 +28,7 @@ def tasks(
     """
     from rich.table import Table
 
-    from generalist.envs.registry import list_tasks
+    from generalist.envs.registry import list_tasks, missing_families
 
     found = list_tasks(family, everything)
     rows = [
@@ -57,6 +57,8 @@ def tasks(
     for row in rows:
         table.add_row(*row)
     screen.print(table)
+    for reason in missing_families().values() if family is None else ():
+        console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
     write_json(json, [
         {
             "task": task.name, "family": task.family, "description": task.description,
