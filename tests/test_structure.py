@@ -17,10 +17,14 @@ SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
 
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.
-GROUND = {"errors", "gpu", "network", "processes", "settings", "specs", "streams"}
+GROUND = {
+    "errors", "gpu", "integrity", "network", "processes", "settings", "specs", "streams",
+    "yaml_values",
+}  # fmt: skip
 STATIONS = {
     "vocabulary": 0,
     "episode": 0,
+    "policy": 1,
     "planning": 1,
     "envs": 2,
     "session": 3,

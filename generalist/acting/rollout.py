@@ -273,7 +273,7 @@ def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
         return agent
     layout = None
     if task not in agent.layouts:
-        layout = agent.processor.layout(env.observation_space, env.action_space)
+        layout = agent.processor.layout(env.observation_space, env.action_space, task=task)
     return agent.for_task(task, layout)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from generalist.errors import GeneralistError, in_words
+from generalist.errors import GeneralistError, in_words, needing
 from generalist.session import Trace
 
 MAX_FRAMES = 1_500  # what comes later is left out
@@ -70,7 +70,8 @@ class _Film:
     """One film; its size is that of its first frame."""
 
     def __init__(self, path: Path, every: int, fps: float) -> None:
-        import imageio
+        with needing("Filming"):
+            import imageio
 
         self.path = path
         self._every = every
@@ -159,7 +160,8 @@ def _three_channels(frame: np.ndarray) -> np.ndarray:
 
 def _fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """As large as fits into height x width, in its own proportions, the rest black."""
-    import cv2
+    with needing("Filming"):
+        import cv2
 
     scale = min(height / picture.shape[0], width / picture.shape[1])
     if scale >= 1:
@@ -177,7 +179,8 @@ def _fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _captioned(picture: np.ndarray, trace: Trace) -> np.ndarray:
-    import cv2
+    with needing("Filming"):
+        import cv2
 
     height, width = picture.shape[:2]
     whole = np.zeros((height + _BAR, width, 3), np.uint8)

@@ -10,7 +10,7 @@ import typer
 
 from generalist.cli.common import JsonFile, console, duration, write_json
 from generalist.cli.rollout import Dtype
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.evaluation.scores import label
 
 
@@ -145,6 +145,8 @@ def run_suite(
     Raises:
         UsageError: `out` holds the report of another suite.
     """
+    with needing("The report"):  # said before all is measured, not after
+        import matplotlib  # noqa: F401
     from generalist.evaluation.measure import evaluate as measure
     from generalist.evaluation.report import write_report
     from generalist.evaluation.table import print_tables

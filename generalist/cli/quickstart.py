@@ -52,8 +52,8 @@ def quickstart(
         from generalist.collecting.collect import collect
 
         report = collect(plan["spec"], data, workers)
-        for failure in report.failures:
-            typer.echo(f"Warning: {failure}", err=True)
+        for warning in (*report.failures, *report.losses):
+            typer.echo(f"Warning: {warning}", err=True)
     with _stage(2, f"one model learns them all into {output / 'checkpoint'}"):
         checkpoint = _train(plan["recipe"], output)
     with _stage(3, f"it acts in {len(plan['suite'].tasks)} tasks"):

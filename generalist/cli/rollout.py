@@ -286,15 +286,10 @@ def _place(device: str | None, dtype: Dtype | None) -> dict[str, Any]:
 
     They may stand before the family or behind it.
     """
-    import torch
+    from generalist.gpu import device_for
 
     before = _PLACE.get()
-    asked = device or before[0]
-    try:
-        found = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch without CUDA
-        raise UsageError(f"--device {asked}: {str(error).splitlines()[0]}") from error
+    found = device_for(device or before[0], "--device")
     return {"device": found, "dtype": (dtype or before[1] or Dtype.float32).value}
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from generalist.envs.registry import Score
 
 
+_SEES = {True: "frames", False: "state", None: "-"}  # None: only making it would tell
+
+
 def tasks(
     family: Annotated[str | None, typer.Argument(help="Only this family: gym, dmc, ...")] = None,
     everything: Annotated[
@@ -25,13 +28,13 @@ def tasks(
     """
     from rich.table import Table
 
-    from generalist.envs.registry import list_tasks
+    from generalist.envs.registry import list_tasks, missing_families
 
     found = list_tasks(family, everything)
     rows = [
         (
             task.name,
-            "text" if task.family == "text" else "frames" if task.frames else "state",
+            "text" if task.family == "text" else _SEES[task.frames],
             task.default_expert or "-",
             _show(task.random_score),
             _show(task.expert_score),
@@ -56,6 +59,8 @@ def tasks(
     screen.print(table)
     if any(_is_weak(score) for task in found for score in (task.random_score, task.expert_score)):
         screen.print("* one episode, or episodes that were cut: no score is normalised by it")
+    for reason in missing_families().values() if family is None else ():
+        console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
     write_json(json, [
         {
             "task": task.name, "family": task.family, "description": task.description,

@@ -64,7 +64,10 @@ def text(
     out: Out = Path("runs/tokenizers/text"),
     vocabulary_size: Annotated[int, typer.Option(help="Ids, at least 256.")] = 8192,
 ) -> None:
-    """Train the byte-level BPE on the documentation that comes with Python."""
+    """Train the byte-level BPE on the documentation that comes with Python.
+
+    Nothing is written before its end; after an interruption the same command begins anew.
+    """
     from generalist.tokenization.train_text import train_text_tokenizer
 
     path = train_text_tokenizer(out, vocabulary_size, progress=True)
@@ -85,7 +88,8 @@ def frames(
 ) -> None:
     """Train the FSQ frame tokenizer on frames that experts and random play show.
 
-    What is not given stands in tokenizers/frames/spec.yaml.
+    What is not given stands in tokenizers/frames/spec.yaml. Nothing is written before its end;
+    after an interruption the same command begins anew.
     """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 

@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from generalist.envs.atari_games import GAMES
 from generalist.envs.registry import Task
-from generalist.errors import MissingPackageError, UsageError
+from generalist.errors import MissingPackageError, UsageError, needing
 
 FRAME_PIXELS = 84
 FRAMES_PER_STEP = 4
@@ -34,7 +34,7 @@ def _rom_ids() -> dict[str, str]:
     try:
         import ale_py  # noqa: F401  (registers its ids with Gymnasium)
     except ImportError as error:
-        raise MissingPackageError("ale-py", "atari/") from error
+        raise MissingPackageError("ale_py", "atari/") from error
     gymnasium.register_envs(ale_py)
     return {
         spec.name: spec.kwargs["game"]
@@ -84,7 +84,9 @@ class AtariEnv(gymnasium.Env):
         max_steps: int | None = None,
     ) -> None:
         import ale_py
-        import cv2
+
+        with needing("atari/"):
+            import cv2
         from ale_py import roms
 
         if not 0.0 <= sticky < 1.0:
@@ -214,6 +216,7 @@ class AtariEnv(gymnasium.Env):
 
 def shrink(frame: np.ndarray) -> np.ndarray:
     """(height, width, 3) uint8 to (84, 84, 3) uint8, each pixel the mean of the area it covers."""
-    import cv2
+    with needing("atari/"):
+        import cv2
 
     return cv2.resize(frame, (FRAME_PIXELS, FRAME_PIXELS), interpolation=cv2.INTER_AREA)

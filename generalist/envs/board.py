@@ -153,7 +153,7 @@ class BoardEnv(gymnasium.Env):
         try:
             import pyspiel
         except ImportError as error:
-            raise MissingPackageError("open_spiel", "board/", "boards") from error
+            raise MissingPackageError("pyspiel", "board/") from error
         if side not in (None, *_SIDES):
             raise UsageError(f"side is 'first' or 'second', or not given, got {side!r}.")
         self._rules, self._side = game, side

@@ -8,6 +8,7 @@ A family is a module of this package with three things in it:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import fnmatch
@@ -18,19 +19,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from generalist.envs.instructions import NONE, OWN, SHUFFLED, Instructions, OtherInstruction
-from generalist.errors import GeneralistError, UsageError, in_words
+from generalist.errors import GeneralistError, MissingPackageError, UsageError, in_words
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
 _FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "board", "text")
 
 Metric = Literal["return", "success"]
+T = TypeVar("T")
 
 # Normalised scores are computed from references over at least so many whole episodes.
 LEAST_RANDOM_EPISODES, LEAST_EXPERT_EPISODES = 10, 5
@@ -78,7 +80,7 @@ class Task:
 
     make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
     max_steps: steps after which an episode is truncated.
-    frames: True where the agent sees images.
+    frames: True where the agent sees images; None where only making it would tell.
     metric: what a score counts: the raw return, or success (1.0 or 0.0).
     default_expert: name of the expert that demonstrates, "" where there is none.
     random_score, expert_score: of random play and of the default expert, as scores.json has them.
@@ -90,7 +92,7 @@ class Task:
     make: Callable[..., gymnasium.Env]
     max_steps: int
     description: str
-    frames: bool = False
+    frames: bool | None = False
     metric: Metric = "return"
     default_expert: str = ""
     random_score: Score | None = None
@@ -220,10 +222,34 @@ def _unknown(name: str) -> str:
     return f"There is no task {name!r}; {hint}."
 
 
+def _of_all_families(of_one: Callable[[str], list[T]]) -> list[T]:
+    """What `of_one` gives for each family, but for those whose packages are missing here."""
+    found: list[T] = []
+    for family in _FAMILIES:
+        with contextlib.suppress(MissingPackageError):
+            found += of_one(family)
+    return found
+
+
+def missing_families() -> dict[str, str]:
+    """For each family whose packages are missing here, what to install."""
+    missing: dict[str, str] = {}
+    for family in _FAMILIES:
+        try:
+            list_tasks(family)
+        except MissingPackageError as error:
+            missing[family] = str(error)
+    return missing
+
+
 def registered_names(family: str | None = None) -> list[str]:
-    """The tasks we vouch for, with the family's prefix."""
-    families = (family,) if family else _FAMILIES
-    return [f"{each}/{short}" for each in families for short in _family(each).REGISTERED]
+    """The tasks we vouch for, with the family's prefix.
+
+    Raises MissingPackageError for a family that cannot be listed without its package.
+    """
+    if family is None:
+        return _of_all_families(registered_names)
+    return [f"{family}/{short}" for short in _family(family).REGISTERED]
 
 
 def is_pattern(name: str) -> bool:
@@ -249,13 +275,20 @@ def matching_names(pattern: str) -> list[str]:
 
 def known_names(family: str | None = None) -> list[str]:
     """Every task that can be made here; this imports the families' packages."""
-    families = (family,) if family else _FAMILIES
-    return [f"{each}/{short}" for each in families for short in _family(each).names()]
+    if family is None:
+        return _of_all_families(known_names)
+    return [f"{family}/{short}" for short in _family(family).names()]
 
 
 def list_tasks(family: str | None = None, everything: bool = False) -> list[Task]:
-    """The registered tasks, or with `everything` all that can be made, of one family or of all."""
-    if family is not None and family not in _FAMILIES:
+    """The registered tasks, or with `everything` all that can be made, of one family or of all.
+
+    Of all families those are left out whose packages are missing (`missing_families` says which);
+    of one, that is a MissingPackageError.
+    """
+    if family is None:
+        return _of_all_families(lambda each: list_tasks(each, everything))
+    if family not in _FAMILIES:
         raise UsageError(f"There is no family {family!r}; the families are {', '.join(_FAMILIES)}.")
     names = known_names(family) if everything else registered_names(family)
     return [get_task(name) for name in names]

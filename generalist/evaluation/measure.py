@@ -32,7 +32,7 @@ from generalist import __version__
 from generalist.envs import get_task, is_document_task
 from generalist.envs.instructions import OWN
 from generalist.errors import GeneralistError, MissingPackageError, in_words
-from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs
+from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
 from generalist.session import EpisodeError
 from generalist.shards.files import read_json, write_json
@@ -81,7 +81,7 @@ class Measurement:
 
 def evaluate(
     checkpoint: str | Path,
-    suite: Suite,
+    suite: Suite | str | Path,
     out: str | Path,
     *,
     name: str = "",
@@ -98,7 +98,7 @@ def evaluate(
 
     Args:
         checkpoint: its folder.
-        suite: what is measured.
+        suite: what is measured, or its name or path as `generalist evaluate` takes it.
         out: folder of the results.
         name: of the suite.
         on_result: called with (number, of how many, result, whether it was there already).
@@ -112,6 +112,8 @@ def evaluate(
         KeyboardInterrupt: the user stopped; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    if not isinstance(suite, Suite):
+        name, suite = name or Path(suite).stem, load_suite(suite)
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
     shared = Measurement(checkpoint, suite, out, device, dtype, progress)

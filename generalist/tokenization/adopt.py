@@ -25,7 +25,7 @@ def adopt_text_tokenizer(model: str) -> GeneralistProcessor:
     from transformers import AutoTokenizer
 
     try:
-        fast = AutoTokenizer.from_pretrained(model)
+        fast = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"{model} has no tokenizer: {str(error).splitlines()[0]}") from error
     backend = getattr(fast, "backend_tokenizer", None)

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -112,7 +112,8 @@ def resize_frames(frames: np.ndarray, size: int) -> np.ndarray:
     """(N, H, W, 3) uint8 of any size -> (N, size, size, 3) uint8 by area averaging."""
     if frames.shape[1:3] == (size, size):
         return np.ascontiguousarray(frames)
-    import cv2
+    with needing("Frames of another size"):
+        import cv2
 
     resized = np.empty((len(frames), size, size, 3), np.uint8)
     for index, frame in enumerate(frames):
@@ -245,15 +246,6 @@ class FrameTokenizer:
             picture = known + self.codec.reconstruct(latents, known)
             patches[row, cell] = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         return from_patches(patches, self.config.patch_size)
-
-    def with_background(self, name: str, frames: np.ndarray) -> FrameTokenizer:
-        """A tokenizer that also knows the background of `name`: the median of frames (N, H, W, 3).
-
-        The weights stay as they are; the fingerprint changes.
-        """
-        median = np.median(resize_frames(frames, self.config.frame_size), axis=0)
-        backgrounds = {**self.backgrounds, name: median.astype(np.uint8)}
-        return FrameTokenizer(self.codec, backgrounds, self._chunk_patches)
 
     @property
     def fingerprint(self) -> str:

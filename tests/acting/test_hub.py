@@ -12,6 +12,7 @@ import pytest
 
 from generalist.acting.hub import FOLDER_IN_CARD, checkpoint_folder, push_checkpoint
 from generalist.errors import GeneralistError
+from tests.bits import flipped
 from tests.conftest import TinyRun
 from tests.hub import LocalHub, local_hub, sha_of
 
@@ -104,6 +105,41 @@ def test_what_cannot_be_is_one_sentence(
     done = generalist(hub, tmp_path, *arguments, **env)
     assert done.returncode == 1 and said in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_push_that_breaks_off_leaves_nothing_and_is_done_again(
+    hub: LocalHub, tiny_run: TinyRun, tmp_path: Path
+):
+    hub.breaks = 100
+    done = generalist(hub, tmp_path, "push", str(tiny_run.checkpoint), NAME)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert hub.repositories[NAME] == []
+    hub.breaks = 0
+    for _ in range(2):
+        done = generalist(hub, tmp_path, "push", str(tiny_run.checkpoint), NAME)
+        assert done.returncode == 0, done.stderr
+    assert all(files == hub.repositories[NAME][0] for files in hub.repositories[NAME])
+
+
+def test_a_damaged_checkpoint_is_not_pushed(hub: LocalHub, tiny_run: TinyRun, tmp_path: Path):
+    checkpoint = Path(shutil.copytree(tiny_run.checkpoint, tmp_path / "checkpoint"))
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes(), 80_000))
+    done = generalist(hub, tmp_path, "push", str(checkpoint), NAME)
+    assert done.returncode == 1 and f"{weights} is damaged" in done.stderr
+    assert not hub.repositories
+
+
+@pytest.mark.parametrize("name", ["../../../../victim.json", "/victim.json", "a\\..\\..\\b.json"])
+def test_a_name_in_a_repository_leads_nowhere_else(hub: LocalHub, tmp_path: Path, name: str):
+    hub.repositories[NAME] = [{"config.json": b"{}", name: b"a stranger's"}]
+    cache = tmp_path / "one" / "two"
+    cache.mkdir(parents=True)
+    done = generalist(hub, cache, *ACT, NAME)
+    assert done.returncode == 1 and f"{NAME} cannot be downloaded" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name.endswith("json")]
+    assert not any(b"stranger" in path.read_bytes() for path in kept)
 
 
 def test_a_folder_wins_over_a_repository_of_its_name(tmp_path: Path, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 from generalist.envs import (
     Task,
+    family_names,
     get_task,
     is_document_task,
     known_names,
@@ -19,7 +20,7 @@ from generalist.envs import (
     make,
     make_vec,
 )
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.experts import get_expert
 
 QUICKSTART = [
@@ -120,6 +121,28 @@ def test_every_level_and_game_can_be_named() -> None:
     assert len(known_names("dmc")) >= 50
     for name in (known_names("babyai")[7], known_names("atari")[70]):
         assert isinstance(get_task(name), Task)
+
+
+def test_families_whose_package_is_missing_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from generalist.cli.main import main
+    from generalist.envs import babyai
+
+    babyai._levels.cache_clear()
+    babyai._registered.cache_clear()
+    monkeypatch.setitem(sys.modules, "minigrid", None)
+    try:
+        assert {task.family for task in list_tasks()} == set(family_names()) - {"babyai"}
+        with pytest.raises(UsageError, match="no task 'nothing/x'"):
+            get_task("nothing/x")
+        with pytest.raises(MissingPackageError, match=r"\[babyai\]"):
+            list_tasks("babyai")
+        assert main(["tasks"]) == 0
+        assert "[babyai]" in capsys.readouterr().err
+    finally:
+        babyai._levels.cache_clear()
+        babyai._registered.cache_clear()
 
 
 def test_importing_the_environments_loads_no_simulator_and_no_torch() -> None:
