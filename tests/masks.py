@@ -8,14 +8,14 @@ import numpy as np
 from gymnasium import spaces
 from hypothesis import strategies as st
 
-_KEYS = ["a", "b", "keys", "0", "odd key/with a slash", "ü"]
+_KEYS = ["a", "b", "keys", "0", "odd key/with a slash", "ü", 0, 7]
 
 
 def _leaves() -> st.SearchStrategy[spaces.Space]:
     return st.one_of(
         st.builds(
             lambda n, start: spaces.Discrete(n, start=start),
-            st.integers(1, 7),
+            st.one_of(st.integers(1, 7), st.integers(1_025, 5_000)),  # the latter are two digits
             st.integers(-3, 3),
         ),
         st.builds(
@@ -26,6 +26,10 @@ def _leaves() -> st.SearchStrategy[spaces.Space]:
         st.builds(
             lambda counts: spaces.MultiDiscrete([counts[:2], counts[2:]]),
             st.lists(st.integers(1, 4), min_size=4, max_size=4),
+        ),
+        st.builds(
+            lambda counts: spaces.MultiDiscrete(counts),
+            st.lists(st.sampled_from([2, 1_100, 1_331]), min_size=1, max_size=3),
         ),
         st.builds(spaces.MultiBinary, st.one_of(st.integers(1, 5), st.just((2, 3)))),
         st.just(spaces.Box(-1.0, 1.0, (2,), np.float32)),
@@ -70,6 +74,10 @@ def _maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 def _flags(count: int) -> st.SearchStrategy[np.ndarray]:
     dtype = st.sampled_from([np.int8, bool, np.int64])
+    if count > 100:
+        values = st.lists(st.integers(0, count - 1), min_size=1, max_size=4)
+        return st.builds(lambda legal, kind: np.isin(np.arange(count), legal).astype(kind),
+                         values, dtype)  # fmt: skip
     flags = st.lists(st.booleans(), min_size=count, max_size=count).filter(any)
     return st.builds(np.array, flags, dtype)
 

@@ -14,7 +14,7 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -34,6 +34,8 @@ from generalist.streams import Stream, random_stream
 
 Interval = tuple[int, int]  # half-open interval of token ids
 Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
+# A mask that follows from what was chosen before in this timestep, as numbers within the intervals.
+LaterMask = Callable[[Sequence[int]], np.ndarray]
 
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
 
@@ -133,7 +135,7 @@ class Decoder:
         legal: Sequence[Sequence[Interval]],
         ordinal: Sequence[Sequence[bool]] | None = None,
         sampling: Sampling = GREEDY,
-        masks: Sequence[Sequence[Mask]] | None = None,
+        masks: Sequence[Sequence[Mask | LaterMask]] | None = None,
     ) -> list[np.ndarray]:
         """Feed each slot its observation tokens, choose its action tokens.
 
@@ -162,12 +164,16 @@ class Decoder:
                 active = [i for i, goes_on in zip(active, going_on, strict=True) if goes_on]
                 ids = chosen[-1] if all(going_on) else chosen[-1][going_on]
                 hidden = self._forward([states[i].older for i in active], [], ids)
+            own = None
+            if masks is not None:
+                now = [masks[i][position] for i in active]
+                own = _known(now, active, legal, members, chosen)
             ids = self._choose(
                 hidden,
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
-                None if masks is None else [masks[i][position] for i in active],
+                own,
                 None if drawn is None else [drawn[i][position] for i in active],
             )
             for i in active:
@@ -329,6 +335,29 @@ def _forward_of(
     if can_be_graphed(body):
         return GraphedPass(model, rows, capacity)
     return PlainPass(model, rows, capacity)
+
+
+def _known(
+    masks: Sequence[Mask | LaterMask],
+    active: Sequence[int],
+    legal: Sequence[Sequence[Interval]],
+    members: Sequence[Sequence[int]],
+    chosen: Sequence[torch.Tensor],
+) -> list[Mask]:
+    """The masks of the active slots, with those that depend on what was chosen before.
+
+    Only for the latter the CPU waits for the device, as nothing else within a timestep does.
+    """
+    if not any(map(callable, masks)):
+        return list(masks)  # type: ignore[arg-type]
+    codes: dict[int, list[int]] = {i: [] for i in active}
+    for position, (slots, ids) in enumerate(zip(members, chosen, strict=True)):
+        for i, token in zip(slots, ids.tolist(), strict=True):
+            if i in codes:
+                codes[i].append(token - legal[i][position][0])
+    return [
+        mask(codes[i]) if callable(mask) else mask for i, mask in zip(active, masks, strict=True)
+    ]
 
 
 def _told(
