@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generalist.errors import GeneralistError
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
@@ -46,6 +48,22 @@ class TrainingData:
     shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
     available: dict[str, int] = field(default_factory=dict)  # task -> episodes, selected or not
+
+    def teachers(self) -> dict[str, str]:
+        """By task who made its demonstrations: an expert, or the dataset that was imported."""
+        from generalist.envs import get_task
+
+        found = {}
+        for task, header in self.headers.items():
+            collection = header.collection
+            if collection.get("expert"):
+                found[task] = collection["expert"]
+            elif "expert" in collection:
+                with suppress(GeneralistError):  # a family whose package is not installed here
+                    found[task] = get_task(task).default_expert
+            elif "dataset" in collection:
+                found[task] = f"{collection.get('from', 'import')} {collection['dataset']}"
+        return found
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """By task how the environment of its demonstrations is made again, and its spaces."""
