@@ -5,7 +5,8 @@ Legend: k = action tokens of a timestep, V = legal ids of one of them without an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,35 @@ from generalist.envs.masks import (
     checked_bits,
     checked_flags,
 )
+from generalist.episode import is_index, path_name
 from generalist.errors import GeneralistError
 from generalist.tokenization.codec import Codec
+from generalist.tokenization.digits import DigitsCodec
 from generalist.tokenization.layout import Field, Layout
 
-TokenMask = np.ndarray | None  # (V,) bool; None: all V are legal
+# (V,) bool, or what makes it from the ids chosen before it in the timestep; None: all V are legal
+TokenMask = np.ndarray | Callable[[Sequence[int]], np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class DigitMask:
+    """The legal codes of a digit, which depend on the digits before it.
+
+    element, digit: Which element of the field, and which of its digits; not the first.
+    allowed: (count,) bool, True for each legal value of the element.
+    """
+
+    field: Field
+    element: int
+    digit: int
+    allowed: np.ndarray
+
+    def __call__(self, ids: Sequence[int]) -> np.ndarray:
+        """(V,) bool, given the ids of the action tokens before this one."""
+        codec = self.field.codec
+        assert isinstance(codec, DigitsCodec)
+        prefix = tuple(token - self.field.start for token in ids[-self.digit :])
+        return codec.legal_after(self.element, prefix, self.allowed)
 
 
 def token_masks(layout: Layout, mask: Any) -> list[TokenMask]:
@@ -47,15 +72,21 @@ def _of_fields(fields: Sequence[Field], mask: Any, depth: int) -> Iterator[Token
         parts: dict[str | int, list[Field]] = {}  # keys in the layout's own order
         for field in fields:
             parts.setdefault(field.path[depth], []).append(field)
-        is_tuple = isinstance(fields[0].path[depth], int)
-        keys = range(len(parts)) if is_tuple else [str(key) for key in parts]
-        check_parts(mask, keys, "/".join([fields[0].role, *map(str, fields[0].path[:depth])]))
+        keys = range(len(parts)) if is_index(fields[0].path[depth]) else list(parts)
+        check_parts(mask, keys, path_name((fields[0].role, *fields[0].path[:depth])))
         for key, below in parts.items():
             yield from _of_fields(below, mask[key], depth + 1)
 
 
 def _of_field(field: Field, mask: Any) -> Iterator[TokenMask]:
     codec = field.codec
+    if isinstance(codec, DigitsCodec):
+        counts = np.array(codec.count, dtype=np.int64).reshape(codec.shape)
+        for element, flags in enumerate(_of_elements(mask, counts, field.name)):
+            yield codec.legal_after(element, (), flags)
+            for digit in range(1, codec.digits[element]):
+                yield DigitMask(field, element, digit, flags)
+        return
     if codec.kind != "discrete":
         raise GeneralistError(
             f"{field.name} has a mask of legal actions, but its values are {codec.kind}, and only "
