@@ -103,7 +103,7 @@ class Agent:
         device: default a GPU where there is one.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
-        layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
+        layout: lets it act in a task it was not trained on; `processor.layout` makes one.
         Raises GeneralistError where a file is missing, damaged or made for another vocabulary and
         where weights are missing, and UsageError where there is no such device or the checkpoint
         does not know the task.
@@ -228,8 +228,7 @@ class Agent:
             return self._act_alone(
                 observations, first, instructions, slots, seeds, action_masks, infos
             )
-        separator = self.layout.separator
-        if separator is None:
+        if self.layout.is_document:
             raise UsageError(
                 f"{self.task} is text to be read on, not an environment; use generate_text."
             )
@@ -256,11 +255,12 @@ class Agent:
         masks = None if action_masks is None else self._checked_masks(action_masks, len(slots))
         self._begin(slots, first, list(instructions), seeds)
         assert self._decoder is not None
+        positions = self.layout.positions
         chosen = self._decoder.act(
             slots,
-            [[*row, separator] for row in ids.tolist()],
+            self.layout.weave({"observation": ids}).tolist(),
             [self.layout.legal] * len(slots),
-            [self.layout.ordinal.tolist()] * len(slots),
+            [(positions.bins[positions.chosen] >= 0).tolist()] * len(slots),
             self.sampling,
             masks,
         )
@@ -392,6 +392,6 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
             f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
-            "layout=processor.layout(env.observation_space, env.action_space)."
+            f"layout=processor.layout(env.observation_space, env.action_space, task={task!r})."
         )
     return layouts[task]

@@ -193,13 +193,13 @@ def _make(
             disable_env_checker=True,
             **options,
         )
-    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+    except Exception as error:  # whatever an environment of others may raise
+        if "unexpected keyword argument" in str(error):
+            raise  # a wrong option, which `make` explains
         missing = [link.name for link in causes(error) if isinstance(link, ModuleNotFoundError)]
-        if not missing:
-            raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
-        raise MissingPackageError(str(missing[-1]), f"gym/{name}") from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
+        if missing:
+            raise MissingPackageError(str(missing[-1]), f"gym/{name}") from error
+        raise GeneralistError(f"gym/{name} cannot be made: {in_words(error)}.") from error
     env = wrapped(env, wrappers)
     return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
 

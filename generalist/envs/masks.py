@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from generalist.episode import path_name, sorted_keys
 from generalist.errors import GeneralistError
 
 EITHER = 2  # in a mask of MultiBinary
@@ -38,9 +37,9 @@ def checked_mask(space: spaces.Space, mask: Any, name: str = "action") -> Any:
     if isinstance(space, spaces.MultiBinary):
         return checked_bits(mask, space.shape, name)
     if isinstance(space, spaces.Dict):
-        check_parts(mask, sorted_keys(space.spaces), name)
+        check_parts(mask, tuple(space.spaces), name)
         return {
-            key: checked_mask(part, mask[key], path_name((name, key)))
+            key: checked_mask(part, mask[key], f"{name}/{key}")
             for key, part in space.spaces.items()
         }
     if isinstance(space, spaces.Tuple):

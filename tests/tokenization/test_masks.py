@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from generalist.envs.masks import checked_mask
 from generalist.errors import GeneralistError
-from generalist.tokenization.layout import Layout
-from generalist.tokenization.masks import TokenMask, token_masks
+from generalist.tokenization.masks import token_masks
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.masks import allowed, masks_of, nested_spaces
 
@@ -36,9 +35,9 @@ def test_tokens_that_a_mask_allows_decode_to_what_it_allows(
     rng = np.random.default_rng(seed)
     ids = []
     found = token_masks(layout, mask)
-    assert len(found) == layout.action_tokens
+    assert len(found) == len(layout.legal)
     for (start, stop), flags in zip(layout.legal, found, strict=True):
-        flags = known(flags, ids, layout)
+        flags = flags(ids) if callable(flags) else flags
         assert flags is None or (flags.dtype == bool and flags.shape == (stop - start,))
         legal = np.arange(start, stop) if flags is None else start + np.flatnonzero(flags)
         ids.append(rng.choice(legal))
@@ -59,16 +58,11 @@ def test_tokens_of_every_action_that_a_mask_allows_are_legal(
     assert space.contains(action) and allowed(space, mask, action)
     layout = without_frames.layout(SEEN, space)
     batch = stacked(action)
-    (ids,) = layout.encode_actions(batch, without_frames.toolbox).tolist()
-    for number, (start, _) in enumerate(layout.legal):
-        flags = known(token_masks(layout, mask)[number], ids[:number], layout)
-        assert flags is None or flags[ids[number] - start]
-
-
-def known(flags: TokenMask, ids: list[int], layout: Layout) -> np.ndarray | None:
-    """A mask once the ids before its token are chosen."""
-    codes = [token - start for token, (start, _) in zip(ids, layout.legal, strict=False)]
-    return flags(codes) if callable(flags) else flags
+    (ids,) = layout.encode("action", batch, without_frames.toolbox)
+    masks = token_masks(layout, mask)
+    for place, (token, (start, _), flags) in enumerate(zip(ids, layout.legal, masks, strict=True)):
+        flags = flags(ids[:place].tolist()) if callable(flags) else flags
+        assert flags is None or flags[token - start]
 
 
 def row(batch: Any) -> Any:
