@@ -21,6 +21,11 @@ class IntegerKey(int):
     """A key of a dict that is an integer, as a part of a path; other integers index tuples."""
 
 
+def is_index(part: str | int) -> bool:
+    """Whether a part of a path is the index of a tuple, not a key of a dict."""
+    return isinstance(part, int) and not isinstance(part, IntegerKey)
+
+
 def sorted_keys(tree: Mapping[Any, Any]) -> list[Any]:
     """Keys of a dict in the order of its leaves: integers first, then strings, each sorted."""
     return sorted(tree, key=lambda key: (isinstance(key, str), key))
@@ -68,9 +73,9 @@ def tree_from_leaves(leaves: list[tuple[Path, Any]]) -> Tree:
     for path, leaf in leaves:
         children.setdefault(path[0], []).append((path[1:], leaf))
     built = {key: tree_from_leaves(below) for key, below in children.items()}
-    if any(isinstance(key, (str, IntegerKey)) for key in built):
-        return {int(key) if isinstance(key, int) else key: below for key, below in built.items()}
-    return tuple(built[key] for key in sorted(built))
+    if all(map(is_index, built)):
+        return tuple(built[key] for key in sorted(built))
+    return {int(key) if isinstance(key, int) else key: below for key, below in built.items()}
 
 
 def tree_stack(trees: list[Tree]) -> Tree:

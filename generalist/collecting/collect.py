@@ -248,9 +248,7 @@ def _note_failures(folder: Path, failures: list[str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(
-    writer: ShardWriter, result: Result, outcome: TaskOutcome, elsewhere: set[int]
-) -> None:
+def _write(writer: ShardWriter, result: Result, outcome: TaskOutcome, elsewhere: set[int]) -> None:
     """Keep what a job yielded, but for what another process has written."""
     outcome.failures += result.failures
     for seed, reason in result.rejections.items():

@@ -5,7 +5,8 @@ Legend: k = action tokens of a timestep, V = legal ids of one of them without an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,35 @@ from generalist.envs.masks import (
     checked_bits,
     checked_flags,
 )
+from generalist.episode import is_index, path_name
 from generalist.errors import GeneralistError
 from generalist.tokenization.codec import Codec
+from generalist.tokenization.digits import DigitsCodec
 from generalist.tokenization.layout import Layout, Part
 
-TokenMask = np.ndarray | None  # (V,) bool; None: all V are legal
+# (V,) bool, or what makes it from the ids chosen before it in the timestep; None: all V are legal
+TokenMask = np.ndarray | Callable[[Sequence[int]], np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class DigitMask:
+    """The legal codes of a digit, which depend on the digits before it.
+
+    element, digit: Which element of the part, and which of its digits; not the first.
+    allowed: (count,) bool, True for each legal value of the element.
+    """
+
+    part: Part
+    element: int
+    digit: int
+    allowed: np.ndarray
+
+    def __call__(self, ids: Sequence[int]) -> np.ndarray:
+        """(V,) bool, given the ids of the action tokens before this one."""
+        codec = self.part.codec
+        assert isinstance(codec, DigitsCodec)
+        prefix = tuple(token - self.part.start for token in ids[-self.digit :])
+        return codec.legal_after(self.element, prefix, self.allowed)
 
 
 def token_masks(layout: Layout, mask: Any) -> list[TokenMask]:
@@ -47,15 +72,21 @@ def _of_parts(parts: Sequence[Part], mask: Any, depth: int) -> Iterator[TokenMas
         by_key: dict[str | int, list[Part]] = {}  # keys in the layout's own order
         for part in parts:
             by_key.setdefault(part.path[depth], []).append(part)
-        is_tuple = isinstance(parts[0].path[depth], int)
-        keys = range(len(by_key)) if is_tuple else [str(key) for key in by_key]
-        check_parts(mask, keys, "/".join([parts[0].role, *map(str, parts[0].path[:depth])]))
+        keys = range(len(by_key)) if is_index(parts[0].path[depth]) else list(by_key)
+        check_parts(mask, keys, path_name((parts[0].role, *parts[0].path[:depth])))
         for key, below in by_key.items():
             yield from _of_parts(below, mask[key], depth + 1)
 
 
 def _of_part(part: Part, mask: Any) -> Iterator[TokenMask]:
     codec = part.codec
+    if isinstance(codec, DigitsCodec):
+        counts = np.array(codec.count, dtype=np.int64).reshape(codec.shape)
+        for element, flags in enumerate(_of_elements(mask, counts, part.name)):
+            yield codec.legal_after(element, (), flags)
+            for digit in range(1, codec.digits[element]):
+                yield DigitMask(part, element, digit, flags)
+        return
     if codec.kind != "discrete":
         raise GeneralistError(
             f"{part.name} has a mask of legal actions, but its values are {codec.kind}, and only "

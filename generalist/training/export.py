@@ -55,6 +55,7 @@ def export(
             "temperature": recipe.acting.temperature,
             "experts": data.teachers(),
             "environments": data.environments(),
+            "experts": data.teachers(),
         },
         recipe=dump_recipe(recipe),
     )

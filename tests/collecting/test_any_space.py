@@ -20,6 +20,7 @@ from generalist.tokenization.processor import GeneralistProcessor
 from generalist.windows.spec import dataset_spec
 from tests.decoding.models import tiny_model
 
+CHESS_LIKE = "gym/tests.tokenization.odd_env:ChessLike-v0"
 ODD = "gym/tests.tokenization.odd_env:Odd-v0"
 
 
@@ -52,3 +53,17 @@ def test_episodes_of_odd_spaces_come_back_from_shards_and_are_acted_in(
     agent = Agent(model, without_frames, {ODD: data.layout}, ODD, sampling=Sampling(1.0))
     result = rollout(agent, episodes=3, progress=False)
     assert result.lengths == [6, 6, 6]
+
+
+def test_moves_of_thousands_are_chosen_from_the_few_that_are_legal(
+    without_frames: GeneralistProcessor,
+) -> None:
+    env = generalist.make(CHESS_LIKE)
+    spaces = env.observation_space, env.action_space
+    layout = without_frames.layout(*spaces, task=CHESS_LIKE)
+    model = tiny_model(window=128, size=without_frames.vocabulary.size)
+    agent = Agent(model, without_frames, {CHESS_LIKE: layout}, sampling=Sampling(3.0))
+    result = rollout(agent, episodes=5, progress=False)
+    assert result.returns == [6.0] * 5, "a legal action each step"
+    episode = collect_episode(env, CHESS_LIKE, RandomPolicy(), 0, noise=0)
+    assert episode.return_ == 6
