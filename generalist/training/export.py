@@ -55,7 +55,6 @@ def export(
             "temperature": recipe.acting.temperature,
             "experts": data.teachers(),
             "environments": data.environments(),
-            "experts": data.teachers(),
         },
         recipe=dump_recipe(recipe),
     )
