@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from generalist import __version__
 from generalist.envs import get_task, is_document_task
 from generalist.envs.instructions import OWN
 from generalist.errors import GeneralistError, MissingPackageError, in_words
@@ -36,6 +35,7 @@ from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, lo
 from generalist.processes import process_pool, usable_cpus
 from generalist.session import EpisodeError
 from generalist.shards.files import read_json, write_json
+from generalist.version import __version__
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
