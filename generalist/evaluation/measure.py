@@ -35,7 +35,6 @@ from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, lo
 from generalist.processes import process_pool, usable_cpus
 from generalist.session import EpisodeError
 from generalist.shards.files import read_json, write_json
-from generalist.version import __version__
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
