@@ -87,7 +87,7 @@ def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     found = [task for task in tasks if task in data.headers]
     for task in found:
         if recipe.corrections.tasks[task].expert is None:
-            expert_of_header(data.headers[task])
+            expert_of_header(task, data.headers[task].collection)
     return found
 
 
@@ -104,7 +104,7 @@ def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> 
             asdict(data.headers[task]),
             wanted.episodes,
             wanted.max_steps,
-            wanted.expert or expert_of_header(data.headers[task]),
+            wanted.expert or expert_of_header(task, data.headers[task].collection),
             FIRST_SEED + number * _SEEDS_PER_ROUND,
         )
 
