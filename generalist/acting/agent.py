@@ -226,8 +226,7 @@ class Agent:
             return self._act_alone(
                 observations, first, instructions, slots, seeds, action_masks, infos
             )
-        separator = self.layout.separator
-        if separator is None:
+        if self.layout.is_document:
             raise UsageError(
                 f"{self.task} is text to be read on, not an environment; use generate_text."
             )
@@ -254,11 +253,12 @@ class Agent:
         masks = None if action_masks is None else self._checked_masks(action_masks, len(slots))
         self._begin(slots, first, list(instructions), seeds)
         assert self._decoder is not None
+        positions = self.layout.positions
         chosen = self._decoder.act(
             slots,
-            [[*row, separator] for row in ids.tolist()],
+            self.layout.weave({"observation": ids}).tolist(),
             [self.layout.legal] * len(slots),
-            [self.layout.ordinal.tolist()] * len(slots),
+            [(positions.bins[positions.chosen] >= 0).tolist()] * len(slots),
             self.sampling,
             masks,
         )

@@ -46,8 +46,8 @@ class RolloutResult:
     mean, stderr: of the scores, and the standard error of the mean (None for a single episode).
     random, expert: means of the same metric; None where they were not measured, and where options
         make another environment than they were measured in.
-    normalized: (mean - random) / (expert - random); None without these, and where the expert is
-        not better than random.
+    normalized: (mean - random) / (expert - random); None where these are not fit for it, as
+        `Task.not_normalized` says.
     prompted: True where episodes began with a demonstration.
     instruction: told the agent in place of the episodes' own ones; None for those.
     options: what the environment was made with.
@@ -299,9 +299,6 @@ def _score(
     mean = float(scores.mean())
     random = record.random_score.mean if record.random_score else None
     expert = record.expert_score.mean if record.expert_score else None
-    normalized = None
-    if random is not None and expert is not None and expert > random:
-        normalized = (mean - random) / (expert - random)
     several = len(scores) > 1
     agent = None if _is_expert(player) else player
     return RolloutResult(
@@ -317,7 +314,7 @@ def _score(
         lengths=lengths,
         random=random,
         expert=expert,
-        normalized=normalized,
+        normalized=record.normalized(mean),
         prompted=agent is not None and agent.prompted,
         steps_per_second=sum(lengths) / seconds,
         metric=record.metric,

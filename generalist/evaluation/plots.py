@@ -58,12 +58,12 @@ def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> st
     from matplotlib import rc_context
 
     shown = [score for score in plain if score.normalized is not None]
-    by_task = {score.task: score for score in prompted if score.normalized is not None}
+    by_label = {score.label: score for score in prompted if score.normalized is not None}
     with rc_context(STYLE):
         figure, axes = _figure(8.2, 0.7 + 0.46 * max(1, len(shown)))
         ax = axes[0, 0]
         for position, score in enumerate(shown):
-            other = by_task.get(score.task)
+            other = by_label.get(score.label)
             shift = 0.17 if other else 0.0
             _bar(ax, position - shift, score, AGENT, 0.3 if other else 0.46)
             if other:
@@ -74,7 +74,7 @@ def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> st
                 name, (value, 1.0), (0, 3), xycoords=("data", "axes fraction"),
                 textcoords="offset points", ha="center", color=FAINT, fontsize=9,
             )  # fmt: skip
-        ax.set_yticks(range(len(shown)), [score.task for score in shown])
+        ax.set_yticks(range(len(shown)), [score.label for score in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(SHOWN_LOW, SHOWN_HIGH + 0.15)
         ax.set_xticks(np.arange(0, 1.3, 0.25))
@@ -83,9 +83,11 @@ def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> st
 
 
 def _bar(ax: Axes, y: float, score: TaskScore, color: str, height: float) -> None:
-    assert score.normalized is not None and score.normalized_interval is not None
+    """A score with its interval, where the error is known."""
+    assert score.normalized is not None
     value = float(np.clip(score.normalized, SHOWN_LOW, SHOWN_HIGH))
-    low, high = np.clip(score.normalized_interval, SHOWN_LOW, SHOWN_HIGH)
+    interval = score.normalized_interval or (score.normalized, score.normalized)
+    low, high = np.clip(interval, SHOWN_LOW, SHOWN_HIGH)
     ax.barh(y, value, height, color=color, alpha=0.85, linewidth=0)
     ax.plot([low, high], [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
     ax.annotate(f"{score.normalized:.2f}", (max(value, high, 0), y), (5, 0), va="center",

@@ -23,7 +23,7 @@ from generalist.tokenization.digits import DigitsCodec
 from generalist.tokenization.fit_quantiles import fit_quantiles
 from generalist.tokenization.grid import GridCodec
 from generalist.tokenization.image import ImageCodec
-from generalist.tokenization.layout import Layout, document_layout
+from generalist.tokenization.layout import Layout, Role, document_layout
 from generalist.tokenization.spaces import build_layout
 from generalist.tokenization.text import TextCodec
 from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
@@ -203,23 +203,24 @@ class GeneralistProcessor:
 
     def encode(self, episode: Episode, layout: Layout) -> np.ndarray:
         """(T * tokens_per_timestep,) ids of the executed episode, of the vocabulary's dtype."""
-        actions = layout.encode_actions(episode.actions, self.toolbox, episode.task)
-        if layout.is_document:
-            return actions.ravel().astype(self.vocabulary.dtype)
-        observations = self.encode_observations(episode.observations, layout, episode.task)
-        separator = np.full((len(actions), 1), layout.separator)
-        timesteps = np.concatenate([observations, separator, actions], axis=1)
-        return timesteps.ravel().astype(self.vocabulary.dtype)
+        trees: dict[Role, Tree] = {"action": episode.actions}
+        if not layout.is_document:
+            trees["observation"] = episode.observations
+        ids = {
+            role: layout.encode(role, tree, self.toolbox, task=episode.task)
+            for role, tree in trees.items()
+        }
+        return layout.weave(ids).ravel().astype(self.vocabulary.dtype)
 
     def encode_labels(self, episode: Episode, layout: Layout) -> np.ndarray:
         """(T * k,) ids of the expert's own actions; the executed ones where it was not asked."""
         tree = episode.actions if episode.labels is None else episode.labels
-        ids = layout.encode_actions(tree, self.toolbox, episode.task)
+        ids = layout.encode("action", tree, self.toolbox, task=episode.task)
         return ids.ravel().astype(self.vocabulary.dtype)
 
     def encode_observations(self, observations: Tree, layout: Layout, task: str = "") -> np.ndarray:
-        """Batched observations, leading axis N, to (N, observation_tokens) int64 ids."""
-        return layout.encode_observations(observations, self.toolbox, task)
+        """Batched observations, leading axis N, to (N, observation tokens) int64 ids."""
+        return layout.encode("observation", observations, self.toolbox, task=task)
 
     def encode_text(self, text: str) -> np.ndarray:
         """Ids of a string, in the text range."""
@@ -229,19 +230,20 @@ class GeneralistProcessor:
 
     def decode_actions(self, ids: np.ndarray, layout: Layout) -> Tree:
         """(N, k) ids to batched actions with the shapes and dtypes of the action space."""
-        return layout.decode_fields("action", np.asarray(ids), self.toolbox)
+        return layout.decode("action", np.asarray(ids), self.toolbox)
 
     def decode(self, ids: np.ndarray, layout: Layout, task: str = "") -> Episode:
         """Whole timesteps of ids to an episode; tokens hold no rewards, which come back as NaN."""
         timesteps = self._timesteps(ids, layout)
-        steps, actions = len(timesteps), timesteps[:, layout.action_positions]
-        observed = timesteps[:, : layout.observation_tokens]
+        steps, positions = len(timesteps), layout.positions
+        actions = timesteps[:, positions.of_role("action")]
+        observed = timesteps[:, positions.of_role("observation")]
         empty = np.zeros((steps, 0))
         return Episode(
             task=task,
             observations=empty
             if layout.is_document
-            else layout.decode_fields("observation", observed, self.toolbox),
+            else layout.decode("observation", observed, self.toolbox),
             actions=self.decode_actions(actions, layout),
             rewards=np.full(steps, np.nan, dtype=np.float32),
             terminated=False,
@@ -254,18 +256,18 @@ class GeneralistProcessor:
 
     def explain(self, ids: np.ndarray, layout: Layout) -> Iterator[TokenInfo]:
         """What each token of whole timesteps means, in order."""
+        positions = layout.positions
+        places = list(zip(positions.part.tolist(), positions.token.tolist(), strict=True))
         for step, timestep in enumerate(self._timesteps(ids, layout)):
             values = self._values(timestep[None], layout)
-            for position, (field, index) in enumerate(layout.slots):
-                token = int(timestep[position])
+            for token, (number, index) in zip(timestep.tolist(), places, strict=True):
                 where = self.vocabulary.range_of(token)
-                if field is None:
+                part = layout.parts[number]
+                if part.role == "separator":
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
-                name = f"{field.name}[{index}]" if field.codec.tokens > 1 else field.name
-                value = _show(
-                    field.codec, values[field.role, *field.path], index, token - where.start
-                )
+                name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
+                value = _show(part.codec, values[number], index, token - where.start)
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
@@ -289,21 +291,19 @@ class GeneralistProcessor:
             )
         return ids.reshape(-1, layout.tokens_per_timestep)
 
-    def _values(
-        self, timestep: np.ndarray, layout: Layout
-    ) -> dict[tuple[str | int, ...], np.ndarray]:
-        """Decoded values of one (1, S) timestep by role and path; frames stay codes."""
-        values = {}
-        for field, tokens in layout.field_slices:
-            ids = timestep[:, tokens]
-            if isinstance(field.codec, ImageCodec):
-                decoded = ids - field.start
-            elif isinstance(field.codec, (TextFieldCodec, DocumentCodec)):
+    def _values(self, timestep: np.ndarray, layout: Layout) -> list[np.ndarray]:
+        """Decoded values of one (1, S) timestep, part by part; frames stay codes."""
+        values = []
+        for number, part in enumerate(layout.parts):
+            ids = timestep[:, layout.positions.of_part(number)]
+            if isinstance(part.codec, ImageCodec):
+                decoded = ids - part.start
+            elif isinstance(part.codec, (TextFieldCodec, DocumentCodec)):
                 pieces = [self.decode_text(ids[0, i : i + 1]) for i in range(ids.shape[1])]
                 decoded = np.array([pieces])
             else:
-                decoded = field.decode(ids, self.toolbox)
-            values[field.role, *field.path] = decoded
+                decoded = part.decode(ids, self.toolbox)
+            values.append(decoded)
         return values
 
 

@@ -33,7 +33,7 @@ from generalist.tokenization.digits import DigitsCodec, digits_for
 from generalist.tokenization.discrete import DiscreteCodec
 from generalist.tokenization.grid import GridCodec
 from generalist.tokenization.image import FrameStackCodec, ImageCodec
-from generalist.tokenization.layout import Field, Layout, Role
+from generalist.tokenization.layout import Layout, Part, Role, stored_layout
 from generalist.tokenization.text_fields import TextFieldCodec
 from generalist.vocabulary import Vocabulary
 
@@ -62,12 +62,9 @@ def build_layout(
         *builder.fields("observation", observation_space, ()),
         *builder.fields("action", action_space, ()),
     ]
-    layout = Layout(tuple(fields), vocabulary.special("separator"))
-    for role, tokens in (
-        ("observation", layout.observation_tokens),
-        ("action", layout.action_tokens),
-    ):
-        if tokens == 0:
+    layout = stored_layout(fields, vocabulary.special("separator"))
+    for role in ("observation", "action"):
+        if not any(part.role == role and part.tokens for part in fields):
             raise GeneralistError(f"The {role} space is empty, so there is nothing to lay out.")
     if layout.tokens_per_timestep > LONGEST_TIMESTEP_TOKENS:
         raise GeneralistError(
@@ -90,18 +87,18 @@ class _Builder:
         self.toolbox = toolbox
         self.background = background
 
-    def fields(self, role: Role, space: spaces.Space, path: Path) -> Iterator[Field]:
+    def fields(self, role: Role, space: spaces.Space, path: Path) -> Iterator[Part]:
         if isinstance(space, (spaces.Dict, spaces.Tuple)):
-            for part, below in self.parts(role, space, path):
-                yield from self.fields(role, below, (*path, part))
+            for key, below in self.within(role, space, path):
+                yield from self.fields(role, below, (*path, key))
             return
         try:
             codec = self.codec(role, space)
         except ValueError as error:
             raise _refusal(role, path, space, str(error)) from None
-        yield Field(role, path, codec, self.vocabulary[codec.range_name].start)
+        yield Part(role, path, codec, self.vocabulary[codec.range_name].start)
 
-    def parts(
+    def within(
         self, role: Role, space: spaces.Dict | spaces.Tuple, path: Path
     ) -> Iterator[tuple[str | int, spaces.Space]]:
         """The spaces within, in the order of their fields."""

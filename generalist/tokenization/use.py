@@ -50,11 +50,14 @@ class CodeUse:
         """The use in one episode, given its (T * tokens_per_timestep,) ids."""
         use = cls()
         timesteps = tokens.reshape(-1, layout.tokens_per_timestep)
-        for each, where in layout.field_slices:
+        for number, each in enumerate(layout.parts):
             if not isinstance(each.codec, (ContinuousCodec, QuantileCodec)) or not len(timesteps):
                 continue
             tree = episode.observations if each.role == "observation" else episode.actions
-            values, codes = tree_get(tree, each.path), timesteps[:, where]
+            values, codes = (
+                tree_get(tree, each.path),
+                timesteps[:, layout.positions.of_part(number)],
+            )
             x = flat(values, each.codec.shape)
             use.fields[each.name] = FieldUse(
                 len(codes),

@@ -1,7 +1,7 @@
 """The training loop, over an `Accelerator`: one process or many, laptop or cluster.
 
 One step: every rank takes its share of the step's rows, accumulates gradients over forward passes
-of a few rows, and the sum is divided by the weight of all targets of the step on all ranks. So the
+of a few rows, and the sum is divided by the count of all targets of the step on all ranks. So the
 result does not depend on how the rows are split.
 """
 
@@ -36,10 +36,10 @@ from generalist.training.checkpoint import (
 )
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
-from generalist.training.gradients import Part
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
+from generalist.training.passes import ForwardPass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe, dump_recipe, load_recipe
 from generalist.training.resume import (
@@ -136,8 +136,8 @@ class Trainer:
         self.objective = TokenObjective(
             self.model.to(accelerator.device),
             ordinal,
-            [(r.start, r.stop) for r in vocabulary],
-            recipe.loss.full_every,
+            ranges=[(r.start, r.stop) for r in vocabulary],
+            full_every=recipe.loss.full_every,
         )
         self.parameters = count_parameters(self.model)
         self._choose_pass()
@@ -274,12 +274,12 @@ class Trainer:
             while True:
                 with log.waiting():
                     batch = next(batches)
-                weight, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
+                count, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
                 self.state.elapsed_seconds = elapsed
                 done = progress(self.recipe.schedule, self.state.step, elapsed)
                 if done >= until or stopping:
                     return done < until
-                self._step(batch, weight, done, log)
+                self._step(batch, count, done, log)
                 log.flush_if_due(self.state, done)
                 if self._any(self._save_is_due()):
                     self.save()
@@ -354,16 +354,16 @@ class Trainer:
         self.data = data
         self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
 
-    def _step(self, batch: list[Part], weight: float, done: float, log: TrainingLog) -> None:
-        """One optimizer step on this rank's forward passes; `weight` is that of all ranks."""
+    def _step(self, batch: list[ForwardPass], count: float, done: float, log: TrainingLog) -> None:
+        """Take an optimizer step on this rank's passes; `count` is that of all ranks' targets."""
         optimizer = self.recipe.optimizer
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, done)
         set_learning_rate(self.strategy.optimizers, optimizer.lr * factor)
         # Ranks average their gradients, hence the factor that turns the mean into a sum.
-        scale = self.accelerator.num_processes / max(weight, 1e-8)
+        scale = self.accelerator.num_processes / max(count, 1e-8)
         loss, outcomes = self.strategy.accumulate(batch, scale)
-        for part, losses in outcomes:
-            log.add(part, losses)
+        for each, losses in outcomes:
+            log.add(each, losses)
         loss_mean = self.accelerator.reduce(loss, "mean").item()
         norm = self.strategy.step()
         if not math.isfinite(norm):
@@ -384,11 +384,11 @@ class Trainer:
     # Data and agreement between ranks
 
     @contextmanager
-    def _batches(self) -> Iterator[Iterator[list[Part]]]:
+    def _batches(self) -> Iterator[Iterator[list[ForwardPass]]]:
         """This rank's forward passes of every step from here on, one step ahead in a thread."""
         with ThreadPoolExecutor(max_workers=1) as thread:
 
-            def generate() -> Iterator[list[Part]]:
+            def generate() -> Iterator[list[ForwardPass]]:
                 step = self.state.step
                 ahead: Future = thread.submit(self._rows, step)
                 while True:
@@ -399,7 +399,7 @@ class Trainer:
 
             yield generate()
 
-    def _rows(self, step: int) -> list[Part]:
+    def _rows(self, step: int) -> list[ForwardPass]:
         """Row numbers depend on the step alone, so another number of ranks sees the same step."""
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
@@ -407,18 +407,21 @@ class Trainer:
         share = -(-self.rows_per_rank // self.strategy.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
         batch = self.data.windows.batch(first, self.rows_per_rank)
-        return [to_tensors(p, self.task_weights, self.segments) for p in batch.split(stride)]
+        return [
+            to_tensors(rows, self.task_weights, segments=self.segments)
+            for rows in batch.split(stride)
+        ]
 
     def _agree(
-        self, batch: list[Part], elapsed: float, stop: StopSignal
+        self, batch: list[ForwardPass], elapsed: float, stop: StopSignal
     ) -> tuple[float, float, bool]:
-        """Weight of all ranks' targets, the main process's clock, and whether any has to stop."""
-        weight = sum(part["target_weight"].sum().item() for part in batch)
+        """Count of all ranks' targets, the main process's clock, and whether any has to stop."""
+        count = sum(each.targets.count.sum().item() for each in batch)
         main = self.accelerator.is_main_process
-        weight, elapsed, stopping = self.ranks.sum(
-            [weight, elapsed if main else 0.0, float(stop.raised)]
+        count, elapsed, stopping = self.ranks.sum(
+            [count, elapsed if main else 0.0, float(stop.raised)]
         )
-        return weight, elapsed, stopping > 0
+        return count, elapsed, stopping > 0
 
     def _any(self, flag: bool) -> bool:
         """True on all ranks if it is on the main one."""

@@ -154,7 +154,7 @@ class Ranks:
         """
         found = self.gather((socket.gethostname(), problem))
         said = [
-            f"Rank {number} ({host}) {problem}."
+            f"Rank {number} ({host}) {problem.rstrip('.')}."
             for number, (host, problem) in enumerate(found)
             if problem is not None
         ]

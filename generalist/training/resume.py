@@ -76,18 +76,15 @@ def require_same_checkpoint(folder: Path, ranks: Ranks) -> None:
 
     Each machine may have a folder of that name, with a checkpoint of another run or with none.
     """
-    problem, mine = None, None
+    mine, problem = None, None
     try:
         verify(folder)
         mine = (folder / MANIFEST).read_bytes()
     except GeneralistError as error:
-        problem = str(error)
-    others = ranks.gather(mine)[0] != mine
-    if problem is None and others:
-        problem = "it is another one than that of rank 0"
-    ranks.require(
-        None if problem is None else f"cannot continue from {folder}: {problem}", SHARE_THE_FOLDER
-    )
+        problem = f"cannot continue from {folder}: {error}"
+    if ranks.gather(mine)[0] != mine and problem is None:
+        problem = f"has another checkpoint {folder} than rank 0"
+    ranks.require(problem, SHARE_THE_FOLDER)
 
 
 def bring_corrections(folder: Path, recipe: Recipe, rounds: int) -> None:

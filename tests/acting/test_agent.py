@@ -38,11 +38,11 @@ def test_an_action_is_the_most_probable_legal_one_given_the_whole_context() -> N
     for step, observation in enumerate(observations_of(PENDULUM, 12)):
         action = agent.act(observation, first=step == 0)
         context += processor.encode_observations(observation[None], layout)[0].tolist()
-        context.append(layout.separator)
+        context.append(processor.vocabulary.special("separator"))
         for start, stop in layout.legal:
             logits = full_logits(agent.model, np.array(context))[start:stop]
             context.append(start + int(logits.argmax()))
-        expected = processor.decode_actions(np.array([context[-layout.action_tokens :]]), layout)
+        expected = processor.decode_actions(np.array([context[-len(layout.legal) :]]), layout)
         np.testing.assert_array_equal(action, expected[0])
 
 

@@ -154,10 +154,10 @@ def test_errors_become_a_sentence_and_debug_shows_the_rest(error, code, words, c
     assert "Traceback" in capsys.readouterr().err
 
 
-def _raising(error: BaseException) -> typer.Typer:
+def _raising(error: BaseException, name: str = "anything") -> typer.Typer:
     app = typer.Typer(pretty_exceptions_enable=False)
 
-    @app.command("anything")
+    @app.command(name)
     def anything() -> None:
         raise error
 
@@ -173,8 +173,8 @@ def _raising(error: BaseException) -> typer.Typer:
     [("collect", "same command again to continue"), ("rollout", "The same command begins anew")],
 )
 def test_ctrl_c_is_130_and_says_how_to_go_on(capsys, monkeypatch, command: str, words: str):
-    monkeypatch.setattr(cli, "app", _raising(KeyboardInterrupt()))
-    assert cli.main([command, "something"]) == 130
+    monkeypatch.setattr(cli, "app", _raising(KeyboardInterrupt(), command))
+    assert cli.main([command]) == 130
     assert words in capsys.readouterr().err
 
 

@@ -133,13 +133,15 @@ def test_nested_spaces_are_laid_out_in_lexicographic_order(processor):
         "action/1",
     ]
     assert layout.tokens_per_timestep == 2 + 1 + 4 + 1 + 3 + 1 + 1 + 2
-    assert layout.action_positions.tolist() == [12, 13, 14]
-    assert layout.target_mask.nonzero()[0].tolist() == [12, 13, 14]
-    assert layout.ordinal.tolist() == [False, True, True]
+    positions = layout.positions
+    assert positions.of_role("separator").tolist() == [11]
+    assert positions.of_role("action").tolist() == [12, 13, 14]
+    assert positions.chosen.nonzero()[0].tolist() == [12, 13, 14]
     discrete = processor.vocabulary["discrete"]
     continuous = processor.vocabulary["continuous"]
     assert layout.legal[0] == (discrete.start, discrete.start + 2)
     assert layout.legal[1] == (continuous.start, continuous.stop)
+    assert positions.bins[12:].tolist() == [-1, continuous.start, continuous.start]
 
 
 def test_random_samples_of_nested_spaces_come_back(processor):
@@ -227,7 +229,7 @@ def test_labels_stand_apart_from_the_executed_actions(processor):
     )
     start = processor.vocabulary["discrete"].start
     ids = processor.encode(episode, layout).reshape(4, -1)
-    assert (ids[:, layout.action_positions].ravel() == start).all()
+    assert (ids[:, layout.positions.chosen].ravel() == start).all()
     assert (processor.encode_labels(episode, layout) == start + np.arange(4)).all()
 
 

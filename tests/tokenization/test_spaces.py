@@ -21,7 +21,7 @@ from generalist.episode import (
     tree_stack,
 )
 from generalist.errors import GeneralistError
-from generalist.tokenization.layout import Field, Layout
+from generalist.tokenization.layout import Layout, Part
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.tokenization.random_spaces import nested_spaces, sample
 
@@ -74,9 +74,10 @@ def test_every_element_comes_back_within_the_resolution_of_its_codec(
     space.seed(seed)
     elements = tree_stack([sample(space, rng) for _ in range(6)])
     ids = without_frames.encode_observations(elements, layout)
-    again = layout.decode_fields("observation", ids, without_frames.toolbox)
-    assert list(dict(tree_leaves(again))) == [field.path for field in layout.observation_fields]
-    for field, where in layout.field_slices[:-1]:
+    again = layout.decode("observation", ids, without_frames.toolbox)
+    assert list(dict(tree_leaves(again))) == [part.path for part in layout.parts_of("observation")]
+    for number, field in enumerate(layout.parts_of("observation")):
+        where = layout.positions.of_part(number)
         before, after = tree_get(elements, field.path), tree_get(again, field.path)
         assert after.shape == before.shape and after.dtype.kind == before.dtype.kind
         if field.codec.kind == "continuous":
@@ -85,7 +86,7 @@ def test_every_element_comes_back_within_the_resolution_of_its_codec(
             np.testing.assert_array_equal(after, before)
 
 
-def assert_between_neighbours(field: Field, values: np.ndarray, ids: np.ndarray) -> None:
+def assert_between_neighbours(field: Part, values: np.ndarray, ids: np.ndarray) -> None:
     """A value lies between the centres of the bins before and behind its own; ends are open."""
     codec = field.codec
     codes = ids - field.start
@@ -134,7 +135,7 @@ def test_what_is_not_finite_is_an_error_that_names_field_and_step(
     spoilt.reshape(4, -1)[2, -1] = bad
     tree = tree_from_leaves([(p, spoilt if p == path else x) for p, x in tree_leaves(elements)])
     with pytest.raises(GeneralistError, match="at step 2") as caught:
-        layout.encode_observations(tree, without_frames.toolbox, "gym/X")
+        layout.encode("observation", tree, without_frames.toolbox, task="gym/X")
     assert f"gym/X: {path_name(('observation', *path))} " in str(caught.value)
 
 
@@ -146,7 +147,7 @@ def test_what_is_no_number_is_an_error_that_names_the_field(
     layout = without_frames.layout(spaces.Dict(x=space), OTHER)
     values = np.array([[value]] if space.shape else [value], dtype=object)
     with pytest.raises(GeneralistError, match="gym/X: observation/x "):
-        layout.encode_observations({"x": values}, without_frames.toolbox, "gym/X")
+        layout.encode("observation", {"x": values}, without_frames.toolbox, task="gym/X")
 
 
 KINDS = [
@@ -168,8 +169,8 @@ def test_what_a_space_is_laid_out_as(
     without_frames: GeneralistProcessor, space: spaces.Space, kinds: list[str], tokens: int
 ) -> None:
     layout = without_frames.layout(space, OTHER)
-    assert [field.codec.kind for field in layout.observation_fields] == kinds
-    assert layout.observation_tokens == tokens
+    assert [part.codec.kind for part in layout.parts_of("observation")] == kinds
+    assert len(layout.positions.of_role("observation")) == tokens
 
 
 def test_a_grid_whose_cells_have_bounds_of_their_own_is_no_grid(
@@ -178,7 +179,7 @@ def test_a_grid_whose_cells_have_bounds_of_their_own_is_no_grid(
     high = np.full((2, 2, 2), 3)
     high[1, 1, 0] = 1
     layout = without_frames.layout(OTHER, spaces.Box(np.zeros_like(high), high, dtype=np.int64))
-    (field,) = layout.action_fields
+    (field,) = layout.parts_of("action")
     assert field.codec.kind == "discrete" and field.codec.count[6] == 2
 
 
@@ -206,11 +207,11 @@ def test_frames_are_36_codes_each_in_whatever_order_their_axes_are(
 ) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
     layout = processor.layout(space, OTHER)
-    (field,) = layout.observation_fields
-    assert (field.codec.kind, layout.observation_tokens) == (kind, 36 * frames)
+    (field,) = layout.parts_of("observation")
+    assert (field.codec.kind, field.tokens) == (kind, 36 * frames)
     values = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     ids = processor.encode_observations(values, layout)
-    again = layout.decode_fields("observation", ids, processor.toolbox)
+    again = layout.decode("observation", ids, processor.toolbox)
     assert again.shape == values.shape and again.dtype == np.uint8
     seen, back = pictures(values, channels), pictures(again, channels)
     assert len(seen) == frames
@@ -260,11 +261,11 @@ def test_thousands_of_tokens_a_step_are_not_taken_in_silence(
 def test_text_actions_are_in_their_space(without_frames: GeneralistProcessor) -> None:
     space = spaces.Text(8, min_length=3, charset="xyz ")
     layout = without_frames.layout(OTHER, spaces.Dict(say=space))
-    assert layout.action_tokens == 8
-    ids = layout.encode_actions({"say": np.array(["x y", "zzzzzzzz"])}, without_frames.toolbox)
+    assert len(layout.legal) == 8
+    ids = layout.encode("action", {"say": np.array(["x y", "zzzzzzzz"])}, without_frames.toolbox)
     assert without_frames.decode_actions(ids, layout)["say"].tolist() == ["x y", "zzzzzzzz"]
     with pytest.raises(GeneralistError, match="gym/X: action/say has 'a' at step 0"):
-        layout.encode_actions({"say": np.array(["xax"])}, without_frames.toolbox, "gym/X")
+        layout.encode("action", {"say": np.array(["xax"])}, without_frames.toolbox, task="gym/X")
 
 
 def test_explain_names_digits_characters_and_odd_keys(without_frames: GeneralistProcessor) -> None:

@@ -56,11 +56,13 @@ def test_frames_have_the_codes_that_collecting_wrote_where_the_task_is_new(
 
     size = collected.layout.tokens_per_timestep
     stored = collected.tokens(0).reshape(-1, size).astype(int)
-    actions = processor.decode_actions(stored[:, agent.layout.action_positions], agent.layout)
+    actions = processor.decode_actions(stored[:, agent.layout.positions.chosen], agent.layout)
     observation, _ = env.reset(seed=collected.records[0]["seed"])
     for step, action in enumerate(actions):
         ids = processor.encode_observations(observation[None], agent.layout, TASK)
-        np.testing.assert_array_equal(ids[0], stored[step, : agent.layout.observation_tokens])
+        np.testing.assert_array_equal(
+            ids[0], stored[step, agent.layout.positions.of_role("observation")]
+        )
         observation, *_ = env.step(action)
     assert step == 11
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generalist.errors import GeneralistError
-from generalist.shards.files import read_json, write_json
+from generalist.integrity import read_json, sealed, unsealed
+from generalist.shards.files import write_json
 from generalist.shards.manifest import Manifest
 from generalist.shards.strangers import expert_of_header
 from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
@@ -73,12 +75,13 @@ def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
     """
     mark = {path.name: _sha256(path) for path in sorted(checkpoint.glob("*.safetensors"))}
     path = folder / ROUND_FILE
-    if path.exists() and read_json(path) == mark:
-        return False
+    with suppress(GeneralistError):  # it is damaged, or not there
+        if unsealed(read_json(path), path) == mark:
+            return False
     begun = folder.exists()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_json(path, mark)
+    write_json(path, sealed(mark))
     return begun
 
 

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generalist.errors import GeneralistError
-from generalist.training.gradients import Losses, Part, backward_sum
+from generalist.training.gradients import Losses, backward_sum
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.strategy import Tensors, check_names, require_adamw
 
@@ -104,14 +105,16 @@ class Zero:
             f"{self.accelerator.device}"
         )
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
         """See Strategy."""
 
         def backward(loss: Tensor, last: bool) -> None:
             self.engine.set_gradient_accumulation_boundary(last)
             self.engine.backward(loss)
 
-        return backward_sum(self.engine, parts, scale, self.accelerator.device, backward)
+        return backward_sum(
+            self.engine, passes, scale, device=self.accelerator.device, backward=backward
+        )
 
     def step(self) -> float:
         """See Strategy."""
