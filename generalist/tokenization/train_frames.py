@@ -52,15 +52,22 @@ def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False)
     from tqdm import tqdm
 
     from generalist.envs import get_task
+    from generalist.envs.frames import frame_axes, is_full_uint8
     from generalist.experts.collect import RandomPolicy, collect_episode
     from generalist.experts.registry import get_expert
 
     entry = get_task(task)
-    if not entry.frames:
+    if entry.frames is False:
         raise UsageError(f"{task} has no frames: a frame tokenizer is trained on pixel tasks.")
+    env = entry.make()
+    shape: tuple[int, ...] = env.observation_space.shape or ()
+    if not is_full_uint8(env.observation_space) or frame_axes(shape) != (0, 2) or shape[2] != 3:
+        raise UsageError(
+            f"{task} shows {env.observation_space}; a frame tokenizer is trained on uint8 RGB "
+            "frames (height, width, 3)."
+        )
     quick = entry.default_expert not in ("", "planner")
     expert = get_expert(task) if quick else RandomPolicy()
-    env = entry.make()
     taken: list[np.ndarray] = []
     with tqdm(total=count, desc=f"frames of {task}", disable=not progress, leave=False) as bar:
         for part, noise in enumerate(NOISES):
