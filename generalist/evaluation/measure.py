@@ -9,8 +9,8 @@
 
 A result is written when its task is done, so the same evaluation continues after an interruption.
 A result of other weights, settings or an older protocol is measured anew. What fails is named in
-the report and tried again by the next evaluation; the rest goes on. One process with one thread acts
-in each task: small models gain nothing from threads, and an episode comes out the same.
+the report and tried again by the next evaluation; the rest goes on. One process with one thread
+acts in each task: small models gain nothing from threads, and an episode comes out the same.
 """
 
 from __future__ import annotations
