@@ -53,7 +53,6 @@ def export(
             "window_tokens": recipe.data.window_tokens,
             "context_steps": recipe.data.context_steps,
             "temperature": recipe.acting.temperature,
-            "experts": data.teachers(),
             "environments": data.environments(),
         },
         recipe=dump_recipe(recipe),
