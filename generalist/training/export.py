@@ -54,6 +54,7 @@ def export(
             "context_steps": recipe.data.context_steps,
             "temperature": recipe.acting.temperature,
             "environments": data.environments(),
+            "experts": data.teachers(),
         },
         recipe=dump_recipe(recipe),
     )
