@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, multiprocessing, nn
 
 from generalist.errors import GeneralistError
+from generalist.processes import GRACE_SECONDS
 
 Part = dict[str, Any]  # one forward pass: what generalist.training.data.to_tensors returns
 Losses = list[tuple[Part, Tensor]]  # each part with its (M,) losses, in order
@@ -189,7 +190,7 @@ class _Helper:
     def close(self) -> None:
         """End the process, which notices that nobody will ask any more."""
         self.connection.close()
-        self.process.join(timeout=20)
+        self.process.join(timeout=GRACE_SECONDS)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
