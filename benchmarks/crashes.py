@@ -34,8 +34,10 @@ import psutil
 from safetensors.numpy import load_file
 
 from benchmarks.measure import screen, write_json
+from generalist.errors import GeneralistError
+from generalist.integrity import verify
 from generalist.specs import find_spec
-from generalist.training.checkpoint import list_checkpoints, verify
+from generalist.training.checkpoint import list_checkpoints
 from generalist.training.loop import train
 from generalist.training.recipe import Recipe, dump_recipe
 
@@ -205,10 +207,17 @@ def _end(recipe: Recipe) -> str:
 def _newest_step(recipe: Recipe, found: Crashes) -> int:
     """Step of the newest checkpoint that is there, 0 if none; counts those that do not verify."""
     folders = list_checkpoints(recipe.output_dir / "checkpoints")
-    damaged = [folder for folder in folders if verify(folder) is not None]
-    found.damaged += len(damaged)
-    good = [folder for folder in folders if folder not in damaged]
+    good = [folder for folder in folders if _verifies(folder)]
+    found.damaged += len(folders) - len(good)
     return int(good[0].name.removeprefix("step-")) if good else 0
+
+
+def _verifies(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except GeneralistError:
+        return False
+    return True
 
 
 def _compare(found: Crashes, untouched: Path, run: Path) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.measure import alone, print_table, screen, write_json
 from generalist.collecting.collect import collect
-from generalist.shards.manifest import Manifest
+from generalist.shards.manifest import Manifest, ShardEntry
 from generalist.shards.reader import TaskData, dataset_folders
 from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.training.data import open_data
@@ -143,10 +143,10 @@ def enlarge(root: Path, folder: Path, times: int) -> Path:
         target = folder / source.relative_to(root)
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / "dataset.json", target)
-        shards = []
+        shards: list[ShardEntry] = []
         for entry in Manifest.read(source).shards:
-            for number in range(times):
-                name = f"{number:05d}-{entry.name}"
+            for _ in range(times):
+                name = f"shard-{len(shards):05d}.tar"
                 (target / name).symlink_to((source / entry.name).resolve())
                 shards.append(replace(entry, name=name))
         Manifest(shards).write(target)

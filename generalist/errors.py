@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LONGEST_MESSAGE = 300
 
 
 class GeneralistError(Exception):
@@ -92,3 +97,28 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def in_words(error: BaseException) -> str:
+    """Kind, message and place of an error that is none of ours, in one line.
+
+    The place is the last line of code that belongs to no installed package, where there is one.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    message = " ".join(str(error).split())
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[:_LONGEST_MESSAGE] + " ..."
+    said = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    if not frames:
+        return said
+    where = (own or frames)[-1]
+    return f"{said.rstrip('.')} ({os.path.basename(where.filename)}:{where.lineno})"
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file of code belongs to a package: another's, this one, or Python itself."""
+    return file.startswith((_HERE, "<")) or any(
+        part in ("site-packages", "dist-packages") or part.startswith("python3.")
+        for part in file.split(os.sep)
+    )

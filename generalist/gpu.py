@@ -10,7 +10,23 @@ from pathlib import Path
 
 import torch
 
+from generalist.errors import UsageError
+
 _CAPABILITY = 8  # Ampere: the first with bfloat16
+
+
+def device_for(asked: str | torch.device | None, name: str = "device") -> torch.device:
+    """The device that is asked for, by default a GPU where there is one.
+
+    name: of what was asked, for the UsageError where there is no such device.
+    """
+    try:
+        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # the second: PyTorch without CUDA
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{name} {asked}: {said}") from error
+    return device
 
 
 def has_triton(device: torch.device) -> bool:

@@ -19,7 +19,10 @@ Files = dict[str, bytes]
 
 
 class LocalHub(ThreadingHTTPServer):
-    """Repositories by name, each a list of commits, each all the files there are."""
+    """Repositories by name, each a list of commits, each all the files there are.
+
+    breaks: so many commits end with the connection, before anything is kept.
+    """
 
     daemon_threads = True
 
@@ -27,6 +30,7 @@ class LocalHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, list[Files]] = {}
         self.created: list[dict[str, Any]] = []
+        self.breaks = 0
 
     @property
     def address(self) -> str:
@@ -90,6 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, {"error": self.path})
 
     def _commit(self, name: str, body: bytes) -> None:
+        if self.server.breaks:
+            self.server.breaks -= 1
+            self.close_connection = True
+            return
         commits = self.server.repositories[name]
         files = dict(commits[-1]) if commits else {}
         for line in map(json.loads, body.splitlines()):
@@ -101,11 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        if match := re.fullmatch("/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
-            files = self._files(match[1], match[3])
+        if match := re.fullmatch("/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
+            files = self._files(match[1], match[3] or "main")
             if files is None:
                 return
-            if match[2] == "revision":
+            if match[2] != "tree":
                 self._say(200, {"id": match[1], "sha": sha_of(files), "siblings": []})
             else:
                 found = [

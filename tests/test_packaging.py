@@ -117,6 +117,12 @@ def test_spec_names_are_those_of_the_clone(installed: Path, tmp_path: Path, kind
         assert installed.parent in Path(path).parents
 
 
+def test_a_way_to_launch_is_found(installed: Path, tmp_path: Path):
+    """What `accelerate launch --config_file $(generalist recipe zero2)` is given."""
+    path = Path(run(installed / "generalist", "recipe", "zero2", cwd=tmp_path).strip())
+    assert installed.parent in path.parents and "zero_stage: 2" in path.read_text()
+
+
 def test_the_shipped_tokenizers_are_those_of_the_clone(installed: Path, tmp_path: Path):
     code = "import generalist; print(generalist.GeneralistProcessor.default().fingerprint)"
     outside = run(installed / "python", "-c", code, cwd=tmp_path)

@@ -17,27 +17,31 @@ SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
 
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.
-GROUND = {"errors", "gpu", "network", "processes", "settings", "specs"}
+GROUND = {
+    "errors", "gpu", "integrity", "network", "processes", "settings", "specs", "streams",
+    "version", "yaml_values",
+}  # fmt: skip
 STATIONS = {
     "vocabulary": 0,
     "episode": 0,
     "policy": 1,
     "planning": 1,
     "envs": 2,
-    "experts": 3,
-    "tokenization": 4,
-    "shards": 5,
-    "windows": 6,
-    "modeling": 7,
-    "decoding": 8,
-    "acting": 9,
-    "collecting": 10,
-    "importing": 11,
-    "training": 12,  # which acts in its rounds
-    "evaluation": 13,
-    "analysis": 14,
-    "viewer": 14,
-    "cli": 15,
+    "session": 3,
+    "experts": 4,
+    "tokenization": 5,
+    "shards": 6,
+    "windows": 7,
+    "modeling": 8,
+    "decoding": 9,
+    "acting": 10,
+    "collecting": 11,
+    "importing": 12,
+    "training": 13,  # which acts in its rounds
+    "evaluation": 14,
+    "analysis": 15,
+    "viewer": 15,
+    "cli": 16,
 }
 # Declared exceptions: (importing module, imported station) and why.
 ALLOWED = {

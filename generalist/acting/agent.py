@@ -5,7 +5,6 @@ Legend: N = environments acted in by one call, k = action tokens of a timestep.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +13,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
-from generalist.acting.prompts import encode_prompts
-from generalist.decoding.decoder import Decoder, Mask
+from generalist.acting.checkpoint import Checkpoint, check_replaceable
+from generalist.acting.hub import checkpoint_folder
+from generalist.acting.prompts import Prompts, encode_prompt
+from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
+from generalist.envs.vector import VectorEpisodes, split_infos
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
-from generalist.modeling import PARTS_FOLDER
+from generalist.gpu import device_for
 from generalist.settings import setting_of
+from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
+from generalist.tokenization.masks import TokenMask, token_masks
 from generalist.tokenization.processor import GeneralistProcessor
-
-FACTS_FILE = "training.json"  # says with which vocabulary the model was trained
 
 
 class Agent:
@@ -41,6 +42,9 @@ class Agent:
         `generalist.settings.setting_of` reads it; default as many as fit into the
         window.
     name: where the agent came from, for reports.
+    environments: by task the environment it was trained in: `options` as `generalist.make` takes
+        them, `spaces` as `space_to_json` says them. A task that is missing: not known.
+    origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained` keeps.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """
 
@@ -55,6 +59,8 @@ class Agent:
         context_steps: int | Mapping[str, int] | None = None,
         temperature: float | Mapping[str, float] | None = None,
         name: str = "",
+        environments: Mapping[str, Mapping[str, Any]] | None = None,
+        origin: Checkpoint | None = None,
         **decoder_options: Any,
     ) -> None:
         self.model = model
@@ -65,12 +71,14 @@ class Agent:
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.context_steps = context_steps
         self.name = name
+        self.environments = dict(environments or {})
+        self._origin = origin
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
         self.sampling = self.sampling_in(self.task)
         self.layout = _layout_of(self.task, self.layouts, name)
         self._decoder: Decoder | None = None
-        self._prompts: list[list[int]] = []
+        self._prompts = Prompts()
         self._started = 0  # episodes started so far: the default seed of the next
 
     @classmethod
@@ -78,7 +86,7 @@ class Agent:
         cls,
         path: str | Path,
         task: str | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         dtype: str | torch.dtype = "float32",
         temperature: float | None = None,
         top_p: float = 1.0,
@@ -92,31 +100,31 @@ class Agent:
         """Load a checkpoint: a plain Hugging Face model with `generalist/` beside it.
 
         path: its folder, or its repository on the Hub, `user/name` or `user/name@revision`.
+        device: default a GPU where there is one.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
-        layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
-        Raises GeneralistError where a file is missing or was made for another vocabulary, and
-        UsageError where the checkpoint does not know the task.
+        layout: lets it act in a task it was not trained on; `processor.layout` makes one.
+        Raises GeneralistError where a file is missing, damaged or made for another vocabulary and
+        where weights are missing, and UsageError where there is no such device or the checkpoint
+        does not know the task.
         """
-        folder = checkpoint_folder(path)
-        processor, layouts = _load_parts(folder)
-        model = _load_model(folder, processor, dtype).to(device).eval()
+        device = device_for(device)
+        checkpoint = Checkpoint.read(checkpoint_folder(path), device=device, dtype=dtype)
+        layouts, facts = dict(checkpoint.layouts), checkpoint.facts
         if layout is not None and task is not None:
             layouts[task] = layout
-        sampling = Sampling(DEFAULT_TEMPERATURE, top_p, ordinal)
-        facts = _facts(folder)
-        if context_steps is None:
-            context_steps = facts.get("context_steps")
         agent = cls(
-            model,
-            processor,
+            checkpoint.model,
+            checkpoint.processor,
             layouts,
             task,
-            sampling,
-            window_tokens,
-            context_steps,
+            Sampling(DEFAULT_TEMPERATURE, top_p, ordinal),
+            window_tokens or facts.get("window_tokens"),
+            facts.get("context_steps") if context_steps is None else context_steps,
             facts.get("temperature") if temperature is None else temperature,
             str(path),
+            facts.get("environments"),
+            checkpoint,
             **decoder_options,
         )
         if prompts:
@@ -124,20 +132,27 @@ class Agent:
         return agent
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write what `from_pretrained` reads."""
-        folder = Path(path)
-        parts = folder / PARTS_FOLDER
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(parts)
-        layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
-        (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
-        facts = {
-            "tasks": list(layouts),
-            "vocabulary": self.processor.vocabulary.fingerprint,
-            "context_steps": self.context_steps,
-            "temperature": self.temperature,
-        }
-        (parts / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        """Write a checkpoint that `from_pretrained` reads; replaces an older one.
+
+        What was said of the training of a checkpoint that was loaded is kept. Raises UsageError
+        where the folder holds other things.
+        """
+        check_replaceable(Path(path))
+        origin = self._origin
+        Checkpoint(
+            model=self.model,
+            processor=self.processor,
+            layouts=self.layouts,
+            facts={
+                **({} if origin is None else origin.facts),
+                "window_tokens": self.window_tokens,
+                "context_steps": self.context_steps,
+                "temperature": self.temperature,
+                "environments": self.environments,
+            },
+            recipe=None if origin is None else origin.recipe,
+            card=None if origin is None else origin.card,
+        ).write(Path(path))
 
     def for_task(self, task: str, layout: Layout | None = None) -> Agent:
         """An agent for another task that shares this one's weights and settings."""
@@ -152,6 +167,8 @@ class Agent:
             self.context_steps,
             self.temperature,
             self.name,
+            self.environments,
+            self._origin,
             **self._decoder_options,
         )
 
@@ -163,13 +180,15 @@ class Agent:
     def set_prompts(
         self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"
     ) -> None:
-        """Begin every later episode with a demonstration: episode i gets number i modulo n of n.
+        """Begin every later episode with a demonstration: number i modulo n of n in episode i.
 
+        Those of the episode's own instruction are taken, where demonstrations have instructions.
         part: which end of a demonstration is kept where it exceeds a quarter of the window.
         No episodes: act without prompts again.
         """
-        self._prompts = encode_prompts(
-            episodes, self.processor, self.layout, self.window_tokens, part
+        self._prompts = Prompts(
+            episodes,
+            lambda each: encode_prompt(each, self.processor, self.layout, self.window_tokens, part),
         )
 
     @property
@@ -181,10 +200,11 @@ class Agent:
         self,
         observations: Tree,
         first: bool | np.ndarray | None = None,
-        instructions: str | Sequence[str | None] | None = None,
+        instructions: str | Sequence[str | None] | np.ndarray | None = None,
         slots: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
-        action_masks: Mask | Sequence[Mask] = None,
+        action_masks: Any = None,
+        infos: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Tree:
         """The next action, or N of them.
 
@@ -196,16 +216,19 @@ class Agent:
         slots: which running sequences these N are, where not all are acted in; default 0..N-1.
         seeds: of the sampling and of the choice among prompts, where an episode begins; the
             action then depends on nothing outside its own episode.
-        action_masks: where an action is one `Discrete`, which of its n values are legal now: (n,)
-            bool, or 0 and 1, as Gymnasium environments give in `info["action_mask"]`; for a
-            batch (N, n), or N of which some may be None. The others are never chosen.
+        action_masks: which actions are legal now, as Gymnasium environments say in
+            `info["action_mask"]` and the action space's `sample` takes it: (n,) flags for a
+            `Discrete`, a tuple of such for a `MultiDiscrete`, and so on. For a batch N masks, of
+            which some may be None. Other actions are never chosen.
+        infos: what the environment returned besides the observation, in place of `instructions`
+            and `action_masks`: an environment's info, a vector environment's infos, or N infos.
         Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
         """
         if first is None or isinstance(first, (bool, np.bool_)):
-            mask = None if action_masks is None else np.asarray(action_masks)
-            return self._act_alone(observations, first, instructions, slots, seeds, mask)
-        separator = self.layout.separator
-        if separator is None:
+            return self._act_alone(
+                observations, first, instructions, slots, seeds, action_masks, infos
+            )
+        if self.layout.is_document:
             raise UsageError(
                 f"{self.task} is text to be read on, not an environment; use generate_text."
             )
@@ -217,53 +240,84 @@ class Agent:
                 "flag for each observation."
             )
         slots = list(range(len(ids))) if slots is None else [int(slot) for slot in slots]
-        if isinstance(instructions, str):
+        if infos is not None:
+            rows = split_infos(infos, len(ids)) if isinstance(infos, Mapping) else infos
+            if instructions is None:
+                instructions = [info.get("instruction") for info in rows]
+            if action_masks is None:
+                action_masks = [info.get("action_mask") for info in rows]
+        if instructions is None or isinstance(instructions, str):
             instructions = [instructions] * len(slots)
+        if len(instructions) != len(slots):
+            raise GeneralistError(
+                f"Got {len(instructions)} instructions for {len(slots)} environments."
+            )
         masks = None if action_masks is None else self._checked_masks(action_masks, len(slots))
-        self._begin(slots, first, instructions or [None] * len(slots), seeds)
+        self._begin(slots, first, list(instructions), seeds)
         assert self._decoder is not None
+        positions = self.layout.positions
         chosen = self._decoder.act(
             slots,
-            [[*row, separator] for row in ids.tolist()],
+            self.layout.weave({"observation": ids}).tolist(),
             [self.layout.legal] * len(slots),
-            [self.layout.ordinal.tolist()] * len(slots),
+            [(positions.bins[positions.chosen] >= 0).tolist()] * len(slots),
             self.sampling,
             masks,
         )
+        self._started += int(first.sum())  # not before: an interrupted call may be repeated
         return self.processor.decode_actions(np.stack(chosen), self.layout)
+
+    def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
+        """The next actions of a vector environment, in any autoreset mode.
+
+        seeds: one for each of its N rows, used where an episode begins, as `act` has them.
+        Returns a tree of arrays with leading axis N, for `envs.step`.
+        """
+        rows = envs.rows
+        if not len(rows):
+            return envs.actions(None)
+        chosen = self.act(
+            envs.row_observations,
+            envs.first[rows],
+            slots=rows.tolist(),
+            seeds=None if seeds is None else [seeds[row] for row in rows],
+            infos=[envs.infos[row] for row in rows],
+        )
+        return envs.actions(chosen)
 
     def _act_alone(
         self,
         observation: Tree,
         first: bool | None,
-        instruction: str | Sequence[str | None] | None,
+        instruction: str | Sequence[str | None] | np.ndarray | None,
         slots: Sequence[int] | None,
         seeds: Sequence[int] | None,
-        mask: Mask,
+        mask: Any,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
     ) -> Tree:
         if first is None:
             first = self._decoder is None
         batch = tree_map(lambda leaf: np.asarray(leaf)[None], observation)
         instructions = [instruction] if isinstance(instruction, str) else instruction
-        actions = self.act(batch, np.array([first]), instructions, slots, seeds, [mask])
+        masks = None if mask is None else [mask]
+        infos = [info] if isinstance(info, Mapping) else info
+        actions = self.act(batch, np.array([first]), instructions, slots, seeds, masks, infos)
         return tree_map(lambda leaf: leaf[0], actions)
 
     def _checked_masks(
-        self, masks: np.ndarray | Sequence[Mask], environments: int
-    ) -> list[Mask] | None:
-        masks = list(masks)
-        if all(mask is None for mask in masks):
-            return None
-        if not self.layout.takes_masks:
-            raise UsageError(
-                f"Masks of legal actions were given, but an action of {self.task} is not one "
-                "Discrete value; act without action_masks."
-            )
+        self, masks: Sequence[Any], environments: int
+    ) -> list[list[TokenMask]] | None:
+        """The legal ids of each action token of each environment."""
         if len(masks) != environments:
             raise GeneralistError(
                 f"Got {len(masks)} masks of legal actions for {environments} environments."
             )
-        return masks
+        if all(mask is None for mask in masks):
+            return None
+        try:
+            return [token_masks(self.layout, mask) for mask in masks]
+        except GeneralistError as error:
+            raise GeneralistError(f"{self.task}: {error}") from None
 
     def release(self, slots: Sequence[int] | None = None) -> None:
         """Forget the running sequences in these slots, or all with the memory they held."""
@@ -283,11 +337,11 @@ class Agent:
         """Reset the slots where an episode begins."""
         self._require_slots(1 + max(slots), bool(first.all()))
         assert self._decoder is not None
+        numbers = self._started + np.cumsum(first) - first  # of the episodes that begin
         for i, slot in enumerate(slots):
             if first[i]:
-                seed = self._started if seeds is None else int(seeds[i])
+                seed = int(numbers[i] if seeds is None else seeds[i])
                 self._decoder.reset(slot, self.header(instructions[i], seed), seed)
-                self._started += 1
             elif not self._decoder.running(slot):
                 raise GeneralistError(
                     f"Environment {slot} has not begun: pass first=True with the first "
@@ -297,7 +351,7 @@ class Agent:
     def header(self, instruction: str | None = None, episode: int = 0) -> list[int]:
         """Ids at the head of the window: task, instruction, demonstration."""
         ids = self.processor.header(self.task, instruction).tolist()
-        return ids + self._prompts[episode % len(self._prompts)] if self._prompts else ids
+        return ids + self._prompts.of(instruction, episode)
 
     def _require_slots(self, count: int, all_begin: bool) -> None:
         if self._decoder is not None and count <= len(self._decoder):
@@ -320,7 +374,13 @@ class Agent:
 
 def _only_task(layouts: Mapping[str, Layout], name: str) -> str:
     if len(layouts) == 1:
-        return next(iter(layouts))
+        (task,) = layouts
+        if names_new_code(task):
+            raise UsageError(
+                f"The checkpoint {name or 'given'} knows {task!r} alone, which names a module to "
+                "import. That is done only where you name the task yourself: pass task=."
+            )
+        return task
     raise UsageError(
         f"The checkpoint {name or 'given'} knows {len(layouts)} tasks; say which to act in: "
         f"{', '.join(sorted(layouts))}."
@@ -332,63 +392,6 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
             f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
-            "layout=processor.layout(env.observation_space, env.action_space)."
+            f"layout=processor.layout(env.observation_space, env.action_space, task={task!r})."
         )
     return layouts[task]
-
-
-def _load_parts(folder: Path) -> tuple[GeneralistProcessor, dict[str, Layout]]:
-    check_checkpoint(folder)
-    processor = GeneralistProcessor.from_pretrained(folder / PARTS_FOLDER)
-    path = folder / PARTS_FOLDER / LAYOUTS_FILE
-    try:
-        layouts = {task: Layout.from_dict(stored) for task, stored in _read(path).items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise GeneralistError(f"{path} is damaged: {error!r}.") from error
-    return processor, layouts
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise GeneralistError(f"{path} is damaged: {error}.") from error
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    """How the model was trained, where the checkpoint says so."""
-    path = folder / PARTS_FOLDER / FACTS_FILE
-    return _read(path) if path.exists() else {}
-
-
-def _load_model(folder: Path, processor: GeneralistProcessor, dtype: str | torch.dtype) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        _check_vocabulary(folder, config, processor)
-        return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise GeneralistError(f"The model in {folder} cannot be loaded: {error}") from error
-    except SafetensorError as error:  # it does not say which file
-        files = ", ".join(sorted(str(path) for path in folder.glob("*.safetensors")))
-        raise GeneralistError(
-            f"The weights {files} are damaged or cut short: {error}. Copy them again, or repeat "
-            "the `generalist train` that wrote them."
-        ) from error
-
-
-def _check_vocabulary(folder: Path, config: Any, processor: GeneralistProcessor) -> None:
-    vocabulary = processor.vocabulary
-    trained_with = _facts(folder).get("vocabulary", vocabulary.fingerprint)
-    if trained_with != vocabulary.fingerprint:
-        raise GeneralistError(
-            f"The model in {folder} was trained with the vocabulary {trained_with}, but the "
-            f"processor beside it has {vocabulary.fingerprint}; they do not belong together."
-        )
-    if config.vocab_size < vocabulary.size:
-        raise GeneralistError(
-            f"The model in {folder} has {config.vocab_size} token embeddings, but the vocabulary "
-            f"{vocabulary.fingerprint} of the processor beside it has {vocabulary.size} ids."
-        )

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from generalist.errors import GeneralistError, causes
+from generalist.integrity import MANIFEST, verify
 from generalist.modeling import PARTS_FOLDER
 from generalist.network import reaching
 
@@ -36,7 +37,10 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     with reaching(f"The checkpoint {checkpoint}"):
-        found = snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS)
+        try:
+            found = snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS)
+        except ValueError as error:  # a name in it that leads elsewhere, which the client refuses
+            raise GeneralistError(f"{checkpoint} cannot be downloaded: {error}") from error
     return Path(found)
 
 
@@ -57,11 +61,13 @@ def push_checkpoint(folder: Path, repository: str, private: bool = False) -> str
 
     The repository is made where it does not exist; `private` then says who sees it. The card's
     lines on use name the repository.
-    Raises GeneralistError: no checkpoint, not logged in, no way to the Hub.
+    Raises GeneralistError: no checkpoint, a damaged one, not logged in, no way to the Hub.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     check_checkpoint(folder)
+    if (folder / MANIFEST).exists():
+        verify(folder)
     names = sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")

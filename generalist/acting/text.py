@@ -1,4 +1,4 @@
-"""Text from the same decoder: prompts read on, restricted to the ids of text."""
+"""Text from the same decoder: prompts read on, restricted to the ids of text and to `end`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from generalist.decoding.sampling import Sampling
 from generalist.errors import UsageError
+from generalist.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -29,14 +30,15 @@ def stream_text(
 ) -> Iterator[str]:
     """Yield the continuation of `prompt` piece by piece, each a str of whole characters.
 
-    One forward pass a token; every token is a timestep of its own, so the text may go on beyond
-    the window, of which the latest half at least stays in view.
+    It ends with the document, where the model writes `end`, or after `max_tokens`. One forward
+    pass a token; every token is a timestep of its own, so the text may go on beyond the window,
+    of which the latest half at least stays in view.
     """
     if max_tokens < 1:
         raise UsageError(f"max_tokens must be at least 1, got {max_tokens}.")
     sampling = Sampling(temperature, top_p)
     processor = agent.processor
-    interval = processor.vocabulary["text"].start, processor.vocabulary["text"].stop
+    interval, mask, end = _text_or_end(processor.vocabulary)
     decoder = agent.new_decoder(1)
     decoder.reset(0, processor.header(DOCUMENTS).tolist(), seed)
     ids = processor.encode_text(prompt).tolist()
@@ -47,14 +49,23 @@ def stream_text(
         hidden = decoder.feed([0], [[]], [1])
     pending: list[int] = []
     for count in range(1, max_tokens + 1):
-        pending += decoder.choose([0], hidden, [interval], [False], sampling)
-        text = processor.decode_text(np.array(pending))
-        last = count == max_tokens
+        pending += decoder.choose([0], hidden, [interval], [False], sampling, [mask])
+        last = count == max_tokens or pending[-1] == end
+        text = processor.decode_text(np.array([token for token in pending if token != end]))
         if last or not text.endswith(_UNFINISHED) or len(pending) > _LONGEST_CHARACTER_TOKENS:
             yield text
             pending = []
-        if not last:
-            hidden = decoder.feed([0], [[]], [1])
+        if last:
+            return
+        hidden = decoder.feed([0], [[]], [1])
+
+
+def _text_or_end(vocabulary: Vocabulary) -> tuple[tuple[int, int], np.ndarray, int]:
+    """An interval of ids, which of them are text or `end` (bool), and the id `end`."""
+    text, end = vocabulary["text"], vocabulary.special("end")
+    start, stop = min(text.start, end), max(text.stop, end + 1)
+    ids = np.arange(start, stop)
+    return (start, stop), (text.start <= ids) & (ids < text.stop) | (ids == end), end
 
 
 def generate_text(

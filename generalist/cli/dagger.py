@@ -9,6 +9,7 @@ import typer
 
 from generalist.cli.common import console
 from generalist.errors import GeneralistError, UsageError
+from generalist.specs import validate_data
 
 
 def dagger(
@@ -35,7 +36,8 @@ def dagger(
     ] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/dagger"),
     expert: Annotated[
-        str | None, typer.Option(help="Who labels; who demonstrated the task if not given.")
+        str | None,
+        typer.Option(help="Who labels. Default: who demonstrated the task, if no code of yours."),
     ] = None,
 ) -> None:
     """Let the agent act and its expert say what it would have done, then train on that too.
@@ -46,6 +48,7 @@ def dagger(
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.envs import get_task, is_document_task
+    from generalist.shards.strangers import names_new_code
     from generalist.training.recipe import CorrectionsRecipe, load_recipe
 
     get_task(task)
@@ -58,15 +61,17 @@ def dagger(
         raise GeneralistError(f"{checkpoint} is not a checkpoint to start from: {own} is missing.")
     settings = [f"data.root={data}", f"output_dir={out}", f"model.init_from={checkpoint}"]
     planned = load_recipe(source, [*(overrides or ()), *settings])
+    if recipe is None:  # the checkpoint's own, which may be a stranger's
+        scored = planned.evaluation.tasks
+        planned.evaluation.tasks = [each for each in scored if not names_new_code(each)]
     wanted = {"episodes": episodes, "max_steps": max_steps, "expert": expert}
-    planned.corrections = CorrectionsRecipe.model_validate(
-        {
-            "tasks": {task: wanted},
-            "rounds": rounds,
-            "begin": 0.0,
-            "share": planned.corrections.share,
-        }
-    )
+    corrections = {
+        "tasks": {task: wanted},
+        "rounds": rounds,
+        "begin": 0.0,
+        "share": planned.corrections.share,
+    }
+    planned.corrections = validate_data(corrections, CorrectionsRecipe, "generalist dagger")
     from generalist.training.loop import train
 
     console().print(f"Checkpoint: [bold]{train(planned)}[/]", soft_wrap=True)

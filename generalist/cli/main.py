@@ -23,6 +23,7 @@ from generalist.cli import (
     inspect,
     push,
     quickstart,
+    recipe,
     rollout,
     tasks,
     tokenizer,
@@ -55,6 +56,7 @@ app.add_typer(expert.app, name="expert")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)
+app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
-    given = [argument for argument in given if argument != DEBUG]
+    given = [_with_home(argument) for argument in given if argument != DEBUG]
     # Environments and experts of one's own are found in the folder the command is run in; last, so
     # that a folder of specs there hides no package of its name.
     sys.path.append(os.getcwd())
@@ -116,6 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _explain(error)
+
+
+def _with_home(argument: str) -> str:
+    """`--out=~/data` with the home folder; shells put it in place only where a word begins."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and equals and value.split("/")[0] == "~":
+        return f"{option}={os.path.expanduser(value)}"
+    return argument
 
 
 def _explain(error: BaseException) -> int:

@@ -21,6 +21,8 @@ def push(
 
     They give REPOSITORY to `--checkpoint` or to `Agent.from_pretrained`; what they download is
     safetensors, JSON and YAML, no code. You have to be logged in: `hf auth login`, or HF_TOKEN.
+    All files arrive in one commit. After an interruption nothing is seen of it, and the same
+    command sends them again, but for large files that have arrived.
     """
     from generalist.acting.hub import push_checkpoint
 

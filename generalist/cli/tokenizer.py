@@ -64,7 +64,10 @@ def text(
     out: Out = Path("runs/tokenizers/text"),
     vocabulary_size: Annotated[int, typer.Option(help="Ids, at least 256.")] = 8192,
 ) -> None:
-    """Train the byte-level BPE on the documentation that comes with Python."""
+    """Train the byte-level BPE on the documentation that comes with Python.
+
+    Nothing is written before its end; after an interruption the same command begins anew.
+    """
     from generalist.tokenization.train_text import train_text_tokenizer
 
     path = train_text_tokenizer(out, vocabulary_size, progress=True)
@@ -85,9 +88,12 @@ def frames(
 ) -> None:
     """Train the FSQ frame tokenizer on frames that experts and random play show.
 
-    What is not given stands in tokenizers/frames/spec.yaml.
+    What is not given stands in tokenizers/frames/spec.yaml. Nothing is written before its end;
+    after an interruption the same command begins anew.
     """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 
-    path = train_frame_tokenizer(out, task, frames_per_task, minutes, seed, steps=steps)
+    path = train_frame_tokenizer(
+        out, task, frames_per_task=frames_per_task, minutes=minutes, seed=seed, steps=steps
+    )
     console().print(f"Frame tokenizer: [bold]{path}[/]", soft_wrap=True)

@@ -8,6 +8,7 @@ continues: seeds that are in the manifest are not played again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
+from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import DatasetSpec, TaskSpec, load_dataset_spec
 
 DOCUMENTS_PER_JOB = 64
@@ -35,13 +37,15 @@ class TaskOutcome:
 
     rejected: had a return below the spec's `min_return`. failures: one sentence for each episode in
     which environment or expert raised; they also stand in failures.json beside the shards until
-    the next call, which tries them again.
+    the next call, which tries them again. losses: one sentence for each field of which the ids of
+    the added episodes say too little.
     """
 
     episodes: int = 0
     added: int = 0
     rejected: int = 0
     failures: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -61,6 +65,13 @@ class CollectReport:
         """One sentence an episode that failed, with task and seed."""
         return [failure for outcome in self.tasks.values() for failure in outcome.failures]
 
+    @property
+    def losses(self) -> list[str]:
+        """One sentence a field whose ids say too little of its values, with the task."""
+        return [
+            f"{task}: {loss}" for task, outcome in self.tasks.items() for loss in outcome.losses
+        ]
+
 
 @dataclass
 class _Plan:
@@ -69,8 +80,9 @@ class _Plan:
     spec: DatasetSpec
     task: TaskSpec
     folder: Path
-    done: set[int]
-    episodes_there: int
+    done: set[int] = field(default_factory=set)
+    episodes_there: int = 0
+    shards_there: int = 0
     documents: int | None = None  # how many a document task has, once that is known
     opening: Opening | None = None
 
@@ -78,16 +90,20 @@ class _Plan:
     def make(cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any) -> _Plan:
         folder = root / task.task
         if not (folder / "dataset.json").exists():
-            return cls(spec, task, folder, set(), 0)
+            return cls(spec, task, folder)
         header = DatasetHeader.read(folder)
         header.check(folder, *fingerprints)
         _check_same(folder, header.collection, spec.collection_of(task))
         manifest = Manifest.read(folder)
-        records = manifest.records(folder)
-        done = {r["seed"] for r in records if r.get("source") == "expert"}
-        done |= {int(seed) for seed in manifest.rejected}
-        documents = header.collection.get("documents")
-        return cls(spec, task, folder, done, manifest.counts()["episodes"], documents)
+        return cls(
+            spec,
+            task,
+            folder,
+            done=_seeds_done(folder, manifest),
+            episodes_there=manifest.counts()["episodes"],
+            shards_there=len(manifest.shards),
+            documents=header.collection.get("documents"),
+        )
 
     @property
     def finished(self) -> bool:
@@ -96,21 +112,24 @@ class _Plan:
         return known and not any(True for _ in self.jobs())
 
     def jobs(self) -> Iterator[Job]:
-        """Jobs in the order of their seeds."""
+        """What is still to be done, in the order of the seeds."""
         if self.task.is_document:
-            yield from self._document_jobs()
+            there = self.documents or 0
+            numbers = range(min(there, self.task.episodes or there))
+            left = (number for number in numbers if number not in self.done)
+            while batch := tuple(itertools.islice(left, DOCUMENTS_PER_JOB)):
+                yield Job(self.task, batch[0], documents=batch)
             return
         for index in range(self.task.episodes or 0):
             seed = self.spec.first_seed + index
             if seed not in self.done:
-                yield Job(self.task, index, seed, self.spec.noise_of(self.task, index))
+                yield Job(self.task, seed, self.spec.noise_of(self.task, index))
 
-    def _document_jobs(self) -> Iterator[Job]:
-        there = self.documents or 0
-        count = min(there, self.task.episodes or there)
-        first = max(self.done, default=-1) + 1  # documents are taken in order
-        for start in range(first, count, DOCUMENTS_PER_JOB):
-            yield Job(self.task, start, start, stop=min(start + DOCUMENTS_PER_JOB, count))
+
+def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:
+    """Seeds (of documents: numbers) that need not be played: written, or left out for good."""
+    played = {r["seed"] for r in manifest.records(folder) if r.get("source") == "expert"}
+    return played | {int(seed) for seed in manifest.rejected}
 
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -201,12 +220,18 @@ def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> No
                 continue
             assert plan.opening is not None and plan.opening.header is not None
             sizes = {"block_tokens": plan.spec.block_tokens, "shard_tokens": plan.spec.shard_tokens}
+            use = CodeUse()
             with ShardWriter(plan.folder, plan.opening.header, **sizes) as writer:
+                elsewhere: set[int] = set()  # done by another process since the jobs were planned
+                if len(writer.manifest.shards) > plan.shards_there:
+                    elsewhere = _seeds_done(plan.folder, writer.manifest)
                 for _ in range(total):
                     job, result = next(results)
-                    _write(writer, job, result, outcome)
-                    bar.advance(plan.task.task, max(1, len(result.episodes)))
+                    _write(writer, result, outcome, elsewhere)
+                    use.add(result.use)
+                    bar.advance(plan.task.task, job.episodes)
                 outcome.episodes = writer.episodes_written
+            outcome.losses = use.losses()
             _note_failures(plan.folder, outcome.failures)
             if not outcome.episodes:
                 reason = f" The first failure: {outcome.failures[0]}" if outcome.failures else ""
@@ -223,18 +248,20 @@ def _note_failures(folder: Path, failures: list[str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(writer: ShardWriter, job: Job, result: Result, outcome: TaskOutcome) -> None:
-    if result.failure is not None:
-        outcome.failures.append(result.failure)
-    elif result.rejection is not None:
+def _write(writer: ShardWriter, result: Result, outcome: TaskOutcome, elsewhere: set[int]) -> None:
+    """Keep what a job yielded, but for what another process has written."""
+    outcome.failures += result.failures
+    for seed, reason in result.rejections.items():
         outcome.rejected += 1
-        writer.reject(job.seed, result.rejection)
+        writer.reject(seed, reason)
     for episode in result.episodes:
+        if episode.record["seed"] in elsewhere:
+            continue
         try:
             writer.add(episode)
+        except DiskFull:
+            raise
         except GeneralistError as error:
-            if isinstance(error, DiskFull):
-                raise
             outcome.failures.append(str(error))
         else:
             outcome.added += 1
@@ -276,7 +303,7 @@ class _Bar:
 
         if self._bar is None:  # only now are all tasks open, and the number of documents known
             jobs = (job for plan in self._plans for job in plan.jobs())
-            self._total = sum(max(1, job.stop - job.index) for job in jobs)
+            self._total = sum(job.episodes for job in jobs)
             self._bar = tqdm(total=self._total, unit="episode", disable=not self._show)
         self._done += episodes
         self._bar.set_description(task, refresh=False)

@@ -7,22 +7,22 @@ as words, because not every exception survives the way between processes.
 from __future__ import annotations
 
 import contextlib
-import os
-import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from generalist.collecting.encode import encode_episode
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, in_words
+from generalist.session import EpisodeError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode
 from generalist.shards.spaces import space_to_json
+from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from generalist.tokenization.layout import Layout
+    from generalist.episode import Tree
     from generalist.tokenization.processor import GeneralistProcessor
 
 FIT_EPISODES = 10
@@ -32,22 +32,38 @@ FIT_NOISE = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """Play one seed of a task (documents: take those from `index` up to `stop`)."""
+    """Play one seed of a task, or read some of its documents, by their numbers."""
 
     task: TaskSpec
-    index: int
     seed: int = 0
     noise: float = 0.0
-    stop: int = 0
+    documents: tuple[int, ...] = ()
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes it yields where nothing goes wrong."""
+        return len(self.documents) if self.task.is_document else 1
+
+    @property
+    def name(self) -> str:
+        """What it plays or reads, for errors."""
+        if self.task.is_document:
+            return f"{self.task.task}, documents {self.documents[0]} to {self.documents[-1]}"
+        return f"{self.task.task}, seed {self.seed}"
 
 
 @dataclass
 class Result:
-    """Episodes of a job, or why there are none."""
+    """Episodes of a job with the use of their codes, and why there are none of the others.
+
+    failures: one sentence each, of what is tried again by the next call. rejections: by seed, what
+    never is.
+    """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
-    failure: str | None = None
-    rejection: str | None = None
+    use: CodeUse = field(default_factory=CodeUse)
+    failures: list[str] = field(default_factory=list)
+    rejections: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,7 +103,7 @@ class Worker:
                 }
         except GeneralistError as error:
             return Opening(failure=str(error), usage=isinstance(error, UsageError))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Opening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
         vocabulary, fingerprint = self.processor.vocabulary, self.processor.fingerprint
         header = DatasetHeader.create(
@@ -99,9 +115,11 @@ class Worker:
         """Do one job; what the environment or the expert raises becomes a failure in words."""
         try:
             return self._read(job) if job.task.is_document else self._play(job)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an environment may call sys.exit
             self._close()
-            return Result(failure=f"{job.task.task}, seed {job.seed}: {_in_words(error)}")
+            if isinstance(error, EpisodeError):  # says task, seed and step
+                return Result(failures=[str(error)])
+            return Result(failures=[f"{job.name}: {_in_words(error)}"])
 
     def _play(self, job: Job) -> Result:
         from generalist.experts.collect import collect_episode
@@ -118,18 +136,27 @@ class Worker:
             max_steps=task.max_steps,
         )
         if task.min_return is not None and episode.return_ < task.min_return:
-            return Result(rejection=f"return {episode.return_:.6g} is below {task.min_return:.6g}")
-        return Result([encode_episode(episode, self.processor, self._layout)])
+            reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
+            return Result(rejections={job.seed: reason})
+        encoded = encode_episode(episode, self.processor, self._layout)
+        return Result([encoded], CodeUse.of(episode, encoded.tokens, self._layout))
 
     def _read(self, job: Job) -> Result:
+        """Encode documents; one that fails costs no other."""
         result = Result()
         texts = self._texts(job.task.task)
-        for index in range(job.index, job.stop):
-            ids = self.processor.encode_text(texts[index])
-            if len(ids):
-                record = {"seed": index, "source": "expert", "instruction": None}
-                record |= {"terminated": True, "truncated": False}
-                result.episodes.append(EncodedEpisode(ids, np.zeros(len(ids)), None, record))
+        for number in job.documents:
+            try:
+                ids = self.processor.encode_text(texts[number])
+            except Exception as error:
+                result.failures.append(f"{job.task.task}, document {number}: {_in_words(error)}")
+                continue
+            if not len(ids):
+                result.rejections[number] = "the document is empty"
+                continue
+            record = {"seed": number, "source": "expert", "instruction": None}
+            record |= {"terminated": True, "truncated": False}
+            result.episodes.append(EncodedEpisode(ids, np.zeros(len(ids)), None, record))
         return result
 
     def _texts(self, task: str) -> list[str]:
@@ -147,17 +174,17 @@ class Worker:
             return
         self._close()
         self._env = make(task.task, **task.options)
-        self._layout = self.processor.layout(
-            self._env.observation_space, self._env.action_space, background=task.task
-        )
-        if task.bins == "quantiles":
-            self._layout = self._fitted(task)
+        spaces = self._env.observation_space, self._env.action_space
+        fit_to = self._observations(task) if task.bins == "quantiles" else ()
+        try:
+            self._layout = self.processor.layout(*spaces, task=task.task, fit_to=fit_to)
+        except UsageError as error:
+            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
         self._task = task
 
-    def _fitted(self, task: TaskSpec) -> Layout:
-        """The layout with bins fitted to the task: in every process the same, without talking."""
+    def _observations(self, task: TaskSpec) -> list[Tree]:
+        """What bins are fitted to: in every process the same, without talking."""
         from generalist.experts.collect import collect_episode
-        from generalist.tokenization.fit_quantiles import fit_quantiles
 
         episodes = (
             collect_episode(
@@ -171,17 +198,13 @@ class Worker:
             )
             for seed in range(FIT_EPISODES)
         )
-        observations = [episode.observations for episode in episodes]
-        try:
-            return fit_quantiles(self._layout, observations)
-        except GeneralistError as error:
-            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
+        return [episode.observations for episode in episodes]
 
     def _close(self) -> None:
-        self._task = None
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        env, self._env, self._task = self._env, None, None
+        if env is not None:
+            with contextlib.suppress(Exception):  # it is not needed any more
+                env.close()
 
 
 def _expert(task: TaskSpec) -> Any:
@@ -191,13 +214,9 @@ def _expert(task: TaskSpec) -> Any:
     return RandomPolicy() if task.expert == "random" else get_expert(task.task, task.expert)
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """Message of an error, and where it was raised if it is not one of ours."""
-    if isinstance(error, GeneralistError):
-        return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-    return f"{type(error).__name__}: {error} ({where})"
+    return str(error) if isinstance(error, GeneralistError) else f"{in_words(error)}."
 
 
 _worker: Worker | None = None

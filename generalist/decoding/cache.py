@@ -119,8 +119,8 @@ class RowCache(Cache):
         self.rows = rows
         self.capacity = capacity
         self.plan: RowPlan | None = None
-        self._keys: list[torch.Tensor] = []  # one (rows, K, N, D) a layer
-        self._values: list[torch.Tensor] = []
+        # Keys and values of each layer, both (rows, K, N, D).
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def update(
         self,
@@ -131,11 +131,9 @@ class RowCache(Cache):
         **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new keys and values (1, K, P, D) into their rows; return the layer's cache."""
-        if layer_idx == len(self._keys):
-            for store, states in ((self._keys, key_states), (self._values, value_states)):
-                _, heads, _, width = states.shape
-                store.append(states.new_zeros(self.rows, heads, self.capacity, width))
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        if layer_idx == len(self._layers):  # by one append, so that Ctrl-C leaves no half a layer
+            self._layers.append((self._stored(key_states), self._stored(value_states)))
+        keys, values = self._layers[layer_idx]
         plan = self.plan
         assert plan is not None, "set RowCache.plan before the forward pass"
         if plan.padded:
@@ -148,11 +146,15 @@ class RowCache(Cache):
                 values[row, :, start : start + count] = value_states[0, :, offset : offset + count]
         return keys, values
 
+    def _stored(self, states: torch.Tensor) -> torch.Tensor:
+        _, heads, _, width = states.shape
+        return states.new_zeros(self.rows, heads, self.capacity, width)
+
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         """Give row `target` the first `tokens` keys and values of row `source`."""
-        for store in (*self._keys, *self._values):
-            store[target, :, :tokens] = store[source, :, :tokens]
+        for stored in chain.from_iterable(self._layers):
+            stored[target, :, :tokens] = stored[source, :, :tokens]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Rows have lengths of their own; positions are always passed explicitly."""

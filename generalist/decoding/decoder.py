@@ -14,8 +14,7 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -29,46 +28,16 @@ from generalist.decoding.lean import LeanPass
 from generalist.decoding.packed import is_known
 from generalist.decoding.plain import PlainPass
 from generalist.decoding.sampling import GREEDY, Sampling, choose
+from generalist.decoding.slots import Row, Slot
 from generalist.errors import GeneralistError
+from generalist.streams import Stream, random_stream
 
 Interval = tuple[int, int]  # half-open interval of token ids
-Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
+Flags = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
+# Flags, or what makes them from the ids that were chosen before in the timestep.
+Mask = Flags | Callable[[Sequence[int]], np.ndarray]
 
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
-
-
-@dataclass
-class _Row:
-    """One row of the cache: the tokens of its context, of which the first `fed` are cached."""
-
-    index: int
-    tokens: list[int]
-    fed: int = 0
-
-    @property
-    def backlog(self) -> int:
-        return len(self.tokens) - self.fed
-
-
-@dataclass
-class _Slot:
-    """One running sequence; `younger` takes over when `older` is full."""
-
-    header: list[int]
-    older: _Row
-    younger: _Row | None = None
-    random: np.random.Generator = field(default_factory=np.random.default_rng)
-
-    def append(self, tokens: Sequence[int]) -> None:
-        self.older.tokens.extend(tokens)
-        if self.younger is not None:
-            self.younger.tokens.extend(tokens)
-
-    def replace_last(self, tokens: Sequence[int]) -> None:
-        """Put these tokens in the place of as many appended last."""
-        for row in (self.older, self.younger):
-            if row is not None:
-                row.tokens[-len(tokens) :] = tokens
 
 
 class Decoder:
@@ -119,8 +88,8 @@ class Decoder:
         self.padded = self.device.type != "cpu" if padded is None else padded
         self.forward = _forward_of(model, 2 * slots, self.window_tokens, plain)
         self._was_reset = False
-        self._free = list(reversed(range(2 * slots)))
-        self._slots: list[_Slot | None] = [None] * slots
+        self._slots: list[Slot | None] = [None] * slots
+        self._complete: Sequence[Slot] = ()  # whose timestep counts, also where it is interrupted
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -129,16 +98,17 @@ class Decoder:
 
     def reset(self, slot: int, header: Sequence[int], seed: int = 0) -> None:
         """Forget slot `slot` and start it anew with these header ids; nothing is fed yet."""
-        self.release(slot)
         self._was_reset = True
-        row = _Row(self._free.pop(), [int(token) for token in header])
-        self._slots[slot] = _Slot(list(row.tokens), row, random=np.random.default_rng(seed))
+        self._slots[slot] = Slot(
+            slot,
+            header,
+            limit=min(self.window_tokens, len(header) + self.body_tokens),
+            keep=self.keep,
+            random=random_stream(seed, Stream.AGENT),
+        )
 
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""
-        state = self._slots[slot]
-        if state is not None:
-            self._free += [row.index for row in (state.older, state.younger) if row is not None]
         self._slots[slot] = None
 
     def running(self, slot: int) -> bool:
@@ -147,9 +117,10 @@ class Decoder:
 
     def context(self, slot: int) -> np.ndarray:
         """Ids (int64) that the slot's next choice is conditioned on, the header included."""
-        return np.array(self._state(slot).older.tokens, dtype=np.int64)
+        self._settle([])
+        return np.array(self._state(slot).context, dtype=np.int64)
 
-    def _state(self, slot: int) -> _Slot:
+    def _state(self, slot: int) -> Slot:
         state = self._slots[slot]
         if state is None:
             raise GeneralistError(f"Slot {slot} was fed before it was reset.")
@@ -164,18 +135,27 @@ class Decoder:
         legal: Sequence[Sequence[Interval]],
         ordinal: Sequence[Sequence[bool]] | None = None,
         sampling: Sampling = GREEDY,
-        masks: Sequence[Mask] | None = None,
+        masks: Sequence[Sequence[Mask]] | None = None,
     ) -> list[np.ndarray]:
         """Feed each slot its observation tokens, choose its action tokens.
 
         chunks: per slot, the ids from the start of the timestep to the first action token.
         legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
-        masks: per slot, which ids of the first interval are legal now; default all.
-        Returns per slot (k,) int64 ids. Costs max(k) forward passes.
+        masks: per slot, k masks that say which ids of each interval are legal now; default all.
+            One may be a function of the ids chosen before it, which waits for the device.
+        Returns per slot (k,) int64 ids. Costs max(k) forward passes. Where it raises, or Ctrl-C
+        interrupts it, the timestep has not begun in any slot and may be repeated.
         """
         ordinal = ordinal or [[False] * len(intervals) for intervals in legal]
         states = [self._state(slot) for slot in slots]
-        hidden = self.feed(slots, chunks, [len(intervals) for intervals in legal])
+        drawn = None
+        if sampling.temperature > 0:
+            self._settle(states)
+            drawn = [
+                state.uniforms(len(intervals))
+                for state, intervals in zip(states, legal, strict=True)
+            ]
+        hidden = self._feed(states, chunks, [len(intervals) for intervals in legal])
         chosen: list[torch.Tensor] = []  # of each position, and of which slots
         members: list[list[int]] = []
         active = list(range(len(slots)))
@@ -184,20 +164,25 @@ class Decoder:
                 going_on = [len(legal[i]) > position for i in active]
                 active = [i for i, goes_on in zip(active, going_on, strict=True) if goes_on]
                 ids = chosen[-1] if all(going_on) else chosen[-1][going_on]
-                hidden = self.advance([slots[i] for i in active], ids)
+                hidden = self._forward([states[i].older for i in active], [], ids)
             ids = self._choose(
-                [states[i] for i in active],
                 hidden,
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
-                None if position else masks,
+                None
+                if masks is None
+                else _flags([masks[i][position] for i in active], active, members, chosen),
+                None if drawn is None else [drawn[i][position] for i in active],
             )
             for i in active:
                 states[i].append([_UNKNOWN])
             chosen.append(ids)
             members.append(active)
-        return _told(states, members, chosen)
+        told = _told(states, members, chosen)
+        self._complete = states  # by one assignment, in all slots or in none
+        self._settle(states)
+        return told
 
     def feed(
         self, slots: Sequence[int], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
@@ -207,11 +192,21 @@ class Decoder:
         reserve: per slot, how many tokens of the timestep will follow the chunk.
         Returns (n, hidden) states from which the next token is predicted.
         """
+        states = [self._state(slot) for slot in slots]
+        hidden = self._feed(states, chunks, reserve)
+        self._complete = states
+        self._settle(states)
+        return hidden
+
+    def _feed(
+        self, states: Sequence[Slot], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
+    ) -> torch.Tensor:
+        """As `feed`, but the chunks do not count before the timestep is complete."""
+        self._settle(states)
         self.forward.refresh(thoroughly=self._was_reset)
         self._was_reset = False
-        states = [self._state(slot) for slot in slots]
-        for slot, state, chunk, more in zip(slots, states, chunks, reserve, strict=True):
-            self._make_room(slot, state, len(chunk) + more)
+        for state, chunk, more in zip(states, chunks, reserve, strict=True):
+            self._make_room(state, len(chunk) + more)
             state.append([int(token) for token in chunk])
         waiting = [
             state.younger
@@ -220,12 +215,17 @@ class Decoder:
         ]
         return self._forward([state.older for state in states], waiting)
 
-    def advance(self, slots: Sequence[int], ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Feed each slot the token chosen last; one forward pass. Returns (n, hidden).
+    def _settle(self, states: Sequence[Slot]) -> None:
+        """Commit timesteps that are complete, and drop what these slots hold of one that is not."""
+        for state in self._complete:
+            state.commit()
+        self._complete = ()
+        for state in states:
+            state.restore()
 
-        ids: (n,) these tokens, where they are still on the model's device alone.
-        """
-        return self._forward([self._state(slot).older for slot in slots], [], ids)
+    def advance(self, slots: Sequence[int]) -> torch.Tensor:
+        """Feed each slot the token chosen last; one forward pass. Returns (n, hidden)."""
+        return self._forward([self._state(slot).older for slot in slots], [])
 
     def choose(
         self,
@@ -234,39 +234,43 @@ class Decoder:
         legal: Sequence[Interval],
         ordinal: Sequence[bool],
         sampling: Sampling = GREEDY,
-        masks: Sequence[Mask] | None = None,
+        masks: Sequence[Flags] | None = None,
     ) -> list[int]:
         """Choose one legal id a slot from (n, hidden) states; it is fed with what comes next."""
         states = [self._state(slot) for slot in slots]
-        chosen = self._choose(states, hidden, legal, ordinal, sampling, masks).tolist()
+        drawn = None
+        if sampling.temperature > 0:
+            drawn = [state.uniforms(1)[0] for state in states]
+        chosen = self._choose(hidden, legal, ordinal, sampling, masks, drawn).tolist()
         for state, token in zip(states, chosen, strict=True):
             state.append([token])
+        self._complete = states
+        self._settle(states)
         return chosen
 
     def _choose(
         self,
-        states: Sequence[_Slot],
         hidden: torch.Tensor,
         legal: Sequence[Interval],
         ordinal: Sequence[bool],
         sampling: Sampling,
-        masks: Sequence[Mask] | None,
+        masks: Sequence[Flags] | None,
+        drawn: Sequence[float] | None,
     ) -> torch.Tensor:
-        """(n,) int64 ids on the model's device, one a slot."""
+        """(n,) int64 ids on the model's device, one for each row of `hidden`."""
         groups: dict[tuple[Interval, bool], list[int]] = {}
         for i, key in enumerate(zip(legal, ordinal, strict=True)):
             groups.setdefault((tuple(key[0]), bool(key[1])), []).append(i)  # type: ignore[arg-type]
-        chosen = torch.empty(len(states), dtype=torch.int64, device=hidden.device)
+        chosen = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
         for (interval, is_ordinal), members in groups.items():
-            uniform = None
-            if sampling.temperature > 0:
-                uniform = torch.tensor([states[i].random.random() for i in members])
-            rows = hidden if len(members) == len(states) else hidden[members]
+            uniform = None if drawn is None else torch.tensor([drawn[i] for i in members])
+            rows = hidden if len(members) == len(hidden) else hidden[members]
             logits = self.logits(rows, interval)
-            if masks is not None:
-                logits = _masked(logits, [masks[i] for i in members])
+            own = [] if masks is None else [masks[i] for i in members]
+            if any(mask is not None for mask in own):
+                logits = _masked(logits, own)
             ids = choose(logits, sampling, is_ordinal, uniform) + interval[0]
-            if len(members) == len(states):
+            if len(members) == len(hidden):
                 return ids
             chosen[members] = ids
         return chosen
@@ -282,43 +286,19 @@ class Decoder:
 
     # The rows
 
-    def _make_room(self, slot: int, state: _Slot, tokens: int) -> None:
-        """Called at a timestep boundary: start the younger row, or let it take over."""
-        needed = len(state.header) + tokens
+    def _make_room(self, slot: Slot, tokens: int) -> None:
+        """Called at a timestep boundary."""
+        needed = len(slot.header) + tokens
         if needed > self.window_tokens:
             raise GeneralistError(
-                f"A timestep of {tokens} tokens after a header of {len(state.header)} does not fit "
+                f"A timestep of {tokens} tokens after a header of {len(slot.header)} does not fit "
                 f"into a window of {self.window_tokens} tokens."
             )
-        self._start_younger(state)
-        if len(state.older.tokens) + tokens > self._limit(state):
-            younger = state.younger or self._fork(state)
-            if len(younger.tokens) + tokens > self._limit(state):  # long header, short window
-                self._free.append(younger.index)
-                younger = self._fork(state)
-            self._free.append(state.older.index)
-            state.older, state.younger = younger, None
-            self._start_younger(state)
-
-    def _start_younger(self, state: _Slot) -> None:
-        body = self._limit(state) - len(state.header)
-        filled = len(state.older.tokens) - len(state.header)
-        if state.younger is None and filled >= body - int(self.keep * body):
-            state.younger = self._fork(state)
-
-    def _limit(self, state: _Slot) -> int:
-        """Tokens of a context of this slot, at most."""
-        return min(self.window_tokens, len(state.header) + self.body_tokens)
-
-    def _fork(self, state: _Slot) -> _Row:
-        """A new row that holds the header alone, its keys copied."""
-        row = _Row(self._free.pop(), list(state.header), min(len(state.header), state.older.fed))
-        self.forward.copy_prefix(state.older.index, row.index, row.fed)
-        return row
+        slot.make_room(tokens, self.forward.copy_prefix)
 
     @torch.inference_mode()
     def _forward(
-        self, rows: Sequence[_Row], extra: Sequence[_Row], ids: torch.Tensor | None = None
+        self, rows: Sequence[Row], extra: Sequence[Row], ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Feed all rows what they lack; (n, hidden) last states of `rows` (not of `extra`).
 
@@ -357,7 +337,7 @@ def _forward_of(
 
 
 def _told(
-    states: Sequence[_Slot], members: Sequence[Sequence[int]], chosen: Sequence[torch.Tensor]
+    states: Sequence[Slot], members: Sequence[Sequence[int]], chosen: Sequence[torch.Tensor]
 ) -> list[np.ndarray]:
     """Fetch what was chosen, position by position; per slot (k,) ids, which it holds from now on.
 
@@ -373,7 +353,29 @@ def _told(
     return [np.array(tokens, dtype=np.int64) for tokens in found]
 
 
-def _masked(logits: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
+def _flags(
+    masks: Sequence[Mask],
+    active: Sequence[int],
+    members: Sequence[Sequence[int]],
+    chosen: Sequence[torch.Tensor],
+) -> list[Flags]:
+    """Masks of one position of the slots `active`; functions get what was chosen before.
+
+    members, chosen: of each position before, which slots went on and the ids they chose.
+    """
+    if not any(map(callable, masks)):
+        return list(masks)  # type: ignore[arg-type]
+    before: dict[int, list[int]] = {i: [] for i in active}
+    for slots, ids in zip(members, chosen, strict=True):
+        for i, token in zip(slots, ids.tolist(), strict=True):
+            if i in before:
+                before[i].append(token)
+    return [
+        mask(before[i]) if callable(mask) else mask for mask, i in zip(masks, active, strict=True)
+    ]
+
+
+def _masked(logits: torch.Tensor, masks: Sequence[Flags]) -> torch.Tensor:
     """(n, V) logits, those that a row's mask excludes set to -inf."""
     size = logits.shape[1]
     allowed = np.ones(logits.shape, dtype=bool)

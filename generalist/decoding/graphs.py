@@ -125,20 +125,22 @@ class _Pass:
     def __init__(self, graphed: GraphedPass, shape: Shape) -> None:
         self.inputs = Inputs(shape, graphed.body.device)
         self._graphed = graphed
-        recorded = graphed.body.device.type == "cuda" and shape.tokens <= LARGEST
-        self._graph = torch.cuda.CUDAGraph() if recorded else None
-        self._hidden: torch.Tensor | None = None
+        self._is_recorded = graphed.body.device.type == "cuda" and shape.tokens <= LARGEST
+        self._recording: tuple[torch.cuda.CUDAGraph, torch.Tensor] | None = None
 
     def run(self) -> torch.Tensor:
         """(R, E) final states for what `inputs` hold; valid until the next call."""
-        if self._graph is None:
+        if not self._is_recorded:
             return self._graphed.run(self.inputs)
-        if self._hidden is None:
+        if self._recording is None:
             self._graphed.run(self.inputs)  # compiles and loads what is needed
-            with torch.cuda.graph(self._graph, pool=self._graphed.pool):
-                self._hidden = self._graphed.run(self.inputs)
-        self._graph.replay()
-        return self._hidden
+            graph = torch.cuda.CUDAGraph()  # a new one where Ctrl-C has interrupted the last
+            with torch.cuda.graph(graph, pool=self._graphed.pool):
+                hidden = self._graphed.run(self.inputs)
+            self._recording = graph, hidden
+        graph, hidden = self._recording
+        graph.replay()
+        return hidden
 
 
 class Inputs:

@@ -20,28 +20,33 @@ class SeparateRows:
 
     def __init__(self, rows: int, capacity: int, scaling: float) -> None:
         self.count, self.capacity, self.scaling = rows, capacity, scaling
-        self._keys: list[list[torch.Tensor]] = []  # a layer's rows, each (K, D, N)
-        self._values: list[list[torch.Tensor]] = []  # a layer's rows, each (K, N, D)
+        # Of each layer the keys of its rows, each (K, D, N), and the values, each (K, N, D).
+        self._layers: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
         self._masks = torch.empty(0, 0)
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor, plan: RowPlan) -> None:
         """Append the new keys and values (P, K, D) to the rows that `plan` feeds."""
-        if layer == len(self._keys):
+        if layer == len(self._layers):  # by one append, so that Ctrl-C leaves no half a layer
             _, heads, width = keys.shape
-            rows = self.count, heads
-            self._keys.append(list(torch.zeros(*rows, width, self.capacity, device=keys.device)))
-            self._values.append(list(torch.zeros(*rows, self.capacity, width, device=keys.device)))
+            rows, device = (self.count, heads), keys.device
+            stored = (
+                torch.zeros(*rows, width, self.capacity, device=device),
+                torch.zeros(*rows, self.capacity, width, device=device),
+            )
+            self._layers.append((list(stored[0]), list(stored[1])))
+        row_keys, row_values = self._layers[layer]
         for row, start, count, offset in plan.spans:
             new = slice(offset, offset + count)
-            self._keys[layer][row].narrow(2, start, count).copy_(keys[new].permute(1, 2, 0))
-            self._values[layer][row].narrow(1, start, count).copy_(values[new].transpose(0, 1))
+            row_keys[row].narrow(2, start, count).copy_(keys[new].permute(1, 2, 0))
+            row_values[row].narrow(1, start, count).copy_(values[new].transpose(0, 1))
 
     def attend(self, layer: int, queries: torch.Tensor, plan: RowPlan) -> torch.Tensor:
         """Causal attention of each row's new tokens to its own keys: (P, H, D) to (P, H D)."""
         parts, exact = [], queries.float()
+        row_keys, row_values = self._layers[layer]
         for row, start, count, offset in plan.spans:
-            keys = self._keys[layer][row].narrow(2, 0, start + count)
-            values = self._values[layer][row].narrow(1, 0, start + count)
+            keys = row_keys[row].narrow(2, 0, start + count)
+            values = row_values[row].narrow(1, 0, start + count)
             parts.append(self._attend(exact[offset : offset + count], keys, values, start))
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(queries.dtype)
 
@@ -76,6 +81,6 @@ class SeparateRows:
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         """Give row `target` the first `tokens` keys and values of row `source`."""
-        for keys, values in zip(self._keys, self._values, strict=True):
+        for keys, values in self._layers:
             keys[target][:, :, :tokens] = keys[source][:, :, :tokens]
             values[target][:, :tokens] = values[source][:, :tokens]

@@ -11,11 +11,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from generalist.episode import Episode, success_so_far, tree_stack
+from generalist.episode import Episode
 from generalist.errors import UsageError
 from generalist.experts.registry import Expert
-
-_NOISE_STREAM = 0x6E6F6973  # keeps the noise's random numbers apart from the environment's
+from generalist.session import Trace
+from generalist.streams import Stream, random_stream
 
 
 class Disturbance:
@@ -70,44 +70,28 @@ def collect_episode(
     rng: where the noise comes from, by default a generator made from `seed`.
     max_steps: cut (truncate) the episode there, below the task's own limit.
     """
-    rng = rng if rng is not None else np.random.default_rng((seed, _NOISE_STREAM))
+    rng = rng if rng is not None else random_stream(seed, Stream.NOISE)
     disturb = Disturbance(env.action_space, noise, burst_steps, rng)
-    observation, info = env.reset(seed=seed)
-    instruction = info.get("instruction")
-    expert.reset(env, seed)
-    observations, actions, labels, rewards = [], [], [], []
-    terminated = truncated = False
-    success: bool | None = None
-    while not (terminated or truncated):
-        mask = info.get("action_mask")
+    trace = Trace(env, task, seed, keep_steps=True, max_steps=max_steps)
+    name = getattr(expert, "name", type(expert).__name__)
+    try:
+        expert.reset(env, seed)
+    except Exception as error:
+        trace.blame(f"the expert {name}", error)
+    while not trace.done:
+        mask = trace.mask
         if isinstance(expert, RandomPolicy):
             expert.mask = mask
-        label = expert.label(observation, env)
-        action = disturb(label, mask)
-        observations.append(copy.deepcopy(observation))
-        actions.append(action)
-        labels.append(label)
-        observation, reward, terminated, truncated, info = env.step(action)
-        success = success_so_far(success, info)
-        rewards.append(float(reward))
-        if max_steps is not None and len(rewards) >= max_steps:
-            truncated = not terminated
-    return Episode(
-        task=task,
-        observations=tree_stack(observations),
-        actions=tree_stack(actions),
-        rewards=np.asarray(rewards, np.float32),
-        terminated=bool(terminated),
-        truncated=bool(truncated),
-        labels=tree_stack(labels) if noise > 0 else None,
-        instruction=instruction,
-        info={
-            "seed": int(seed),
-            "expert": getattr(expert, "name", type(expert).__name__),
-            "noise": float(noise),
-            "burst_steps": float(burst_steps),
-            **({} if success is None else {"success": success}),
-        },
+        try:
+            label = expert.label(trace.observation, env)
+        except Exception as error:
+            trace.blame(f"the expert {name}", error)
+        trace.labels.append(label)
+        trace.step(disturb(label, mask))
+    if noise == 0:
+        trace.labels.clear()  # they are the actions
+    return trace.to_episode(
+        {"expert": name, "noise": float(noise), "burst_steps": float(burst_steps)}
     )
 
 
@@ -124,7 +108,7 @@ class RandomPolicy:
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Seed the action space; the environment's own randomness stays apart."""
         self._space = copy.deepcopy(env.action_space)
-        self._space.seed(int(np.random.default_rng((seed, _NOISE_STREAM)).integers(2**31)))
+        self._space.seed(int(random_stream(seed, Stream.RANDOM_POLICY).integers(2**31)))
 
     def label(self, observation: Any, env: gymnasium.Env) -> Any:
         """A random action, a legal one."""

@@ -16,11 +16,13 @@ import numpy as np
 from gymnasium import spaces
 
 from generalist.envs import get_task, is_document_task, make
+from generalist.envs.frames import has_frames
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.experts.collect import RandomPolicy, collect_episode
 from generalist.experts.recipes import Recipe, recipe_for
 from generalist.experts.registry import Expert
 from generalist.experts.trained import TrainedExpert, is_trained
+from generalist.streams import Stream, random_stream
 
 EVALUATION_SEED = 1_000_000  # as everywhere: above those of demonstrations
 _CLIP_NORMALIZED = 10.0
@@ -46,9 +48,9 @@ def train_expert(
     spec = get_task(task)
     if is_document_task(task):
         raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
-    if spec.frames:
-        raise UsageError(f"{task} shows frames; experts are trained from state only.")
     env = make(task)
+    if has_frames(env.observation_space):
+        raise UsageError(f"{task} shows frames; experts are trained from state only.")
     algorithm = algorithm or ("ppo" if isinstance(env.action_space, spaces.Discrete) else "sac")
     recipe = recipe_for(algorithm, task)
     _check_actions(task, algorithm, env.action_space)
@@ -107,6 +109,8 @@ def _trained(
         "MlpPolicy", envs, seed=seed, device="cpu",
         policy_kwargs={"net_arch": list(recipe.network)}, **settings,
     )  # fmt: skip
+    # It has seeded its random actions with the very number that the first environment has.
+    model.action_space.seed(int(random_stream(seed, Stream.EXPERT_TRAINING).integers(2**31)))
     model.learn(steps, callback=_bar(f"{task} {algorithm}", steps, progress))
     envs.close()
     return model
@@ -177,14 +181,12 @@ def _measured(
     task: str,
     who: Expert,
     episodes: int,
-    score_of: Callable[[float], float],
+    score_of: Callable[[float, bool | None], float],
 ) -> dict[str, Any]:
-    """Mean score over unseen episodes, and its standard error."""
-    scores = [
-        score_of(collect_episode(env, task, who, EVALUATION_SEED + i).return_)
-        for i in range(episodes)
-    ]
-    spread = statistics.stdev(scores) if episodes > 1 else 0.0
+    """Mean score over unseen episodes, and its standard error, None for a single one."""
+    played = (collect_episode(env, task, who, EVALUATION_SEED + i) for i in range(episodes))
+    scores = [score_of(episode.return_, episode.success) for episode in played]
+    spread = statistics.stdev(scores) if episodes > 1 else None
     return {"mean": round(statistics.fmean(scores), 3),
-            "stderr": round(spread / math.sqrt(episodes), 3),
+            "stderr": None if spread is None else round(spread / math.sqrt(episodes), 3),
             "episodes": episodes, "first_seed": EVALUATION_SEED}  # fmt: skip

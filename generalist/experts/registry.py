@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import gymnasium
 
 from generalist.envs import get_task
-from generalist.errors import UsageError
+from generalist.errors import GeneralistError, UsageError, in_words
 from generalist.experts.trained import TrainedExpert, is_trained
 
 _HOME = "generalist.experts."
@@ -114,9 +114,15 @@ def get_expert(task_name: str, name: str | None = None) -> Expert:
         )
     try:
         kind = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"The expert {name!r} cannot be imported: {error}.") from error
-    return kind(budget=_budget(kind, name, steps)) if at else kind()
+    except Exception as error:  # a module of the user's own may fail in any way
+        raise UsageError(f"The expert {name!r} cannot be imported: {in_words(error)}.") from error
+    options = {"budget": _budget(kind, name, steps)} if at else {}
+    try:
+        return kind(**options)
+    except GeneralistError:
+        raise
+    except Exception as error:
+        raise UsageError(f"The expert {name!r} cannot be made: {in_words(error)}.") from error
 
 
 def _budget(kind: Any, name: str, steps: str) -> int:

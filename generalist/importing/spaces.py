@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from generalist.envs.frames import frame_axes
 from generalist.episode import Path, Tree
 from generalist.errors import GeneralistError
 from generalist.importing.source import Document, EncodedFrames, Load, Recording
 from generalist.tokenization.continuous import M, finite
-
-SMALLEST_IMAGE = 32  # pixels a side, as in the layout; smaller uint8 boxes are grids of integers
 
 
 def infer_spaces(
@@ -105,7 +104,7 @@ def leaf_space(
     pictures: bool = False,
 ) -> spaces.Space:
     """The space of one field; low, high: (*shape) bounds, infinite where not known."""
-    if pictures or _is_image(shape, dtype):
+    if pictures or (dtype == np.uint8 and frame_axes(shape) is not None):
         return spaces.Box(0, 255, shape, np.uint8)
     if dtype == np.bool_:
         return spaces.MultiBinary(shape) if shape else spaces.Discrete(2)
@@ -184,12 +183,3 @@ def _space(leaves: dict[Path, _Leaf]) -> spaces.Space:
     for path, leaf in leaves.items():
         children.setdefault(path[0], {})[path[1:]] = leaf
     return spaces.Dict({key: _space(below) for key, below in children.items()})
-
-
-def _is_image(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    return (
-        dtype == np.uint8
-        and len(shape) == 3
-        and shape[-1] in (1, 3)
-        and min(shape[:2]) >= SMALLEST_IMAGE
-    )

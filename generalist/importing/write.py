@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import load_processor
+from generalist.tokenization.use import CodeUse
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -141,7 +142,10 @@ def import_source(
                 batch.leave_out(number, str(error))
         batch.write()
         report.episodes = writer.episodes_written
-    report.notes = tuple(source.notes)
+    report.notes = (
+        *source.notes,
+        *(f"{asked.task}: {loss}" for loss in encoder.use.losses()),
+    )
     if not report.episodes:
         reason = f" The first that was left out is {report.reasons[0]}" if report.reasons else ""
         raise GeneralistError(f"{source.name} has no episode that could be kept.{reason}")
@@ -173,7 +177,7 @@ def _header(asked: _Import, processor: GeneralistProcessor) -> tuple[DatasetHead
     else:
         observation, action, origin = _spaces(asked)
         try:
-            layout = processor.layout(observation, action, background=asked.task)
+            layout = processor.layout(observation, action, task=asked.task)
         except GeneralistError as error:
             raise GeneralistError(f"{source.name}: {error}") from error
         spaces = {"observation": space_to_json(observation), "action": space_to_json(action)}
@@ -254,6 +258,7 @@ class _Encoder:
     task: str
     processor: GeneralistProcessor
     layout: Layout
+    use: CodeUse = field(default_factory=CodeUse)
 
     def __call__(self, number: int, load: Load) -> EncodedEpisode:
         try:
@@ -267,7 +272,9 @@ class _Encoder:
     def _episode(self, number: int, recording: Recording) -> EncodedEpisode:
         episode = recording.episode(self.task)
         episode.info["episode"] = number
-        return encode_episode(episode, self.processor, self.layout, source=_SOURCE)
+        encoded = encode_episode(episode, self.processor, self.layout, source=_SOURCE)
+        self.use.add(CodeUse.of(episode, encoded.tokens, self.layout))
+        return encoded
 
     def _document(self, number: int, text: str) -> EncodedEpisode:
         ids = self.processor.encode_text(text)

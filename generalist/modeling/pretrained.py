@@ -6,6 +6,8 @@ table of a pretrained language model is a prefix of ours; the rows of all other 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +15,25 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from generalist.errors import GeneralistError, UsageError
+from generalist.integrity import MANIFEST, verify
 from generalist.modeling import PARTS_FOLDER
+from generalist.modeling.attention import plain_config
 from generalist.modeling.build import ARCHITECTURES, bin_coordinates, initialise_by_value
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import ModelRecipe
     from generalist.tokenization.processor import GeneralistProcessor
+
+_NAMES_SHOWN = 3
 
 
 def with_sizes_of_start(recipe: ModelRecipe) -> ModelRecipe:
@@ -61,7 +67,7 @@ def start_model(
     """
     source = str(recipe.init_from)
     kept = _rows_kept(source, processor)
-    model = _load(source)
+    model = load_model(source)
     config = model.config
     if window_tokens > config.max_position_embeddings:
         raise UsageError(
@@ -79,28 +85,88 @@ def start_model(
     return model
 
 
-def _load(source: str) -> PreTrainedModel:
-    """The model in float32; GeneralistError where its weights are damaged or not all there."""
+def load_model(
+    source: str | Path,
+    *,
+    config: PretrainedConfig | None = None,
+    dtype: str | torch.dtype = "float32",
+    exact: bool = False,
+) -> PreTrainedModel:
+    """A causal LM with all of its weights.
+
+    source: its folder, or its repository on the Hub.
+    exact: also refuse weights that the model has no place for.
+
+    Raises GeneralistError where weights are damaged, missing or of other shapes than the config
+    says, or too many; it names them.
+    """
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        with _without_warnings():  # of what is an error here
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=plain_config(source) if config is None else config,
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=True if exact else None,  # ours are never pickled
+            )
+    except SafetensorError as error:  # it does not say which file
+        files = ", ".join(sorted(str(path) for path in Path(source).glob("*.safetensors")))
         raise GeneralistError(
-            f"Training cannot start from {source}, whose weights are damaged or of another model "
-            f"than its config says: {str(error).splitlines()[0]}"
+            f"The weights {files or source} are damaged or cut short: {error}. Copy them again, or "
+            "repeat the command that wrote them."
         ) from error
-    if missing := sorted(loading["missing_keys"]):
+    except (OSError, ValueError, RuntimeError) as error:
         raise GeneralistError(
-            f"Training cannot start from {source}: {len(missing)} weights are missing, such as "
-            f"{missing[0]}."
+            f"The model in {source} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    problems = {"missing": loading["missing_keys"]}
+    if exact:
+        problems["too many"] = loading["unexpected_keys"]
+    wrong = [f"{which}: {_some(names)}" for which, names in problems.items() if names]
+    if wrong:
+        raise GeneralistError(
+            f"The weights in {source} are not those of the model that its config.json describes "
+            f"({'; '.join(wrong)}). Copy them again, or repeat the command that wrote them."
         )
     return model
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare the files of a checkpoint of our own with its manifest, where it has one.
+
+    Raises GeneralistError that names the file that is not what was written.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return
+    try:
+        verify(folder)
+    except GeneralistError as error:
+        raise GeneralistError(
+            f"{error} If you changed the checkpoint on purpose, remove {path}."
+        ) from error
+
+
+def _some(names: Collection[str]) -> str:
+    """The first of some names, and how many there are besides."""
+    first = ", ".join(sorted(names)[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{first} and {more} more" if more > 0 else first
+
+
 def _config(source: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return plain_config(source)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"model.init_from names {source!r}, which is no model: {str(error).splitlines()[0]}"
@@ -131,6 +197,7 @@ def _rows_kept(source: str, processor: GeneralistProcessor) -> int:
     """How many ids, from 0, mean the same to the model and to the processor."""
     own = Path(source) / PARTS_FOLDER
     if own.is_dir():
+        verify_checkpoint(own.parent)
         from generalist.tokenization.processor import GeneralistProcessor
 
         before = GeneralistProcessor.from_pretrained(own)
@@ -142,7 +209,7 @@ def _rows_kept(source: str, processor: GeneralistProcessor) -> int:
             )
         return before.vocabulary.size
     try:
-        theirs = AutoTokenizer.from_pretrained(source).get_vocab()
+        theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False).get_vocab()
     except (OSError, ValueError) as error:
         raise UsageError(f"{source} has no tokenizer to compare with: {error}") from error
     if theirs != processor.text.tokenizer.get_vocab(with_added_tokens=True):

@@ -17,8 +17,8 @@ from gymnasium import spaces
 
 from generalist.errors import UsageError
 from generalist.planning.simulators import borrowed, simulator_of
+from generalist.streams import Stream, random_stream
 
-_STREAM = 0x706C616E  # keeps the planner's random numbers apart from the environment's
 _SMALL = 0.01  # in units of features, so that nothing is divided by an extent of 0
 
 
@@ -45,7 +45,7 @@ class SamplingPlanner:
 
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Forget the last plan; random numbers follow from `seed`."""
-        self._rng = np.random.default_rng((seed, _STREAM))
+        self._rng = random_stream(seed, Stream.SAMPLING_PLANNER)
         self._simulator = simulator_of(env)
         self._action, width = _actions(env.action_space)
         least, most = self.horizon_steps
@@ -72,7 +72,7 @@ class SamplingPlanner:
             self._plan = np.concatenate([self._plan[1:], self._plan[-1:]])
         self._planned_at = now
         self._seen.add(self._simulator.features())
-        with borrowed(self._simulator) as state:
+        with borrowed(self._simulator, self._rng) as state:
             self._plan = self._improved(self._plan, self._spline[phase], state)
         self._label = self._action(self._spline[phase, 0] @ self._plan)
         return self._label.copy()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.errors import GeneralistError
+from generalist.integrity import read_json as read_json
 
 PARTIAL = ".partial"
 """Suffix of a file being written; one that is found later was left by an interrupted run."""
@@ -29,11 +30,13 @@ class DiskFull(GeneralistError):
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """Open a binary file that takes the place of `path` only when all of it is on the disk.
 
+    A link that stands at `path` or at its temporary name is replaced, never written through.
     Raises DiskFull where there is no room; what stood at `path` before is then still there.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
-        with open(partial, "w+b") as file:
+        partial.unlink(missing_ok=True)
+        with open(partial, "x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -57,16 +60,6 @@ def write_json(path: Path, value: Any) -> None:
         file.write(text.encode())
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file; a damaged one is a GeneralistError that names it."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise GeneralistError(f"{path} does not exist.") from None
-    except (OSError, ValueError) as error:
-        raise GeneralistError(f"{path} cannot be read as JSON: {error}.") from error
-
-
 def sync_folder(folder: Path) -> None:
     """Make renames within `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -79,7 +72,11 @@ def sync_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` against a second writer; the lock goes with the process, however it ends."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    path = folder / ".lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise GeneralistError(f"{path} cannot be opened: {error.strerror}.") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,6 +23,7 @@ import os
 import struct
 import tempfile
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from generalist.shards.files import PARTIAL
 from generalist.shards.manifest import Manifest, Member
 from generalist.shards.remote import INDEX
 from generalist.shards.sample import SUFFIXES, DamagedShard, open_shard
+from generalist.shards.strangers import is_shard_name
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 
@@ -67,6 +69,11 @@ class EpisodeRow(NamedTuple):
     first_step: int
     steps: int
     return_: float
+
+
+def ends_of(sizes: np.ndarray) -> array[int]:
+    """(n,) sizes to where each ends; 8 bytes each, and found by bisection faster than in numpy."""
+    return array("q", np.cumsum(sizes, dtype=np.int64).tobytes())
 
 
 def _block_dtype(key_bytes: int) -> np.dtype:
@@ -106,6 +113,10 @@ class Index:
         }
         self.episodes = arrays["episodes"]
         self.blocks, self.shards = arrays["blocks"], arrays["shards"]
+        self._first_step = self.episodes["first_step"]
+        # Episodes up to the end of each block, after a 0.
+        counts = np.diff(self.blocks["first_episode"], append=len(self.episodes))
+        self._episode_ends = ends_of(np.insert(counts, 0, 0))
         self.instruction_ends = arrays["instruction_ends"]
         self._text = arrays["instruction_text"]
         self.demonstrations: np.ndarray | range = range(len(self.episodes))
@@ -119,6 +130,11 @@ class Index:
         if self._rows_read >= _ROWS_RESIDENT:
             self.release()
         return EpisodeRow._make(self.episodes[episode].item())
+
+    def episode_at(self, block: int, step: int) -> int:
+        """Number of the episode that holds a timestep, which is counted within its block."""
+        first, stop = self._episode_ends[block], self._episode_ends[block + 1]
+        return first + int(self._first_step[first:stop].searchsorted(step, side="right")) - 1
 
     def release(self) -> None:
         """Give the pages in memory back: however large the index is, few of them stay."""
@@ -160,10 +176,8 @@ def open_index(
     if not skip_damaged:
         with contextlib.suppress(OSError):
             with open(folder / INDEX, "rb") as file:
-                footer = _read_footer(file)
-                now = FORMAT, _manifest_digest(folder)
-                if footer is not None and (footer.get("format"), footer["manifest"]) == now:
-                    return Index(file, footer, [])
+                if (index := _read(file, _manifest_digest(folder))) is not None:
+                    return index
         with contextlib.suppress(OSError):  # a folder that cannot be written to, or is full
             return _write_beside(folder, layout, vocabulary)
     with tempfile.TemporaryFile() as file:
@@ -194,8 +208,11 @@ def _manifest_digest(folder: Path) -> str | None:
         return None
 
 
-def _read_footer(file: Any) -> dict[str, Any] | None:
-    """The footer of an index; None where it is damaged."""
+def _read(file: Any, manifest_digest: str | None) -> Index | None:
+    """An index; None where it is damaged, or of another format or manifest.
+
+    It may be a stranger's, so it must name no file but the shards beside it.
+    """
     size = file.seek(0, os.SEEK_END)
     if size < _TAIL.size:
         return None
@@ -204,7 +221,17 @@ def _read_footer(file: Any) -> dict[str, Any] | None:
     if magic != _MAGIC or footer_bytes > size - _TAIL.size or _crc(file) != crc:
         return None
     file.seek(size - _TAIL.size - footer_bytes)
-    return json.loads(file.read(footer_bytes))
+    try:
+        footer = json.loads(file.read(footer_bytes))
+        if (footer["format"], footer["manifest"]) != (FORMAT, manifest_digest):
+            return None
+        index = Index(file, footer, [])
+        names = [name.decode("ascii") for name in index.shards["name"].tolist()]
+        shards = index.blocks["shard"]
+        inside = len(shards) == 0 or 0 <= shards.min() <= shards.max() < len(names)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return None
+    return index if inside and all(map(is_shard_name, names)) else None
 
 
 def _crc(file: Any) -> int:

@@ -1,8 +1,15 @@
-"""dataset.json and manifest.json: what is in a dataset folder, and proof that it is all there."""
+"""dataset.json and manifest.json: what is in a dataset folder, and proof that it is all there.
+
+Both are sealed (see `integrity`), and both may be a stranger's: no name in them leads outside the
+folder, and nothing is allocated on their word.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -10,11 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from generalist.errors import GeneralistError
-from generalist.shards.files import read_json, write_json
+from generalist.integrity import DamagedFile, parse_json, read_json, sealed, unsealed
+from generalist.shards.files import write_json
+from generalist.shards.strangers import is_shard_name, is_task_name
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary, fingerprint_of
 
 FORMAT = 1
+TAR_BLOCK_BYTES = 512
+_LARGEST = 2**63 - 1  # what the index can hold
+_LONGEST_TIMESTEP_TOKENS = 2**20
 
 
 @dataclass
@@ -59,15 +71,47 @@ class DatasetHeader:
 
     @classmethod
     def read(cls, folder: Path) -> DatasetHeader:
-        """Header of a dataset folder."""
-        data = read_json(folder / "dataset.json")
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise GeneralistError(f"{folder / 'dataset.json'} is not of dataset format {FORMAT}.")
+        """Header of a dataset folder; raises GeneralistError that names the file."""
+        path = folder / "dataset.json"
+        data = unsealed(read_json(path), path)
+        if data.get("format") != FORMAT:
+            raise GeneralistError(f"{path} is not of dataset format {FORMAT}.")
         data.pop("counts", None)
         try:
-            return cls(**data)
+            header = cls(**data)
         except TypeError as error:
-            raise GeneralistError(f"{folder / 'dataset.json'} is incomplete: {error}.") from error
+            raise DamagedFile(path, f"it is no header of a dataset ({error})") from error
+        for name, kind in (("layout", dict), ("vocabulary", dict), ("collection", dict)):
+            if not isinstance(getattr(header, name), kind):
+                raise DamagedFile(path, f"its {name} is no object")
+        if not is_task_name(header.task):
+            raise DamagedFile(path, f"{header.task!r} is no name of a task, family/Name")
+        return header
+
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """Replace dataset.json in one piece; `counts` are for people who read it."""
+        write_json(folder / "dataset.json", sealed({**asdict(self), "counts": counts}))
+
+    def parts(self, folder: Path) -> tuple[Layout, Vocabulary]:
+        """Layout and vocabulary; raises GeneralistError that names the file where it holds none."""
+        path = folder / "dataset.json"
+        try:
+            layout = Layout.from_dict(self.layout)
+            vocabulary = Vocabulary.from_dict(self.vocabulary)
+            tokens = layout.tokens_per_timestep  # not `legal`: what is promised is not allocated
+            chosen = sum(part.tokens for part in layout.parts_of("action"))
+            if not 0 < chosen <= tokens <= _LONGEST_TIMESTEP_TOKENS:
+                raise ValueError(f"{chosen} action tokens in a timestep of {tokens}")
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DamagedFile(path, f"it describes no layout ({error!r})") from error
+        except GeneralistError as error:
+            raise GeneralistError(f"{path}: {error}") from error
+        return layout, vocabulary
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether others recorded the episodes, so that no expert of ours played them."""
+        return self.collection.get("source") == "import"
 
     def check(self, folder: Path, vocabulary: str, processor: str) -> None:
         """Raise GeneralistError unless the fingerprints are those the data was written with."""
@@ -106,6 +150,25 @@ class ShardEntry:
     return_sum: float
     members: list[Member]
 
+    def check(self) -> None:
+        """Raise ValueError where this describes no shard within the folder."""
+        if not is_shard_name(self.name):
+            raise ValueError(f"{self.name!r} is no name of a shard, shard-NNNNN.tar")
+        counts = [self.bytes, self.tokens, self.steps, self.episodes, self.relabelled]
+        for member in self.members:
+            counts += [member.offset, member.size, member.crc32]
+        if not all(type(count) is int and 0 <= count <= _LARGEST for count in counts):
+            raise ValueError(f"{self.name} has a count that is no whole number of 64 bits")
+        if type(self.return_sum) not in (int, float) or not math.isfinite(self.return_sum):
+            raise ValueError(f"{self.name} has a sum of returns that is no number")
+        if not (isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)):
+            raise ValueError(f"{self.name} has no sha256")
+        for member in self.members:
+            if not isinstance(member.name, str) or member.crc32 >= 2**32:
+                raise ValueError(f"{self.name} has a member without name or checksum")
+            if not TAR_BLOCK_BYTES <= member.offset <= self.bytes - member.size:
+                raise ValueError(f"{member.name} does not lie within {self.name}")
+
     def samples(self) -> dict[str, dict[str, Member]]:
         """Key of each sample to its members by their suffix, in order."""
         samples: dict[str, dict[str, Member]] = {}
@@ -124,26 +187,38 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Manifest of a dataset folder."""
+        """Manifest of a dataset folder; raises GeneralistError that names the file."""
         path = folder / "manifest.json"
-        return cls.from_json(read_json(path), str(path))
+        return cls.from_json(read_json(path), path)
 
     @classmethod
-    def from_json(cls, data: Any, path: str) -> Manifest:
-        """Manifest from what its file holds; `path` is for the error where that is no manifest."""
+    def from_json(cls, data: Any, path: Path | str) -> Manifest:
+        """Manifest from what its file holds; raises GeneralistError, naming `path`, where it is
+        none, or names anything but shards beside it."""
+        data = unsealed(data, path)
         try:
+            if data.keys() != {"format", "rejected", "shards"} or data["format"] != FORMAT:
+                raise ValueError(f"expected format {FORMAT}, the shards and the rejected seeds")
             shards = [
                 ShardEntry(**{**shard, "members": [Member(**m) for m in shard["members"]]})
                 for shard in data["shards"]
             ]
-            return cls(shards, dict(data["rejected"]))
-        except (KeyError, TypeError) as error:
+            for shard in shards:
+                shard.check()
+            if len({shard.name for shard in shards}) < len(shards):
+                raise ValueError("a shard stands twice in it")
+            rejected = dict(data["rejected"])
+            if not all(re.fullmatch("[0-9]{1,18}", seed) for seed in rejected):
+                raise ValueError("a rejected seed is no number")
+        except (LookupError, TypeError, ValueError) as error:
             raise GeneralistError(f"{path} is not a manifest of shards: {error}.") from error
+        return cls(shards, rejected)
 
     def write(self, folder: Path) -> None:
         """Replace manifest.json in one piece."""
         value = {"format": FORMAT, "rejected": self.rejected}
-        write_json(folder / "manifest.json", {**value, "shards": [asdict(s) for s in self.shards]})
+        value["shards"] = [asdict(shard) for shard in self.shards]
+        write_json(folder / "manifest.json", sealed(value))
 
     @property
     def fingerprint(self) -> str:
@@ -156,16 +231,26 @@ class Manifest:
         return {name: sum(getattr(shard, name) for shard in self.shards) for name in names}
 
     def records(self, folder: Path) -> Iterator[dict[str, Any]]:
-        """All episode records in order, read straight from the tars."""
+        """All episode records in order, read straight from the tars.
+
+        Raises GeneralistError that names the shard where one is missing or damaged.
+        """
         for shard in self.shards:
-            with open(folder / shard.name, "rb") as file:
-                for member in shard.members:
-                    if member.name.endswith(".episodes.json"):
-                        file.seek(member.offset)
-                        payload = file.read(member.size)
-                        if zlib.crc32(payload) != member.crc32:
-                            raise GeneralistError(
-                                f"{folder / shard.name}: {member.name} is damaged; "
-                                "delete the folder and collect it again."
-                            )
-                        yield from json.loads(payload)
+            path = folder / shard.name
+            try:
+                with open(path, "rb") as file:
+                    if os.fstat(file.fileno()).st_size != shard.bytes:
+                        raise _damaged(path, "it has another size than in the manifest")
+                    for member in shard.members:
+                        if member.name.endswith(".episodes.json"):
+                            file.seek(member.offset)
+                            payload = file.read(member.size)
+                            if zlib.crc32(payload) != member.crc32:
+                                raise _damaged(path, f"the checksum of {member.name} is wrong")
+                            yield from parse_json(payload, f"{path}, {member.name}")
+            except OSError as error:
+                raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+
+
+def _damaged(path: Path, reason: str) -> GeneralistError:
+    return GeneralistError(f"{path} is damaged: {reason}; delete the folder and collect it again.")

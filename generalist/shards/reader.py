@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import itertools
 import mmap
+import os
 import weakref
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +21,10 @@ from typing import Any, Protocol, overload
 import numpy as np
 
 from generalist.errors import GeneralistError
-from generalist.shards.index import EpisodeRow, Index, open_index
+from generalist.shards.index import EpisodeRow, Index, ends_of, open_index
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.remote import Remote
 from generalist.shards.sample import ALL_VERIFIED, DamagedShard, Sample, map_shard, open_shard
-from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary, fingerprint_of
 
 MAPPED_BYTES = 2**28
@@ -127,11 +128,10 @@ class TaskData:
         self.folder = Path(folder)
         self._arguments = (folder, processor, skip_damaged)
         self.header = DatasetHeader.read(self.folder)
-        self.vocabulary = Vocabulary.from_dict(self.header.vocabulary)
+        self.layout, self.vocabulary = self.header.parts(self.folder)
         if processor is not None:
             self._check(processor)
         self.task = self.header.task
-        self.layout = Layout.from_dict(self.header.layout)
         self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
         self.damaged = self.index.damaged
         self._remote = Remote.of(self.folder)
@@ -144,6 +144,8 @@ class TaskData:
         weakref.finalize(self.index, _mapped.forget, self._number)
         self._records: tuple[int, list[dict[str, Any]]] = -1, []  # of the block read last
         self._selected: np.ndarray | None = None  # numbers among all episodes; None for all
+        # Steps up to the end of each block, or of each episode of a selection.
+        self._step_ends = ends_of(self.index.blocks["steps"])
 
     def _check(self, processor: _Fingerprinted) -> None:
         """Ranges that were appended to the vocabulary since change no token that is here."""
@@ -210,11 +212,12 @@ class TaskData:
     def select(self, episodes: np.ndarray) -> TaskData:
         """The same data with some of its episodes alone, by their numbers and in that order.
 
-        Their numbers are kept in memory, 8 bytes an episode.
+        Their numbers and lengths are kept in memory, 16 bytes an episode.
         """
         chosen = copy.copy(self)
         before = self._selected
         chosen._selected = np.asarray(episodes, np.int64) if before is None else before[episodes]
+        chosen._step_ends = ends_of(chosen.episodes["steps"])
         return chosen
 
     def _number_of(self, index: int) -> int:
@@ -225,6 +228,18 @@ class TaskData:
     def row(self, index: int) -> EpisodeRow:
         """Where an episode stands, and what size it has."""
         return self.index.row(index if self._selected is None else self._number_of(index))
+
+    @property
+    def steps(self) -> int:
+        """Timesteps of all episodes."""
+        return self._step_ends[-1] if self._step_ends else 0
+
+    def episode_at(self, step: int) -> int:
+        """Number of the episode that holds a timestep, which is counted over all episodes."""
+        number = bisect_right(self._step_ends, step)
+        if self._selected is not None:
+            return number
+        return self.index.episode_at(number, step - self._step_ends[number - 1] * (number > 0))
 
     @property
     def samples(self) -> Sequence[Sample]:
@@ -306,7 +321,7 @@ class TaskData:
 
     def labels_of(self, row: EpisodeRow) -> np.ndarray | None:
         """`labels` of the episode that stands there."""
-        labels, k = self.sample(row.sample).labels, self.layout.action_tokens
+        labels, k = self.sample(row.sample).labels, len(self.layout.legal)
         first = row.first_step * k
         return None if labels is None else labels[first : first + row.steps * k]
 
@@ -317,12 +332,47 @@ def _reopen(arguments: tuple[Any, ...], selected: np.ndarray | None) -> TaskData
 
 
 def dataset_folders(root: str | Path) -> list[Path]:
-    """The dataset folders at or below `root`, sorted; raises GeneralistError where none is."""
+    """The dataset folders at or below `root`, sorted; links are followed, each folder found once.
+
+    Raises GeneralistError where there is none, and where a folder cannot be listed or a link leads
+    nowhere: what is left out without a word is missed by nobody.
+    """
     root = Path(root)
-    folders = sorted(path.parent for path in root.rglob("dataset.json"))
+    folders: list[Path] = []
+    seen: set[str] = set()  # a link may lead back up, or to what is found elsewhere
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        is_dataset = (folder / "dataset.json").is_file()
+        if is_dataset:
+            folders.append(folder)
+        # Depth first, in the order of names. What a dataset's own links hold, its manifest knows.
+        waiting += reversed(_subfolders(folder, skip_dangling=is_dataset))
     if not folders:
         raise GeneralistError(
             f"{root} holds no dataset (no dataset.json below it); "
             "make one with `generalist collect`."
         )
-    return folders
+    return sorted(folders)
+
+
+def _subfolders(folder: Path, *, skip_dangling: bool) -> list[Path]:
+    """The folders in a folder, linked ones too, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise GeneralistError(f"{folder} cannot be listed: {error.strerror}.") from error
+    for entry in found:
+        dangling = entry.is_symlink() and not os.path.exists(entry.path)
+        if dangling and not skip_dangling and not entry.name.startswith("."):
+            raise GeneralistError(
+                f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there; "
+                "mend the link or remove it."
+            )
+    return [Path(entry.path) for entry in found if entry.is_dir()]

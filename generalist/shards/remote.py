@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,14 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from generalist.errors import GeneralistError, UsageError, needing
-from generalist.shards.files import read_json, replacing, write_json
+from generalist.integrity import DamagedFile, parse_json, read_json, sealed, unsealed
+from generalist.shards.files import replacing, write_json
 from generalist.shards.manifest import Manifest
 
 INDEX = "index.bin"
+SPEC_FILE = "spec.yaml"
+"""What was collected into a root, with the weights of its tasks."""
 CACHE = "~/.cache/generalist"
 _SOURCE = "remote.json"
+_MARK = ".generalist-cache"
+"""A file at the head of a cache. It cannot come with a dataset, so a dataset cannot pretend to lie
+in a cache and have the shards of others deleted there."""
 _LOCK = ".download"
 _ATTEMPTS = 2
+_DESCRIPTION_BYTES = 2**30  # most that a dataset.json or manifest.json may take
+_PIECE_BYTES = 2**20
 
 
 def is_url(root: str | Path) -> bool:
@@ -49,35 +56,60 @@ class Remote:
 
     @classmethod
     def of(cls, folder: Path) -> Remote | None:
-        """Source of a dataset folder; None for one that has no other."""
+        """Source of a dataset folder; None for one that has no other.
+
+        Raises GeneralistError where the folder lies in no cache that `local_root` made.
+        """
         path = folder / _SOURCE
-        return cls(**read_json(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            remote = cls(**unsealed(read_json(path), path))
+            cache = Path(remote.cache).resolve()
+        except (TypeError, ValueError) as error:
+            raise DamagedFile(path, f"it names no source ({error})") from error
+        own = folder.resolve().is_relative_to(cache) and (cache / _MARK).is_file()
+        if not own or type(remote.cache_bytes) is not int or not is_url(remote.url):
+            raise GeneralistError(
+                f"{path} says that the shards are at {remote.url!r}, but the folder lies in no "
+                "cache of this machine. Open the URL itself, or delete this file."
+            )
+        return remote
 
     def fetch(self, path: Path, size: int, sha256: str) -> str | None:
-        """Have a shard at `path`, and let go of others for it; else say what is wrong with it.
+        """Download a shard to `path`; deletes those used longest ago where the cache is full.
 
-        Raises GeneralistError where it cannot be had at all.
+        Returns what is wrong with the shard, or None. Raises GeneralistError where it cannot be
+        had at all.
         """
         with suppress(OSError):
             if path.stat().st_size == size:
                 os.utime(path)  # used just now
                 return None
+        if size > self.cache_bytes:
+            raise GeneralistError(
+                f"{self.url}/{path.name} has {size:,} bytes by its manifest, more than the cache "
+                f"{self.cache} may hold ({self.cache_bytes:,}); raise data.cache_gigabytes."
+            )
         with _alone(path.parent):
             if path.exists() and path.stat().st_size == size:
                 return None  # another process was faster
             for _ in range(_ATTEMPTS):
-                if self._download(path, sha256):
+                if self._download(path, size, sha256):
                     self._make_room(path)
                     return None
         return f"what {self.url} holds under this name has another sha256 than in the manifest"
 
-    def _download(self, path: Path, sha256: str) -> bool:
+    def _download(self, path: Path, size: int, sha256: str) -> bool:
         """Whether what came is what was promised; only then it is at `path`."""
         fs, folder = _filesystem(self.url)
-        digest = hashlib.sha256()
+        digest, left = hashlib.sha256(), size
         try:
             with replacing(path) as file, fs.open(f"{folder}/{path.name}", "rb") as source:
-                while piece := source.read(2**20):
+                while piece := source.read(min(_PIECE_BYTES, left + 1)):
+                    left -= len(piece)
+                    if left < 0:
+                        raise _OtherContent
                     digest.update(piece)
                     file.write(piece)
                 if digest.hexdigest() != sha256:
@@ -94,10 +126,11 @@ class Remote:
     def _make_room(self, newest: Path) -> None:
         """Delete the shards that were used longest ago, until all of them fit."""
         found = []
-        for path in Path(self.cache).rglob("shard-*.tar"):
-            with suppress(FileNotFoundError):
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
+        for source in Path(self.cache).rglob(_SOURCE):  # shards without one were not downloaded
+            for path in source.parent.glob("shard-*.tar"):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    found.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self.cache_bytes:
@@ -116,12 +149,12 @@ def local_root(root: str | Path, cache: Path | None, cache_bytes: int) -> Path:
 
     cache: where such folders lie; None is ~/.cache/generalist.
 
-    Raises GeneralistError where no dataset can be found there.
+    Raises GeneralistError where no dataset can be found there, or names lead elsewhere.
     """
     if not is_url(root):
         return Path(root)
     url = str(root).rstrip("/")
-    cache = Path(CACHE if cache is None else cache).expanduser()
+    cache = Path(CACHE if cache is None else cache).expanduser().absolute()
     local = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
     fs, top = _filesystem(url)
     try:
@@ -132,26 +165,31 @@ def local_root(root: str | Path, cache: Path | None, cache_bytes: int) -> Path:
     if not headers:
         raise GeneralistError(f"{url} holds no dataset (no dataset.json below it).")
     top = str(fs._strip_protocol(top)).rstrip("/")  # as the filesystem lists what is below it
-    if local.exists():
-        _drop_others(local, {_inside(local, path, top).parent for path in headers})
-    for path in headers:
-        target = _inside(local, path, top).parent
-        target.mkdir(parents=True, exist_ok=True)
-        source = f"{url}/{target.relative_to(local)}" if target != local else url
-        with _alone(target):
-            _describe(fs, path.removesuffix("/dataset.json"), target)
-            write_json(target / _SOURCE, asdict(Remote(source, str(cache), cache_bytes)))
-    with suppress(GeneralistError):  # the weights of its tasks, where it has any
-        spec = _content(fs, f"{top}/spec.yaml")
-        with replacing(local / "spec.yaml") as file:
-            file.write(spec)
+    targets = {path: _inside(local, path, top).parent for path in headers}
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / _MARK).touch()
+        if local.exists():
+            _drop_others(local, set(targets.values()))
+        for path, target in targets.items():
+            target.mkdir(parents=True, exist_ok=True)
+            source = f"{url}/{target.relative_to(local)}" if target != local else url
+            with _alone(target):
+                _describe(fs, path.removesuffix("/dataset.json"), target)
+                remote = Remote(source, str(cache), cache_bytes)
+                write_json(target / _SOURCE, sealed(asdict(remote)))
+        with suppress(GeneralistError), _alone(local):  # the tasks' weights, where it has any
+            _copy(fs, f"{top}/{SPEC_FILE}", local / SPEC_FILE, _DESCRIPTION_BYTES)
+    except OSError as error:
+        raise GeneralistError(f"{url} cannot be kept in {local}: {error}.") from error
     return local
 
 
 def _inside(local: Path, path: str, top: str) -> Path:
     """Local place of a file below `top`; raises GeneralistError where its name leads elsewhere."""
     parts = path.removeprefix(top).strip("/").split("/")
-    if not path.startswith(top) or ".." in parts:
+    strange = {"", ".", ".."} & set(parts) or set("\\\0") & set(path) or "::" in path
+    if not path.startswith(top) or path[len(top) : len(top) + 1] not in ("/", "") or strange:
         raise GeneralistError(f"{path!r} is no path below {top!r}.")
     return local.joinpath(*parts)
 
@@ -165,31 +203,50 @@ def _drop_others(local: Path, folders: set[Path]) -> None:
 
 def _describe(fs: Any, source: str, target: Path) -> None:
     """Bring what describes a dataset up to date, and drop shards that are others by now."""
-    with replacing(target / "dataset.json") as file:
-        file.write(_content(fs, f"{source}/dataset.json"))
-    content = _content(fs, f"{source}/manifest.json")
+    _copy(fs, f"{source}/dataset.json", target / "dataset.json", _DESCRIPTION_BYTES)
     path = target / "manifest.json"
+    content = _content(fs, f"{source}/manifest.json", _DESCRIPTION_BYTES)
     if path.exists() and path.read_bytes() == content:
         return
-    now = Manifest.from_json(json.loads(content), f"{source}/manifest.json").shards
-    before = Manifest.read(target).shards if path.exists() else []
-    for entry in before:  # before the manifest: what is there is always what it says
-        if (entry.name, entry.sha256) not in {(each.name, each.sha256) for each in now}:
-            (target / entry.name).unlink(missing_ok=True)
+    where = f"{source}/manifest.json"
+    manifest = Manifest.from_json(parse_json(content, where), where)
+    now = {shard.name: shard.sha256 for shard in manifest.shards}
+    before: dict[str, str] = {}
+    with suppress(GeneralistError):  # it is not there yet, or damaged
+        before = {shard.name: shard.sha256 for shard in Manifest.read(target).shards}
+    for shard in target.glob("shard-*.tar"):  # before the manifest, which is always right
+        if before.get(shard.name, "") != now.get(shard.name):
+            shard.unlink()
     with suppress(GeneralistError):  # else it is made here, from all shards
-        index = _content(fs, f"{source}/{INDEX}")
-        with replacing(target / INDEX) as file:
-            file.write(index)
+        _copy(fs, f"{source}/{INDEX}", target / INDEX)
     with replacing(path) as file:
         file.write(content)
 
 
-def _content(fs: Any, path: str) -> bytes:
-    """A small file; GeneralistError where it cannot be read."""
+def _copy(fs: Any, source: str, target: Path, most: int | None = None) -> None:
+    """Download a file in pieces; GeneralistError where it is not there or has over `most` bytes."""
+    with replacing(target) as file:
+        for piece in _pieces(fs, source, most):
+            file.write(piece)
+
+
+def _content(fs: Any, source: str, most: int) -> bytes:
+    """A file of at most `most` bytes; GeneralistError where it cannot be read."""
+    return b"".join(_pieces(fs, source, most))
+
+
+def _pieces(fs: Any, source: str, most: int | None) -> Iterator[bytes]:
+    """The bytes of a file, some at a time."""
+    found = 0
     try:
-        return fs.cat_file(path)
+        with fs.open(source, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                found += len(piece)
+                if most is not None and found > most:
+                    raise GeneralistError(f"{source} has more than {most:,} bytes; it is left out.")
+                yield piece
     except (OSError, ValueError) as error:
-        raise GeneralistError(f"{path} cannot be read: {error}.") from error
+        raise GeneralistError(f"{source} cannot be read: {error}.") from error
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import mmap
 import tarfile
 import zlib
@@ -20,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError
-from generalist.shards.manifest import Member, ShardEntry
+from generalist.integrity import parse_json
+from generalist.shards.manifest import TAR_BLOCK_BYTES, Member, ShardEntry
 from generalist.shards.remote import Remote
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 
 SUFFIXES = ("tokens.npy", "rewards.npy", "labels.npy", "episodes.json")
 _ARRAYS = SUFFIXES[:3]
-_TAR_BLOCK = 512
+_NPY_HEADER_BYTES = 512  # more than the header of a flat array takes
 _ATTEMPTS = 5  # to open a shard that was downloaded
 _HEADERS = 1 << len(SUFFIXES)  # flag beside those of the members, 1 << their place in SUFFIXES
 ALL_VERIFIED = 2 * _HEADERS - 1
@@ -64,24 +64,21 @@ class Sample:
         verified: np.ndarray | None = None,
     ) -> None:
         self.shard, self.key = shard, key
-        self._members, self._file, self._dtype = members, file, dtype
+        self._members, self._file, self._dtype, self._layout = members, file, dtype, layout
         self._verified = np.zeros(1, np.uint8) if verified is None else verified
         for member in members.values():  # always: a file may have been cut since it was verified
             self._check_end(member)
         fresh = not self._verified[0] & _HEADERS
         if fresh:
-            self._check_members(layout)
+            self._check_members()
         if sizes is None:
             records = self.records
             sizes = sum(r["length"] for r in records), sum(r["steps"] for r in records)
         self.size_tokens, self.size_steps = sizes
-        self._sizes = dict(
-            zip(_ARRAYS, (*sizes, self.size_steps * layout.action_tokens), strict=True)
-        )
+        self._sizes = dict(zip(_ARRAYS, (*sizes, self.size_steps * len(layout.legal)), strict=True))
         if fresh:
             if self.size_tokens != self.size_steps * layout.tokens_per_timestep:
-                tokens, steps = sizes
-                raise self._damaged(f"{tokens} tokens are not {steps} timesteps")
+                raise self._damaged(f"{sizes[0]} tokens are not {sizes[1]} timesteps")
             for suffix in set(members) & set(_ARRAYS):
                 self._check_array_header(suffix)
             self._verified |= _HEADERS
@@ -89,11 +86,11 @@ class Sample:
     def _damaged(self, reason: str) -> DamagedShard:
         return DamagedShard(self.shard, self.key, reason)
 
-    def _check_members(self, layout: Layout) -> None:
+    def _check_members(self) -> None:
         """Raise unless all members are there, with the tar headers they should have."""
         members = self._members
         wanted = {"tokens.npy", "episodes.json"} | (
-            {"rewards.npy"} - {layout.is_document * "rewards.npy"}
+            {"rewards.npy"} - {self._layout.is_document * "rewards.npy"}
         )
         if missing := wanted - set(members):
             raise self._damaged(f"{', '.join(sorted(missing))} is missing")
@@ -111,7 +108,7 @@ class Sample:
 
     def _check_header(self, member: Member) -> None:
         """The 512 bytes before the payload must be the tar header of this member."""
-        raw = self._file[member.offset - _TAR_BLOCK : member.offset]
+        raw = self._file[member.offset - TAR_BLOCK_BYTES : member.offset]
         try:
             info = tarfile.TarInfo.frombuf(raw, tarfile.ENCODING, "surrogateescape")
         except tarfile.HeaderError as error:
@@ -125,12 +122,12 @@ class Sample:
     def _check_array_header(self, suffix: str) -> None:
         """The .npy header must say what the records do."""
         payload, dtype = self._payload(suffix), self._dtype_of(suffix)
-        header = io.BytesIO(bytes(payload[:_TAR_BLOCK]))
+        header = io.BytesIO(bytes(payload[:_NPY_HEADER_BYTES]))
         try:
             if np.lib.format.read_magic(header) != (1, 0):
                 raise ValueError("not npy version 1.0")
             shape, fortran, found = np.lib.format.read_array_header_1_0(header)
-        except ValueError as error:
+        except Exception as error:  # numpy parses it as Python, whose tokenizer raises its own
             raise self._damaged(f"the npy header of {suffix} is broken ({error})") from error
         if fortran or found != dtype or shape != (self._sizes[suffix],):
             raise self._damaged(
@@ -163,7 +160,28 @@ class Sample:
     def read_records(self) -> list[dict[str, Any]]:
         """Facts of each episode, parsed anew: they take more room than the tokens."""
         self._verify("episodes.json")
-        return json.loads(bytes(self._payload("episodes.json")))
+        member = self._members["episodes.json"]
+        try:
+            records = parse_json(bytes(self._payload("episodes.json")), member.name)
+            self._check_records(records)
+        except (GeneralistError, LookupError, TypeError, ValueError) as error:
+            raise self._damaged(f"{member.name} does not hold its episodes ({error})") from error
+        return records
+
+    def _check_records(self, records: Any) -> None:
+        """Raise an error unless these are episodes of whole timesteps, one after the other."""
+        end = 0
+        for record in records:
+            steps, length = record["steps"], record["length"]
+            if type(steps) is not int or steps < 1 or record["offset"] != end:
+                raise ValueError(f"no episode begins at token {end}")
+            if length != steps * self._layout.tokens_per_timestep:
+                raise ValueError(f"{length} tokens are not {steps} timesteps")
+            if not isinstance(record["return"], (int, float)):
+                raise TypeError("a return is no number")
+            if not isinstance(record.get("instruction"), str | None):
+                raise TypeError("an instruction is no text")
+            end += length
 
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,8 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError, needing
-from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing, write_json
+from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
-from generalist.tokenization.layout import Layout
-from generalist.vocabulary import Vocabulary
 
 BLOCK_TOKENS = 2**20
 SHARD_TOKENS = 2**22
@@ -87,8 +85,7 @@ class ShardWriter:
         except BaseException:
             self._stack.close()
             raise
-        self.layout = Layout.from_dict(header.layout)
-        self.vocabulary = Vocabulary.from_dict(header.vocabulary)
+        self.layout, self.vocabulary = header.parts(self.folder)
         self._block_tokens, self._shard_tokens = block_tokens, shard_tokens
         self._pending: list[EncodedEpisode] = []
         self._pending_tokens = 0
@@ -104,7 +101,7 @@ class ShardWriter:
             # The manifest first: where there is a dataset.json, there is a manifest.
             manifest = Manifest()
             manifest.write(self.folder)
-            write_json(self.folder / "dataset.json", {**asdict(header), "counts": {}})
+            header.write(self.folder, {})
             return header, manifest
         found = DatasetHeader.read(self.folder)
         found.check(self.folder, header.vocabulary_fingerprint, header.processor_fingerprint)
@@ -168,8 +165,7 @@ class ShardWriter:
         elif not self._rejections_pending:
             return
         manifest = Manifest(shards, self.manifest.rejected)
-        value = {**asdict(self.header), "counts": manifest.counts()}
-        write_json(self.folder / "dataset.json", value)
+        self.header.write(self.folder, manifest.counts())
         manifest.write(self.folder)
         self.manifest = manifest
         self._pending, self._pending_tokens, self._rejections_pending = [], 0, False
@@ -187,10 +183,10 @@ class ShardWriter:
                 f"{layout.tokens_per_timestep}."
             )
         labels = episode.labels if episode.labels is None else np.asarray(episode.labels)
-        if labels is not None and labels.shape != (steps * layout.action_tokens,):
+        if labels is not None and labels.shape != (steps * len(layout.legal),):
             raise GeneralistError(
                 f"{who}: {labels.shape} labels do not make {steps} actions of "
-                f"{layout.action_tokens} tokens."
+                f"{len(layout.legal)} tokens."
             )
         for ids in (tokens, labels):
             if ids is not None and (ids.min() < 0 or ids.max() >= self.vocabulary.size):
@@ -211,12 +207,20 @@ class ShardWriter:
             labels = labels.astype(self.vocabulary.dtype) if relabelled else None
         record |= {"length": len(tokens), "steps": steps, "relabelled": relabelled}
         record["return"] = float(rewards.astype(np.float64).sum())
+        if not isinstance(record.get("instruction"), str | None):
+            raise GeneralistError(
+                f"{who}: the instruction is a {type(record['instruction']).__name__}, not a text."
+            )
+        try:
+            json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise GeneralistError(f"{who}: a fact of it cannot be stored: {error}.") from error
         return EncodedEpisode(tokens.astype(self.vocabulary.dtype), rewards, labels, record)
 
     def _executed(self, tokens: np.ndarray) -> np.ndarray:
         """(T * k,) ids at the action positions."""
         timesteps = tokens.reshape(-1, self.layout.tokens_per_timestep)
-        return timesteps[:, self.layout.action_positions].reshape(-1)
+        return timesteps[:, self.layout.positions.chosen].reshape(-1)
 
     def _write_shard(self, name: str, episodes: list[EncodedEpisode]) -> ShardEntry:
         """Write one tar and describe it."""

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError
+from generalist.integrity import check_text
 from generalist.shards.manifest import DatasetHeader, Manifest, ShardEntry
 from generalist.shards.reader import dataset_folders
+from generalist.shards.remote import SPEC_FILE
 from generalist.shards.sample import DamagedShard, Sample, open_shard
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
@@ -37,55 +39,69 @@ class ValidationReport:
 
     tasks: list[TaskValidation]
     skip_damaged: bool = False
+    spec_problem: str | None = None  # of the spec that was collected into the root
 
     @property
     def problems(self) -> list[str]:
         """One sentence for each thing that is wrong, naming shard and sample."""
-        return [problem for task in self.tasks for problem in task.problems]
+        of_spec = [] if self.spec_problem is None else [self.spec_problem]
+        return of_spec + [problem for task in self.tasks for problem in task.problems]
 
     @property
     def ok(self) -> bool:
         """Nothing is wrong; with skip_damaged: every task has episodes left."""
         if self.skip_damaged:
-            return all(task.episodes for task in self.tasks)
+            return self.spec_problem is None and all(task.episodes for task in self.tasks)
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         tasks = [asdict(task) for task in self.tasks]
-        return {"ok": self.ok, "skip_damaged": self.skip_damaged, "tasks": tasks}
+        facts = {"ok": self.ok, "skip_damaged": self.skip_damaged, "spec": self.spec_problem}
+        return {**facts, "tasks": tasks}
 
 
 def validate(root: str | Path, skip_damaged: bool = False) -> ValidationReport:
     """Verify all dataset folders at or below `root`; problems are reported, not raised."""
-    return ValidationReport([_task(folder) for folder in dataset_folders(root)], skip_damaged)
+    tasks = [_task(folder) for folder in dataset_folders(root)]
+    return ValidationReport(tasks, skip_damaged, _spec_problem(Path(root) / SPEC_FILE))
+
+
+def _spec_problem(path: Path) -> str | None:
+    try:
+        if path.exists():
+            check_text(path)
+    except GeneralistError as error:
+        return str(error)
+    return None
 
 
 def _task(folder: Path) -> TaskValidation:
     report = TaskValidation("", str(folder))
     try:
-        header = DatasetHeader.read(folder)
-        report.task = header.task
-        layout, vocabulary = (
-            Layout.from_dict(header.layout),
-            Vocabulary.from_dict(header.vocabulary),
-        )
-        if vocabulary.fingerprint != header.vocabulary_fingerprint:
-            report.problems.append(
-                f"{folder / 'dataset.json'}: the vocabulary has fingerprint "
-                f"{vocabulary.fingerprint}, but {header.vocabulary_fingerprint} is written there."
-            )
-        manifest = Manifest.read(folder)
+        _compare(folder, report)
     except GeneralistError as error:
         report.problems.append(str(error))
-        return report
+    return report
+
+
+def _compare(folder: Path, report: TaskValidation) -> None:
+    """Add what is wrong in a folder; raises GeneralistError where nothing in it can be read."""
+    header = DatasetHeader.read(folder)
+    report.task = header.task
+    layout, vocabulary = header.parts(folder)
+    if vocabulary.fingerprint != header.vocabulary_fingerprint:
+        report.problems.append(
+            f"{folder / 'dataset.json'}: the vocabulary has fingerprint "
+            f"{vocabulary.fingerprint}, but {header.vocabulary_fingerprint} is written there."
+        )
+    manifest = Manifest.read(folder)
     listed = {entry.name for entry in manifest.shards}
     for path in sorted(folder.glob("shard-*.tar")):
         if path.name not in listed:
             report.problems.append(f"Shard {path} is not in the manifest and will not be read.")
     for entry in manifest.shards:
         _shard(folder, entry, layout, vocabulary, report)
-    return report
 
 
 def _shard(
@@ -95,7 +111,8 @@ def _shard(
     vocabulary: Vocabulary,
     report: TaskValidation,
 ) -> None:
-    problems, episodes = [], 0
+    problems = []
+    found = dict.fromkeys(("episodes", "steps", "tokens", "relabelled"), 0)
     report.shards += 1
     for sample in open_shard(folder, entry, layout, vocabulary):
         try:
@@ -107,14 +124,18 @@ def _shard(
             problems.append(str(error))
             report.damaged_samples += 1
             continue
-        found = len(sample.records)
-        episodes += found
-        report.episodes += found
-        report.steps += sample.size_steps
-        report.tokens += sample.size_tokens
+        found["episodes"] += len(sample.records)
+        found["steps"] += sample.size_steps
+        found["tokens"] += sample.size_tokens
+        found["relabelled"] += sum(record["relabelled"] for record in sample.records)
+    report.episodes += found["episodes"]
+    report.steps += found["steps"]
+    report.tokens += found["tokens"]
     path = folder / entry.name
-    if not problems and episodes != entry.episodes:
-        problems.append(f"Shard {path} has {episodes} episodes, the manifest {entry.episodes}.")
+    if not problems:
+        for name, count in found.items():
+            if count != (promised := getattr(entry, name)):
+                problems.append(f"Shard {path} has {count} {name}, the manifest {promised}.")
     if not problems and path.exists():
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
@@ -125,19 +146,19 @@ def _shard(
 def check_ids(sample: Sample, layout: Layout) -> None:
     """Raise DamagedShard unless separators and actions stand where the layout has them."""
     timesteps = sample.tokens.reshape(-1, layout.tokens_per_timestep)
-    if layout.separator is not None:
-        wrong = timesteps[:, layout.observation_tokens] != layout.separator
-        if wrong.any():
-            raise DamagedShard(
-                sample.shard, sample.key, f"timestep {int(wrong.argmax())} has no separator"
-            )
+    separators = layout.positions.of_role("separator")
+    wrong = (timesteps[:, separators] != layout.positions.first[separators]).any(axis=1)
+    if wrong.any():
+        raise DamagedShard(
+            sample.shard, sample.key, f"timestep {int(wrong.argmax())} has no separator"
+        )
     legal = np.array(layout.legal)
     for name, ids in (
-        ("executed actions", timesteps[:, layout.action_positions]),
+        ("executed actions", timesteps[:, layout.positions.chosen]),
         ("labels", sample.labels),
     ):
         if ids is None:
             continue
-        actions = ids.reshape(-1, layout.action_tokens)
+        actions = ids.reshape(-1, len(legal))
         if (actions.min(axis=0) < legal[:, 0]).any() or (actions.max(axis=0) >= legal[:, 1]).any():
             raise DamagedShard(sample.shard, sample.key, f"the {name} hold ids that are no actions")

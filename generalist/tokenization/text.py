@@ -24,7 +24,10 @@ class TextCodec:
         file = Path(folder) / FILE
         if not file.is_file():
             raise GeneralistError(f"There is no text tokenizer at {file}.")
-        return cls(Tokenizer.from_file(str(file)))
+        try:
+            return cls(Tokenizer.from_file(str(file)))
+        except Exception as error:  # tokenizers raises nothing more particular
+            raise GeneralistError(f"{file} is damaged: {error}.") from error
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `tokenizer.json` into a folder."""

@@ -7,13 +7,10 @@ Loading takes the newest whose manifest verifies.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from generalist.errors import GeneralistError
+from generalist.integrity import verify, write_folder
 
-MANIFEST = "manifest.json"
-CARD = "README.md"
 MODEL, OPTIMIZER, RANDOM, STATE, DATA, RECIPE = (
     "model.safetensors",
     "optimizer.safetensors",
@@ -116,9 +112,12 @@ def newest_checkpoint(root: Path) -> Path | None:
     """The newest checkpoint that verifies; warns about each newer one that does not."""
     _put_back(root)
     for folder in list_checkpoints(root):
-        if (problem := verify(folder)) is None:
+        try:
+            verify(folder)
+        except GeneralistError as error:
+            warnings.warn(f"Checkpoint {folder} is left out: {error}", stacklevel=2)
+        else:
             return folder
-        warnings.warn(f"Checkpoint {folder} is left out: {problem}.", stacklevel=2)
     return None
 
 
@@ -129,79 +128,3 @@ def _put_back(root: Path) -> None:
         if not folder.exists():
             with suppress(OSError):  # another rank did it
                 os.rename(aside, folder)
-
-
-# Folders
-
-
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Make `folder` with what `write` puts into it, whole or not at all; replaces an old one."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        write(temporary)
-        _write_manifest(temporary)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise GeneralistError(
-                f"No space left on the disk of {folder.parent}: {folder.name} was not saved, "
-                "older checkpoints are untouched. Free some space and run the same command."
-            ) from error
-        raise
-    if folder.exists():
-        aside = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(folder, aside)
-        os.rename(temporary, folder)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(temporary, folder)
-    _flush(folder.parent)
-
-
-def verify(folder: Path) -> str | None:
-    """None if every file is there with the size and hash of the manifest, else what is wrong."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        return f"its manifest cannot be read ({error})"
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
-        if _sha256(path) != expected["sha256"]:
-            return f"{name} was changed"
-    return None
-
-
-def _write_manifest(folder: Path) -> None:
-    """Flush every file below `folder`, then write their sizes and hashes, and flush that."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _flush(path)
-        if path.name == CARD:
-            continue  # evaluation writes its scores into the card later
-        name = path.relative_to(folder).as_posix()
-        files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"files": files}, indent=2) + "\n")
-    _flush(manifest)
-    _flush(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """fsync a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

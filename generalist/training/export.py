@@ -1,33 +1,32 @@
 """The final checkpoint: a plain Hugging Face model folder, with what acting needs beside it.
 
-config.json, model.safetensors, generation_config.json   loads in AutoModelForCausalLM alone
-generalist/                                              processor, layouts.json, recipe.yaml
-README.md                                                the model card
+What lies where, `generalist/acting/checkpoint.py` says: this writes what `Agent` reads.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
+from generalist.acting.checkpoint import Checkpoint
 from generalist.acting.hub import FOLDER_IN_CARD
-from generalist.modeling import PARTS_FOLDER
-from generalist.modeling.build import count_parameters
+from generalist.errors import GeneralistError
 from generalist.modeling.lora import merged
-from generalist.training.checkpoint import RunState, write_folder
+from generalist.tokenization.layout import Layout
+from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
 
 SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
-FACTS_FILE = "training.json"
+CARD_COLUMNS = (
+    "suite", "mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte",
+)  # fmt: skip
 
 
 def export(
@@ -43,31 +42,23 @@ def export(
     weights: all of the model's, whose own may lie in shards over several processes.
     """
     lora = recipe.model.lora
-    model = _whole(model, weights if lora is None else merged(weights, lora))
-    facts = {
-        "tasks": list(dict.fromkeys(data.task_names)),  # several folders may hold one task
-        "parameters": count_parameters(model),
-        "architecture": type(model).__name__,
-        "steps": state.step,
-        "minutes": round(state.elapsed_seconds / 60, 2),
-        "tokens": state.step * recipe.data.rows_per_step * recipe.data.window_tokens,
-        "window_tokens": recipe.data.window_tokens,
-        "context_steps": recipe.data.context_steps,
-        "temperature": recipe.acting.temperature,
-        "vocabulary": data.processor.vocabulary.fingerprint,
-    }
-
-    def write(target: Path) -> None:
-        with _quiet():
-            model.save_pretrained(target)
-        own = target / PARTS_FOLDER
-        data.processor.save_pretrained(own)
-        (own / "layouts.json").write_text(json.dumps(data.layouts, indent=1) + "\n")
-        (own / "recipe.yaml").write_text(dump_recipe(recipe))
-        (own / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
-        (target / "README.md").write_text(_card(facts, recipe))
-
-    write_folder(folder, write)
+    checkpoint = Checkpoint(
+        model=_whole(model, weights if lora is None else merged(weights, lora)),
+        processor=data.processor,
+        layouts={task: Layout.from_dict(layout) for task, layout in data.layouts.items()},
+        facts={
+            "steps": state.step,
+            "minutes": round(state.elapsed_seconds / 60, 2),
+            "tokens": state.step * recipe.data.rows_per_step * recipe.data.window_tokens,
+            "window_tokens": recipe.data.window_tokens,
+            "context_steps": recipe.data.context_steps,
+            "temperature": recipe.acting.temperature,
+            "environments": data.environments(),
+            "experts": data.teachers(),
+        },
+        recipe=dump_recipe(recipe),
+    )
+    replace(checkpoint, card=_card(checkpoint.all_facts, recipe)).write(folder)
     return folder
 
 
@@ -77,46 +68,51 @@ def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedM
         whole = type(model)(model.config)
     whole.load_state_dict(weights, strict=False, assign=True)  # a tied head is not among them
     whole.tie_weights()
+    if absent := [name for name, weight in whole.named_parameters() if weight.is_meta]:
+        raise GeneralistError(f"The run holds no weights for {absent[0]}; nothing was exported.")
     return whole
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar of transformers for the second that writing takes."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put a table of scores into the card of a checkpoint.
+    """Put scores into the table of a checkpoint's card, beside those that are there.
+
+    A row takes the place of an older one of the same task and suite.
 
     Args:
         folder: of the checkpoint.
-        scores: task -> keys of a rollout result (mean, stderr, episodes, random, expert,
-            normalized), or of a text score (bits_per_byte); what is missing is left blank.
+        scores: task -> what stands in `CARD_COLUMNS`; what is missing is left blank.
     """
     path = Path(folder) / "README.md"
-    card = path.read_text()
+    card = path.read_text(encoding="utf-8")
     before, begin, rest = card.partition(SCORES_BEGIN)
-    _, end, after = rest.partition(SCORES_END)
+    old, end, after = rest.partition(SCORES_END)
     if not begin or not end:
-        before, after = card.rstrip() + "\n\n", "\n"
-    table = _table(scores) if scores else "Not evaluated yet: `generalist evaluate` fills this in."
-    path.write_text(f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}")
-
-
-def _table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    columns = ("mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte")
-    used = [c for c in columns if any(s.get(c) is not None for s in scores.values())]
-    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
+        before, old, after = card.rstrip() + "\n\n", "", "\n"
+    rows = _rows(old)
     for task, score in scores.items():
-        cells = [_cell(score.get(column)) for column in used]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+        cells = {column: _cell(score.get(column)) for column in CARD_COLUMNS}
+        rows[task, cells["suite"]] = cells
+    table = _table(rows) if rows else "Not evaluated yet: `generalist evaluate` fills this in."
+    text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
+    path.write_text(text, encoding="utf-8")
+
+
+def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of a table that `_table` wrote: (task, suite) -> column -> cell."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = {}
+    for row in cells[2:]:  # below the names of the columns, and a line
+        named = dict(zip(cells[0][1:], row[1:], strict=False))
+        rows[row[0], named.get("suite", "")] = named
+    return rows
+
+
+def _table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+    used = [column for column in CARD_COLUMNS if any(row.get(column) for row in rows.values())]
+    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
+    for (task, _), row in rows.items():
+        lines.append(f"| {task} | " + " | ".join(row.get(column, "") for column in used) + " |")
     return "\n".join(lines)
 
 

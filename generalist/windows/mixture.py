@@ -7,32 +7,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generalist.errors import GeneralistError, UsageError
+from generalist.integrity import check_text
 from generalist.settings import family_of
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.reader import TaskData, _Fingerprinted, dataset_folders
+from generalist.shards.remote import SPEC_FILE
 from generalist.specs import load_yaml, nearest
 from generalist.windows.selection import Selection
-from generalist.windows.spec import SPEC_FILE, DatasetSpec
+from generalist.windows.spec import DatasetSpec
 from generalist.windows.weights import tempered, weighted
 
 
 @dataclass
 class Mixture:
-    """Opened tasks and the share of tokens each should get."""
+    """Opened folders and the share of tokens each should get.
+
+    tasks: the data of each folder; several may hold episodes of one task.
+    weights: of each.
+    available: task -> episodes in its folders, those that were not selected too.
+    """
 
     tasks: list[TaskData]
     weights: list[float]
+    available: dict[str, int]
 
     def add_corrections(
         self, roots: Sequence[Path], share: float, processor: _Fingerprinted | None = None
     ) -> None:
         """Give `share` of the weight of each task to its episodes below these folders.
 
-        The folders, of one round of DAgger each, share it equally.
+        The folders, of one round of DAgger each, share it equally. What a task that is not in the
+        mixture has there is left out.
         """
         rounds = [TaskData(folder, processor) for root in roots for folder in dataset_folders(root)]
-        for name in {data.task for data in rounds}:
+        for name in dict.fromkeys(data.task for data in self.tasks):  # sets have no fixed order
             mine = [data for data in rounds if data.task == name and len(data)]
+            if not mine:
+                continue
             places = [i for i, data in enumerate(self.tasks) if data.task == name]
             weight = sum(self.weights[i] for i in places)
             for i in places:
@@ -50,44 +61,124 @@ def open_mixture(
     roots: str | Path | Sequence[str | Path],
     weights: Mapping[str, float] | None = None,
     processor: _Fingerprinted | None = None,
+    *,
     skip_damaged: bool = False,
     selection: Selection | None = None,
     task_temperature: float | None = None,
 ) -> Mixture:
     """Open all tasks below one or several folders.
 
+    A task has one weight, however many folders hold it; they share it by their timesteps.
+
     weights: by task, or by family, whose tasks share it; what they do not name has the weight of
         the spec it was collected with, else 1. With weight 0 a task is left out.
     selection: which episodes to take; all by default.
     task_temperature: T, in place of the specs' weights; see `weights.tempered`.
 
-    Raises UsageError for a weight of a task or family that is not there.
+    Raises UsageError for a weight of a task or family that is not there, GeneralistError where no
+    episode is left.
     """
     paths = [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)]
     given = dict(weights or {})
-    folders, names, base = [], [], []
-    for root in paths:
-        specified = _weights_of(root)
-        for folder in dataset_folders(root):
-            folders.append(folder)
-            names.append(DatasetHeader.read(folder).task)
-            base.append(specified.get(names[-1], 1.0))
-    _check_names(given, names)
-    tasks, kept = [], []
-    for folder, before, weight in zip(folders, base, weighted(names, base, given), strict=True):
-        if weight > 0 and len(data := TaskData(folder, processor, skip_damaged)):
-            tasks.append(data if selection is None else selection.of(data))
-            kept.append(before)
-    if not tasks:
+    found = _found(paths)
+    _check_names(given, [each.task for each in found])
+    opened = _opened([each for each in found if each.is_wanted(given)], processor, skip_damaged)
+    available = {
+        task: sum(data.index.counts["episodes"] for data, _ in mine)
+        for task, mine in opened.items()
+    }
+    if selection is not None:
+        opened = {task: _selected(mine, selection) for task, mine in opened.items()}
+    if not opened:
         raise GeneralistError(
             f"{', '.join(map(str, paths))}: no episode is left to train on; "
             "collect some, or give a task a weight above 0."
         )
-    names = [data.task for data in tasks]
-    if task_temperature is not None:
-        tokens = [int(data.episodes["length"].sum()) for data in tasks]
-        kept = tempered(names, tokens, task_temperature)
-    return Mixture(tasks, weighted(names, kept, given))
+    names = list(opened)
+    tokens = [sum(_tokens(data) for data, _ in mine) for mine in opened.values()]
+    if task_temperature is None:
+        # Specs that disagree count by the timesteps that were collected with each.
+        base = [sum(_share(data, mine) * w for data, w in mine) for mine in opened.values()]
+    else:
+        base = tempered(tokens, task_temperature)
+    folders = [
+        (data, weight * _share(data, mine))
+        for weight, mine in zip(weighted(names, base, given), opened.values(), strict=True)
+        for data, _ in mine
+    ]
+    return Mixture([data for data, _ in folders], [weight for _, weight in folders], available)
+
+
+def check_layouts(tasks: Sequence[TaskData]) -> None:
+    """Raise GeneralistError where two folders hold one task in two layouts.
+
+    The same ids mean different things in them: other fields, bounds, bins or frame backgrounds.
+    """
+    first: dict[str, TaskData] = {}
+    for data in tasks:
+        other = first.setdefault(data.task, data)
+        if data.layout != other.layout:
+            raise GeneralistError(
+                f"{other.folder} and {data.folder} both hold {data.task}, but in two layouts: "
+                "the same ids mean different things in them. Leave one of the folders out, or "
+                "collect both with the same spaces, bins and tokenizer."
+            )
+
+
+_Opened = list[tuple[TaskData, float]]  # the folders of one task, with their specs' weights
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A dataset folder that is not yet opened."""
+
+    folder: Path
+    task: str
+    weight: float  # of the spec it was collected with
+
+    def is_wanted(self, given: Mapping[str, float]) -> bool:
+        """Whether its weight is above 0: its task's own, else that of family and spec."""
+        if self.task in given:
+            return given[self.task] > 0
+        return self.weight > 0 and given.get(family_of(self.task), 1.0) > 0
+
+
+def _found(roots: Sequence[Path]) -> list[_Found]:
+    """The dataset folders below the roots, each once though roots or links lead there twice."""
+    found: dict[Path, _Found] = {}
+    for root in roots:
+        specified = _weights_of(root)
+        for folder in dataset_folders(root):
+            task = DatasetHeader.read(folder).task
+            found.setdefault(folder.resolve(), _Found(folder, task, specified.get(task, 1.0)))
+    return list(found.values())
+
+
+def _opened(
+    found: Sequence[_Found], processor: _Fingerprinted | None, skip_damaged: bool
+) -> dict[str, _Opened]:
+    """Task -> its folders that hold episodes."""
+    opened: dict[str, _Opened] = {}
+    for each in found:
+        if len(data := TaskData(each.folder, processor, skip_damaged)):
+            opened.setdefault(each.task, []).append((data, each.weight))
+    check_layouts([data for mine in opened.values() for data, _ in mine])
+    return opened
+
+
+def _selected(folders: _Opened, selection: Selection) -> _Opened:
+    """The folders of a task with the episodes that are kept of them, but for those without any."""
+    kept = selection.of([data for data, _ in folders])
+    return [(data, weight) for data, (_, weight) in zip(kept, folders, strict=True) if len(data)]
+
+
+def _share(data: TaskData, folders: _Opened) -> float:
+    """Share of a folder in the timesteps of its task."""
+    return data.steps / sum(other.steps for other, _ in folders)
+
+
+def _tokens(data: TaskData) -> int:
+    return data.steps * data.layout.tokens_per_timestep
 
 
 def _check_names(weights: Mapping[str, float], tasks: Sequence[str]) -> None:
@@ -102,4 +193,7 @@ def _check_names(weights: Mapping[str, float], tasks: Sequence[str]) -> None:
 def _weights_of(root: Path) -> dict[str, float]:
     """Weights of the spec that was collected into `root`, if it was."""
     path = root / SPEC_FILE
-    return load_yaml(path, DatasetSpec).task_weights() if path.exists() else {}
+    if not path.exists():
+        return {}
+    check_text(path)
+    return load_yaml(path, DatasetSpec).task_weights()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from generalist.envs import get_task
+from generalist.envs.registry import Task
 from generalist.errors import GeneralistError
 from generalist.settings import setting_of
 from generalist.shards.reader import TaskData
+from generalist.shards.strangers import names_new_code
 
 
 @dataclass(frozen=True)
@@ -19,54 +21,83 @@ class Selection:
 
     min_expert_share: keep an episode whose normalised score reaches this (0 random, 1 expert);
         Gato kept those of at least 80% of the expert's return.
-    episodes: keep the first so many of those.
+    episodes: keep the first so many of a task's, folder after folder.
     """
 
     min_expert_share: float | Mapping[str, float] | None = None
     episodes: int | Mapping[str, int] | None = None
 
-    def of(self, data: TaskData) -> TaskData:
-        """The data with the episodes that are kept; GeneralistError where none is."""
-        share = setting_of(self.min_expert_share, data.task)
-        most = setting_of(self.episodes, data.task)
-        if data.layout.is_document:
-            share = None
-        if share is None and (most is None or most >= len(data)):
-            return data
-        kept = np.arange(len(data)) if share is None else _good_enough(data, share)
-        return data.select(kept[:most])
+    def of(self, folders: Sequence[TaskData]) -> list[TaskData]:
+        """The episodes that are kept of all folders of one task; a folder may keep none.
+
+        Raises GeneralistError where no folder keeps any.
+        """
+        task = folders[0].task
+        share = setting_of(self.min_expert_share, task)
+        most = setting_of(self.episodes, task)
+        if share is None or folders[0].layout.is_document:
+            kept = [np.arange(len(data)) for data in folders]
+        else:
+            kept = _good_enough(folders, share)
+        if most is not None:
+            before = np.cumsum([0] + [len(numbers) for numbers in kept]).tolist()
+            kept = [
+                numbers[: max(0, most - first)]
+                for numbers, first in zip(kept, before[:-1], strict=True)
+            ]
+        return [
+            data if len(numbers) == len(data) else data.select(numbers)
+            for data, numbers in zip(folders, kept, strict=True)
+        ]
 
 
-def _good_enough(data: TaskData, share: float) -> np.ndarray:
+def _good_enough(folders: Sequence[TaskData], share: float) -> list[np.ndarray]:
     """Numbers of the episodes whose score reaches this share of the way from random to expert."""
-    scores, random, expert = _scores(data)
+    task, scores = folders[0].task, [_scores(data) for data in folders]
+    random, expert = _random_and_expert(folders, np.concatenate(scores))
     least = random + share * (expert - random)
-    kept = np.flatnonzero(scores >= least - 1e-9 * abs(least))
-    if not len(kept):
+    kept = [np.flatnonzero(own >= least - 1e-9 * abs(least)) for own in scores]
+    if not any(len(numbers) for numbers in kept):
+        where = ", ".join(str(data.folder) for data in folders)
         raise GeneralistError(
-            f"{data.folder}: of {len(data)} episodes none reaches {share:g} of the expert's "
-            f"score, which would be {least:.6g}; the best has {scores.max():.6g}. Give "
-            f"data.min_expert_share a lower value for {data.task}."
+            f"{where}: of {sum(map(len, scores))} episodes none reaches {share:g} of the expert's "
+            f"score, which would be {least:.6g}; the best has {np.concatenate(scores).max():.6g}. "
+            f"Give data.min_expert_share a lower value for {task}."
         )
     return kept
 
 
-def _scores(data: TaskData) -> tuple[np.ndarray, float, float]:
-    """(episodes,) scores, and those of random and expert to compare them with.
-
-    These are the registry's where whole episodes of the task as registered were collected, else
-    the worst and the best in the data.
-    """
+def _scores(data: TaskData) -> np.ndarray:
+    """(episodes,) what each episode scores in its task's own metric."""
     returns = data.episodes["return"]
-    try:
-        task = get_task(data.task)
-    except GeneralistError:  # imported data of what cannot be made here
-        task = None
-    if task is not None and task.metric == "success":
+    if (task := _registered(data)) is not None and task.metric == "success":
         # As the environment said, or by the return where it says nothing.
         said = (data.record(i).get("success", returns[i] > 0) for i in range(len(data)))
-        returns = np.fromiter(said, float, len(data))
-    changed = data.header.collection.get("max_steps") or data.header.collection.get("options")
-    if task is None or task.random_score is None or task.expert_score is None or changed:
-        return returns, float(returns.min()), float(returns.max())
-    return returns, task.random_score.mean, task.expert_score.mean
+        return np.fromiter(said, float, len(data))
+    return returns
+
+
+def _random_and_expert(folders: Sequence[TaskData], scores: np.ndarray) -> tuple[float, float]:
+    """Scores of random and expert to compare a task's episodes with.
+
+    These are the registry's where all folders hold whole episodes of the task as registered, else
+    the worst and the best in the data.
+    """
+    task = _registered(folders[0])
+    changed = any(
+        data.header.collection.get(key) for data in folders for key in ("max_steps", "options")
+    )
+    if task is None or task.references is None or changed:
+        return float(scores.min()), float(scores.max())
+    random, expert = task.references
+    return random.mean, expert.mean
+
+
+def _registered(data: TaskData) -> Task | None:
+    """What the registry knows of a task; None for data of what cannot be made, or be imported."""
+    if names_new_code(data.task):
+        return None
+    try:
+        return get_task(data.task)
+    except GeneralistError:
+        return None

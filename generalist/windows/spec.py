@@ -10,14 +10,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from generalist.errors import UsageError
+from generalist.integrity import sealed_text
 from generalist.settings import family_of
 from generalist.shards.files import replacing
+from generalist.shards.remote import SPEC_FILE
 from generalist.shards.shards import BLOCK_TOKENS, EVALUATION_SEEDS_FROM, SHARD_TOKENS
 from generalist.specs import find_spec, load_yaml, validate_data
 from generalist.windows.patterns import written_out
 from generalist.windows.weights import weighted
 
-SPEC_FILE = "spec.yaml"
 SEEDS_PER_SPEC = 100_000
 
 
@@ -165,7 +166,7 @@ class DatasetSpec(_Model):
         """Store the spec beside the data it describes."""
         text = yaml.safe_dump(self.model_dump(exclude_defaults=True), sort_keys=False)
         with replacing(root / SPEC_FILE) as file:
-            file.write(text.encode())
+            file.write(sealed_text(text).encode())
 
 
 def load_dataset_spec(name_or_path: str | Path) -> DatasetSpec:

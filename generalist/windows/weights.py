@@ -26,17 +26,12 @@ def weighted(
     return weights
 
 
-def tempered(tasks: Sequence[str], tokens: Sequence[int], temperature: float) -> list[float]:
-    """Weights proportional to n^(1/T), n the tokens of a task, with a mean of 1 over the tasks.
+def tempered(tokens: Sequence[int], temperature: float) -> list[float]:
+    """Weights of tasks proportional to n^(1/T), n the tokens of a task, with a mean of 1.
 
     T = 1 takes every token equally often, a large T every task; in between is what multilingual
-    language models do (Arivazhagan et al. 2019, section 4.2). Folders of one task share its weight.
+    language models do (Arivazhagan et al. 2019, section 4.2).
     """
-    totals: dict[str, int] = {}
-    for task, count in zip(tasks, tokens, strict=True):
-        totals[task] = totals.get(task, 0) + count
-    raw = {task: float(total) ** (1 / temperature) for task, total in totals.items()}
-    mean = sum(raw.values()) / len(raw)
-    return [
-        raw[task] / mean * count / totals[task] for task, count in zip(tasks, tokens, strict=True)
-    ]
+    raw = [float(count) ** (1 / temperature) for count in tokens]
+    mean = sum(raw) / len(raw)
+    return [weight / mean for weight in raw]

@@ -12,6 +12,7 @@ import pytest
 
 from generalist.acting.hub import FOLDER_IN_CARD, checkpoint_folder, push_checkpoint
 from generalist.errors import GeneralistError
+from tests.bits import flipped
 from tests.conftest import TinyRun
 from tests.hub import LocalHub, local_hub, sha_of
 
@@ -74,7 +75,7 @@ def test_a_repository_is_evaluated_and_left_as_it_is(
     suite.write_text("episodes: 1\nprompted_episodes: 0\ntasks: [gym/CartPole-v1]\n")
     done = generalist(hub, tmp_path, "evaluate", str(suite), "--checkpoint", NAME, "--no-videos")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "someone-tiny" / "evaluation" / "report.html").exists()
+    assert (tmp_path / "runs" / "someone-tiny" / "evaluation" / "one" / "report.html").exists()
     (card,) = (tmp_path / "hub").rglob("README.md")
     assert card.read_bytes() == hub.repositories[NAME][0]["README.md"]
 
@@ -104,6 +105,61 @@ def test_what_cannot_be_is_one_sentence(
     done = generalist(hub, tmp_path, *arguments, **env)
     assert done.returncode == 1 and said in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_push_that_breaks_off_leaves_nothing_and_is_done_again(
+    hub: LocalHub, tiny_run: TinyRun, tmp_path: Path
+):
+    hub.breaks = 100
+    done = generalist(hub, tmp_path, "push", str(tiny_run.checkpoint), NAME)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert hub.repositories[NAME] == []
+    hub.breaks = 0
+    for _ in range(2):
+        done = generalist(hub, tmp_path, "push", str(tiny_run.checkpoint), NAME)
+        assert done.returncode == 0, done.stderr
+    assert all(files == hub.repositories[NAME][0] for files in hub.repositories[NAME])
+
+
+def test_a_damaged_checkpoint_is_not_pushed(hub: LocalHub, tiny_run: TinyRun, tmp_path: Path):
+    checkpoint = Path(shutil.copytree(tiny_run.checkpoint, tmp_path / "checkpoint"))
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes(), 80_000))
+    done = generalist(hub, tmp_path, "push", str(checkpoint), NAME)
+    assert done.returncode == 1 and f"{weights} is damaged" in done.stderr
+    assert not hub.repositories
+
+
+FETCH = """
+import sys
+from generalist.acting.hub import checkpoint_folder
+from generalist.errors import GeneralistError
+for name in sys.argv[1:]:
+    try:
+        print(checkpoint_folder(name))
+    except GeneralistError as error:
+        print(error)
+"""
+
+
+def test_a_name_in_a_repository_leads_nowhere_else(hub: LocalHub, tmp_path: Path):
+    names = ["../../../../victim.json", "/victim.json", "a\\..\\..\\b.json"]
+    for number, name in enumerate(names):
+        hub.repositories[f"bad/{number}"] = [{"config.json": b"{}", name: b"a stranger's"}]
+    cache = tmp_path / "one" / "two"
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, *hub.repositories],
+        env={**os.environ, **hub.environment(cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    for number in range(len(names)):
+        assert any(line.startswith(f"bad/{number} cannot be downloaded") for line in said)
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name.endswith("json")]
+    assert not any(b"stranger" in path.read_bytes() for path in kept)
 
 
 def test_a_folder_wins_over_a_repository_of_its_name(tmp_path: Path, monkeypatch):

@@ -16,6 +16,7 @@ from generalist.acting.agent import Agent
 from generalist.acting.rollout import EVALUATION_SEED, dagger_episodes, rollout
 from generalist.decoding.sampling import Sampling
 from generalist.errors import GeneralistError, UsageError
+from generalist.session import Trace
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.decoding.models import tiny_agent, tiny_model
 
@@ -113,16 +114,16 @@ def test_a_video_shows_the_first_episode(tmp_path: Path) -> None:
 def test_ctrl_c_scores_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupt arrives in the middle of a step, after two episodes have ended."""
     ended = 0
-    step = episodes_module._step
+    step = Trace.step
 
-    def interrupting(env: Any, trace: Any, *rest: Any) -> None:
+    def interrupting(trace: Trace, action: Any) -> None:
         nonlocal ended
         if ended >= 2:
             raise KeyboardInterrupt
-        step(env, trace, *rest)
+        step(trace, action)
         ended += trace.done
 
-    monkeypatch.setattr(episodes_module, "_step", interrupting)
+    monkeypatch.setattr(Trace, "step", interrupting)
     agent = tiny_agent(CARTPOLE)
     result = rollout(agent, episodes=5, num_envs=2, progress=False)
     assert result.interrupted and result.episodes == 2 and len(result.returns) == 2
@@ -181,7 +182,7 @@ def test_an_agent_that_sees_frames_presses_keys_and_moves_the_mouse() -> None:
     name = "doom/defend_the_center"
     processor = GeneralistProcessor.default()
     env = generalist.make(name, mouse=True)
-    layouts = {name: processor.layout(env.observation_space, env.action_space, background=name)}
+    layouts = {name: processor.layout(env.observation_space, env.action_space, task=name)}
     env.close()
     model = tiny_model(window=256, size=processor.vocabulary.size)
     agent = Agent(model, processor, layouts, name, sampling=Sampling(1.0))

@@ -13,7 +13,8 @@ from generalist.cli.common import duration, jsonable, write_json
 from generalist.errors import GeneralistError, UsageError
 
 COMMANDS = [
-    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["evaluate"],
+    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["recipe"],
+    ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
@@ -44,6 +45,13 @@ def test_every_family_has_the_common_options(family, capsys):
     for option in ("--checkpoint", "--episodes", "--seed", "--envs", "--prompt-episodes",
                    "--temperature", "--video", "--json"):  # fmt: skip
         assert option in printed
+
+
+def test_the_home_folder_of_an_option_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "sizes/1m", "--plan", "--json=~/plan.json"]) == 0
+    assert (tmp_path / "home" / "plan.json").is_file() and not (tmp_path / "~").exists()
 
 
 def test_no_command_shows_the_help(capsys):

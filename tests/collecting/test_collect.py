@@ -65,7 +65,7 @@ def test_tokens_are_those_of_the_episodes(tmp_path: Path, processor: str) -> Non
     loaded = GeneralistProcessor.from_pretrained(processor)
     for name in ("gym/CartPole-v1", "gym/Pendulum-v1"):
         data, env = TaskData(tmp_path / name, loaded), make(name)
-        layout = loaded.layout(env.observation_space, env.action_space, background=name)
+        layout = loaded.layout(env.observation_space, env.action_space, task=name)
         assert data.layout == layout
         for seed in range(4):
             episode = collect_episode(env, name, get_expert(name), seed, noise=0.2)
@@ -103,6 +103,37 @@ def test_an_episode_that_fails_is_reported_and_tried_again(tmp_path: Path, proce
     assert json.loads((tmp_path / TOY / "failures.json").read_text()) == report.failures
     again = collect(spec, tmp_path, 0, progress=False, processor=processor)
     assert len(again.failures) == 2 and again.tasks[TOY].added == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "place", "words"),
+    [
+        ("exception", "step 3", "KeyError: 'the simulator gave up'"),
+        ("exit", "", "SystemExit: the simulator had enough"),
+        ("reward", "step 3", "reward is an array of shape (1,)"),
+        ("growth", "step 4", "observation has shape (3,)"),
+        ("instruction", "", "instruction is a list"),
+        ("half a character", "", "surrogates"),
+    ],
+)
+def test_what_an_environment_does_wrong_is_named_and_costs_one_episode(
+    tmp_path: Path, processor: str, workers: int, fault: str, place: str, words: str
+) -> None:
+    spec = toy(4, options={"fault": fault})
+    report = collect(spec, tmp_path, workers, progress=False, processor=processor)
+    (failure,) = report.failures
+    assert TOY in failure and "seed 1" in failure and place in failure and words in failure
+    assert "fault of generalist" not in failure and "\n" not in failure
+    data = TaskData(tmp_path / TOY)
+    assert [record["seed"] for record in data.records] == [0, 2, 3]
+    # Mended, it is played: the seed was not left out for good.
+    header = DatasetHeader.read(tmp_path / TOY)
+    header.collection["options"] = {"fault": ""}
+    header.write(tmp_path / TOY, {})
+    spec = toy(4, options={"fault": ""})
+    assert not collect(spec, tmp_path, 0, progress=False, processor=processor).failures
+    assert [record["seed"] for record in TaskData(tmp_path / TOY).records] == [0, 2, 3, 1]
 
 
 def test_a_task_of_which_no_episode_can_be_kept_is_an_error(tmp_path: Path, processor: str) -> None:
@@ -192,8 +223,10 @@ def test_bins_are_fitted_alike_in_every_process(tmp_path: Path, processor: str) 
     data = TaskData(tmp_path / "0" / name, GeneralistProcessor.from_pretrained(processor))
     assert [field.codec.kind for field in data.layout.fields] == ["quantile", "discrete"]
     episode = collect_episode(make(name), name, get_expert(name), seed=2, max_steps=60)
-    ids = data.tokens(2).reshape(60, -1)[:, : data.layout.observation_tokens].astype(int)
-    seen = data.layout.decode_fields("observation", ids, None)
+    ids = (
+        data.tokens(2).reshape(60, -1)[:, data.layout.positions.of_role("observation")].astype(int)
+    )
+    seen = data.layout.decode("observation", ids, None)
     np.testing.assert_allclose(seen, episode.observations, atol=0.02)
     assert collect(spec, tmp_path / "0", 0, progress=False, processor=processor).failures == []
     with pytest.raises(GeneralistError, match="bins"):

@@ -23,12 +23,12 @@ TASKS = [
 def check(name: str, processor: GeneralistProcessor) -> None:
     """Seed 2 after seeds 0 and 1 is the same as seed 2 alone."""
     task = TaskSpec(task=name, episodes=3, max_steps=40)
-    jobs = [Job(task, index, seed=index, noise=0.3) for index in range(3)]
+    jobs = [Job(task, seed, noise=0.3) for seed in range(3)]
     used, fresh = Worker(processor), Worker(processor)
     for job in jobs[:2]:
-        assert used.run(job).failure is None
+        assert not used.run(job).failures
     again, first = used.run(jobs[2]), fresh.run(jobs[2])
-    assert again.failure is None and first.failure is None
+    assert not again.failures and not first.failures
     (a,), (b,) = again.episodes, first.episodes
     np.testing.assert_array_equal(a.tokens, b.tokens)
     np.testing.assert_array_equal(a.rewards, b.rewards)
@@ -48,13 +48,14 @@ def test_an_episode_of_frames_does_not_depend_on_those_before(name: str) -> None
     check(name, GeneralistProcessor.default())
 
 
-def test_documents_are_taken_in_order(without_frames: GeneralistProcessor) -> None:
+def test_documents_are_taken_in_the_order_of_the_job(without_frames: GeneralistProcessor) -> None:
     from generalist.envs.text import documents
 
     task = TaskSpec(task="text/pydoc")
     worker = Worker(without_frames)
     texts = documents("text/pydoc")
     assert worker.open(task, {}).documents == len(texts)
-    result = worker.run(Job(task, 3, 3, stop=6))
-    assert [without_frames.decode_text(e.tokens) for e in result.episodes] == texts[3:6]
-    assert [e.record["seed"] for e in result.episodes] == [3, 4, 5]
+    result = worker.run(Job(task, 3, documents=(3, 5, 4)))
+    read = [without_frames.decode_text(episode.tokens) for episode in result.episodes]
+    assert read == [texts[3], texts[5], texts[4]]
+    assert [e.record["seed"] for e in result.episodes] == [3, 5, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -12,7 +13,10 @@ from gymnasium import spaces
 
 
 class ToyEnv(gymnasium.Env):
-    """Ten steps towards a target; `raises_at`, `nan_at`, `dies_at` name seeds of trouble."""
+    """Ten steps towards a target; `raises_at`, `nan_at`, `dies_at` name seeds of trouble.
+
+    fault: what goes wrong in the fourth step of seed 1.
+    """
 
     observation_space = spaces.Box(-1, 1, (2,), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -25,11 +29,12 @@ class ToyEnv(gymnasium.Env):
         dies_at: int = -1,
         seconds: float = 0.0,
         dies_when_made: bool = False,
+        fault: str = "",
     ) -> None:
         if dies_when_made:
             os._exit(7)
         self.raises_at, self.nan_at, self.dies_at = raises_at, nan_at, dies_at
-        self.seconds = seconds
+        self.seconds, self.fault = seconds, fault
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -37,9 +42,14 @@ class ToyEnv(gymnasium.Env):
             os._exit(7)
         if seed == self.raises_at:
             raise RuntimeError("the simulator gave up")
-        self.t, self.broken = 0, seed == self.nan_at
+        self.t, self.broken, self.at_fault = 0, seed == self.nan_at, seed == 1 and self.fault
         time.sleep(self.seconds)
-        return self._observe(), {"instruction": f"reach {seed % 3}"}
+        instruction: Any = f"reach {seed % 3}"
+        if self.at_fault == "instruction":
+            instruction = ["reach", seed]
+        elif self.at_fault == "half a character":
+            instruction = "\ud800"
+        return self._observe(), {"instruction": instruction}
 
     def _observe(self) -> np.ndarray:
         observation = self.np_random.uniform(-1, 1, 2).astype(np.float32)
@@ -49,7 +59,21 @@ class ToyEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.t += 1
-        return self._observe(), float(action[0]), self.t == 10, False, {}
+        observation, reward = self._observe(), float(action[0])
+        if self.at_fault and self.t == 4:
+            if self.fault == "exception":
+                raise KeyError("the simulator gave up")
+            if self.fault == "exit":
+                sys.exit("the simulator had enough")
+            if self.fault == "reward":
+                return observation, np.array([reward]), False, False, {}
+            if self.fault == "growth":
+                return np.zeros(3, np.float32), reward, False, False, {}
+        return observation, reward, self.t == 10, False, {}
+
+    def close(self) -> None:
+        if self.fault == "close" or getattr(self, "at_fault", False):
+            raise RuntimeError("it cannot be closed either")
 
 
 class ToyExpert:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -260,14 +262,18 @@ def test_what_does_not_fit_is_refused() -> None:
         Decoder(MODELS["qwen3"], 1).feed([0], [[1]], [1])
 
 
+def flags_of(count: int) -> st.SearchStrategy[list[bool]]:
+    return st.lists(st.booleans(), min_size=count, max_size=count).filter(any)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
-    legal=st.lists(st.lists(st.booleans(), min_size=6, max_size=6).filter(any), min_size=12),
+    legal=st.lists(st.tuples(flags_of(6), flags_of(50)), min_size=12),
     temperature=st.sampled_from([0.0, 1.0, 5.0]),
     seed=st.integers(0, 1000),
 )
-def test_masks_exclude_ids_of_the_first_position_alone(
-    legal: list[list[bool]], temperature: float, seed: int
+def test_masks_exclude_ids_of_the_position_they_are_of(
+    legal: list[tuple[list[bool], list[bool]]], temperature: float, seed: int
 ) -> None:
     """One slot has masks, the other has none and chooses what it chooses in any case."""
     sampling = Sampling(temperature)
@@ -276,17 +282,41 @@ def test_masks_exclude_ids_of_the_first_position_alone(
         for slot in range(2):
             decoder.reset(slot, [1, slot], seed)
     intervals = [[(10, 16), (40, 90)]] * 2
-    for flags in legal:
-        masks = [np.array(flags, np.int8), None]
+    for number, (first, second) in enumerate(legal):
+        later = np.array(second) if number % 3 else None
+        masks = [[np.array(first), later], [None, None]]
         mine, other = masked.act([0, 1], [[3, 4]] * 2, intervals, None, sampling, masks)
-        assert flags[mine[0] - 10] and 40 <= mine[1] < 90
+        assert first[mine[0] - 10] and 40 <= mine[1] < 90
+        assert later is None or later[mine[1] - 40]
         expected = plain.act([0, 1], [[3, 4]] * 2, intervals, None, sampling)[1]
         assert other.tolist() == expected.tolist()
 
 
+def test_a_mask_may_depend_on_the_ids_chosen_before_it() -> None:
+    """Three slots, of one, two and three tokens; each function sees its own slot's ids alone."""
+    decoder = Decoder(MODELS["qwen3"], 3)
+    for slot in range(3):
+        decoder.reset(slot, [1, slot], seed=slot)
+    asked: list[list[int]] = []
+
+    def next_after(ids: Sequence[int]) -> np.ndarray:
+        asked.append(list(ids))
+        return np.arange(6) == (ids[-1] - 10 + 1) % 6
+
+    intervals = [[(10, 16)], [(10, 16)] * 2, [(10, 16)] * 3]
+    masks = [[None], [None, next_after], [np.arange(6) == 4, next_after, next_after]]
+    for _ in range(15):
+        asked.clear()
+        chunks = [[3, 4]] * 3
+        _, two, three = decoder.act([0, 1, 2], chunks, intervals, None, Sampling(3.0), masks)
+        assert two[1] == 10 + (two[0] - 9) % 6
+        assert three.tolist() == [14, 15, 10]
+        assert asked == [[two[0]], [14], [14, 15]]
+
+
 def test_a_mask_that_allows_all_changes_nothing() -> None:
     chosen: list[list[int]] = []
-    for masks in (None, [None], [np.ones(6, bool)]):
+    for masks in (None, [[None]], [[np.ones(6, bool)]]):
         decoder = Decoder(MODELS["qwen3"], 1)
         decoder.reset(0, [1])
         chosen.append([])
@@ -302,4 +332,4 @@ def test_a_mask_that_cannot_be_met_is_refused() -> None:
     for mask, words in ((np.zeros(6, bool), "excludes all"), (np.ones(5, bool), "expected .6,.")):
         decoder.reset(0, [1])
         with pytest.raises(GeneralistError, match=words):
-            decoder.act([0], [[2]], [[(10, 16)]], masks=[mask])
+            decoder.act([0], [[2]], [[(10, 16)]], masks=[[mask]])

@@ -149,7 +149,7 @@ def test_frames_become_codes_of_the_frame_tokenizer(tmp_path: Path) -> None:
     import_source(source, "own/Frames", tmp_path / "out")
     data = TaskData(tmp_path / "out/own/Frames", GeneralistProcessor.default())
     assert [record["steps"] for record in data.records] == [2, 2]
-    assert data.layout.observation_tokens == 36
+    assert data.layout.fields[0].tokens == 36
 
 
 def test_columns_that_are_missing(tmp_path: Path) -> None:

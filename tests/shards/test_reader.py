@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -228,4 +230,49 @@ def test_a_reader_can_be_pickled(folder: Path) -> None:
 
 def test_no_dataset_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(GeneralistError, match="generalist collect"):
+        dataset_folders(tmp_path)
+
+
+def names_below(root: Path) -> list[str]:
+    return [str(folder.relative_to(root)) for folder in dataset_folders(root)]
+
+
+def test_linked_folders_are_followed_and_each_dataset_is_found_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    (root / "gym").mkdir(parents=True)
+    (root / "gym" / "Linked-v0").symlink_to(folder)
+    assert names_below(root) == ["gym/Linked-v0"]
+    assert len(TaskData(dataset_folders(root)[0])) == 16
+    (root / "family").symlink_to(folder.parent)  # the same one by another way
+    (root / "up").symlink_to(root)
+    (root / "gym" / "round").symlink_to(root / "gym")
+    assert names_below(root) == ["family/Toy-v0"]
+    shutil.copytree(folder, root / "gym" / "Whole-v0")
+    assert names_below(root) == ["family/Toy-v0", "gym/Whole-v0"]
+    linked_root = tmp_path / "linked"
+    linked_root.symlink_to(root)
+    assert names_below(linked_root) == names_below(root)
+
+
+def test_what_cannot_be_followed_is_named(folder: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "gym" / "Lost-v0"
+    lost.symlink_to(tmp_path / "gone")
+    with pytest.raises(GeneralistError, match=r"Lost-v0 is a link to .*gone, which is not there"):
+        dataset_folders(tmp_path)
+    lost.unlink()
+    lost.symlink_to(lost)  # a link to itself
+    with pytest.raises(GeneralistError, match="Lost-v0 is a link"):
+        dataset_folders(tmp_path)
+    lost.unlink()
+    (folder / "notes").symlink_to(tmp_path / "gone")  # within a dataset the manifest counts
+    assert dataset_folders(tmp_path) == [folder]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_named(folder: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    with pytest.raises(GeneralistError, match=f"{closed} cannot be listed"):
         dataset_folders(tmp_path)

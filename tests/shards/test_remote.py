@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ from generalist.shards.reader import DamagedShard, TaskData
 from generalist.shards.remote import local_root
 from generalist.shards.shards import append_episodes
 from generalist.windows.windows import WindowSampler
+from tests.bits import every_bit
 from tests.dataset_folders import control_layout, make_episode, write_task
 from tests.shards.test_reader import flipped_bit
 from tests.windows.test_windows import equal, header_of
@@ -63,14 +65,16 @@ def test_rows_are_those_of_the_folder_itself(there: Path, cache: Path, kind: str
     url = urls(there)[kind]
     data = opened(url, cache)
     assert not shards_in(cache), "opening downloads no shard where an index lies beside them"
-    one, other = (WindowSampler([each], [1.0], header_of, 128, seed=4) for each in (here, data))
+    one, other = (
+        WindowSampler([each], [1.0], header_of, window_tokens=128, seed=4) for each in (here, data)
+    )
     assert equal(one.batch(0, 3), other.batch(0, 3))
     assert 1 <= len(shards_in(cache)) < 10, "what is not needed is not downloaded"
     assert equal(one.batch(3, 200), other.batch(3, 200))
     assert data.records[:] == here.records[:]
     assert data.index.fingerprint == here.index.fingerprint
     times = [path.stat().st_ino for path in shards_in(cache)]
-    again = WindowSampler([opened(url, cache)], [1.0], header_of, 128, seed=4)
+    again = WindowSampler([opened(url, cache)], [1.0], header_of, window_tokens=128, seed=4)
     assert equal(one.batch(50, 50), again.batch(50, 50)), "a run that is resumed"
     assert [path.stat().st_ino for path in shards_in(cache)] == times, "they are downloaded once"
 
@@ -199,3 +203,25 @@ def test_mistakes_are_sentences(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(UsageError, match="one plain URL"):
         local_root("simplecache::file:///data", cache, PLENTY)
     assert local_root(tmp_path, cache, PLENTY) == tmp_path
+
+
+def test_a_flipped_bit_of_where_shards_come_from_is_named(there: Path, cache: Path) -> None:
+    data = opened(f"file://{there}", cache)
+    path = data.folder / "remote.json"
+    written, expected = path.read_bytes(), data.tokens(39).tolist()
+    for damaged in every_bit(written, 7):
+        path.write_bytes(damaged)
+        try:
+            assert TaskData(data.folder).tokens(39).tolist() == expected
+            assert json.loads(damaged) == json.loads(written)
+        except GeneralistError as error:
+            assert str(path) in str(error)
+
+
+def test_a_cache_that_is_damaged_is_mended(there: Path, cache: Path) -> None:
+    url = f"file://{there}"
+    expected = opened(url, cache).tokens(39).tolist()
+    for name in ("manifest.json", "dataset.json", "remote.json", INDEX):
+        for path in cache.rglob(name):
+            path.write_bytes(b"damaged")
+    assert opened(url, cache).tokens(39).tolist() == expected

@@ -11,6 +11,7 @@ from generalist.episode import Episode, tree_from_leaves, tree_leaves, tree_stac
 from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
+from tests.bits import every_bit
 
 INSTALLED = {  # id: codecs its observation and action fields must get
     "CartPole-v1": ["continuous", "discrete"],
@@ -132,13 +133,15 @@ def test_nested_spaces_are_laid_out_in_lexicographic_order(processor):
         "action/1",
     ]
     assert layout.tokens_per_timestep == 2 + 1 + 4 + 1 + 3 + 1 + 1 + 2
-    assert layout.action_positions.tolist() == [12, 13, 14]
-    assert layout.target_mask.nonzero()[0].tolist() == [12, 13, 14]
-    assert layout.ordinal.tolist() == [False, True, True]
+    positions = layout.positions
+    assert positions.of_role("separator").tolist() == [11]
+    assert positions.of_role("action").tolist() == [12, 13, 14]
+    assert positions.chosen.nonzero()[0].tolist() == [12, 13, 14]
     discrete = processor.vocabulary["discrete"]
     continuous = processor.vocabulary["continuous"]
     assert layout.legal[0] == (discrete.start, discrete.start + 2)
     assert layout.legal[1] == (continuous.start, continuous.stop)
+    assert positions.bins[12:].tolist() == [-1, continuous.start, continuous.start]
 
 
 def test_random_samples_of_nested_spaces_come_back(processor):
@@ -171,9 +174,17 @@ def test_layout_survives_json(processor):
 @pytest.mark.parametrize(
     ("space", "reason"),
     [
-        (spaces.Discrete(5000), "5000 values"),
-        (spaces.Box(0, 10**9, (2,), np.int64), "1000000001 values"),
-        (spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64), "values an element"),
+        (spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64), "18446744073709551616 values"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.int64), "as good as no bounds"),
+        (spaces.Box(2e300, np.inf, (2,), np.float64), "too large"),
+        (spaces.Box(0, 255, (7056,), np.uint8), "ReshapeObservation"),
+        (spaces.Box(0, 255, (20, 20, 3), np.uint8), "ResizeObservation"),
+        (spaces.Box(0, 255, (84, 84, 84), np.uint8), "ReshapeObservation"),
+        (spaces.OneOf([spaces.Discrete(2), spaces.Box(-1, 1)]), "OneOf"),
+        (spaces.Dict({(1, 2): spaces.Discrete(2)}), r"key \(1, 2\)"),
+        (spaces.Dict({True: spaces.Discrete(2)}), "key True"),
+        (spaces.Dict(x=spaces.Tuple(()), y=spaces.Discrete(2)), "observation/x: .* it is empty"),
+        (spaces.Box(-1, 1, (3, 0)), "empty"),
         (spaces.Sequence(spaces.Discrete(2)), "Sequence"),
         (spaces.Graph(spaces.Box(-1, 1), None), "Graph"),
         (spaces.Dict(inner=spaces.Sequence(spaces.Discrete(2))), "observation/inner"),
@@ -184,11 +195,6 @@ def test_layout_survives_json(processor):
 def test_what_cannot_be_laid_out_is_refused_with_the_reason(processor, space, reason):
     with pytest.raises(GeneralistError, match=reason):
         processor.layout(space, spaces.Discrete(2))
-
-
-def test_a_text_action_is_refused(processor):
-    with pytest.raises(GeneralistError, match="no fixed number"):
-        processor.layout(spaces.Discrete(2), spaces.Text(5))
 
 
 def test_nan_in_an_observation_names_task_field_and_step(processor):
@@ -223,7 +229,7 @@ def test_labels_stand_apart_from_the_executed_actions(processor):
     )
     start = processor.vocabulary["discrete"].start
     ids = processor.encode(episode, layout).reshape(4, -1)
-    assert (ids[:, layout.action_positions].ravel() == start).all()
+    assert (ids[:, layout.positions.chosen].ravel() == start).all()
     assert (processor.encode_labels(episode, layout) == start + np.arange(4)).all()
 
 
@@ -277,3 +283,24 @@ def test_part_of_a_timestep_is_refused(processor):
 
 def test_trees_without_a_name_are_leaves():
     assert tree_from_leaves([((), 3)]) == 3
+
+
+def test_a_checkpoints_processor_is_found_in_its_folder(tiny_run):
+    processor = GeneralistProcessor.from_pretrained(tiny_run.checkpoint)
+    own = GeneralistProcessor.from_pretrained(tiny_run.checkpoint / "generalist")
+    assert processor.fingerprint == own.fingerprint
+
+
+def test_a_flipped_bit_of_a_saved_processor_is_named_or_harmless(without_frames, tmp_path):
+    without_frames.save_pretrained(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        content = path.read_bytes()
+        for damaged in every_bit(content, 1 + 8 * len(content) // 200):
+            path.write_bytes(damaged)
+            try:
+                found = GeneralistProcessor.from_pretrained(tmp_path)
+            except GeneralistError as error:
+                assert str(tmp_path) in str(error)
+            else:
+                assert found.fingerprint == without_frames.fingerprint
+        path.write_bytes(content)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from generalist.errors import GeneralistError
+from generalist import integrity
+from generalist.integrity import MANIFEST, verify
 from generalist.training import checkpoint
 from generalist.training.checkpoint import (
     RunState,
@@ -20,8 +20,6 @@ from generalist.training.checkpoint import (
     random_states,
     save_checkpoint,
     set_random_states,
-    verify,
-    write_folder,
 )
 
 
@@ -57,7 +55,7 @@ def files_of_a_checkpoint() -> list[str]:
         checkpoint.STATE,
         checkpoint.DATA,
         checkpoint.RECIPE,
-        checkpoint.MANIFEST,
+        MANIFEST,
     ]
 
 
@@ -76,7 +74,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, name, damage):
     else:
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match=f"left out.*{name}"):
         assert newest_checkpoint(tmp_path) == older
 
 
@@ -91,7 +89,7 @@ def test_old_ones_go_only_after_the_new_one_is_there(tmp_path, monkeypatch):
     def killed(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "_write_manifest", killed)
+    monkeypatch.setattr(integrity, "_write_manifest", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 4, keep=1)
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000003"
@@ -110,7 +108,8 @@ def test_a_removal_that_is_cut_short_leaves_no_half_checkpoint(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2, keep=1)
     monkeypatch.undo()
-    assert [verify(folder) for folder in list_checkpoints(tmp_path)] == [None]
+    for folder in list_checkpoints(tmp_path):
+        verify(folder)
     save(tmp_path, 3, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
@@ -132,24 +131,3 @@ def test_a_replacement_that_is_cut_short_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not folder.exists()
     assert newest_checkpoint(tmp_path) == folder
-
-
-def test_a_full_disk_is_one_sentence_and_keeps_the_older_folder(tmp_path):
-    folder = tmp_path / "step-00000001"
-    write_folder(folder, lambda target: (target / "a").write_text("old"))
-
-    def full(target: Path) -> None:
-        (target / "a").write_text("ne")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(GeneralistError, match="No space left.*same command"):
-        write_folder(folder, full)
-    assert (folder / "a").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-
-
-def test_the_card_may_change_without_breaking_the_manifest(tmp_path):
-    folder = tmp_path / "final"
-    write_folder(folder, lambda target: (target / "README.md").write_text("no scores"))
-    (folder / "README.md").write_text("scores")
-    assert verify(folder) is None

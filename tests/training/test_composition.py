@@ -12,6 +12,8 @@ from generalist.training.composition import compose
 from tests.conftest import TinyRun
 
 
+@pytest.mark.filterwarnings("ignore:Prompts are left out")
+@pytest.mark.filterwarnings("ignore:Prompts are left out")
 def test_shares_add_up_and_follow_the_weights(make_recipe) -> None:
     recipe = make_recipe()
     recipe.data.weights = {"gym/CartPole-v1": 3.0}
@@ -25,7 +27,17 @@ def test_shares_add_up_and_follow_the_weights(make_recipe) -> None:
     assert cartpole.loss == pytest.approx(0.75, abs=0.08)
     for key in ("weight", "tokens", "targets", "loss"):
         assert sum(getattr(part, key) for part in found.tasks) == pytest.approx(1)
+    for part in found.tasks:  # the one episode of CartPole has no other to be shown for it
+        share = part.prompted / part.segments, part.unmatched / part.segments
+        expected = (0, 0.25) if part is cartpole else (0.25, 0)
+        assert share == pytest.approx(expected, abs=0.05)
+    for part in found.tasks:  # the one episode of CartPole has no other to be shown for it
+        share = part.prompted / part.segments, part.unmatched / part.segments
+        expected = (0, 0.25) if part is cartpole else (0.25, 0)
+        assert share == pytest.approx(expected, abs=0.05)
     (gym,) = found.families
+    assert gym.segments == cartpole.segments + pendulum.segments
+    assert gym.segments == cartpole.segments + pendulum.segments
     assert (gym.episodes, gym.available, gym.weight) == (3, 4, 1.0)
     assert 0 <= found.padding < 0.3
 

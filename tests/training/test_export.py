@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from generalist.integrity import verify
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
-from generalist.training.checkpoint import verify
 from generalist.training.export import write_model_card
 from generalist.training.loop import train
 from generalist.training.recipe import load_recipe
@@ -43,9 +43,9 @@ def test_the_folder_holds_what_acting_needs(checkpoint, data):
     assert processor.fingerprint == data.processor.fingerprint
     layouts = json.loads((own / "layouts.json").read_text())
     assert set(layouts) == set(data.task_names)
-    assert all(Layout.from_dict(layout).action_tokens == 1 for layout in layouts.values())
+    assert all(len(Layout.from_dict(layout).legal) == 1 for layout in layouts.values())
     assert load_recipe(own / "recipe.yaml") == recipe
-    assert verify(folder) is None
+    verify(folder)
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert config["max_position_embeddings"] == recipe.data.window_tokens
@@ -70,7 +70,7 @@ def test_the_card_takes_scores_again_and_again(checkpoint):
     assert "| gym/Pendulum-v1 | -140 | 20 | 0.93 |  |" in card
     assert "| text/pydoc |  |  |  | 1.75 |" in card
     assert "-150" not in card and "Not evaluated" not in card and "## Use" in card
-    assert verify(folder) is None
+    verify(folder)
 
 
 @pytest.mark.slow

@@ -32,35 +32,40 @@ def seeds(data: TaskData) -> list[int]:
     return [data.record(i)["seed"] for i in range(len(data))]
 
 
+def kept(selection: Selection, data: TaskData) -> list[int]:
+    (chosen,) = selection.of([data])
+    return seeds(chosen)
+
+
 def test_the_registry_says_what_the_expert_scores(tmp_path: Path) -> None:
     data = write_returns(tmp_path, "gym/Pendulum-v1", RETURNS)
-    assert seeds(Selection(0.8).of(data)) == [2, 3]  # above -362
-    assert seeds(Selection(0.6).of(data)) == [1, 2, 3, 4]
-    assert seeds(Selection({"gym": 0.8}, {"gym/Pendulum-v1": 1}).of(data)) == [2]
-    assert seeds(Selection({"dmc": 0.8}).of(data)) == [0, 1, 2, 3, 4]
+    assert kept(Selection(0.8), data) == [2, 3]  # above -362
+    assert kept(Selection(0.6), data) == [1, 2, 3, 4]
+    assert kept(Selection({"gym": 0.8}, {"gym/Pendulum-v1": 1}), data) == [2]
+    assert kept(Selection({"dmc": 0.8}), data) == [0, 1, 2, 3, 4]
 
 
 def test_cut_episodes_and_unknown_tasks_are_compared_with_the_best_there_is(tmp_path: Path) -> None:
     cut = write_returns(tmp_path, "gym/Pendulum-v1", [-100.0, -20.0, -10.0], max_steps=5)
-    assert seeds(Selection(0.8).of(cut)) == [1, 2]
+    assert kept(Selection(0.8), cut) == [1, 2]
     unknown = write_returns(tmp_path, "elsewhere/Task", [0.0, 7.9, 8.0, 10.0])
-    assert seeds(Selection(0.8).of(unknown)) == [2, 3]
+    assert kept(Selection(0.8), unknown) == [2, 3]
 
 
 def test_success_is_what_counts_where_it_is_the_metric(tmp_path: Path) -> None:
     data = write_returns(tmp_path, "babyai/GoToLocal", [0.0, 0.2, 0.9])
-    assert seeds(Selection(0.8).of(data)) == [1, 2]
+    assert kept(Selection(0.8), data) == [1, 2]
     layout = control_layout()
     with ShardWriter(tmp_path / "said", make_header("babyai/GoToLocal", layout)) as writer:
         for seed, success in enumerate((True, False, True)):
             writer.add(make_episode(layout, 5, seed, success=success))
-    assert seeds(Selection(0.8).of(TaskData(tmp_path / "said"))) == [0, 2]
+    assert kept(Selection(0.8), TaskData(tmp_path / "said")) == [0, 2]
 
 
 def test_none_good_enough_is_an_error_that_names_the_best(tmp_path: Path) -> None:
     data = write_returns(tmp_path, "gym/Pendulum-v1", [-1183.0, -900.0])
     with pytest.raises(GeneralistError, match=r"none reaches 0\.8.*-361\.8.*best has -900"):
-        Selection(0.8).of(data)
+        Selection(0.8).of([data])
 
 
 def test_what_is_selected_is_the_same_episodes(folder: Path) -> None:
@@ -85,3 +90,18 @@ def test_a_mixture_takes_what_is_selected_and_weighs_by_its_tokens(tmp_path: Pat
     )
     assert [len(data) for data in mixture.tasks] == [4, 8]
     assert mixture.weights == pytest.approx([3 / 9, 3 * 8 / 9])
+
+
+def test_settings_are_of_a_task_and_not_of_each_of_its_folders(tmp_path: Path) -> None:
+    one = write_returns(tmp_path / "one", "elsewhere/Task", [1.0, 10.0])
+    other = write_returns(tmp_path / "other", "elsewhere/Task", [9.0, 2.0, 9.5])
+    both = [one, other]
+    assert [len(data) for data in Selection(episodes=3).of(both)] == [2, 1]
+    assert [len(data) for data in Selection(episodes=1).of(both)] == [1, 0]
+    # Worst and best are those of the task: 1 and 10.
+    assert [seeds(data) for data in Selection(0.8).of(both)] == [[1], [0, 2]]
+    assert [seeds(data) for data in Selection(0.8, 2).of(both)] == [[1], [0]]
+    assert [len(data) for data in Selection(0.99).of(both)] == [1, 0]
+    mixture = open_mixture([tmp_path / "one", tmp_path / "other"], selection=Selection(0.99))
+    assert [data.folder for data in mixture.tasks] == [one.folder]
+    assert mixture.available == {"elsewhere/Task": 5}

@@ -30,12 +30,6 @@ def test_a_family_of_weight_zero_is_left_out_but_for_a_task_with_its_own() -> No
 
 @given(st.lists(st.integers(1, 10**12), min_size=4, max_size=4), st.floats(0.5, 50))
 def test_temperature_goes_from_tokens_to_tasks(tokens, temperature) -> None:
-    weights = tempered(TASKS, tokens, temperature)
+    weights = tempered(tokens, temperature)
     assert sum(weights) == pytest.approx(4)
     assert weights[0] / weights[1] == pytest.approx((tokens[0] / tokens[1]) ** (1 / temperature))
-
-
-def test_folders_of_one_task_share_its_weight() -> None:
-    weights = tempered(["gym/A", "gym/A", "dmc/B"], [100, 300, 100], 2)
-    assert weights[0] + weights[1] == pytest.approx(2 * weights[2])  # sqrt(400) to sqrt(100)
-    assert weights[1] == pytest.approx(3 * weights[0])

@@ -1,0 +1,211 @@
+"""Checkpoints to act with: a plain Hugging Face model, with what acting needs beside it.
+
+config.json, model.safetensors, generation_config.json   load in AutoModelForCausalLM alone
+generalist/                                              the processor, and:
+  layouts.json                                           task -> layout of its timestep
+  training.json                                          how it was trained, and is to act
+  recipe.yaml                                            the resolved recipe
+README.md                                                the model card
+manifest.json                                            size and hash of every file but the card
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint
+from generalist.errors import GeneralistError, UsageError
+from generalist.integrity import CARD, MANIFEST, read_json, write_folder
+from generalist.modeling import PARTS_FOLDER
+from generalist.modeling.attention import plain_config
+from generalist.modeling.build import count_parameters
+from generalist.modeling.pretrained import load_model, verify_checkpoint
+from generalist.tokenization.layout import Layout
+from generalist.tokenization.processor import GeneralistProcessor
+
+FACTS_FILE = "training.json"
+RECIPE_FILE = "recipe.yaml"
+_OWN = {"config.json", "generation_config.json", CARD, MANIFEST, PARTS_FOLDER}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model, with all that is needed to act with it and to say where it comes from.
+
+    model: a causal LM over the processor's vocabulary.
+    layouts: of the tasks it was trained on, by name.
+    facts: what training.json says besides what follows from the above: `window_tokens`,
+        `context_steps` and `temperature` to act with; `steps`, `minutes` and `tokens` of training.
+    recipe, card: text of recipe.yaml and README.md; None where there is none.
+    """
+
+    model: PreTrainedModel
+    processor: GeneralistProcessor
+    layouts: Mapping[str, Layout]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+    card: str | None = None
+
+    @property
+    def all_facts(self) -> dict[str, Any]:
+        """What training.json says."""
+        return {
+            **self.facts,
+            "tasks": list(self.layouts),
+            "parameters": count_parameters(self.model),
+            "architecture": type(self.model).__name__,
+            "vocabulary": self.processor.vocabulary.fingerprint,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Make `folder` a checkpoint, whole or not at all; replaces an older one."""
+        write_folder(folder, self._write_into)
+
+    def _write_into(self, folder: Path) -> None:
+        with _quiet():
+            self.model.save_pretrained(folder)
+        self._generation().save_pretrained(folder)
+        parts = folder / PARTS_FOLDER
+        self.processor.save_pretrained(parts)
+        layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
+        (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
+        (parts / FACTS_FILE).write_text(json.dumps(self.all_facts, indent=2) + "\n")
+        if self.recipe is not None:
+            (parts / RECIPE_FILE).write_text(self.recipe)
+        if self.card is not None:
+            (folder / CARD).write_text(self.card)
+
+    def _generation(self) -> GenerationConfig:
+        """The model's own, by which `generate` begins and ends documents as training did."""
+        special = self.processor.vocabulary.special
+        generation = copy.deepcopy(self.model.generation_config)
+        generation.bos_token_id, generation.eos_token_id = special("begin"), special("end")
+        return generation
+
+    @classmethod
+    def read(
+        cls, folder: Path, *, device: torch.device, dtype: str | torch.dtype = "float32"
+    ) -> Checkpoint:
+        """What `write` has written, the model on `device`, ready to act.
+
+        Raises GeneralistError where a file is missing, is not what the manifest says, or was made
+        for another vocabulary, and where weights are missing or there are others than the model's.
+        """
+        check_checkpoint(folder)
+        try:
+            checkpoint = cls._loaded(folder, device, dtype)
+        except Exception as error:
+            said = f"{error} " if isinstance(error, GeneralistError) else ""
+            try:
+                verify_checkpoint(folder)
+            except GeneralistError as damage:  # which is why
+                raise GeneralistError(f"{said}{damage}") from error
+            raise
+        verify_checkpoint(folder)
+        return checkpoint
+
+    @classmethod
+    def _loaded(cls, folder: Path, device: torch.device, dtype: str | torch.dtype) -> Checkpoint:
+        parts = folder / PARTS_FOLDER
+        processor = GeneralistProcessor.from_pretrained(parts)
+        layouts = _layouts(parts / LAYOUTS_FILE)
+        facts = _facts(parts / FACTS_FILE)
+        config = _config(folder)
+        _check_vocabulary(folder, config, facts, processor)
+        model = load_model(folder, config=config, dtype=dtype, exact=True)
+        return cls(
+            model=model.to(device).eval(),
+            processor=processor,
+            layouts=layouts,
+            facts=facts,
+            recipe=_text(parts / RECIPE_FILE),
+            card=_text(folder / CARD),
+        )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise UsageError where saving a checkpoint as `folder` would remove what is none."""
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; name a folder for the checkpoint.")
+    if not folder.is_dir():
+        return
+    foreign = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in _OWN and ".safetensors" not in path.suffixes
+    )
+    if foreign:
+        raise UsageError(
+            f"{folder} holds other things than a checkpoint, such as {foreign[0]}, which saving "
+            "one would remove; name a new folder."
+        )
+
+
+def _layouts(path: Path) -> dict[str, Layout]:
+    stored = _object(path)
+    try:
+        return {task: Layout.from_dict(layout) for task, layout in stored.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise GeneralistError(f"{path} is damaged: {error!r}.") from error
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """How the model was trained, where the checkpoint says so."""
+    return _object(path) if path.exists() else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise GeneralistError(f"{path} is damaged: it holds no JSON object.")
+    return value
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _config(folder: Path) -> PretrainedConfig:
+    try:
+        return plain_config(folder)
+    except (OSError, ValueError) as error:
+        raise GeneralistError(f"The model in {folder} cannot be loaded: {error}") from error
+
+
+def _check_vocabulary(
+    folder: Path, config: PretrainedConfig, facts: dict[str, Any], processor: GeneralistProcessor
+) -> None:
+    vocabulary = processor.vocabulary
+    trained_with = facts.get("vocabulary", vocabulary.fingerprint)
+    if trained_with != vocabulary.fingerprint:
+        raise GeneralistError(
+            f"The model in {folder} was trained with the vocabulary {trained_with}, but the "
+            f"processor beside it has {vocabulary.fingerprint}; they do not belong together."
+        )
+    if config.vocab_size < vocabulary.size:
+        raise GeneralistError(
+            f"The model in {folder} has {config.vocab_size} token embeddings, but the vocabulary "
+            f"{vocabulary.fingerprint} of the processor beside it has {vocabulary.size} ids."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of transformers for the second that writing takes."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,234 @@
+"""One episode in one environment, step by step; what goes wrong in it is named with its place."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from generalist.envs.masks import checked_mask
+from generalist.episode import Episode, success_so_far, tree_stack
+from generalist.errors import GeneralistError, in_words
+
+_NUMBERS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class EpisodeError(GeneralistError):
+    """What an environment or an expert did wrong in an episode; says task, seed and step."""
+
+
+class Trace:
+    """An episode as it goes on; making one resets its environment.
+
+    observation, info: the latest. instruction: what to do, in words; None where nothing is said.
+    rewards: raw, one for each step so far. action: the latest, None before the first step.
+    success: what `info["success"]` has said so far, None where it says nothing.
+
+    env: made for this task. seed: given to `env.reset`.
+    keep_steps: keep observations and actions, for `to_episode`.
+    max_steps: cut (truncate) the episode there, below the task's own limit.
+
+    Raises EpisodeError where the environment raises, or returns what is no observation, reward or
+    outcome.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        task: str,
+        seed: int,
+        *,
+        keep_steps: bool = False,
+        max_steps: int | None = None,
+    ) -> None:
+        self.env = env
+        self.task = task
+        self.seed = int(seed)
+        self.rewards: list[float] = []
+        self.terminated = False
+        self.truncated = False
+        self.success: bool | None = None
+        self.action: Any = None
+        self.observations: list[Any] = []  # these two only if kept
+        self.actions: list[Any] = []
+        self.labels: list[Any] = []  # where somebody was asked for them
+        self._keep_steps = keep_steps
+        self._max_steps = max_steps
+        try:
+            self.observation, self.info = _pair(env.reset(seed=self.seed))
+        except Exception as error:
+            self.blame("the environment", error)
+        self._check_observation()
+        self.instruction: str | None = self.info.get("instruction")
+
+    @property
+    def done(self) -> bool:
+        """True once the episode has ended or was cut."""
+        return self.terminated or self.truncated
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return len(self.rewards)
+
+    @property
+    def return_(self) -> float:
+        """Sum of the raw rewards so far."""
+        return float(np.sum(self.rewards, dtype=np.float64))
+
+    @property
+    def mask(self) -> Any:
+        """The actions that are legal now, as the action space's `sample` takes them; None for all.
+
+        Raises EpisodeError where `info["action_mask"]` has another form, or allows nothing.
+        """
+        try:
+            return checked_mask(self.env.action_space, self.info.get("action_mask"))
+        except GeneralistError as error:
+            self.blame("the environment", error)
+
+    def step(self, action: Any) -> None:
+        """Execute an action."""
+        if self._keep_steps:
+            self.observations.append(copy.deepcopy(self.observation))
+            self.actions.append(action)
+        try:
+            outcome = self.env.step(action)
+            self.observation, reward, terminated, truncated, self.info = _outcome(outcome)
+            self.rewards.append(_number(reward))
+        except Exception as error:
+            self.blame("the environment", error)
+        self.action = action
+        self.success = success_so_far(self.success, self.info)
+        self.terminated, self.truncated = bool(terminated), bool(truncated)
+        if self._max_steps is not None and self.steps >= self._max_steps:
+            self.truncated = not self.terminated
+        self._check_observation()
+
+    def _check_observation(self) -> None:
+        if said := _wrong(self.observation, self.env.observation_space, "observation"):
+            raise EpisodeError(f"{self.place}: the environment's {said}.")
+
+    @property
+    def place(self) -> str:
+        """Task, seed and step, for errors."""
+        return f"{self.task}, seed {self.seed}, step {self.steps}"
+
+    def blame(self, who: str, error: Exception) -> NoReturn:
+        """Raise what `who` has raised as an EpisodeError.
+
+        The user's own wrong use, and a package that is missing, are errors as they are.
+        """
+        if not isinstance(error, GeneralistError):
+            raise EpisodeError(f"{self.place}: {who} raised {in_words(error)}.") from error
+        if type(error) is GeneralistError:
+            raise EpisodeError(f"{self.place}: {error}") from error
+        raise error
+
+    def to_episode(self, info: dict[str, Any]) -> Episode:
+        """The whole episode, where its steps were kept."""
+        return Episode(
+            task=self.task,
+            observations=tree_stack(self.observations),
+            actions=tree_stack(self.actions),
+            rewards=np.asarray(self.rewards, np.float32),
+            terminated=self.terminated,
+            truncated=self.truncated,
+            labels=tree_stack(self.labels) if self.labels else None,
+            instruction=self.instruction,
+            info={
+                "seed": self.seed,
+                **info,
+                **({} if self.success is None else {"success": self.success}),
+            },
+        )
+
+
+def _pair(returned: Any) -> tuple[Any, dict[str, Any]]:
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
+        return returned
+    raise GeneralistError(
+        f"the environment's reset returned {_form(returned)}; expected an observation and a dict "
+        "of information."
+    )
+
+
+def _outcome(returned: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    if isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict):
+        return returned
+    raise GeneralistError(
+        f"the environment's step returned {_form(returned)}; expected observation, reward, "
+        "terminated, truncated and a dict of information."
+    )
+
+
+def _number(reward: Any) -> float:
+    """A reward as a float; raises GeneralistError where it is not one finite number."""
+    if type(reward) is not float:
+        array = np.asarray(reward)
+        if array.ndim or array.dtype.kind not in "biuf":
+            raise GeneralistError(
+                f"the environment's reward is {_form(reward)}; expected one number."
+            )
+        reward = float(array)
+    if not math.isfinite(reward):
+        raise GeneralistError(f"the environment's reward is {reward}; expected a finite number.")
+    return reward
+
+
+def _form(value: Any) -> str:
+    """A value in words, such as `an array of shape (1,)` or `a tuple of 4`."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"of type {type(value).__name__}"
+
+
+def _wrong(value: Any, space: spaces.Space, name: str) -> str | None:
+    """What makes a value none of a space, in words; None where nothing does.
+
+    Real numbers may exceed their bounds, and values without a shape, such as texts, are not
+    looked into.
+    """
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            if not isinstance(value, dict) or key not in value:
+                return f"{name} has no {key!r}"
+            if said := _wrong(value[key], part, f"{name}/{key}"):
+                return said
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
+            return f"{name} is {_form(value)}; its space is a tuple of {len(space.spaces)}"
+        for index, part in enumerate(space.spaces):
+            if said := _wrong(value[index], part, f"{name}/{index}"):
+                return said
+    elif isinstance(space, _NUMBERS):
+        array = np.asarray(value)
+        if array.shape != space.shape:
+            return f"{name} has shape {array.shape}; its space has {space.shape}"
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            return f"{name} is {_first(array, ~finite)}"
+        if array.dtype.kind in "iu" and (outside := _outside(array, space)).any():
+            return f"{name} is {_first(array, outside)}, which is not in its space {space}"
+    return None
+
+
+def _outside(array: np.ndarray, space: spaces.Space) -> np.ndarray:
+    """Which integers of an array are beyond the bounds of their space."""
+    if isinstance(space, spaces.Box):
+        return (array < space.low) | (array > space.high)
+    if isinstance(space, spaces.MultiBinary):
+        return (array < 0) | (array > 1)
+    count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    return (array < space.start) | (array >= space.start + count)
+
+
+def _first(array: np.ndarray, wrong: np.ndarray) -> str:
+    """The first wrong element, and where it stands."""
+    place = tuple(map(int, np.argwhere(wrong)[0]))
+    return f"{array[place]}" + (f" at {list(place)}" if place else "")
