@@ -18,6 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import (
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -53,7 +59,7 @@ def process_pool(
         preload: Modules that are imported once for all, in a server that the processes fork from.
     """
     others = set(multiprocessing.active_children())
-    context: Any = multiprocessing.get_context("forkserver" if preload else "spawn")
+    context: Any = _ForkServer() if preload else _Spawn()
     if preload:
         context.set_forkserver_preload(list(preload))
     alive, ours = context.Pipe(duplex=False)
@@ -73,6 +79,39 @@ def process_pool(
         ours.close()
 
 
+@contextlib.contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started here never hear Ctrl-C, which a terminal sends to all.
+
+    They inherit it from their first instruction on. Here it is heard right afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _SpawnProcess(SpawnProcess):
+    def start(self) -> None:
+        with deaf_to_ctrl_c():
+            super().start()
+
+
+class _ForkServerProcess(ForkServerProcess):
+    def start(self) -> None:
+        with deaf_to_ctrl_c():  # the server too, which the first one starts
+            super().start()
+
+
+class _Spawn(SpawnContext):
+    Process = _SpawnProcess
+
+
+class _ForkServer(ForkServerContext):
+    Process = _ForkServerProcess
+
+
 def _see_end(processes: Iterable[BaseProcess]) -> None:
     """Wait for processes to end, and kill those that do not in time."""
     deadline = time.monotonic() + GRACE_SECONDS
@@ -88,8 +127,6 @@ def _see_end(processes: Iterable[BaseProcess]) -> None:
 def _begin(
     alive: Connection, start: Callable[..., None] | None, arguments: tuple[Any, ...]
 ) -> None:
-    # Ctrl-C reaches every process of a terminal; the one that was called decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setpgrp()
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     if start is not None:

@@ -40,6 +40,18 @@ def test_each_process_is_prepared_and_leaves_ctrl_c_to_its_parent() -> None:
     assert greeting == "hello" and process != os.getpid()
 
 
+def blocked_signals() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+@pytest.mark.parametrize("preload", [(), ("numpy",)])
+def test_ctrl_c_is_never_heard_there_also_while_it_starts(preload: tuple[str, ...]) -> None:
+    """Inherited: nothing in the process has asked for it, so it holds from the beginning."""
+    with process_pool(1, preload=preload) as pool:
+        assert signal.SIGINT in pool.submit(blocked_signals).result()
+    assert signal.SIGINT not in blocked_signals()
+
+
 def test_left_by_an_error_it_ends_what_is_running(tmp_path: Path) -> None:
     before = set(multiprocessing.active_children())
     with pytest.raises(KeyboardInterrupt), process_pool(1) as pool:

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, multiprocessing, nn
 
 from generalist.errors import GeneralistError
+from generalist.processes import GRACE_SECONDS, deaf_to_ctrl_c
 from generalist.training.passes import ForwardPass
 
 Losses = list[tuple[ForwardPass, Tensor]]  # each with its (M,) losses, in order
@@ -167,7 +168,8 @@ class _Helper:
         self.process = context.Process(
             target=_help, args=(objective, self.gradients, theirs), daemon=True
         )
-        self.process.start()
+        with deaf_to_ctrl_c():  # also before it can say so itself
+            self.process.start()
         theirs.close()  # so that its end is noticed here
 
     def ask(self, passes: Sequence[ForwardPass], scale: float) -> None:
@@ -196,7 +198,7 @@ class _Helper:
     def close(self) -> None:
         """End the process, which notices that nobody will ask any more."""
         self.connection.close()
-        self.process.join(timeout=20)
+        self.process.join(timeout=GRACE_SECONDS)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
