@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.collecting.pools import Pool, open_pool
-from generalist.collecting.worker import Job, Opening, Result
+from generalist.collecting.worker import CollectJob, CollectResult, TaskOpening
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
@@ -74,7 +74,7 @@ class _Plan:
     episodes_there: int = 0
     shards_there: int = 0
     documents: int | None = None  # how many a document task has, once that is known
-    opening: Opening | None = None
+    opening: TaskOpening | None = None
 
     @classmethod
     def make(cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any) -> _Plan:
@@ -101,19 +101,19 @@ class _Plan:
         known = not self.task.is_document or self.documents is not None
         return known and not any(True for _ in self.jobs())
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[CollectJob]:
         """What is still to be done, in the order of the seeds."""
         if self.task.is_document:
             there = self.documents or 0
             numbers = range(min(there, self.task.episodes or there))
             left = (number for number in numbers if number not in self.done)
             while batch := tuple(itertools.islice(left, DOCUMENTS_PER_JOB)):
-                yield Job(self.task, batch[0], documents=batch)
+                yield CollectJob(self.task, batch[0], documents=batch)
             return
         for index in range(self.task.episodes or 0):
             seed = self.spec.first_seed + index
             if seed not in self.done:
-                yield Job(self.task, seed, self.spec.noise_of(self.task, index))
+                yield CollectJob(self.task, seed, self.spec.noise_of(self.task, index))
 
 
 def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:
@@ -136,6 +136,7 @@ def collect(
     spec: DatasetSpec,
     root: str | Path,
     workers: int | None = None,
+    *,
     progress: bool = True,
     on_progress: OnProgress | None = None,
     processor: str | None = None,
@@ -163,7 +164,7 @@ def collect(
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
-        with open_pool(loaded, workers, ray) as pool:
+        with open_pool(loaded, workers, ray=ray) as pool:
             _open(open_plans, pool)
             spec.write(root)
             _run(open_plans, pool, report, _Bar(open_plans, progress, on_progress))
@@ -212,7 +213,7 @@ def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> No
                     elsewhere = _seeds_done(plan.folder, writer.manifest)
                 for _ in range(total):
                     job, result = next(results)
-                    _write(writer, result, outcome, elsewhere)
+                    _write(writer, result, outcome, elsewhere=elsewhere)
                     bar.advance(plan.task.task, job.episodes)
                 outcome.episodes = writer.episodes_written
             _note_failures(plan.folder, outcome.failures)
@@ -232,7 +233,7 @@ def _note_failures(folder: Path, failures: list[str]) -> None:
 
 
 def _write(
-    writer: ShardWriter, result: Result, outcome: TaskOutcome, elsewhere: set[int]
+    writer: ShardWriter, result: CollectResult, outcome: TaskOutcome, *, elsewhere: set[int]
 ) -> None:
     """Keep what a job yielded, but for what another process has written."""
     outcome.failures += result.failures
@@ -252,9 +253,11 @@ def _write(
             outcome.added += 1
 
 
-def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: Pool) -> Iterator[tuple[Job, Result]]:
+def _in_order(
+    jobs: Iterable[tuple[_Plan, CollectJob]], pool: Pool
+) -> Iterator[tuple[CollectJob, CollectResult]]:
     """Results in the order of the jobs, with a bounded number of them under way."""
-    waiting: deque[tuple[Job, Future[Result]]] = deque()
+    waiting: deque[tuple[CollectJob, Future[CollectResult]]] = deque()
     remaining = iter(jobs)
     while True:
         try:

@@ -17,9 +17,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Protocol
 
 from generalist.collecting.worker import (
-    Job,
-    Opening,
-    Result,
+    CollectJob,
+    CollectResult,
+    TaskOpening,
     Worker,
     open_in_process,
     run_in_process,
@@ -47,15 +47,15 @@ class Pool(Protocol):
     jobs_ahead: int
     lost: tuple[type[BaseException], ...]
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         """`Worker.open`, somewhere."""
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         """`Worker.run`, somewhere."""
 
 
 def open_pool(
-    processor: GeneralistProcessor, workers: int | None = None, ray: str | None = None
+    processor: GeneralistProcessor, workers: int | None = None, *, ray: str | None = None
 ) -> contextlib.AbstractContextManager[Pool]:
     """A pool, which ends at once when its context is left by an error.
 
@@ -78,10 +78,10 @@ class _Here:
     def __init__(self, processor: GeneralistProcessor) -> None:
         self._worker = Worker(processor)
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         return _done(self._worker.open(task, collection))
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         return _done(self._worker.run(job))
 
 
@@ -104,10 +104,10 @@ class _Processes:
     def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
         self._executor, self.jobs_ahead = executor, _JOBS_AHEAD * workers
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         return self._executor.submit(open_in_process, task, collection)
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         return self._executor.submit(run_in_process, job)
 
 
@@ -141,10 +141,10 @@ class _Ray:
         options = ray.remote(num_cpus=1, max_retries=_RETRIES)
         self._open, self._run = options(open_on_ray), options(run_on_ray)
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         return self._open.remote(self._processor, task, collection).future()
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         return self._run.remote(self._processor, job).future()
 
 
@@ -204,11 +204,11 @@ def _worker(processor: list[Any]) -> Worker:
     return _on_ray_worker
 
 
-def run_on_ray(processor: list[Any], job: Job) -> Result:
+def run_on_ray(processor: list[Any], job: CollectJob) -> CollectResult:
     """`Worker.run` of a Ray process."""
     return _worker(processor).run(job)
 
 
-def open_on_ray(processor: list[Any], task: TaskSpec, collection: dict[str, Any]) -> Opening:
+def open_on_ray(processor: list[Any], task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
     """`Worker.open` of a Ray process."""
     return _worker(processor).open(task, collection)

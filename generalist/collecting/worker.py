@@ -34,7 +34,7 @@ FIT_NOISE = 0.2
 
 
 @dataclass(frozen=True)
-class Job:
+class CollectJob:
     """Play one seed of a task, or read some of its documents, by their numbers."""
 
     task: TaskSpec
@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass
-class Result:
+class CollectResult:
     """Episodes of a job, and why there are none of the others.
 
     failures: one sentence each, of what is tried again by the next call. rejections: by seed, what
@@ -69,7 +69,7 @@ class Result:
 
 
 @dataclass
-class Opening:
+class TaskOpening:
     """What is known of a task before its first episode, or why it cannot be collected."""
 
     header: DatasetHeader | None = None
@@ -88,7 +88,7 @@ class Worker:
         self._layout: Any = None
         self._documents: dict[str, list[str]] = {}
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Opening:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
         """Header of a task, and how many documents it has."""
         try:
             if task.is_document:
@@ -104,26 +104,26 @@ class Worker:
                     "action": space_to_json(self._env.action_space),
                 }
         except GeneralistError as error:
-            return Opening(failure=str(error), usage=isinstance(error, UsageError))
+            return TaskOpening(failure=str(error), usage=isinstance(error, UsageError))
         except (Exception, SystemExit) as error:
-            return Opening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
+            return TaskOpening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
         vocabulary, fingerprint = self.processor.vocabulary, self.processor.fingerprint
         header = DatasetHeader.create(
             task.task, layout, vocabulary, fingerprint, spaces, collection
         )
-        return Opening(header, documents)
+        return TaskOpening(header, documents)
 
-    def run(self, job: Job) -> Result:
+    def run(self, job: CollectJob) -> CollectResult:
         """Do one job; what the environment or the expert raises becomes a failure in words."""
         try:
             return self._read(job) if job.task.is_document else self._play(job)
         except (Exception, SystemExit) as error:  # an environment may call sys.exit
             self._close()
             if isinstance(error, EpisodeError):  # says task, seed and step
-                return Result(failures=[str(error)])
-            return Result(failures=[f"{job.name}: {_in_words(error)}"])
+                return CollectResult(failures=[str(error)])
+            return CollectResult(failures=[f"{job.name}: {_in_words(error)}"])
 
-    def _play(self, job: Job) -> Result:
+    def _play(self, job: CollectJob) -> CollectResult:
         from generalist.experts.collect import collect_episode
 
         task = job.task
@@ -139,12 +139,12 @@ class Worker:
         )
         if task.min_return is not None and episode.return_ < task.min_return:
             reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
-            return Result(rejections={job.seed: reason})
-        return Result([encode_episode(episode, self.processor, self._layout)])
+            return CollectResult(rejections={job.seed: reason})
+        return CollectResult([encode_episode(episode, self.processor, self._layout)])
 
-    def _read(self, job: Job) -> Result:
+    def _read(self, job: CollectJob) -> CollectResult:
         """Encode documents; one that fails costs no other."""
-        result = Result()
+        result = CollectResult()
         texts = self._texts(job.task.task)
         for number in job.documents:
             try:
@@ -254,13 +254,13 @@ def _watch(alive: Connection) -> None:
     os._exit(1)
 
 
-def run_in_process(job: Job) -> Result:
+def run_in_process(job: CollectJob) -> CollectResult:
     """`Worker.run` of this process."""
     assert _worker is not None
     return _worker.run(job)
 
 
-def open_in_process(task: TaskSpec, collection: dict[str, Any]) -> Opening:
+def open_in_process(task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
     """`Worker.open` of this process."""
     assert _worker is not None
     return _worker.open(task, collection)

@@ -252,6 +252,4 @@ class Manifest:
 
 
 def _damaged(path: Path, reason: str) -> GeneralistError:
-    return GeneralistError(
-        f"{path} is damaged: {reason}; delete the folder and collect it again."
-    )
+    return GeneralistError(f"{path} is damaged: {reason}; delete the folder and collect it again.")

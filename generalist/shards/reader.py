@@ -122,16 +122,22 @@ class TaskData:
         self,
         folder: str | Path,
         processor: _Fingerprinted | None = None,
+        *,
         skip_damaged: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self._arguments = (folder, processor, skip_damaged)
+        self._processor, self._skip_damaged = processor, skip_damaged
         self.header = DatasetHeader.read(self.folder)
         self.layout, self.vocabulary = self.header.parts(self.folder)
         if processor is not None:
             self._check(processor)
         self.task = self.header.task
-        self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
+        self.index = open_index(
+            self.folder,
+            layout=self.layout,
+            vocabulary=self.vocabulary,
+            skip_damaged=skip_damaged,
+        )
         self.damaged = self.index.damaged
         self._remote = Remote.of(self.folder)
         if not skip_damaged and self._remote is None:
@@ -169,7 +175,9 @@ class TaskData:
     def _raise_damage(self, path: Path) -> None:
         """Say what is wrong with a shard, and where."""
         entry = next(each for each in self.manifest.shards if each.name == path.name)
-        for sample in open_shard(self.folder, entry, self.layout, self.vocabulary):
+        for sample in open_shard(
+            self.folder, entry, layout=self.layout, vocabulary=self.vocabulary
+        ):
             if isinstance(sample, DamagedShard):
                 raise sample
 
@@ -255,7 +263,8 @@ class TaskData:
         return len(self.index.episodes if self._selected is None else self._selected)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._arguments, self._selected)  # a map is not pickled but opened again
+        # A map is not pickled but opened again.
+        return _reopen, (self.folder, self._processor, self._skip_damaged, self._selected)
 
     def sample(self, number: int) -> Sample:
         """A block of episodes."""
@@ -271,7 +280,8 @@ class TaskData:
     def _map_shard(self, number: int) -> _MappedShard:
         _, size, sha256 = self.index.shards[number]
         path = self._path(number)
-        shard = _MappedShard(map_shard(path, int(size), sha256.decode(), self._remote))
+        promised = {"size": int(size), "sha256": sha256.decode()}
+        shard = _MappedShard(map_shard(path, **promised, remote=self._remote))
         _mapped.add((self._number, number), shard)
         return shard
 
@@ -283,12 +293,12 @@ class TaskData:
         return Sample(
             self._path(shard_number),
             row["key"].decode(),
-            self.index.members(number),
-            shard.file,
-            self.vocabulary.dtype,
-            self.layout,
-            (int(row["tokens"]), int(row["steps"])),
-            self._verified[number : number + 1],
+            members=self.index.members(number),
+            file=shard.file,
+            dtype=self.vocabulary.dtype,
+            layout=self.layout,
+            sizes=(int(row["tokens"]), int(row["steps"])),
+            verified=self._verified[number : number + 1],
         )
 
     def record(self, index: int) -> dict[str, Any]:
@@ -326,8 +336,13 @@ class TaskData:
         return None if labels is None else labels[first : first + row.steps * k]
 
 
-def _reopen(arguments: tuple[Any, ...], selected: np.ndarray | None) -> TaskData:
-    data = TaskData(*arguments)
+def _reopen(
+    folder: Path,
+    processor: _Fingerprinted | None,
+    skip_damaged: bool,
+    selected: np.ndarray | None,
+) -> TaskData:
+    data = TaskData(folder, processor, skip_damaged=skip_damaged)
     return data if selected is None else data.select(selected)
 
 

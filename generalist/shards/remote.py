@@ -76,7 +76,7 @@ class Remote:
             )
         return remote
 
-    def fetch(self, path: Path, size: int, sha256: str) -> str | None:
+    def fetch(self, path: Path, *, size: int, sha256: str) -> str | None:
         """Download a shard to `path`; deletes those used longest ago where the cache is full.
 
         Returns what is wrong with the shard, or None. Raises GeneralistError where it cannot be
@@ -95,12 +95,12 @@ class Remote:
             if path.exists() and path.stat().st_size == size:
                 return None  # another process was faster
             for _ in range(_ATTEMPTS):
-                if self._download(path, size, sha256):
+                if self._download(path, size=size, sha256=sha256):
                     self._make_room(path)
                     return None
         return f"what {self.url} holds under this name has another sha256 than in the manifest"
 
-    def _download(self, path: Path, size: int, sha256: str) -> bool:
+    def _download(self, path: Path, *, size: int, sha256: str) -> bool:
         """Whether what came is what was promised; only then it is at `path`."""
         fs, folder = _filesystem(self.url)
         digest, left = hashlib.sha256(), size
@@ -144,7 +144,7 @@ class _OtherContent(Exception):
     """The bytes are not those of the manifest; `replacing` drops them."""
 
 
-def local_root(root: str | Path, cache: Path | None, cache_bytes: int) -> Path:
+def local_root(root: str | Path, *, cache: Path | None, cache_bytes: int) -> Path:
     """`root`, or where it is a URL a local folder of the dataset folders below it.
 
     cache: where such folders lie; None is ~/.cache/generalist.

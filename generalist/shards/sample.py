@@ -56,6 +56,7 @@ class Sample:
         self,
         shard: Path,
         key: str,
+        *,
         members: dict[str, Member],
         file: mmap.mmap | bytes,
         dtype: np.dtype,
@@ -218,14 +219,14 @@ class Sample:
 
 
 def map_shard(
-    path: Path, size: int, sha256: str, remote: Remote | None = None
+    path: Path, *, size: int, sha256: str, remote: Remote | None = None
 ) -> mmap.mmap | bytes:
     """A shard's bytes, mapped; downloaded first where it has to be.
 
     Raises DamagedShard where it cannot be opened, or is not what was promised.
     """
     for _ in range(_ATTEMPTS):
-        if remote is not None and (reason := remote.fetch(path, size, sha256)):
+        if remote is not None and (reason := remote.fetch(path, size=size, sha256=sha256)):
             raise DamagedShard(path, None, reason)
         try:
             with open(path, "rb") as handle:
@@ -239,19 +240,21 @@ def map_shard(
 
 
 def open_shard(
-    folder: Path, entry: ShardEntry, layout: Layout, vocabulary: Vocabulary
+    folder: Path, entry: ShardEntry, *, layout: Layout, vocabulary: Vocabulary
 ) -> Iterator[Sample | DamagedShard]:
     """The samples of a shard in order; in place of a damaged one, the error that says so."""
     path = folder / entry.name
     try:
-        file = map_shard(path, entry.bytes, entry.sha256, Remote.of(folder))
+        remote = Remote.of(folder)
+        file = map_shard(path, size=entry.bytes, sha256=entry.sha256, remote=remote)
     except DamagedShard as error:
         yield error
         return
     damaged = 0
     for key, members in entry.samples().items():
         try:
-            yield Sample(path, key, members, file, vocabulary.dtype, layout)
+            dtype = vocabulary.dtype
+            yield Sample(path, key, members=members, file=file, dtype=dtype, layout=layout)
         except DamagedShard as error:
             damaged += 1
             yield error

@@ -61,7 +61,7 @@ class ValidationReport:
         return {**facts, "tasks": tasks}
 
 
-def validate(root: str | Path, skip_damaged: bool = False) -> ValidationReport:
+def validate(root: str | Path, *, skip_damaged: bool = False) -> ValidationReport:
     """Verify all dataset folders at or below `root`; problems are reported, not raised."""
     tasks = [_task(folder) for folder in dataset_folders(root)]
     return ValidationReport(tasks, skip_damaged, _spec_problem(Path(root) / SPEC_FILE))
@@ -101,20 +101,22 @@ def _compare(folder: Path, report: TaskValidation) -> None:
         if path.name not in listed:
             report.problems.append(f"Shard {path} is not in the manifest and will not be read.")
     for entry in manifest.shards:
-        _shard(folder, entry, layout, vocabulary, report)
+        _compare_shard(report, folder, entry, layout=layout, vocabulary=vocabulary)
 
 
-def _shard(
+def _compare_shard(
+    report: TaskValidation,
     folder: Path,
     entry: ShardEntry,
+    *,
     layout: Layout,
     vocabulary: Vocabulary,
-    report: TaskValidation,
 ) -> None:
+    """Add what is wrong in a shard, and count what is not."""
     problems = []
     found = dict.fromkeys(("episodes", "steps", "tokens", "relabelled"), 0)
     report.shards += 1
-    for sample in open_shard(folder, entry, layout, vocabulary):
+    for sample in open_shard(folder, entry, layout=layout, vocabulary=vocabulary):
         try:
             if isinstance(sample, DamagedShard):
                 raise sample
