@@ -1,8 +1,8 @@
 """`collect`: play every task of a dataset spec, several processes side by side.
 
-The processes play and encode; this process writes, in the order of the seeds, so the bytes on
-disk do not depend on how many processes there are. Interrupted at any point, the same call
-continues: seeds that are in the manifest are not played again.
+The processes play and encode. This process writes in the order of the seeds, so the bytes on disk
+do not depend on the number of processes. Interrupted at any point, the same call continues: seeds
+that are in the manifest are not played again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass
 class TaskOutcome:
-    """What became of one task in this call; `episodes` counts all that are in the folder.
+    """The outcome of one task in this call.
 
-    rejected: had a return below the spec's `min_return`. failures: one sentence for each episode in
-    which environment or expert raised; they also stand in failures.json beside the shards until
-    the next call, which tries them again.
+    Attributes:
+        episodes: how many the folder holds, those of earlier calls included.
+        added: how many this call has added.
+        rejected: seeds left out for good: a return below the spec's `min_return`, an empty
+            document.
+        failures: one sentence for each episode that failed. They also stand in failures.json beside
+            the shards until the next call, which tries them again.
     """
 
     episodes: int = 0
@@ -46,26 +50,35 @@ class TaskOutcome:
 
     @property
     def failed(self) -> int:
-        """How many failed."""
+        """Number of failures."""
         return len(self.failures)
 
 
 @dataclass
 class CollectReport:
-    """What became of each task."""
+    """The outcome of each task, and how long the call took, in seconds."""
 
     tasks: dict[str, TaskOutcome] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def failures(self) -> list[str]:
-        """One sentence an episode that failed, with task and seed."""
+        """One sentence for each episode that failed, with task and seed."""
         return [failure for outcome in self.tasks.values() for failure in outcome.failures]
 
 
 @dataclass
 class _Plan:
-    """The seeds of a task that are still to be played."""
+    """The seeds of a task that are still to be played.
+
+    Attributes:
+        spec, task: the dataset, and the task of it.
+        folder: of the task's shards.
+        done: seeds that are not played again, when this was planned.
+        episodes_there, shards_there: how many the folder held then.
+        documents: how many a document task has; None until that is known.
+        opening: what a worker says of the task; None until it was opened.
+    """
 
     spec: DatasetSpec
     task: TaskSpec
@@ -73,7 +86,7 @@ class _Plan:
     done: set[int] = field(default_factory=set)
     episodes_there: int = 0
     shards_there: int = 0
-    documents: int | None = None  # how many a document task has, once that is known
+    documents: int | None = None
     opening: TaskOpening | None = None
 
     @classmethod
@@ -102,7 +115,7 @@ class _Plan:
         return known and not any(True for _ in self.jobs())
 
     def jobs(self) -> Iterator[CollectJob]:
-        """What is still to be done, in the order of the seeds."""
+        """The jobs that are left, in the order of the seeds."""
         if self.task.is_document:
             there = self.documents or 0
             numbers = range(min(there, self.task.episodes or there))
@@ -142,16 +155,26 @@ def collect(
     processor: str | None = None,
     ray: str | None = None,
 ) -> CollectReport:
-    """Collect what is not yet below `root`, one folder a task, and store the spec beside it.
+    """Play the episodes of a spec that are not yet below `root`, and store the spec there.
 
-    workers: processes; None takes one a CPU, 0 plays in this process.
-    progress: show a bar on stderr.
-    on_progress: called with (task, episodes done, episodes in all) after each episode.
-    processor: folder of the processor to encode with, the shipped one by default.
-    ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
+    Each task has its own folder. Ctrl-C keeps the episodes that were played so far.
 
-    Raises GeneralistError for a task that cannot be collected at all; a single episode that
-    fails is counted and reported. Ctrl-C keeps what was played so far.
+    Args:
+        spec: tasks, episodes, noise and weights.
+        root: folder of the dataset, made where it does not exist.
+        workers: processes; None takes one a CPU, 0 plays in this process.
+        progress: show a bar on stderr.
+        on_progress: called with (task, episodes done, episodes in all) after each episode.
+        processor: folder of the processor to encode with, the shipped one by default.
+        ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
+
+    Returns:
+        The outcome of each task; an episode that fails is counted and reported there.
+
+    Raises:
+        GeneralistError: a task cannot be collected at all, or its folder is damaged or was
+            collected in another way.
+        UsageError: the spec is wrong.
     """
     from generalist.tokenization.processor import load_processor
 

@@ -1,7 +1,7 @@
-"""Who plays the jobs of `collect`: this process, several beside it, or a Ray cluster.
+"""Pools that play the jobs of `collect`: this process, several beside it, or a Ray cluster.
 
-Whoever plays, a job's result depends on the job alone, so it may be played anywhere, and again
-where a process was lost.
+A job's result depends on the job alone, so any process may play it, and another one may play it
+again where a process was lost.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ _RETRIES = 3  # of a job whose Ray worker was lost; one that kills every worker 
 
 
 class Pool(Protocol):
-    """Where jobs go.
+    """Processes that play jobs.
 
-    jobs_ahead: how many may be under way at once. lost: what a future raises where the process
-    that played ended.
+    Attributes:
+        jobs_ahead: how many jobs may be under way at once.
+        lost: kinds of error that a future raises where the process that played has ended.
     """
 
     jobs_ahead: int
@@ -59,9 +60,16 @@ def open_pool(
 ) -> contextlib.AbstractContextManager[Pool]:
     """A pool, which ends at once when its context is left by an error.
 
-    workers: processes; None takes one a CPU, 0 plays in this process.
-    ray: address of a Ray cluster, `auto` for the one running here, `local` for one of its own with
-        `workers` processes.
+    Args:
+        processor: encodes the episodes.
+        workers: processes; None takes one a CPU, 0 plays in this process.
+        ray: address of a Ray cluster, `auto` for the one running here, `local` for one of its own
+            with `workers` processes.
+
+    Raises:
+        GeneralistError: the Ray cluster cannot be reached.
+        UsageError: workers are given for a cluster that has its own.
+        MissingPackageError: Ray is not installed.
     """
     if ray is not None:
         return _on_ray(processor, ray, workers)

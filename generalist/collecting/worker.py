@@ -1,7 +1,7 @@
-"""What a collecting process does: play episodes of given seeds and encode them.
+"""A collecting process: it plays episodes of given seeds and encodes them.
 
-A job's result depends on the job alone, never on what the process did before. Errors come back
-as words, because not every exception survives the way between processes.
+A job's result depends on the job alone, never on earlier jobs of the process. Errors come back as
+words, because not every exception survives the way between processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ FIT_NOISE = 0.2
 
 @dataclass(frozen=True)
 class CollectJob:
-    """Play one seed of a task, or read some of its documents, by their numbers."""
+    """Play one seed of a task, or read some of its documents.
+
+    Attributes:
+        task: how it is collected.
+        seed: of the environment.
+        noise: share of executed actions that are random.
+        documents: numbers of the documents to read; empty where the task is an environment.
+    """
 
     task: TaskSpec
     seed: int = 0
@@ -44,12 +51,12 @@ class CollectJob:
 
     @property
     def episodes(self) -> int:
-        """How many episodes it yields where nothing goes wrong."""
+        """Episodes that it yields where nothing goes wrong."""
         return len(self.documents) if self.task.is_document else 1
 
     @property
     def name(self) -> str:
-        """What it plays or reads, for errors."""
+        """Task and seed, or documents, for errors."""
         if self.task.is_document:
             return f"{self.task.task}, documents {self.documents[0]} to {self.documents[-1]}"
         return f"{self.task.task}, seed {self.seed}"
@@ -57,10 +64,12 @@ class CollectJob:
 
 @dataclass
 class CollectResult:
-    """Episodes of a job, and why there are none of the others.
+    """The episodes of a job, and the reasons why others are missing.
 
-    failures: one sentence each, of what is tried again by the next call. rejections: by seed, what
-    never is.
+    Attributes:
+        episodes: to be written.
+        failures: one sentence for each episode that the next call tries again.
+        rejections: seed -> reason, for episodes that are left out for good.
     """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
@@ -70,7 +79,14 @@ class CollectResult:
 
 @dataclass
 class TaskOpening:
-    """What is known of a task before its first episode, or why it cannot be collected."""
+    """The facts of a task before its first episode, or the reason why it cannot be collected.
+
+    Attributes:
+        header: of its dataset folder.
+        documents: how many it has; 0 for an environment.
+        failure: why it cannot be collected, in a sentence; None where it can.
+        usage: True where the failure is the user's own wrong use.
+    """
 
     header: DatasetHeader | None = None
     documents: int = 0
@@ -79,7 +95,11 @@ class TaskOpening:
 
 
 class Worker:
-    """Plays jobs; keeps the environment of the last task."""
+    """Plays jobs; keeps the environment of the last task.
+
+    Args:
+        processor: encodes the episodes.
+    """
 
     def __init__(self, processor: GeneralistProcessor) -> None:
         self.processor = processor
@@ -89,7 +109,7 @@ class Worker:
         self._documents: dict[str, list[str]] = {}
 
     def open(self, task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
-        """Header of a task, and how many documents it has."""
+        """Header of a task, and how many documents it has; `collection` goes into the header."""
         try:
             if task.is_document:
                 layout, spaces = self.processor.document_layout(), {}
@@ -114,7 +134,7 @@ class Worker:
         return TaskOpening(header, documents)
 
     def run(self, job: CollectJob) -> CollectResult:
-        """Do one job; what the environment or the expert raises becomes a failure in words."""
+        """Do one job; an error of the environment or of the expert becomes a failure in words."""
         try:
             return self._read(job) if job.task.is_document else self._play(job)
         except (Exception, SystemExit) as error:  # an environment may call sys.exit
@@ -230,8 +250,9 @@ _worker: Worker | None = None
 def start_process(processor: GeneralistProcessor, alive: Connection) -> None:
     """Initialise a collecting process: one thread, deaf to Ctrl-C, gone when its parent is.
 
-    processor: the parent's own; read anew, it could fail, or by then be another.
-    alive: a pipe whose other end the parent keeps open while it wants this process.
+    Args:
+        processor: the parent's own; read anew, it could fail, or by then be another.
+        alive: a pipe whose other end the parent keeps open while it wants this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_watch, args=(alive,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Where each episode of a dataset folder stands: a flat file beside the shards, memory-mapped.
+"""The index of a dataset folder: where each episode stands, in a flat file that is memory-mapped.
 
     episodes            (episodes,) EPISODE_DTYPE
     demonstrations      (n,) int64 episodes an expert played; left out where all are such
@@ -8,9 +8,9 @@
     footer              JSON: what manifest this is the index of, counts, and where sections begin
     tail                size of the footer, and the CRC-32 of all before
 
-The first to open a folder writes it, from the manifest and the records in the shards. It is made
-again where it is not of the manifest that is there, or damaged. Where nothing can be written it is
-a temporary file.
+The first process to open a folder writes it, from the manifest and the records in the shards. A
+damaged index, or one of another manifest, is made again. In a folder that cannot be written to, it
+is a temporary file.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ROWS_RESIDENT = 2048  # each may bring in the 64 KiB around it, so about 128 Mi
 
 
 class EpisodeRow(NamedTuple):
-    """A row of EPISODE_DTYPE in Python's own numbers."""
+    """A row of EPISODE_DTYPE as Python's own numbers."""
 
     sample: int
     instruction: int
@@ -88,7 +88,17 @@ def _shard_dtype(name_bytes: int) -> np.dtype:
 
 
 class Index:
-    """An opened index; `damaged` says what was left out of it."""
+    """An opened index.
+
+    Attributes:
+        episodes: (episodes,) EPISODE_DTYPE, mapped.
+        blocks: one row for each block of episodes: key, shard, sizes and members.
+        shards: one row for each shard: name, bytes and sha256.
+        demonstrations: numbers of the episodes that an expert played.
+        counts: episodes, steps, tokens and relabelled steps, as in the manifest.
+        fingerprint: 16 hex digits over the content of all shards.
+        damaged: one sentence for each sample that was left out.
+    """
 
     def __init__(self, file: Any, footer: dict[str, Any], damaged: list[str]) -> None:
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -117,7 +127,7 @@ class Index:
         self._rows_read = 0
 
     def row(self, episode: int) -> EpisodeRow:
-        """Where an episode stands, and what size it has."""
+        """The place and the size of an episode."""
         self._rows_read += 1
         if self._rows_read >= _ROWS_RESIDENT:
             self.release()
@@ -162,8 +172,14 @@ def open_index(
 ) -> Index:
     """The index of a dataset folder, made first where there is none.
 
-    With `skip_damaged` every byte of the shards is verified, and damaged samples are left out.
-    Raises DamagedShard where one has to be made and a header or record is damaged.
+    Args:
+        folder: holds the manifest and the shards.
+        layout: of the dataset's timesteps.
+        vocabulary: of the dataset's tokens.
+        skip_damaged: verify every byte of the shards and leave damaged samples out.
+
+    Raises:
+        DamagedShard: an index has to be made, and a header or record is damaged.
     """
     if not skip_damaged:
         with contextlib.suppress(OSError):
@@ -180,7 +196,7 @@ def open_index(
 
 
 def _write_beside(folder: Path, layout: Layout, vocabulary: Vocabulary) -> Index:
-    """Make an index that the next to open the folder finds."""
+    """Make an index that is found by the next process to open the folder."""
     # A name of its own, for several processes may be the first; what is left of one that was
     # killed, the next writer of shards removes.
     descriptor, name = tempfile.mkstemp(PARTIAL, INDEX, folder)
@@ -263,7 +279,7 @@ class _IndexWriter:
 
     def write(self) -> Index:
         """Write all sections, footer and tail, and map them."""
-        digest = _manifest_digest(self._folder)  # first: what a writer adds from here on shows
+        digest = _manifest_digest(self._folder)  # first, so that a later change shows
         manifest = Manifest.read(self._folder)
         first = self._file.tell()
         for number, entry in enumerate(manifest.shards):

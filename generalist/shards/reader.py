@@ -1,7 +1,7 @@
 """Read a dataset folder by memory map, and notice when it is not what was written.
 
-What stays in memory does not grow with the data: rows of the index and records are read when they
-are asked for, and of the shards only some are mapped at a time (`MAPPED_BYTES`).
+Memory does not grow with the data: rows of the index and records are read when they are asked for,
+and only some shards are mapped at a time (`MAPPED_BYTES`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAPPED_BYTES = 2**28
 
 
 class _Fingerprinted(Protocol):
-    """What a processor shows here."""
+    """The part of a processor that is needed here."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -51,9 +51,9 @@ class _MappedShard:
 
 
 class _MappedShards:
-    """The shards that were used last, of all datasets; the others are let go of.
+    """An LRU cache of mapped shards, over all datasets.
 
-    What was read from a shard keeps it mapped for as long as that is kept.
+    An array that was read from a shard keeps it mapped for as long as the array is kept.
     """
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class _MappedShards:
         return found
 
     def add(self, key: tuple[int, int], shard: _MappedShard) -> None:
-        """Keep a shard, and those used before it as far as there is room."""
+        """Keep a shard; evicts the least recently used shards when the cache is full."""
         self._shards[key] = shard
         total = sum(len(other.file) for other in list(self._shards.values()))
         while total > MAPPED_BYTES and len(self._shards) > 1:
             total -= len(self._shards.popitem(last=False)[1].file)
 
     def forget(self, dataset: int) -> None:
-        """Let go of a dataset's shards."""
+        """Evict a dataset's shards."""
         for key in [key for key in list(self._shards) if key[0] == dataset]:
             self._shards.pop(key, None)
 
@@ -111,11 +111,16 @@ class _Lazy(Sequence[Any]):
 class TaskData:
     """The episodes of one task, read from its dataset folder.
 
-    With `processor`, raises GeneralistError unless the data was written with its fingerprints, or
-    those it had before ranges were appended to its vocabulary.
-    With `skip_damaged`, everything is verified at opening, samples that are damaged are left
-    out, and `damaged` says which; without it damage raises DamagedShard: a shard that is missing
-    or of another size at opening, anything else when it is first used.
+    Args:
+        folder: holds dataset.json, manifest.json and the shards.
+        processor: the one in use; its fingerprints are compared with the data's.
+        skip_damaged: verify everything now, leave damaged samples out, and list them in `damaged`.
+
+    Raises:
+        GeneralistError: a JSON file is missing or damaged, or the data were written with another
+            processor. Ranges that were appended to a vocabulary since make no other processor.
+        DamagedShard: a shard is missing or of another size. Other damage is found, and raised,
+            when a block is first used.
     """
 
     def __init__(
@@ -173,7 +178,7 @@ class TaskData:
             self._raise_damage(path)
 
     def _raise_damage(self, path: Path) -> None:
-        """Say what is wrong with a shard, and where."""
+        """Raise DamagedShard with the reason, and the sample at fault."""
         entry = next(each for each in self.manifest.shards if each.name == path.name)
         for sample in open_shard(
             self.folder, entry, layout=self.layout, vocabulary=self.vocabulary
@@ -233,7 +238,7 @@ class TaskData:
         return index if self._selected is None else int(self._selected[index])
 
     def row(self, index: int) -> EpisodeRow:
-        """Where an episode stands, and what size it has."""
+        """The place and the size of an episode."""
         return self.index.row(index if self._selected is None else self._number_of(index))
 
     @property

@@ -21,7 +21,7 @@ from generalist.vocabulary import Vocabulary
 
 @dataclass
 class TaskValidation:
-    """What was found in one dataset folder; the counts are those of undamaged samples."""
+    """The findings in one dataset folder; counts are of undamaged samples."""
 
     task: str
     folder: str
@@ -35,7 +35,7 @@ class TaskValidation:
 
 @dataclass
 class ValidationReport:
-    """What was found below a root."""
+    """The findings below a root."""
 
     tasks: list[TaskValidation]
     skip_damaged: bool = False
@@ -43,13 +43,13 @@ class ValidationReport:
 
     @property
     def problems(self) -> list[str]:
-        """One sentence for each thing that is wrong, naming shard and sample."""
+        """One sentence for each fault; it names the file, and the sample in a shard."""
         of_spec = [] if self.spec_problem is None else [self.spec_problem]
         return of_spec + [problem for task in self.tasks for problem in task.problems]
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong; with skip_damaged: every task has episodes left."""
+        """True where nothing is wrong; with skip_damaged, where every task has episodes left."""
         if self.skip_damaged:
             return self.spec_problem is None and all(task.episodes for task in self.tasks)
         return not self.problems
@@ -62,7 +62,15 @@ class ValidationReport:
 
 
 def validate(root: str | Path, *, skip_damaged: bool = False) -> ValidationReport:
-    """Verify all dataset folders at or below `root`; problems are reported, not raised."""
+    """Verify all dataset folders at or below `root`; faults are reported, not raised.
+
+    Args:
+        root: a dataset folder, or a folder of them.
+        skip_damaged: call the data good where every task has undamaged episodes.
+
+    Raises:
+        GeneralistError: there is no dataset at or below `root`.
+    """
     tasks = [_task(folder) for folder in dataset_folders(root)]
     return ValidationReport(tasks, skip_damaged, _spec_problem(Path(root) / SPEC_FILE))
 
@@ -146,7 +154,7 @@ def _compare_shard(
 
 
 def check_ids(sample: Sample, layout: Layout) -> None:
-    """Raise DamagedShard unless separators and actions stand where the layout has them."""
+    """Raise DamagedShard unless separators and legal actions stand at the layout's positions."""
     timesteps = sample.tokens.reshape(-1, layout.tokens_per_timestep)
     if layout.separator is not None:
         wrong = timesteps[:, layout.observation_tokens] != layout.separator
