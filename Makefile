@@ -6,6 +6,7 @@
 #   OUTPUT=DIR           where `make quickstart` writes (default: runs/quickstart)
 #   QUICKSTART=OPTIONS   options of `generalist quickstart`, such as schedule.minutes=5
 #   TESTS=PATHS          which tests to run
+#   WORKERS=1            how many run side by side (default: as many as there are cores, at most 8)
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -13,6 +14,7 @@ TORCH_INDEX ?=
 OUTPUT ?= runs/quickstart
 QUICKSTART ?=
 TESTS ?= tests
+WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +39,7 @@ quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, 
 	$(BIN)/generalist quickstart --output $(OUTPUT) $(QUICKSTART)
 
 test: $(STAMP) ## every fast test
-	$(PYTEST) -m "not slow" $(TESTS)
+	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow" $(TESTS)
 
 test-slow: $(STAMP) ## the tests that train, build wheels or run the README's long commands
 	$(PYTEST) -m slow $(TESTS)

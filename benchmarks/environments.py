@@ -214,7 +214,7 @@ def measure_rollout(
 ) -> Shares:
     """Shares of rollouts of `side` episodes of at most `steps` steps, after a short one."""
     env = envs.make(task)
-    layout = processor.layout(env.observation_space, env.action_space, background=task)
+    layout = processor.layout(env.observation_space, env.action_space, task=task)
     env.close()
     window = recipe.data.window_tokens
     model = build_model(recipe.model, processor.vocabulary, window).eval()

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +61,7 @@ def measure(size: str, root: Path, rows: int | None, rounds: int) -> list[Timing
     rows = rows or recipe.data.rows_per_forward
     batch = data.windows.batch(0, rows)
     weights = np.ones(len(data.task_names))
-    tensors: dict[str, Any] = {
-        key: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
-        for key, value in to_tensors(batch, weights, segments=False).items()
-    }
+    one_pass = to_tensors(batch, weights, segments=False).to(DEVICE)
     model = build_model(recipe.model, vocabulary, recipe.data.window_tokens).to(DEVICE)
     bins = vocabulary["continuous"]
 
@@ -76,17 +72,17 @@ def measure(size: str, root: Path, rows: int | None, rounds: int) -> list[Timing
         if compiled:
             for block in own.get_decoder().layers:
                 block.compile()
-        return lambda: objective(tensors).mean()
+        return lambda: objective(one_pass).mean()
 
     labels = labels_of(batch).to(DEVICE)
-    tokens = {"input_ids": tensors["input_ids"], "position_ids": tensors["position_ids"]}
+    tokens = {"input_ids": one_pass.input_ids, "position_ids": one_pass.position_ids}
     ways: dict[str, Callable[[], torch.Tensor]] = {
         "labels": lambda: model(**tokens, labels=labels, use_cache=False).loss,
         "mask": objective(compiled=False, flash=False),
         "flash": objective(compiled=False, flash=True),
         "compiled": objective(compiled=True, flash=True),
     }
-    flops = FlopCounter(recipe, vocabulary.size).of(tensors)
+    flops = FlopCounter(recipe, vocabulary.size).of(one_pass)
     return _timings(size, ways, rounds, rows * recipe.data.window_tokens, flops)
 
 

@@ -21,7 +21,6 @@ import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from benchmarks.measure import screen
 from generalist.envs import is_document_task
 from generalist.training.data import open_data, to_tensors
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import load_recipe
 
 ROWS_AT_A_TIME = 24
@@ -69,9 +69,9 @@ def measure(checkpoint: Path, folder: Path, rows: int) -> list[Prediction]:
             segments=False,
         )
         logits = _logits(model, batch)  # (M, V)
-        ids, ordinal = batch["target_ids"], batch["target_ordinal"]
+        ids, ordinal = batch.targets.ids, batch.targets.ordinal
         for index, task in enumerate(data.task_names):
-            mine = batch["target_task"] == index
+            mine = batch.targets.task == index
             if is_document_task(task) or not mine.any():
                 continue
             at = mine & ordinal
@@ -92,15 +92,15 @@ def measure(checkpoint: Path, folder: Path, rows: int) -> list[Prediction]:
 
 
 @torch.inference_mode()
-def _logits(model: PreTrainedModel, batch: dict[str, Any]) -> torch.Tensor:
+def _logits(model: PreTrainedModel, batch: ForwardPass) -> torch.Tensor:
     """(M, V) float32 at the targets."""
     hidden = model.get_decoder()(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
         attention_mask=None,
         use_cache=False,
     ).last_hidden_state
-    hidden = hidden.flatten(0, 1).index_select(0, batch["target_index"])
+    hidden = hidden.flatten(0, 1).index_select(0, batch.targets.index)
     return model.get_output_embeddings()(hidden).float()
 
 

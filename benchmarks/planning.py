@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import print_table, screen, write_json
-from generalist.envs.measure import FIRST_SEED, Trial
+from generalist.envs.measure import FIRST_SEED, Player, Trial, played
 
 _OF_THE_SUITE = {
     "acrobot": ("swingup", "swingup_sparse"),
@@ -107,7 +107,12 @@ def measure(task: str, budget: int, options: argparse.Namespace) -> Row:
 
     def play(who: str, episodes: int) -> list[dict[str, Any]]:
         seeds = range(FIRST_SEED, FIRST_SEED + episodes)
-        return Trial(task, who, seeds, max_steps, options.log).episodes()
+        trials = [Trial(Player(task, who), seed, max_steps) for seed in seeds]
+        found = dict(played(trials, log=options.log))
+        for outcome in found.values():
+            if isinstance(outcome, Exception):
+                raise outcome
+        return [found[trial] for trial in trials]  # type: ignore[misc]
 
     planned = play(f"planner@{budget}", options.episodes)
     random = _mean(play("random", options.random_episodes), "score")

@@ -196,7 +196,7 @@ def measure_episodes(processor: GeneralistProcessor, steps: int, rounds: int) ->
     facts: dict[str, float] = {}
     for task in EPISODES:
         env = envs.make(task)
-        layout = processor.layout(env.observation_space, env.action_space, background=task)
+        layout = processor.layout(env.observation_space, env.action_space, task=task)
         env.close()
         episode = play(task, steps)
         subjects[task] = partial(processor.encode, episode, layout)

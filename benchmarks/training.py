@@ -30,8 +30,10 @@ from benchmarks.acting import SIZES
 from benchmarks.measure import interleaved, print_facts, screen, timing_parser, write_json
 from generalist.modeling.build import build_model
 from generalist.training.data import open_data, to_tensors
-from generalist.training.objective import IGNORE, OrdinalTargets, TokenObjective
+from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import DataRecipe, Recipe
+from generalist.windows.batch import IGNORE
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Timing:
 
 
 def objective_step(
-    model: PreTrainedModel, tensors: dict[str, Any], bins: tuple[int, int], half: bool = False
+    model: PreTrainedModel, batch: ForwardPass, bins: tuple[int, int], half: bool = False
 ) -> Callable[[], float]:
     """Forward and backward pass of our objective; returns the mean loss."""
     objective = TokenObjective(model, OrdinalTargets(*bins, sigma_bins=0.0))
@@ -54,7 +56,7 @@ def objective_step(
 
     def step() -> float:
         model.zero_grad()
-        loss = objective(tensors).mean()
+        loss = objective(batch).mean()
         loss.backward()
         return loss.item()
 

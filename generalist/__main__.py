@@ -1,8 +1,6 @@
 """`python -m generalist` is the command `generalist`."""
 
-import sys
-
-from generalist.cli.main import main
+from generalist.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

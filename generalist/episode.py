@@ -5,7 +5,7 @@ Legend: T = steps of the episode. A tree is an array or a nested dict or tuple o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,34 @@ import numpy as np
 from generalist.errors import GeneralistError
 
 Tree = Any  # np.ndarray | dict[str, "Tree"] | tuple["Tree", ...]
-Path = tuple[str | int, ...]
+Path = tuple[str | int, ...]  # a string or `IntegerKey` for each dict, an integer for each tuple
+
+
+class IntegerKey(int):
+    """A key of a dict that is an integer, as a part of a path; other integers index tuples."""
+
+
+def is_index(part: str | int) -> bool:
+    """Whether a part of a path is the index of a tuple, not a key of a dict."""
+    return isinstance(part, int) and not isinstance(part, IntegerKey)
+
+
+def sorted_keys(tree: Mapping[Any, Any]) -> list[Any]:
+    """Keys of a dict in the order of its leaves: integers first, then strings, each sorted."""
+    return sorted(tree, key=lambda key: (isinstance(key, str), key))
+
+
+def path_name(path: Path) -> str:
+    """Readable form of a path, such as `arm/0/angle`; odd strings are quoted."""
+    return "/".join(repr(part) if part == "" or "/" in str(part) else str(part) for part in path)
 
 
 def tree_leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yield (path, array) for every leaf: dict keys in lexicographic order, tuples in order."""
+    """Yield (path, array) for every leaf: dict keys in the order of `sorted_keys`."""
     if isinstance(tree, dict):
-        for key in sorted(tree):
-            yield from tree_leaves(tree[key], (*path, key))
+        for key in sorted_keys(tree):
+            part = IntegerKey(key) if isinstance(key, int) else key
+            yield from tree_leaves(tree[key], (*path, part))
     elif isinstance(tree, tuple):
         for index, child in enumerate(tree):
             yield from tree_leaves(child, (*path, index))
@@ -32,7 +52,7 @@ def tree_leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, np.ndarray]
 def tree_map(function: Callable[[np.ndarray], Any], tree: Tree) -> Tree:
     """Apply `function` to every leaf and keep the structure."""
     if isinstance(tree, dict):
-        return {key: tree_map(function, tree[key]) for key in sorted(tree)}
+        return {key: tree_map(function, tree[key]) for key in sorted_keys(tree)}
     if isinstance(tree, tuple):
         return tuple(tree_map(function, child) for child in tree)
     return function(tree)
@@ -46,23 +66,23 @@ def tree_get(tree: Tree, path: Path) -> np.ndarray:
 
 
 def tree_from_leaves(leaves: list[tuple[Path, Any]]) -> Tree:
-    """Inverse of `tree_leaves`: a string key makes a dict, an integer key a tuple."""
+    """Inverse of `tree_leaves`: strings and `IntegerKey`s make a dict, other integers a tuple."""
     if len(leaves) == 1 and not leaves[0][0]:
         return leaves[0][1]
     children: dict[str | int, list[tuple[Path, Any]]] = {}
     for path, leaf in leaves:
         children.setdefault(path[0], []).append((path[1:], leaf))
     built = {key: tree_from_leaves(below) for key, below in children.items()}
-    if all(isinstance(key, int) for key in built):
+    if all(map(is_index, built)):
         return tuple(built[key] for key in sorted(built))
-    return built
+    return {int(key) if isinstance(key, int) else key: below for key, below in built.items()}
 
 
 def tree_stack(trees: list[Tree]) -> Tree:
     """Stack equal structures along a new leading axis: T observations make one (T, ...) tree."""
     first = trees[0]
     if isinstance(first, dict):
-        return {key: tree_stack([tree[key] for tree in trees]) for key in sorted(first)}
+        return {key: tree_stack([tree[key] for tree in trees]) for key in sorted_keys(first)}
     if isinstance(first, tuple):
         return tuple(tree_stack([tree[i] for tree in trees]) for i in range(len(first)))
     return np.stack([np.asarray(tree) for tree in trees])
@@ -107,7 +127,7 @@ class Episode:
                 continue
             for path, leaf in tree_leaves(tree):
                 if leaf.ndim == 0 or len(leaf) != self.steps:
-                    where = "/".join(map(str, (name, *path)))
+                    where = path_name((name, *path))
                     raise GeneralistError(
                         f"{self.task}: {where} has shape {leaf.shape}, "
                         f"but there are {self.steps} rewards; the first axis must be the step."

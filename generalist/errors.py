@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LONGEST_MESSAGE = 300
@@ -19,11 +21,73 @@ class UsageError(GeneralistError):
 
 
 class MissingPackageError(GeneralistError):
-    """A feature needs a package that is not installed; the message names how to get it."""
+    """A feature needs a package that is not installed; the message names how to get it.
+
+    Args:
+        package: The module that cannot be imported.
+        purpose: What needs it, as the subject of a sentence.
+        extra: The extra of this distribution that brings it, if not that in `EXTRAS`.
+    """
 
     def __init__(self, package: str, purpose: str, extra: str | None = None) -> None:
-        remedy = f"pip install 'generalist[{extra}]'" if extra else f"pip install {package}"
+        extra = extra or EXTRAS.get(package)
+        remedy = install_command(extra) if extra else f"pip install {package}"
         super().__init__(f"{purpose} needs the package {package!r}, which is missing: {remedy}.")
+
+
+DISTRIBUTION = "generalist-agents"
+"""What pip calls this package; the name it is imported by belongs to somebody else there."""
+
+EXTRAS = {
+    "Box2D": "box2d",
+    "accelerate": "train",
+    "ale_py": "atari",
+    "cv2": "images",
+    "datasets": "train",
+    "deepspeed": "deepspeed",
+    "dm_control": "dmc",
+    "fsspec": "train",
+    "h5py": "minari",
+    "imageio": "video",
+    "matplotlib": "train",
+    "metaworld": "metaworld",
+    "minari": "minari",
+    "minigrid": "babyai",
+    "mujoco": "mujoco",
+    "peft": "lora",
+    "pyarrow": "train",
+    "pygame": "classic",
+    "pyspiel": "boards",
+    "ray": "ray",
+    "scipy": "train",
+    "stable_baselines3": "experts",
+    "vizdoom": "doom",
+    "webdataset": "train",
+}
+"""The extra that brings a module which acting with a checkpoint does not need."""
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra, as this installation itself was made."""
+    in_a_clone = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file()
+    return (
+        f"pip install -e '.[{extra}]'" if in_a_clone else f"pip install '{DISTRIBUTION}[{extra}]'"
+    )
+
+
+@contextlib.contextmanager
+def needing(purpose: str) -> Iterator[None]:
+    """Imports of optional packages: a missing one becomes a MissingPackageError.
+
+    purpose: what needs them, as the subject of a sentence.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingPackageError(package, purpose) from error
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

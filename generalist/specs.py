@@ -7,7 +7,7 @@ under `generalist/_specs/`. A YAML file becomes a typed model that knows its key
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,7 +49,7 @@ def find_spec(kind: str, name_or_path: str | Path) -> Path:
 
     A path that exists wins over a name. Raises UsageError that lists the known names.
     """
-    given = Path(name_or_path)
+    given = Path(name_or_path).expanduser()
     # A bare name must not be taken by a folder of that name that happens to stand nearby.
     if given.is_file() or (given.is_dir() and (given.is_absolute() or len(given.parts) > 1)):
         return given
@@ -70,15 +70,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML mapping; UsageError where the file is missing, not YAML, or not a mapping."""
+def read_yaml(path: str | Path, model: type[BaseModel] | None = None) -> dict[str, Any]:
+    """A YAML mapping; UsageError where the file is missing, not YAML, or not a mapping.
+
+    model: whose keys of text and paths take what is written, such as 2024-01-01, 007 or yes.
+    """
     import yaml
 
+    from generalist.yaml_values import NOT_YAML, parse_yaml
+
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        data = yaml.safe_load(text) if model is None else parse_yaml(text, model)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not valid YAML: {reason}.") from error
     if data is None:
@@ -90,7 +96,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def load_yaml(path: str | Path, model: type[Model]) -> Model:
     """Read a YAML file into a pydantic model; errors name the file and the key at fault."""
-    return validate_data(read_yaml(path), model, str(path))
+    return validate_data(read_yaml(path, model), model, str(path))
 
 
 def validate_data(data: dict[str, Any], model: type[Model], source: str) -> Model:
@@ -100,26 +106,83 @@ def validate_data(data: dict[str, Any], model: type[Model], source: str) -> Mode
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        problems = [_sentence(problem, model) for problem in error.errors()]
-        raise UsageError(f"{source}: {'; '.join(problems)}.") from None
+        sentences = "; ".join(_sentences(error.errors(), data, model))
+        raise UsageError(f"{source}: {sentences}.") from None
 
 
-def _sentence(problem: Any, model: type[BaseModel]) -> str:
-    """One pydantic error in words."""
-    where = tuple(problem["loc"])
-    key = ".".join(map(str, where)) or "the whole file"
-    if problem["type"] == "extra_forbidden":
-        known = sorted(_keys_at(model, where[:-1]))
-        near = nearest(str(where[-1]), known)
+# What pydantic expected, by the beginning of its name for the error.
+_EXPECTED = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_": "text",
+    "path_": "a path",
+    "list_": "a list",
+    "tuple_": "a list",
+    "dict_": "keys and values",
+    "model_": "keys and values",
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "a number greater than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "a number less than {lt}",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "literal_error": "{expected}",
+}
+
+
+def _sentences(problems: Sequence[Any], data: Any, model: type[BaseModel]) -> Iterator[str]:
+    """Pydantic's errors in words, one for each key."""
+    by_key: dict[tuple[Any, ...], list[Any]] = {}
+    for problem in problems:
+        by_key.setdefault(_key_of(problem, data), []).append(problem)
+    for key, mine in by_key.items():
+        # Of alternatives that a key allows, the one that was meant is the one that fits furthest.
+        if not any(other[: len(key)] == key for other in by_key if other != key):
+            yield _sentence(key, mine, model)
+
+
+def _key_of(problem: Any, data: Any) -> tuple[Any, ...]:
+    """The place of an error in the data; pydantic's also names alternatives that a key allows."""
+    key: list[Any] = []
+    for step in problem["loc"]:
+        at_hand = step in data if isinstance(data, dict) else _is_index(step, data)
+        if at_hand:
+            data = data[step]
+            key.append(step)
+    return (*key, problem["loc"][-1]) if problem["type"] == "missing" else tuple(key)
+
+
+def _is_index(step: Any, data: Any) -> bool:
+    return isinstance(data, list) and isinstance(step, int) and step < len(data)
+
+
+def _sentence(key: tuple[Any, ...], problems: Sequence[Any], model: type[BaseModel]) -> str:
+    """The errors of one key in words."""
+    name = ".".join(map(str, key)) or "the whole file"
+    first = problems[0]
+    if first["type"] == "extra_forbidden":
+        known = sorted(_keys_at(model, key[:-1]))
+        near = nearest(str(key[-1]), known)
         hint = f"did you mean {near!r}?" if near else "known keys: " + ", ".join(known)
-        return f"unknown key {key} ({hint})"
-    if problem["type"] == "missing":
-        return f"the key {key} is missing"
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    given = problem["input"]
-    if isinstance(given, (str, int, float, bool)) or given is None:
-        return f"{key} is {given!r}: {message}"
-    return f"{key}: {message}"
+        return f"unknown key {name} ({hint})"
+    if first["type"] == "missing":
+        return f"the key {name} is missing"
+    given, subject = first["input"], name
+    if not isinstance(given, (dict, list)) and key:
+        subject = f"{name} is {given!r}"
+    if first["type"] == "value_error":
+        return f"{subject}: {str(first['ctx']['error']).rstrip('.')}"
+    return f"{subject}, expected {' or '.join(dict.fromkeys(map(_expected, problems)))}"
+
+
+def _expected(problem: Any) -> str:
+    for kind, words in _EXPECTED.items():
+        if problem["type"].startswith(kind):
+            numbers = problem.get("ctx", {})
+            return words.format(**{k: int(v) if v == 0 else v for k, v in numbers.items()})
+    return problem["msg"].removeprefix("Input should be ").rstrip(".")
 
 
 def _keys_at(model: type[BaseModel], where: tuple[Any, ...]) -> set[str]:

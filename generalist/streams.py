@@ -21,6 +21,7 @@ class Stream(IntEnum):
     WIDTH_SEARCH = 0x77696474
     RANDOM_POLICY = 0x72616E64
     EXPERT_TRAINING = 0x74726169
+    INSTRUCTIONS = 0x696E7374
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from filelock import FileLock
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from generalist.tokenization.processor import GeneralistProcessor
@@ -27,6 +28,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Set before triton is imported: without a GPU its kernels are run by its interpreter.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# How long an example takes says nothing where other tests run beside it.
+settings.register_profile("generalist", deadline=None)
+settings.load_profile("generalist")
 
 TINY_DATASET = {
     "noise": 0.2,

@@ -11,7 +11,7 @@ from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode, ShardWriter
 from generalist.tokenization.continuous import ContinuousCodec
 from generalist.tokenization.discrete import DiscreteCodec
-from generalist.tokenization.layout import Field, Layout
+from generalist.tokenization.layout import Layout, Part, stored_layout
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.default()
@@ -25,10 +25,10 @@ def control_layout(observations: int = 3, actions: int = 2) -> Layout:
         return ContinuousCodec((count,), "float32", (-1.0,) * count, (1.0,) * count, 1024)
 
     fields = (
-        Field("observation", (), codec(observations), start),
-        Field("action", (), codec(actions), start),
+        Part("observation", (), codec(observations), start),
+        Part("action", (), codec(actions), start),
     )
-    return Layout(fields, VOCABULARY.special("separator"))
+    return stored_layout(fields, VOCABULARY.special("separator"))
 
 
 def grid_layout(cells: int = 49) -> Layout:
@@ -36,10 +36,10 @@ def grid_layout(cells: int = 49) -> Layout:
     start = VOCABULARY["discrete"].start
     cell_codec = DiscreteCodec((cells,), "int64", (0,) * cells, (9,) * cells)
     fields = (
-        Field("observation", (), cell_codec, start),
-        Field("action", (), DiscreteCodec((), "int64", (0,), (7,)), start),
+        Part("observation", (), cell_codec, start),
+        Part("action", (), DiscreteCodec((), "int64", (0,), (7,)), start),
     )
-    return Layout(fields, VOCABULARY.special("separator"))
+    return stored_layout(fields, VOCABULARY.special("separator"))
 
 
 def make_header(task: str, layout: Layout, **collection: Any) -> DatasetHeader:
@@ -52,16 +52,15 @@ def make_episode(
     """Random legal ids; the first two observation tokens tell the step and the seed."""
     rng = np.random.default_rng(seed)
     legal = np.array(layout.legal)
-    actions = rng.integers(legal[:, 0], legal[:, 1], (steps, layout.action_tokens))
-    if layout.is_document:
-        tokens = actions
-    else:
-        start = layout.fields[0].start
-        observed = start + rng.integers(0, 9, (steps, layout.observation_tokens))
+    actions = rng.integers(legal[:, 0], legal[:, 1], (steps, len(legal)))
+    ids = {"action": actions}
+    if not layout.is_document:
+        start = layout.parts[0].start
+        observed = start + rng.integers(0, 9, (steps, len(layout.positions.of_role("observation"))))
         observed[:, 0] = start + np.arange(steps)
         observed[:, 1] = start + seed
-        separator = np.full((steps, 1), layout.separator)
-        tokens = np.concatenate([observed, separator, actions], axis=1)
+        ids["observation"] = observed
+    tokens = layout.weave(ids)
     labels = None
     if labelled:
         labels = rng.integers(legal[:, 0], legal[:, 1], actions.shape).ravel()

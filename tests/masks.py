@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from hypothesis import strategies as st
 
-_KEYS = ["a", "b", "keys", "0", "odd key/with a slash", "ü"]
+_KEYS = ["a", "b", "keys", "0", "odd key/with a slash", "ü", 0, 7]
 
 
 def _leaves() -> st.SearchStrategy[spaces.Space]:
@@ -28,6 +28,8 @@ def _leaves() -> st.SearchStrategy[spaces.Space]:
             st.lists(st.integers(1, 4), min_size=4, max_size=4),
         ),
         st.builds(spaces.MultiBinary, st.one_of(st.integers(1, 5), st.just((2, 3)))),
+        st.sampled_from([spaces.Discrete(5000, start=-4), spaces.Discrete(1025)]),
+        st.sampled_from([spaces.MultiDiscrete([3000, 2]), spaces.MultiDiscrete([[2, 1500]])]),
         st.just(spaces.Box(-1.0, 1.0, (2,), np.float32)),
         st.just(spaces.Box(0, 4, (3,), np.int64)),
     )
@@ -70,6 +72,13 @@ def _maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 def _flags(count: int) -> st.SearchStrategy[np.ndarray]:
     dtype = st.sampled_from([np.int8, bool, np.int64])
+    if count > 1000:  # a few legal ones, or all but a few
+        few = st.sets(st.integers(0, count - 1), min_size=1, max_size=3).map(
+            lambda chosen: np.isin(np.arange(count), list(chosen))
+        )
+        return st.builds(
+            lambda flags, other, dtype: (flags ^ other).astype(dtype), few, st.booleans(), dtype
+        )
     flags = st.lists(st.booleans(), min_size=count, max_size=count).filter(any)
     return st.builds(np.array, flags, dtype)
 

@@ -3,6 +3,8 @@ import pytest
 
 from generalist.episode import (
     Episode,
+    IntegerKey,
+    path_name,
     tree_from_leaves,
     tree_get,
     tree_leaves,
@@ -53,3 +55,21 @@ def test_stack_is_the_inverse_of_taking_steps():
 def test_a_leaf_of_another_length_is_refused_and_named(name):
     with pytest.raises(GeneralistError, match=f"{name}.*3 rewards"):
         episode(**{name: np.zeros(4)})
+
+
+def test_keys_that_are_integers_stay_keys_and_come_before_strings():
+    tree = {10: np.zeros(3), 2: (np.ones(3), np.arange(3)), "2": np.full(3, 2), "": np.full(3, 3)}
+    leaves = list(tree_leaves(tree))
+    assert [path for path, _ in leaves] == [(2, 0), (2, 1), (10,), ("",), ("2",)]
+    assert [isinstance(path[0], IntegerKey) for path, _ in leaves] == [True] * 3 + [False] * 2
+    again = tree_from_leaves(leaves)
+    assert again.keys() == tree.keys() and isinstance(again[2], tuple)
+    assert {type(key) for key in again} == {int, str}
+    assert tree_map(len, tree)[2] == (3, 3) and tree_stack([tree, tree])[10].shape == (2, 3)
+
+
+def test_odd_keys_are_quoted_in_the_name_of_a_path():
+    assert (
+        path_name(("observation", "arm", 0, "joint angle.x")) == "observation/arm/0/joint angle.x"
+    )
+    assert path_name(("action", "a/b", "")) == "action/'a/b'/''"

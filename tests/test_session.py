@@ -62,7 +62,10 @@ def test_an_environment_without_wrappers_may_return_anything() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("reset", "raised ValueError: the simulator gave up"), ("reset outcome", "(raised ValueError|reset returned of)")],
+    [
+        ("reset", "raised ValueError: the simulator gave up"),
+        ("reset outcome", "(raised ValueError|reset returned of)"),
+    ],
 )
 def test_a_reset_that_fails_is_at_step_0(fault: str, words: str) -> None:
     with pytest.raises(EpisodeError, match=f"seed 9, step 0: the environment('s)? {words}"):
@@ -81,7 +84,7 @@ def test_what_an_expert_does_wrong_is_said_of_the_expert(expert: str, words: str
     with pytest.raises(EpisodeError, match=f"seed 2, {words}"):
         collect_episode(env, STRANGE, teacher, 2)
     with pytest.raises(EpisodeError, match=f"seed 2, {words}"):
-        list(act_episodes(tiny_agent(STRANGE), [env], [2], [teacher]))
+        list(act_episodes(tiny_agent(STRANGE), [env], [2], experts=[teacher]))
 
 
 def test_what_cannot_be_made_is_said() -> None:

@@ -15,9 +15,10 @@ import torch
 
 from generalist.acting.checkpoint import Checkpoint, check_replaceable
 from generalist.acting.hub import checkpoint_folder
-from generalist.acting.prompts import encode_prompts
+from generalist.acting.prompts import Prompts, encode_prompt
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
+from generalist.envs.vector import VectorEpisodes, split_infos
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.gpu import device_for
@@ -41,6 +42,8 @@ class Agent:
         `generalist.settings.setting_of` reads it; default as many as fit into the
         window.
     name: where the agent came from, for reports.
+    environments: by task the environment it was trained in: `options` as `generalist.make` takes
+        them, `spaces` as `space_to_json` says them. A task that is missing: not known.
     origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained` keeps.
     decoder_options: passed on to `Decoder` (keep, backlog_tokens).
     """
@@ -56,6 +59,7 @@ class Agent:
         context_steps: int | Mapping[str, int] | None = None,
         temperature: float | Mapping[str, float] | None = None,
         name: str = "",
+        environments: Mapping[str, Mapping[str, Any]] | None = None,
         origin: Checkpoint | None = None,
         **decoder_options: Any,
     ) -> None:
@@ -67,13 +71,14 @@ class Agent:
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.context_steps = context_steps
         self.name = name
+        self.environments = dict(environments or {})
         self._origin = origin
         self._decoder_options = decoder_options
         self.task = _only_task(self.layouts, name) if task is None else task
         self.sampling = self.sampling_in(self.task)
         self.layout = _layout_of(self.task, self.layouts, name)
         self._decoder: Decoder | None = None
-        self._prompts: list[list[int]] = []
+        self._prompts = Prompts()
         self._started = 0  # episodes started so far: the default seed of the next
 
     @classmethod
@@ -98,7 +103,7 @@ class Agent:
         device: default a GPU where there is one.
         window_tokens, context_steps: default what the checkpoint was trained with.
         temperature: default what its recipe says of acting in the task.
-        layout: lets it act in a task it was not trained on; `processor.layout(spaces)` makes one.
+        layout: lets it act in a task it was not trained on; `processor.layout` makes one.
         Raises GeneralistError where a file is missing, damaged or made for another vocabulary and
         where weights are missing, and UsageError where there is no such device or the checkpoint
         does not know the task.
@@ -118,6 +123,7 @@ class Agent:
             facts.get("context_steps") if context_steps is None else context_steps,
             facts.get("temperature") if temperature is None else temperature,
             str(path),
+            facts.get("environments"),
             checkpoint,
             **decoder_options,
         )
@@ -142,6 +148,7 @@ class Agent:
                 "window_tokens": self.window_tokens,
                 "context_steps": self.context_steps,
                 "temperature": self.temperature,
+                "environments": self.environments,
             },
             recipe=None if origin is None else origin.recipe,
             card=None if origin is None else origin.card,
@@ -160,6 +167,7 @@ class Agent:
             self.context_steps,
             self.temperature,
             self.name,
+            self.environments,
             self._origin,
             **self._decoder_options,
         )
@@ -172,13 +180,15 @@ class Agent:
     def set_prompts(
         self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"
     ) -> None:
-        """Begin every later episode with a demonstration: episode i gets number i modulo n of n.
+        """Begin every later episode with a demonstration: number i modulo n of n in episode i.
 
+        Those of the episode's own instruction are taken, where demonstrations have instructions.
         part: which end of a demonstration is kept where it exceeds a quarter of the window.
         No episodes: act without prompts again.
         """
-        self._prompts = encode_prompts(
-            episodes, self.processor, self.layout, self.window_tokens, part
+        self._prompts = Prompts(
+            episodes,
+            lambda each: encode_prompt(each, self.processor, self.layout, self.window_tokens, part),
         )
 
     @property
@@ -190,10 +200,11 @@ class Agent:
         self,
         observations: Tree,
         first: bool | np.ndarray | None = None,
-        instructions: str | Sequence[str | None] | None = None,
+        instructions: str | Sequence[str | None] | np.ndarray | None = None,
         slots: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
         action_masks: Any = None,
+        infos: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Tree:
         """The next action, or N of them.
 
@@ -209,12 +220,15 @@ class Agent:
             `info["action_mask"]` and the action space's `sample` takes it: (n,) flags for a
             `Discrete`, a tuple of such for a `MultiDiscrete`, and so on. For a batch N masks, of
             which some may be None. Other actions are never chosen.
+        infos: what the environment returned besides the observation, in place of `instructions`
+            and `action_masks`: an environment's info, a vector environment's infos, or N infos.
         Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
         """
         if first is None or isinstance(first, (bool, np.bool_)):
-            return self._act_alone(observations, first, instructions, slots, seeds, action_masks)
-        separator = self.layout.separator
-        if separator is None:
+            return self._act_alone(
+                observations, first, instructions, slots, seeds, action_masks, infos
+            )
+        if self.layout.is_document:
             raise UsageError(
                 f"{self.task} is text to be read on, not an environment; use generate_text."
             )
@@ -226,35 +240,68 @@ class Agent:
                 "flag for each observation."
             )
         slots = list(range(len(ids))) if slots is None else [int(slot) for slot in slots]
-        if isinstance(instructions, str):
+        if infos is not None:
+            rows = split_infos(infos, len(ids)) if isinstance(infos, Mapping) else infos
+            if instructions is None:
+                instructions = [info.get("instruction") for info in rows]
+            if action_masks is None:
+                action_masks = [info.get("action_mask") for info in rows]
+        if instructions is None or isinstance(instructions, str):
             instructions = [instructions] * len(slots)
+        if len(instructions) != len(slots):
+            raise GeneralistError(
+                f"Got {len(instructions)} instructions for {len(slots)} environments."
+            )
         masks = None if action_masks is None else self._checked_masks(action_masks, len(slots))
-        self._begin(slots, first, instructions or [None] * len(slots), seeds)
+        self._begin(slots, first, list(instructions), seeds)
         assert self._decoder is not None
+        positions = self.layout.positions
         chosen = self._decoder.act(
             slots,
-            [[*row, separator] for row in ids.tolist()],
+            self.layout.weave({"observation": ids}).tolist(),
             [self.layout.legal] * len(slots),
-            [self.layout.ordinal.tolist()] * len(slots),
+            [(positions.bins[positions.chosen] >= 0).tolist()] * len(slots),
             self.sampling,
             masks,
         )
+        self._started += int(first.sum())  # not before: an interrupted call may be repeated
         return self.processor.decode_actions(np.stack(chosen), self.layout)
+
+    def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
+        """The next actions of a vector environment, in any autoreset mode.
+
+        seeds: one for each of its N rows, used where an episode begins, as `act` has them.
+        Returns a tree of arrays with leading axis N, for `envs.step`.
+        """
+        rows = envs.rows
+        if not len(rows):
+            return envs.actions(None)
+        chosen = self.act(
+            envs.row_observations,
+            envs.first[rows],
+            slots=rows.tolist(),
+            seeds=None if seeds is None else [seeds[row] for row in rows],
+            infos=[envs.infos[row] for row in rows],
+        )
+        return envs.actions(chosen)
 
     def _act_alone(
         self,
         observation: Tree,
         first: bool | None,
-        instruction: str | Sequence[str | None] | None,
+        instruction: str | Sequence[str | None] | np.ndarray | None,
         slots: Sequence[int] | None,
         seeds: Sequence[int] | None,
         mask: Any,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
     ) -> Tree:
         if first is None:
             first = self._decoder is None
         batch = tree_map(lambda leaf: np.asarray(leaf)[None], observation)
         instructions = [instruction] if isinstance(instruction, str) else instruction
-        actions = self.act(batch, np.array([first]), instructions, slots, seeds, [mask])
+        masks = None if mask is None else [mask]
+        infos = [info] if isinstance(info, Mapping) else info
+        actions = self.act(batch, np.array([first]), instructions, slots, seeds, masks, infos)
         return tree_map(lambda leaf: leaf[0], actions)
 
     def _checked_masks(
@@ -290,11 +337,11 @@ class Agent:
         """Reset the slots where an episode begins."""
         self._require_slots(1 + max(slots), bool(first.all()))
         assert self._decoder is not None
+        numbers = self._started + np.cumsum(first) - first  # of the episodes that begin
         for i, slot in enumerate(slots):
             if first[i]:
-                seed = self._started if seeds is None else int(seeds[i])
+                seed = int(numbers[i] if seeds is None else seeds[i])
                 self._decoder.reset(slot, self.header(instructions[i], seed), seed)
-                self._started += 1
             elif not self._decoder.running(slot):
                 raise GeneralistError(
                     f"Environment {slot} has not begun: pass first=True with the first "
@@ -304,7 +351,7 @@ class Agent:
     def header(self, instruction: str | None = None, episode: int = 0) -> list[int]:
         """Ids at the head of the window: task, instruction, demonstration."""
         ids = self.processor.header(self.task, instruction).tolist()
-        return ids + self._prompts[episode % len(self._prompts)] if self._prompts else ids
+        return ids + self._prompts.of(instruction, episode)
 
     def _require_slots(self, count: int, all_begin: bool) -> None:
         if self._decoder is not None and count <= len(self._decoder):
@@ -345,6 +392,6 @@ def _layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
             f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
-            "layout=processor.layout(env.observation_space, env.action_space)."
+            f"layout=processor.layout(env.observation_space, env.action_space, task={task!r})."
         )
     return layouts[task]

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 from generalist.episode import Tree, tree_map, tree_stack
+from generalist.experts.collect import RandomPolicy
 from generalist.session import Trace
 
 if TYPE_CHECKING:
@@ -29,17 +30,20 @@ def act_episodes(
     agent: Agent,
     environments: Sequence[gymnasium.Env],
     seeds: Sequence[int],
+    *,
     experts: Sequence[Expert] | None = None,
     keep_steps: bool = False,
     watch: Watcher | None = None,
     max_steps: int | None = None,
+    instruction: str | None = None,
 ) -> Iterator[Trace]:
     """Act one episode for each seed; yield each as it ends, in no order of the seeds.
 
     environments: one for each episode that runs at a time. experts: one for each environment,
     asked for its label at every state before the agent's action is executed.
-    watch: called at the reset and after every step of the episode with the first seed.
+    watch: called at the reset and after every step of every episode.
     max_steps: cut (truncate) an episode there, below the task's own limit.
+    instruction: told the agent in place of what the environment says.
     """
     waiting = iter(seeds)
     running: dict[int, Trace] = {}
@@ -53,10 +57,12 @@ def act_episodes(
         trace = Trace(
             environments[slot], agent.task, seed, keep_steps=keep_steps, max_steps=max_steps
         )
+        if instruction is not None:
+            trace.instruction = instruction
         if experts is not None:
             _ask(trace, experts[slot], begin=True)
         running[slot] = trace
-        if watch is not None and seed == seeds[0]:
+        if watch is not None:
             watch(trace)
 
     for slot in range(len(environments)):
@@ -77,11 +83,28 @@ def act_episodes(
             if experts is not None:
                 _ask(trace, experts[slot])
             trace.step(_row(actions, i))
-            if watch is not None and trace.seed == seeds[0]:
+            if watch is not None:
                 watch(trace)
             if trace.done:
                 yield trace
                 begin(slot)
+
+
+def expert_episodes(
+    expert: Expert, env: gymnasium.Env, task: str, seeds: Sequence[int], *, watch: Watcher
+) -> Iterator[Trace]:
+    """Episodes of an expert, or of random play, one for each seed."""
+    for seed in seeds:
+        trace = Trace(env, task, seed)
+        _ask(trace, expert, begin=True)
+        watch(trace)
+        while not trace.done:
+            if isinstance(expert, RandomPolicy):
+                expert.mask = trace.mask
+            _ask(trace, expert)
+            trace.step(trace.labels[-1])
+            watch(trace)
+        yield trace
 
 
 def _row(actions: Tree, index: int) -> Any:

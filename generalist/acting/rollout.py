@@ -1,28 +1,33 @@
-"""Rollouts: an agent's score in a task over episodes with fixed seeds; corrections for DAgger."""
+"""Rollouts: scores of whoever acts in a task over episodes with fixed seeds; corrections too."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypeIs
 
 from generalist import envs, experts
 from generalist.acting import prompts
-from generalist.acting.episodes import act_episodes
-from generalist.acting.video import VideoWriter
+from generalist.acting.environment import difference_note, options_for
+from generalist.acting.episodes import act_episodes, expert_episodes
+from generalist.acting.stage import Stage
+from generalist.envs.options import changed_options
 from generalist.episode import Episode
 from generalist.errors import UsageError
+from generalist.experts.collect import RandomPolicy
 from generalist.session import Trace
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
+    from generalist.experts import Expert
 
 EVALUATION_SEED = 1_000_000
 """First environment seed of evaluation; data are collected with smaller ones."""
@@ -34,20 +39,30 @@ MAX_ENVS = 20  # side by side by default: more gain little and need memory
 class RolloutResult:
     """The outcome of a rollout; its fields are the keys of the JSON file.
 
+    policy: who acted: `agent`, `random`, or an expert's name.
+    checkpoint: the agent's, None for others.
     returns, scores, lengths: raw return, the task's metric (the return itself, or success as 1.0
         or 0.0) and steps of each episode, in the order of `seeds`.
     mean, stderr: of the scores, and the standard error of the mean (None for a single episode).
     random, expert: means of the same metric; None where they were not measured, and where options
-        change the task they were measured in.
-    normalized: (mean - random) / (expert - random); None without these, and where the expert is
-        not better than random.
-    prompted: True where episodes began with a demonstration.
+        make another environment than they were measured in.
+    normalized: (mean - random) / (expert - random); None where these are not fit for it, as
+        `Task.not_normalized` says.
+    prompted: True where demonstrations were given; an episode whose instruction none of them has
+        begins without.
+    instruction: told the agent in place of the episodes' own ones; None for those.
+    options: what the environment was made with.
+    note: how the environment differs from what the checkpoint was trained in; None where it does
+        not, or where that is not known.
     steps_per_second: environment steps of all episodes by wall-clock time.
+    video, videos: the film of the first episode, and all of them.
+    no_video: why a film that was asked for is missing.
     interrupted: True where the user stopped before all episodes had ended.
     """
 
     task: str
-    checkpoint: str
+    policy: str
+    checkpoint: str | None
     episodes: int
     seeds: list[int]
     returns: list[float]
@@ -61,8 +76,13 @@ class RolloutResult:
     prompted: bool
     steps_per_second: float
     metric: str = "return"
-    temperature: float = 0.0
+    temperature: float | None = None
+    instruction: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None
     video: str | None = None
+    videos: list[str] = field(default_factory=list)
+    no_video: str | None = None
     interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,47 +91,75 @@ class RolloutResult:
 
 
 def rollout(
-    agent: Agent,
+    who: Agent | str,
     task: str | None = None,
+    *,
     episodes: int = 20,
     seed: int = EVALUATION_SEED,
     num_envs: int | None = None,
     prompt_episodes: int = 0,
+    instruction: str | None = None,
     video_dir: str | Path | None = None,
+    video_episodes: int = 1,
+    render: str | None = None,
     progress: bool = True,
+    say: Callable[[str], None] | None = None,
     **env_options: Any,
 ) -> RolloutResult:
     """Act episodes with the seeds `seed`, `seed + 1`, ... and score them.
 
-    task: default the agent's own. A task the checkpoint was not trained on is acted in with the
-        layout of its spaces. num_envs: episodes side by side; changes nothing but the speed.
-    prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn;
-        raises DemonstrationTooLong where no timestep of them fits into the prompt.
-    video_dir: folder for an mp4 of the first episode. env_options: passed to the environment.
-    Ctrl-C ends it early: what has ended by then is scored and `interrupted` is set; only where
-    nothing has ended does KeyboardInterrupt go on.
+    The environment is made as the agent was trained in it, but for `env_options`.
+
+    Args:
+        who: the agent; or `random`, `expert` for the task's own expert, or the name of another.
+        task: default the agent's own. A task that the checkpoint was not trained on is acted in
+            with the layout of its spaces.
+        episodes: how many.
+        seed: of the first episode.
+        num_envs: episodes side by side; changes nothing but the speed.
+        prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn; of
+            each instruction so many, where episodes are told what to do.
+        instruction: told the agent in place of what the environment says.
+        video_dir: folder for mp4 files of the first `video_episodes` episodes.
+        render: `human` shows every episode in a window, one after the other.
+        progress: show a bar on stderr.
+        say: told in one line, before the first episode, what is to be known of the environment.
+        env_options: of the environment, as `generalist.make` takes them.
+
+    Raises:
+        UsageError: there is no such task, expert, option or display.
+        DemonstrationTooLong: no timestep of a demonstration fits into the prompt.
+        KeyboardInterrupt: Ctrl-C before any episode has ended. Later it ends the rollout early:
+            what has ended is scored, and `interrupted` is set.
     """
-    _check_counts(episodes, num_envs)
-    name = task or agent.task
+    agent = None if isinstance(who, str) else who
+    _check_counts(episodes=episodes, num_envs=num_envs, video_episodes=video_episodes)
+    if task is None and agent is None:
+        raise UsageError("Say which task to act in.")
+    name = task or agent.task  # type: ignore[union-attr]
+    _check_agents_own(agent, prompt_episodes=prompt_episodes, instruction=instruction)
     record = envs.get_task(name)
-    environments = _make(name, min(episodes, num_envs or MAX_ENVS), video_dir, env_options)
+    player = _expert(name, who) if isinstance(who, str) else who
+    options = env_options if agent is None else options_for(agent, name, env_options)
+    count = 1 if render else min(episodes, num_envs or MAX_ENVS)
     seeds = list(range(seed, seed + episodes))
-    video = None
+    filmed = seeds[:video_episodes] if video_dir is not None else []
+    stage = Stage(name, options, count, filmed=filmed, folder=video_dir, render=render)
     ended: list[Trace] = []
     interrupted = False
+    note = None
     bar = tqdm(total=episodes, desc=name, unit="episode", disable=not progress, leave=False)
     try:
-        agent = agent_for(agent, name, environments[0])
-        if prompt_episodes:
-            agent = agent.for_task(name)  # the caller's own agent keeps its prompts
-            # Said before the expert plays, which may take minutes.
-            prompts.prompt_steps(name, agent.layout, agent.window_tokens)
-            agent.set_prompts(prompts.demonstrations(name, prompt_episodes))
-        if video_dir is not None:
-            path = Path(video_dir) / f"{name.replace('/', '-')}-{seed}.mp4"
-            video = VideoWriter(path, environments[0], record.max_steps)
+        if agent is not None:
+            note = difference_note(agent, name, options, stage.environments[0])
+            if note and say is not None:
+                say(note)
+            player = agent = agent_for(agent, name, stage.environments[0])
+            if prompt_episodes:
+                player = agent = agent.for_task(name)  # the caller's own keeps its prompts
+                _demonstrate(agent, name, prompt_episodes, env_options, seeds, instruction)
         began = time.perf_counter()
-        for trace in act_episodes(agent, environments, seeds, watch=video):
+        for trace in _episodes(player, name, stage, seeds, instruction):
             ended.append(trace)
             bar.update()
             bar.set_postfix_str(f"mean return {np.mean([t.return_ for t in ended]):.4g}")
@@ -121,21 +169,66 @@ def rollout(
         interrupted = True
     finally:
         bar.close()
-        if video is not None:
-            video.close()
-        for env in environments:
-            env.close()
-    if env_options:
+        stage.close()
+    if changed_options(name, options):
         record = dataclasses.replace(record, random_score=None, expert_score=None)
-    result = _score(agent, record, ended, time.perf_counter() - began)
+    result = _score(player, record, ended, time.perf_counter() - began)
     result.interrupted = interrupted
-    result.video = None if video is None else str(video.path)
+    result.instruction, result.options, result.note = instruction, options, note
+    result.videos, result.no_video = stage.films()
+    result.video = result.videos[0] if result.videos else None
     return result
+
+
+def _episodes(
+    player: Agent | Expert, task: str, stage: Stage, seeds: Sequence[int], instruction: str | None
+) -> Iterator[Trace]:
+    """The episodes of these seeds, each as it ends."""
+    if _is_expert(player):
+        yield from expert_episodes(player, stage.environments[0], task, seeds, watch=stage.watch)
+    else:
+        yield from act_episodes(
+            player, stage.environments, seeds, watch=stage.watch, instruction=instruction
+        )
+
+
+def _is_expert(player: Agent | Expert) -> TypeIs[Expert]:
+    return hasattr(player, "label")
+
+
+def _demonstrate(
+    agent: Agent,
+    task: str,
+    episodes: int,
+    given: Mapping[str, Any],
+    seeds: Sequence[int],
+    instruction: str | None,
+) -> None:
+    """Give the agent demonstrations in the environment that is acted in, as prompts.
+
+    Where episodes are told what to do, there are `episodes` of each instruction.
+    """
+    # Said before the expert plays, which may take minutes.
+    prompts.prompt_steps(task, agent.layout, agent.window_tokens)
+    whole = {name: value for name, value in given.items() if name != "max_steps"}
+    options = options_for(agent, task, whole)
+    told = prompts.instructions_of(task, seeds, options)
+    if instruction is not None:
+        told = {instruction} if told else set()
+    agent.set_prompts(prompts.demonstrations(task, episodes, options=options, instructions=told))
+
+
+def _expert(task: str, name: str) -> Expert:
+    """`random`, `expert` for the task's own, or another by its name."""
+    if name == "random":
+        return RandomPolicy()
+    return experts.get_expert(task, None if name == "expert" else name)
 
 
 def dagger_episodes(
     agent: Agent,
     task: str | None = None,
+    *,
     episodes: int = 20,
     seed: int = 0,
     num_envs: int | None = None,
@@ -147,24 +240,29 @@ def dagger_episodes(
     """Episodes in which the agent acts and the expert says at every step what it would have done.
 
     actions are the agent's, labels the expert's (Ross, Gordon and Bagnell 2011, DAgger); info says
-    "source": "dagger". In the order of the seeds `seed`, `seed + 1`, ...; cut after max_steps. On
+    "source": "dagger". The environment is made as the agent was trained in it, but for env_options.
+    In the order of the seeds `seed`, `seed + 1`, ...; cut after max_steps. On
     Ctrl-C the episodes that have ended are returned, or where there is none KeyboardInterrupt goes
     on.
     """
-    _check_counts(episodes, num_envs)
+    _check_counts(episodes=episodes, num_envs=num_envs)
     name = task or agent.task
     count = min(episodes, num_envs or MAX_ENVS)
     teachers = [experts.get_expert(name, expert) for _ in range(count)]
-    environments = _make(name, count, None, env_options)
+    stage = Stage(name, options_for(agent, name, env_options), count)
     seeds = list(range(seed, seed + episodes))
-    teacher = getattr(teachers[0], "name", type(teachers[0]).__name__)
-    info = {"source": "dagger", "expert": teacher, "checkpoint": agent.name}
+    info = {"source": "dagger", "expert": _name_of(teachers[0]), "checkpoint": agent.name}
     ended: list[Episode] = []
     bar = tqdm(total=episodes, desc=f"dagger {name}", unit="episode", disable=not progress)
     try:
-        agent = agent_for(agent, name, environments[0])
+        agent = agent_for(agent, name, stage.environments[0])
         for trace in act_episodes(
-            agent, environments, seeds, teachers, keep_steps=True, max_steps=max_steps
+            agent,
+            stage.environments,
+            seeds,
+            experts=teachers,
+            keep_steps=True,
+            max_steps=max_steps,
         ):
             ended.append(trace.to_episode(info))
             bar.update()
@@ -173,9 +271,12 @@ def dagger_episodes(
             raise
     finally:
         bar.close()
-        for env in environments:
-            env.close()
+        stage.close()
     return sorted(ended, key=lambda episode: episode.info["seed"])
+
+
+def _name_of(expert: Expert) -> str:
+    return getattr(expert, "name", type(expert).__name__)
 
 
 def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
@@ -187,26 +288,25 @@ def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
         return agent
     layout = None
     if task not in agent.layouts:
-        layout = agent.processor.layout(env.observation_space, env.action_space)
+        layout = agent.processor.layout(env.observation_space, env.action_space, task=task)
     return agent.for_task(task, layout)
 
 
-def _check_counts(episodes: int, num_envs: int | None) -> None:
-    for what, number in (("episodes", episodes), ("num_envs", num_envs)):
+def _check_counts(**counts: int | None) -> None:
+    for what, number in counts.items():
         if number is not None and number < 1:
             raise UsageError(f"{what} must be at least 1, got {number}.")
 
 
-def _make(
-    task: str, count: int, video_dir: str | Path | None, options: dict[str, Any]
-) -> list[gymnasium.Env]:
-    """`count` environments; with a video the first, where the first seed is acted, renders."""
-    modes = ["rgb_array" if video_dir is not None else None, *[None] * (count - 1)]
-    return [envs.make(task, render_mode=mode, **options) for mode in modes]
+def _check_agents_own(agent: Agent | None, **given: Any) -> None:
+    """Refuse what only an agent has a use for."""
+    for what, value in given.items():
+        if agent is None and value:
+            raise UsageError(f"{what} is for an agent; others neither read nor are shown anything.")
 
 
 def _score(
-    agent: Agent, record: envs.Task, traces: Sequence[Trace], seconds: float
+    player: Agent | Expert, record: envs.Task, traces: Sequence[Trace], seconds: float
 ) -> RolloutResult:
     traces = sorted(traces, key=lambda trace: trace.seed)
     scores = np.array([record.score_of(trace.return_, trace.success) for trace in traces])
@@ -214,13 +314,12 @@ def _score(
     mean = float(scores.mean())
     random = record.random_score.mean if record.random_score else None
     expert = record.expert_score.mean if record.expert_score else None
-    normalized = None
-    if random is not None and expert is not None and expert > random:
-        normalized = (mean - random) / (expert - random)
     several = len(scores) > 1
+    agent = None if _is_expert(player) else player
     return RolloutResult(
         task=record.name,
-        checkpoint=agent.name,
+        policy=_name_of(player) if _is_expert(player) else "agent",
+        checkpoint=None if agent is None else agent.name,
         episodes=len(traces),
         seeds=[trace.seed for trace in traces],
         returns=[trace.return_ for trace in traces],
@@ -230,9 +329,9 @@ def _score(
         lengths=lengths,
         random=random,
         expert=expert,
-        normalized=normalized,
-        prompted=agent.prompted,
+        normalized=record.normalized(mean),
+        prompted=agent is not None and agent.prompted,
         steps_per_second=sum(lengths) / seconds,
         metric=record.metric,
-        temperature=agent.sampling.temperature,
+        temperature=None if agent is None else agent.sampling.temperature,
     )

@@ -64,5 +64,7 @@ def collect(
             notes.print(f"Warning: {failure}", style="yellow", markup=False)
         if (more := outcome.failed - FAILURES_SHOWN) > 0:
             notes.print(f"Warning: {task}: {more} more failed; --json names all.", style="yellow")
+    for loss in report.losses:
+        notes.print(f"Warning: {loss}", style="yellow", markup=False, soft_wrap=True)
     screen.print(f"{root}: collected in {duration(report.seconds)}", soft_wrap=True)
     write_json(json, asdict(report))

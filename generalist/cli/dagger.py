@@ -9,6 +9,7 @@ import typer
 
 from generalist.cli.common import console
 from generalist.errors import GeneralistError, UsageError
+from generalist.specs import validate_data
 
 
 def dagger(
@@ -64,14 +65,13 @@ def dagger(
         scored = planned.evaluation.tasks
         planned.evaluation.tasks = [each for each in scored if not names_new_code(each)]
     wanted = {"episodes": episodes, "max_steps": max_steps, "expert": expert}
-    planned.corrections = CorrectionsRecipe.model_validate(
-        {
-            "tasks": {task: wanted},
-            "rounds": rounds,
-            "begin": 0.0,
-            "share": planned.corrections.share,
-        }
-    )
+    corrections = {
+        "tasks": {task: wanted},
+        "rounds": rounds,
+        "begin": 0.0,
+        "share": planned.corrections.share,
+    }
+    planned.corrections = validate_data(corrections, CorrectionsRecipe, "generalist dagger")
     from generalist.training.loop import train
 
     console().print(f"Checkpoint: [bold]{train(planned)}[/]", soft_wrap=True)

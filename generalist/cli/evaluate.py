@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from generalist.cli.common import JsonFile, console, duration, write_json
+from generalist.cli.rollout import Dtype
+from generalist.errors import GeneralistError, UsageError, needing
+from generalist.evaluation.scores import label
 
 
 def evaluate(
@@ -22,8 +25,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the report; evaluation/ beside the checkpoint's folder, "
-            "runs/user-name/evaluation for a repository."
+            help="Folder of the report; evaluation/SUITE beside the checkpoint's folder, "
+            "runs/user-name/evaluation/SUITE for a repository."
         ),
     ] = None,
     episodes: Annotated[
@@ -37,13 +40,18 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Tasks side by side; one a CPU if not given.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU where there is one.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Of the weights while it acts.")] = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
     """Measure a checkpoint in every task of a suite: table, report.html with videos, JSON.
 
-    Each task's result is kept as it is finished, so the same command continues. A suite of tasks
-    held out from training (heldout) is measured in four ways: as the checkpoint is, prompted,
-    fine-tuned on a few demonstrations of the task, and trained on these alone.
+    Each task's result is kept as it is finished, so the same command continues. What fails is
+    named in the report, and the same command tries it again. A suite of tasks held out from
+    training (heldout) is measured in four ways: as the checkpoint is, prompted, fine-tuned on a
+    few demonstrations of the task, and trained on these alone.
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite
@@ -55,16 +63,60 @@ def evaluate(
             task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
     loaded.zero_shot = loaded.zero_shot or zero_shot
     loaded.videos = loaded.videos and videos
+    place = {"device": device_of(device), "dtype": dtype.value}
     folder = checkpoint_folder(checkpoint)
     fetched = folder != checkpoint
     beside = Path("runs", str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
+    name = Path(suite).stem
+    own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:
-        out = out or beside / "heldout"
-        write_json(json, run_heldout(loaded, Path(suite).stem, folder, out, workers))
+        out = out or report_folder(beside / "heldout", name, own)
+        write_json(json, run_heldout(loaded, name, folder, out, workers=workers, **place))
         return
-    out = out or beside / "evaluation"
-    report = run_suite(loaded, Path(suite).stem, folder, out, workers, card=not fetched)
+    out = out or report_folder(beside / "evaluation", name, own)
+    report = run_suite(loaded, name, folder, out, workers=workers, card=not fetched, **place)
     write_json(json, report)
+    check_complete(report)
+
+
+def check_complete(report: dict[str, Any]) -> None:
+    """Raise GeneralistError where results are missing from a report."""
+    missing = len(report["failed"])
+    if missing:
+        total = missing + sum(len(report[part]) for part in ("rollouts", "texts", "skipped"))
+        raise GeneralistError(
+            f"{missing} of {total} results are missing, as the report says; the same command "
+            "tries them again."
+        )
+
+
+def report_folder(parent: Path, suite: str, checkpoint: str = "") -> Path:
+    """A folder for each suite; one more for each checkpoint beside the final one.
+
+    Args:
+        parent: of all reports.
+        suite: its name.
+        checkpoint: name of the checkpoint's folder.
+    """
+    from generalist.training.loop import FINAL
+
+    return parent / suite if checkpoint in ("", FINAL) else parent / checkpoint / suite
+
+
+def device_of(asked: str | None) -> str:
+    """A device that works: the one asked for, else a GPU where there is one.
+
+    Raises:
+        UsageError: the device asked for is not there.
+    """
+    import torch
+
+    name = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch without CUDA
+        raise UsageError(f"--device {asked}: {str(error).splitlines()[0]}") from error
+    return name
 
 
 def run_suite(
@@ -72,28 +124,49 @@ def run_suite(
     name: str,
     checkpoint: Path,
     out: Path,
+    *,
     workers: int | None = None,
     card: bool = True,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Evaluate, print the table, write the report; returns what report.json holds.
 
-    card: put the scores into the checkpoint's card.
+    Args:
+        suite: what is measured.
+        name: of the suite.
+        checkpoint: its folder.
+        out: folder of results and report.
+        workers: processes; None takes one a CPU.
+        card: put the scores into the checkpoint's card.
+        device: on which the model acts.
+        dtype: of the weights while it acts.
+
+    Raises:
+        UsageError: `out` holds the report of another suite.
     """
+    with needing("The report"):  # said before all is measured, not after
+        import matplotlib  # noqa: F401
     from generalist.evaluation.measure import evaluate as measure
     from generalist.evaluation.report import write_report
     from generalist.evaluation.table import print_tables
 
     screen, notes = console(), console(stderr=True)
+    _check_suite(out, name)
 
     def on_result(number: int, total: int, result: dict[str, Any], there: bool) -> None:
         mode = " prompted" * result["prompted"] + " zero-shot" * result.get("zero_shot", False)
-        line = f"[{number}/{total}] {result['task']}{mode}: {_short(result)}"
-        if "skipped" not in result:
+        row = label(result["task"], result["instruction"])
+        line = f"[{number}/{total}] {row}{mode}: {_short(result)}"
+        if "skipped" not in result and "failed" not in result:
             line += ", from before" if there else f", in {duration(result['seconds'])}"
         notes.print(line, markup=False, soft_wrap=True)
 
-    bars = sys.stderr.isatty()  # a log file gets the line of each result alone
-    evaluation = measure(checkpoint, suite, out, name, on_result, bars, workers)
+    evaluation = measure(
+        checkpoint, suite, out, name=name, on_result=on_result,
+        progress=sys.stderr.isatty(),  # a log file gets the line of each result alone
+        workers=workers, device=device, dtype=dtype,
+    )  # fmt: skip
     report = write_report(evaluation, out)
     if card:
         _write_card(checkpoint, report)
@@ -102,18 +175,55 @@ def run_suite(
     return report
 
 
+def _check_suite(out: Path, name: str) -> None:
+    """Refuse to overwrite the report of another suite."""
+    from generalist.shards.files import read_json
+
+    path = out / "report.json"
+    if not path.exists():
+        return
+    try:
+        other = read_json(path).get("suite")
+    except GeneralistError:
+        return  # it is damaged, and may be replaced
+    if other != name:
+        raise UsageError(
+            f"{out} holds the report of the suite {other!r}; give {name!r} another folder by --out."
+        )
+
+
 def run_heldout(
-    suite: Any, name: str, checkpoint: Path, out: Path, workers: int | None = None
+    suite: Any,
+    name: str,
+    checkpoint: Path,
+    out: Path,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Measure tasks never trained on in four ways, print the table, write the report."""
+    """Measure tasks never trained on in four ways, print the table, write the report.
+
+    Args:
+        suite: with a section `heldout`.
+        name: of the suite.
+        checkpoint: its folder.
+        out: folder of demonstrations, runs and report.
+        workers: processes; None takes one a CPU.
+        device: on which the model acts.
+        dtype: of the weights while it acts.
+    """
     from generalist.evaluation.heldout import evaluate_heldout
     from generalist.evaluation.heldout_report import print_heldout_table, write_heldout_report
 
     def say(line: str) -> None:
         console(stderr=True).print(line, markup=False, soft_wrap=True)
 
-    bars = sys.stderr.isatty()
-    found = evaluate_heldout(checkpoint, suite, out, name, say, bars, workers)
+    _check_suite(out, name)
+    found = evaluate_heldout(
+        checkpoint, suite, out, name=name, say=say, progress=sys.stderr.isatty(),
+        workers=workers, device=device, dtype=dtype,
+    )  # fmt: skip
     report = write_heldout_report(found, out)
     print_heldout_table(found, console())
     console().print(f"Report: [bold]{out / 'report.html'}[/]", soft_wrap=True)
@@ -126,13 +236,14 @@ def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
         return
     from generalist.training.export import write_model_card
 
-    columns = ("mean", "stderr", "episodes", "random", "expert", "normalized")
-    scores = {
-        each["task"]: {column: each[column] for column in columns}
-        for each in report["rollouts"]
-        if not each["prompted"]
-    }
-    scores |= {each["task"]: {"bits_per_byte": each["bits_per_byte"]} for each in report["texts"]}
+    suite = {"suite": report["suite"]}
+    scores = {}
+    for each in report["scores"]:
+        columns = {name: each[name] for name in ("mean", "stderr", "episodes", "normalized")}
+        references = {who: each[who] and each[who]["mean"] for who in ("random", "expert")}
+        scores[label(each["task"], each["instruction"])] = suite | columns | references
+    for each in report["texts"]:
+        scores[each["task"]] = suite | {"bits_per_byte": each["bits_per_byte"]}
     try:
         write_model_card(checkpoint, scores)
     except OSError as error:
@@ -142,6 +253,8 @@ def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
 def _short(result: dict[str, Any]) -> str:
     if "skipped" in result:
         return f"skipped because {result['skipped']}"
+    if "failed" in result:
+        return f"FAILED: {result['failed']}"
     if "bits_per_byte" in result:
         return f"{result['bits_per_byte']:.3f} bits per byte"
     normalized = result["normalized"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from generalist.cli.common import JsonFile, console, duration, write_json
+from generalist.cli.common import Interrupted, JsonFile, console, duration, write_json
 
 app = typer.Typer(no_args_is_help=True, help="Train experts that demonstrate.")
 
@@ -37,16 +37,25 @@ def train(
     """Train an expert with stable-baselines3 (the extra `experts`) and measure it.
 
     It demonstrates with `collect --expert OUT`, or as `expert: OUT` in a dataset spec. Its folder
-    holds weights as safetensors and a card as JSON.
+    holds weights as safetensors and a card as JSON. They are written at the end; interrupted, the
+    same command begins anew.
     """
+    from generalist.evaluation.scores import with_error
     from generalist.experts.learning import train_expert
 
     folder = out or Path("runs/experts") / task
-    card = train_expert(task, folder, algorithm, steps, seed, episodes).card
+    try:
+        card = train_expert(task, folder, algorithm, steps, seed, episodes).card
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Interrupted: an expert is written at the end of its training, and nothing of it is "
+            "kept; the same command begins anew."
+        ) from None
     screen = console()
     for name, title in (("random", "random"), ("score", card["algorithm"])):
         score = card[name]
-        screen.print(f"{title:<8} {score['mean']:g} ± {score['stderr']:g} ({episodes} episodes)")
+        said = with_error(score["mean"], score["stderr"])
+        screen.print(f"{title:<8} {said} ({episodes} episodes)")
     screen.print(f"Expert of {task}: [bold]{folder}[/], trained in {duration(card['seconds'])}",
                  soft_wrap=True)  # fmt: skip
     write_json(json, card)

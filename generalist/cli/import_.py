@@ -71,10 +71,15 @@ def minari(
     from generalist.importing.minari import MinariSource
 
     source = MinariSource(dataset)
-    name = task or source.task
-    if name is None:
-        raise UsageError(f"{dataset} does not say which environment it is of: add --task NAME.")
-    _run(source, name, out, episodes, skip_bad, processor, json)
+    _run(
+        source,
+        task or source.task,
+        out,
+        episodes=episodes,
+        skip_bad=skip_bad,
+        processor=processor,
+        json=json,
+    )
 
 
 @app.command("hub")
@@ -108,10 +113,22 @@ def hub(
     from generalist.importing.rows import Columns
 
     columns = Columns(
-        tuple(observation or ()), tuple(action or ()), reward, episode_column, terminated,
-        instruction,
-    )  # fmt: skip
-    _run(HubSource(repo, columns, config, split), task, out, episodes, skip_bad, processor, json)
+        observation=tuple(observation or ()),
+        action=tuple(action or ()),
+        reward=reward,
+        episode=episode_column,
+        terminated=terminated,
+        instruction=instruction,
+    )
+    _run(
+        HubSource(repo, columns, config=config, split=split),
+        task,
+        out,
+        episodes=episodes,
+        skip_bad=skip_bad,
+        processor=processor,
+        json=json,
+    )
 
 
 @app.command("lerobot")
@@ -133,9 +150,20 @@ def lerobot(
     from generalist.importing.rows import Columns
 
     columns = Columns(
-        tuple(observation or ()), tuple(action or ()), reward=reward, terminated=terminated
+        observation=tuple(observation or ()),
+        action=tuple(action or ()),
+        reward=reward,
+        terminated=terminated,
     )
-    _run(LeRobotSource(folder, columns), task, out, episodes, skip_bad, processor, json)
+    _run(
+        LeRobotSource(folder, columns),
+        task,
+        out,
+        episodes=episodes,
+        skip_bad=skip_bad,
+        processor=processor,
+        json=json,
+    )
 
 
 @app.command("text")
@@ -163,14 +191,15 @@ def text(
 
     if not is_document_task(task):
         raise UsageError(f"Documents belong to a task text/NAME; got {task!r}.")
-    found = TextSource(source, column, config, split, pattern)
-    _run(found, task, out, episodes, skip_bad, processor, json)
+    found = TextSource(source, column=column, config=config, split=split, pattern=pattern)
+    _run(found, task, out, episodes=episodes, skip_bad=skip_bad, processor=processor, json=json)
 
 
 def _run(
     source: Source,
     task: str,
     out: Path,
+    *,
     episodes: int | None,
     skip_bad: bool,
     processor: Path | None,
@@ -181,14 +210,20 @@ def _run(
     from generalist.importing.write import import_source
 
     report = import_source(
-        source, task, out, episodes, skip_bad, str(processor) if processor else None
+        source,
+        task,
+        out,
+        episodes=episodes,
+        skip_bad=skip_bad,
+        processor=str(processor) if processor else None,
     )
     screen, aside = console(), console(stderr=True)
     for note in report.notes:
         aside.print(f"Note: {note}", style="yellow", markup=False)
     if report.left_out:
         aside.print(
-            f"Warning: {report.left_out} episodes left out, {report.folder}/manifest.json has why.",
+            f"Warning: {report.left_out} episodes left out; {report.folder}/manifest.json says why "
+            "of each. The first:\n" + "\n".join(f"  {reason}" for reason in report.reasons),
             style="yellow", markup=False, soft_wrap=True,
         )  # fmt: skip
     screen.print(f"{task}: {report.episodes} episodes ({report.added} new), spaces {report.spaces}")

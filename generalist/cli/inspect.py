@@ -46,7 +46,7 @@ def inspect(
     if recipe is not None:
         if task is not None:
             raise UsageError("--task shows an episode and --recipe a batch; give one of them.")
-        _compose(recipe, path, processor, rows, json)
+        _compose(recipe, path, processor=processor, rows=rows, json=json)
         return
     folders = dataset_folders(path)
     if task is None and len(folders) > 1:
@@ -61,7 +61,7 @@ def inspect(
         raise UsageError(
             f"{data.task} has {len(data)} episodes, numbered from 0; there is no {episode}."
         )
-    tokens = _explain(data, loaded, episode, start, steps)
+    tokens = _explain(data, loaded, episode=episode, start=start, steps=steps)
     _print(data, episode, tokens)
     write_json(json, {"task": data.task, "episode": episode, "record": data.record(episode),
                       "tokens": tokens})  # fmt: skip
@@ -91,7 +91,9 @@ def _describe(path: Path, json: Path | None) -> None:
     write_json(json, rows)
 
 
-def _compose(recipe: str, path: Path, processor: Path | None, rows: int, json: Path | None) -> None:
+def _compose(
+    recipe: str, path: Path, *, processor: Path | None, rows: int, json: Path | None
+) -> None:
     from generalist.training.composition import compose
     from generalist.training.recipe import load_recipe
 
@@ -148,9 +150,11 @@ def _find(path: Path, folders: list[Path], task: str | None) -> TaskData:
 
 
 def _explain(
-    data: TaskData, processor: GeneralistProcessor, episode: int, start: int, steps: int
+    data: TaskData, processor: GeneralistProcessor, *, episode: int, start: int, steps: int
 ) -> list[dict[str, Any]]:
     """One dict a token: the header, then `steps` timesteps from `start`."""
+    from generalist.windows.views import View
+
     layout, record = data.layout, data.record(episode)
     rewards = data.rewards(episode)
     if start >= len(rewards):
@@ -162,14 +166,15 @@ def _explain(
     header = processor.header(data.task, record.get("instruction"))
     shown = [_row(info, 0) for info in processor.explain_header(header)]
     timesteps = [_row(info, start) for info in processor.explain(ids, layout)]
-    labels = data.labels(episode)
+    labels, has_loss = data.labels(episode), View(layout).loss > 0
+    actions = layout.positions.of_role("action").tolist()
     for position, row in enumerate(timesteps):
-        row["target"] = bool(layout.target_mask[position % size])
-        if row["target"] and labels is not None:
-            index = layout.action_positions.tolist().index(position % size)
-            label = int(labels[row["timestep"] * layout.action_tokens + index])
+        place = position % size
+        row["target"] = bool(has_loss[place])
+        if labels is not None and place in actions:
+            label = int(labels[row["timestep"] * len(actions) + actions.index(place)])
             row["label"] = label if label != row["id"] else None
-        if not layout.is_document and position % size == size - 1:
+        if not layout.is_document and place == size - 1:
             row["reward"] = float(rewards[row["timestep"]])
     shown += timesteps
     if layout.is_document and start + steps >= len(rewards):

@@ -23,17 +23,21 @@ from generalist.cli import (
     inspect,
     push,
     quickstart,
+    recipe,
     rollout,
     tasks,
     tokenizer,
     train,
     validate,
 )
-from generalist.errors import GeneralistError, UsageError, causes
+from generalist.errors import GeneralistError, MissingPackageError, UsageError, causes
+from generalist.processes import ending_in_time, exit_at_once
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 AGAIN = "run the same command again to continue"
+ANEW = "The same command begins anew"
+CONTINUE = ("collect", "dagger", "evaluate", "import", "quickstart", "train")
 
 app = typer.Typer(
     name="generalist",
@@ -52,6 +56,7 @@ app.add_typer(expert.app, name="expert")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)
+app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)
@@ -79,11 +84,20 @@ def options(
     """One causal language model that learns from any environment as one flat token sequence."""
 
 
+def run() -> None:
+    """Run the command line of this process and exit, in time after Ctrl-C or SIGTERM too."""
+    with ending_in_time(INTERRUPTED):
+        code = main()
+        if code == INTERRUPTED:
+            exit_at_once(code)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
-    given = [argument for argument in given if argument != DEBUG]
+    given = [_with_home(argument) for argument in given if argument != DEBUG]
     # Environments and experts of one's own are found in the folder the command is run in; last, so
     # that a folder of specs there hides no package of its name.
     sys.path.append(os.getcwd())
@@ -95,13 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return code
     except KeyboardInterrupt:
-        return _fail(f"Interrupted. What was finished is kept; {AGAIN}.", INTERRUPTED)
+        what = next((argument for argument in given if not argument.startswith("-")), "")
+        kept = f"What was finished is kept; {AGAIN}" if what in CONTINUE else ANEW
+        return _fail(f"Interrupted. {kept}.", INTERRUPTED)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else FAILED
     except BaseException as error:
         if debug:
             traceback.print_exc()
         return _explain(error)
+
+
+def _with_home(argument: str) -> str:
+    """`--out=~/data` with the home folder; shells put it in place only where a word begins."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and equals and value.split("/")[0] == "~":
+        return f"{option}={os.path.expanduser(value)}"
+    return argument
 
 
 def _explain(error: BaseException) -> int:
@@ -118,10 +142,8 @@ def _explain(error: BaseException) -> int:
         return _fail(f"No space is left on the disk{where}. Make room, then {AGAIN}.", FAILED)
     if isinstance(error, (PermissionError, FileNotFoundError, NotADirectoryError)):
         return _fail(f"{error.filename}: {error.strerror}.", FAILED)
-    if isinstance(error, ModuleNotFoundError):
-        return _fail(
-            f"The package {error.name!r} is missing. Install it: pip install {error.name}.", FAILED
-        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _fail(str(MissingPackageError(error.name.partition(".")[0], "This")), FAILED)
     return _fail(
         f"Unexpected {type(error).__name__}: {str(error).rstrip('.')}. This is a fault of "
         f"generalist or of a package it uses; add {DEBUG} for the traceback.",
@@ -156,4 +178,4 @@ def _fail(sentence: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

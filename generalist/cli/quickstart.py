@@ -52,14 +52,17 @@ def quickstart(
         from generalist.collecting.collect import collect
 
         report = collect(plan["spec"], data, workers)
-        for failure in report.failures:
-            typer.echo(f"Warning: {failure}", err=True)
+        for warning in (*report.failures, *report.losses):
+            typer.echo(f"Warning: {warning}", err=True)
     with _stage(2, f"one model learns them all into {output / 'checkpoint'}"):
         checkpoint = _train(plan["recipe"], output)
     with _stage(3, f"it acts in {len(plan['suite'].tasks)} tasks"):
-        from generalist.cli.evaluate import run_suite
+        from generalist.cli.evaluate import check_complete, report_folder, run_suite
 
-        run_suite(plan["suite"], Path(suite).stem, checkpoint, output / "evaluation", workers)
+        name = Path(suite).stem
+        out = report_folder(output / "evaluation", name)
+        scores = run_suite(plan["suite"], name, checkpoint, out, workers=workers)
+    check_complete(scores)
     console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 

@@ -1,4 +1,4 @@
-"""`generalist tasks`: what can be acted in, and what random and expert score there."""
+"""`generalist tasks`: the tasks, with the scores of a random policy and of the expert."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from generalist.envs.registry import Score
 
 
+_SEES = {True: "frames", False: "state", None: "-"}  # None: only making it would tell
+
+
 def tasks(
     family: Annotated[str | None, typer.Argument(help="Only this family: gym, dmc, ...")] = None,
     everything: Annotated[
@@ -19,19 +22,19 @@ def tasks(
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """List the tasks, with what a random policy and the expert score in them.
+    """List the tasks, with the scores of a random policy and of the expert.
 
     Any installed Gymnasium environment is a task as gym/ID, listed here or not.
     """
     from rich.table import Table
 
-    from generalist.envs.registry import list_tasks
+    from generalist.envs.registry import list_tasks, missing_families
 
     found = list_tasks(family, everything)
     rows = [
         (
             task.name,
-            "text" if task.family == "text" else "frames" if task.frames else "state",
+            "text" if task.family == "text" else _SEES[task.frames],
             task.default_expert or "-",
             _show(task.random_score),
             _show(task.expert_score),
@@ -54,6 +57,10 @@ def tasks(
     for row in rows:
         table.add_row(*row)
     screen.print(table)
+    if any(_is_weak(score) for task in found for score in (task.random_score, task.expert_score)):
+        screen.print("* one episode, or episodes that were cut: no score is normalised by it")
+    for reason in missing_families().values() if family is None else ():
+        console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
     write_json(json, [
         {
             "task": task.name, "family": task.family, "description": task.description,
@@ -61,12 +68,23 @@ def tasks(
             "expert": task.default_expert or None,
             "random_score": task.random_score and task.random_score.to_dict(),
             "expert_score": task.expert_score and task.expert_score.to_dict(),
+            "other_scores": {name: each.to_dict() for name, each in task.other_scores.items()},
+            "not_normalized": None if task.family == "text" else task.not_normalized,
         }
         for task in found
     ])  # fmt: skip
 
 
 def _show(score: Score | None) -> str:
+    """Mean and standard error; a mark where no score is normalised by it."""
     from generalist.evaluation.scores import with_error
 
-    return "-" if score is None else with_error(score.mean, score.stderr)
+    if score is None:
+        return "-"
+    shown = with_error(score.mean, score.stderr)
+    return f"{shown}*" if _is_weak(score) else shown
+
+
+def _is_weak(score: Score | None) -> bool:
+    """Whether a score is of a single episode, or of episodes that were cut."""
+    return score is not None and (score.episodes == 1 or score.max_steps is not None)

@@ -62,7 +62,7 @@ def train(
 
     from generalist.training.loop import train as run
 
-    source = None if resume == "latest" else Path(resume)
+    source = None if resume == "latest" else Path(resume).expanduser()
     folder = run(loaded, resume_from=source, allow_changes=allow_changes)
     console().print(f"Checkpoint: [bold]{folder}[/]", soft_wrap=True)
 

@@ -19,11 +19,12 @@ from typing import Any
 
 from generalist.collecting.pools import Pool, open_pool
 from generalist.collecting.worker import CollectJob, CollectResult, TaskOpening
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
-from generalist.windows.spec import DatasetSpec, TaskSpec
+from generalist.tokenization.use import CodeUse
+from generalist.windows.spec import DatasetSpec, TaskSpec, load_dataset_spec
 
 DOCUMENTS_PER_JOB = 64
 FAILURES = "failures.json"
@@ -41,12 +42,14 @@ class TaskOutcome:
             document.
         failures: one sentence for each episode that failed. They also stand in failures.json beside
             the shards until the next call, which tries them again.
+        losses: one sentence for each field whose ids, in the added episodes, say too little.
     """
 
     episodes: int = 0
     added: int = 0
     rejected: int = 0
     failures: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -65,6 +68,13 @@ class CollectReport:
     def failures(self) -> list[str]:
         """One sentence for each episode that failed, with task and seed."""
         return [failure for outcome in self.tasks.values() for failure in outcome.failures]
+
+    @property
+    def losses(self) -> list[str]:
+        """One sentence a field whose ids say too little of its values, with the task."""
+        return [
+            f"{task}: {loss}" for task, outcome in self.tasks.items() for loss in outcome.losses
+        ]
 
 
 @dataclass
@@ -146,7 +156,7 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def collect(
-    spec: DatasetSpec,
+    spec: DatasetSpec | str | Path,
     root: str | Path,
     workers: int | None = None,
     *,
@@ -160,7 +170,8 @@ def collect(
     Each task has its own folder. Ctrl-C keeps the episodes that were played so far.
 
     Args:
-        spec: tasks, episodes, noise and weights.
+        spec: tasks, episodes, noise and weights; or its name or path, as `generalist collect`
+            takes it.
         root: folder of the dataset, made where it does not exist.
         workers: processes; None takes one a CPU, 0 plays in this process.
         progress: show a bar on stderr.
@@ -179,6 +190,8 @@ def collect(
     from generalist.tokenization.processor import load_processor
 
     began = time.monotonic()
+    if not isinstance(spec, DatasetSpec):
+        spec = load_dataset_spec(spec)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     loaded = load_processor(processor)
@@ -201,7 +214,8 @@ def _open(plans: list[_Plan], pool: Pool) -> None:
     """Learn the header of every task before any is played, so that mistakes show at once."""
     try:
         openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
-        import webdataset  # noqa: F401 - takes seconds, and now this process only waits
+        with needing("Writing shards"):
+            import webdataset  # noqa: F401 - takes seconds, and now this process only waits
 
         for plan, opening in zip(plans, openings, strict=True):
             plan.opening = opening.result()
@@ -230,6 +244,7 @@ def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> No
                 continue
             assert plan.opening is not None and plan.opening.header is not None
             sizes = {"block_tokens": plan.spec.block_tokens, "shard_tokens": plan.spec.shard_tokens}
+            use = CodeUse()
             with ShardWriter(plan.folder, plan.opening.header, **sizes) as writer:
                 elsewhere: set[int] = set()  # done by another process since the jobs were planned
                 if len(writer.manifest.shards) > plan.shards_there:
@@ -237,8 +252,10 @@ def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> No
                 for _ in range(total):
                     job, result = next(results)
                     _write(writer, result, outcome, elsewhere=elsewhere)
+                    use.add(result.use)
                     bar.advance(plan.task.task, job.episodes)
                 outcome.episodes = writer.episodes_written
+            outcome.losses = use.losses()
             _note_failures(plan.folder, outcome.failures)
             if not outcome.episodes:
                 reason = f" The first failure: {outcome.failures[0]}" if outcome.failures else ""

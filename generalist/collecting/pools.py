@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from generalist.collecting.worker import (
     start_process,
 )
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
-from generalist.processes import usable_cpus
+from generalist.processes import process_pool, usable_cpus
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -121,19 +120,9 @@ class _Processes:
 
 @contextlib.contextmanager
 def _in_processes(processor: GeneralistProcessor, workers: int) -> Iterator[Pool]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "generalist.collecting.worker"])
-    alive, ours = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(workers, context, start_process, (processor, alive))
-    try:
+    preload = ("torch", "generalist.collecting.worker")
+    with process_pool(workers, start_process, (processor,), preload=preload) as executor:
         yield _Processes(executor, workers)
-    except BaseException:
-        ours.close()  # an episode may take minutes: do not wait for those under way
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-        alive.close()
-        ours.close()
 
 
 class _Ray:
@@ -163,7 +152,7 @@ def _on_ray(processor: GeneralistProcessor, address: str, workers: int | None) -
     try:
         import ray
     except ImportError as error:
-        raise MissingPackageError("ray", "Collecting on a Ray cluster", "ray") from error
+        raise MissingPackageError("ray", "Collecting on a Ray cluster") from error
     own = address == "local"
     if workers is not None and not own:
         raise UsageError(

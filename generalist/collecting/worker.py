@@ -7,11 +7,7 @@ words, because not every exception survives the way between processes.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +18,11 @@ from generalist.session import EpisodeError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode
 from generalist.shards.spaces import space_to_json
+from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from generalist.tokenization.layout import Layout
+    from generalist.episode import Tree
     from generalist.tokenization.processor import GeneralistProcessor
 
 FIT_EPISODES = 10
@@ -68,11 +65,13 @@ class CollectResult:
 
     Attributes:
         episodes: to be written.
+        use: how often each code of a field was used, to find fields of which too little is left.
         failures: one sentence for each episode that the next call tries again.
         rejections: seed -> reason, for episodes that are left out for good.
     """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
+    use: CodeUse = field(default_factory=CodeUse)
     failures: list[str] = field(default_factory=list)
     rejections: dict[int, str] = field(default_factory=dict)
 
@@ -160,7 +159,8 @@ class Worker:
         if task.min_return is not None and episode.return_ < task.min_return:
             reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
             return CollectResult(rejections={job.seed: reason})
-        return CollectResult([encode_episode(episode, self.processor, self._layout)])
+        encoded = encode_episode(episode, self.processor, self._layout)
+        return CollectResult([encoded], CodeUse.of(episode, encoded.tokens, self._layout))
 
     def _read(self, job: CollectJob) -> CollectResult:
         """Encode documents; one that fails costs no other."""
@@ -195,17 +195,17 @@ class Worker:
             return
         self._close()
         self._env = make(task.task, **task.options)
-        self._layout = self.processor.layout(
-            self._env.observation_space, self._env.action_space, background=task.task
-        )
-        if task.bins == "quantiles":
-            self._layout = self._fitted(task)
+        spaces = self._env.observation_space, self._env.action_space
+        fit_to = self._observations(task) if task.bins == "quantiles" else ()
+        try:
+            self._layout = self.processor.layout(*spaces, task=task.task, fit_to=fit_to)
+        except UsageError as error:
+            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
         self._task = task
 
-    def _fitted(self, task: TaskSpec) -> Layout:
-        """The layout with bins fitted to the task: in every process the same, without talking."""
+    def _observations(self, task: TaskSpec) -> list[Tree]:
+        """What bins are fitted to: in every process the same, without talking."""
         from generalist.experts.collect import collect_episode
-        from generalist.tokenization.fit_quantiles import fit_quantiles
 
         episodes = (
             collect_episode(
@@ -219,11 +219,7 @@ class Worker:
             )
             for seed in range(FIT_EPISODES)
         )
-        observations = [episode.observations for episode in episodes]
-        try:
-            return fit_quantiles(self._layout, observations)
-        except GeneralistError as error:
-            raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
+        return [episode.observations for episode in episodes]
 
     def _close(self) -> None:
         env, self._env, self._task = self._env, None, None
@@ -247,15 +243,12 @@ def _in_words(error: BaseException) -> str:
 _worker: Worker | None = None
 
 
-def start_process(processor: GeneralistProcessor, alive: Connection) -> None:
-    """Initialise a collecting process: one thread, deaf to Ctrl-C, gone when its parent is.
+def start_process(processor: GeneralistProcessor) -> None:
+    """Initialise a collecting process, which has one thread.
 
     Args:
         processor: the parent's own; read anew, it could fail, or by then be another.
-        alive: a pipe whose other end the parent keeps open while it wants this process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    threading.Thread(target=_watch, args=(alive,), daemon=True).start()
     single_threaded()
     global _worker
     _worker = Worker(processor)
@@ -263,16 +256,13 @@ def start_process(processor: GeneralistProcessor, alive: Connection) -> None:
 
 def single_threaded() -> None:
     """Give this process one thread: others play beside it."""
-    import cv2
     import torch
 
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    with contextlib.suppress(ModuleNotFoundError):  # it is for images alone
+        import cv2
 
-
-def _watch(alive: Connection) -> None:
-    wait([alive])  # nothing is ever sent: it becomes readable when the other end closes
-    os._exit(1)
+        cv2.setNumThreads(1)
 
 
 def run_in_process(job: CollectJob) -> CollectResult:

@@ -14,7 +14,7 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -33,7 +33,9 @@ from generalist.errors import GeneralistError
 from generalist.streams import Stream, random_stream
 
 Interval = tuple[int, int]  # half-open interval of token ids
-Mask = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
+Flags = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
+# Flags, or what makes them from the ids that were chosen before in the timestep.
+Mask = Flags | Callable[[Sequence[int]], np.ndarray]
 
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
 
@@ -140,6 +142,7 @@ class Decoder:
         chunks: per slot, the ids from the start of the timestep to the first action token.
         legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
         masks: per slot, k masks that say which ids of each interval are legal now; default all.
+            One may be a function of the ids chosen before it, which waits for the device.
         Returns per slot (k,) int64 ids. Costs max(k) forward passes. Where it raises, or Ctrl-C
         interrupts it, the timestep has not begun in any slot and may be repeated.
         """
@@ -167,7 +170,9 @@ class Decoder:
                 [legal[i][position] for i in active],
                 [ordinal[i][position] for i in active],
                 sampling,
-                None if masks is None else [masks[i][position] for i in active],
+                None
+                if masks is None
+                else _flags([masks[i][position] for i in active], active, members, chosen),
                 None if drawn is None else [drawn[i][position] for i in active],
             )
             for i in active:
@@ -229,7 +234,7 @@ class Decoder:
         legal: Sequence[Interval],
         ordinal: Sequence[bool],
         sampling: Sampling = GREEDY,
-        masks: Sequence[Mask] | None = None,
+        masks: Sequence[Flags] | None = None,
     ) -> list[int]:
         """Choose one legal id a slot from (n, hidden) states; it is fed with what comes next."""
         states = [self._state(slot) for slot in slots]
@@ -249,7 +254,7 @@ class Decoder:
         legal: Sequence[Interval],
         ordinal: Sequence[bool],
         sampling: Sampling,
-        masks: Sequence[Mask] | None,
+        masks: Sequence[Flags] | None,
         drawn: Sequence[float] | None,
     ) -> torch.Tensor:
         """(n,) int64 ids on the model's device, one for each row of `hidden`."""
@@ -348,7 +353,29 @@ def _told(
     return [np.array(tokens, dtype=np.int64) for tokens in found]
 
 
-def _masked(logits: torch.Tensor, masks: Sequence[Mask]) -> torch.Tensor:
+def _flags(
+    masks: Sequence[Mask],
+    active: Sequence[int],
+    members: Sequence[Sequence[int]],
+    chosen: Sequence[torch.Tensor],
+) -> list[Flags]:
+    """Masks of one position of the slots `active`; functions get what was chosen before.
+
+    members, chosen: of each position before, which slots went on and the ids they chose.
+    """
+    if not any(map(callable, masks)):
+        return list(masks)  # type: ignore[arg-type]
+    before: dict[int, list[int]] = {i: [] for i in active}
+    for slots, ids in zip(members, chosen, strict=True):
+        for i, token in zip(slots, ids.tolist(), strict=True):
+            if i in before:
+                before[i].append(token)
+    return [
+        mask(before[i]) if callable(mask) else mask for mask, i in zip(masks, active, strict=True)
+    ]
+
+
+def _masked(logits: torch.Tensor, masks: Sequence[Flags]) -> torch.Tensor:
     """(n, V) logits, those that a row's mask excludes set to -inf."""
     size = logits.shape[1]
     allowed = np.ones(logits.shape, dtype=bool)

@@ -17,10 +17,12 @@ from generalist.envs.registry import (
     make_vec,
     matching_names,
 )
+from generalist.envs.vector import VectorEpisodes
 
 __all__ = [
     "Score",
     "Task",
+    "VectorEpisodes",
     "family_names",
     "get_task",
     "is_document_task",

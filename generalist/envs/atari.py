@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from generalist.envs.atari_games import GAMES
 from generalist.envs.registry import Task
-from generalist.errors import MissingPackageError, UsageError
+from generalist.errors import MissingPackageError, UsageError, needing
 
 FRAME_PIXELS = 84
 FRAMES_PER_STEP = 4
@@ -34,7 +34,7 @@ def _rom_ids() -> dict[str, str]:
     try:
         import ale_py  # noqa: F401  (registers its ids with Gymnasium)
     except ImportError as error:
-        raise MissingPackageError("ale-py", "atari/") from error
+        raise MissingPackageError("ale_py", "atari/") from error
     gymnasium.register_envs(ale_py)
     return {
         spec.name: spec.kwargs["game"]
@@ -84,7 +84,9 @@ class AtariEnv(gymnasium.Env):
         max_steps: int | None = None,
     ) -> None:
         import ale_py
-        import cv2
+
+        with needing("atari/"):
+            import cv2
         from ale_py import roms
 
         if not 0.0 <= sticky < 1.0:
@@ -131,8 +133,7 @@ class AtariEnv(gymnasium.Env):
             self._load(int(self.np_random.integers(2**31)))
         self.ale.reset_game()
         self.ale.act(self._actions[0])  # in Qbert and Tetris, what is before it is not restored
-        frames = FRAMES_PER_STEP * self._max_steps
-        self._sticks = self.np_random.random(frames) < self._sticky
+        self._sticks = self.draw_sticks(self.np_random, self._max_steps)
         self._frame, self._held = 0, self._actions[0]
         self.steps = 0
         self.last_action = 0
@@ -150,17 +151,29 @@ class AtariEnv(gymnasium.Env):
         reward, over, truncated = self.advance(int(action), self._screens)
         return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
 
-    def advance(self, action: int, screens: np.ndarray | None = None) -> tuple[float, bool, bool]:
+    def draw_sticks(self, random: np.random.Generator, steps: int) -> np.ndarray:
+        """(4 * steps,) bool, at which frames the button of the frame before is held on."""
+        return random.random(FRAMES_PER_STEP * steps) < self._sticky
+
+    def advance(
+        self,
+        action: int,
+        screens: np.ndarray | None = None,
+        sticks: np.ndarray | None = None,
+    ) -> tuple[float, bool, bool]:
         """A step's reward, terminated and truncated, without a frame to look at.
 
         screens: where to put the last two screens, (2, height, width, 3) uint8.
+        sticks: (4,) bool, where the button sticks, in place of what the episode has drawn.
         """
         button = self._actions[action]
+        first = self._frame if sticks is None else 0
+        sticks = self._sticks if sticks is None else sticks
         reward = 0.0
         for frame in range(FRAMES_PER_STEP):
             if frame == FRAMES_PER_STEP - 2:
                 self.ale.getRAM(self._ram_before)
-            if not self._sticks[self._frame % len(self._sticks)]:
+            if not sticks[(first + frame) % len(sticks)]:
                 self._held = button
             self._frame += 1
             reward += self.ale.act(self._held)
@@ -203,6 +216,7 @@ class AtariEnv(gymnasium.Env):
 
 def shrink(frame: np.ndarray) -> np.ndarray:
     """(height, width, 3) uint8 to (84, 84, 3) uint8, each pixel the mean of the area it covers."""
-    import cv2
+    with needing("atari/"):
+        import cv2
 
     return cv2.resize(frame, (FRAME_PIXELS, FRAME_PIXELS), interpolation=cv2.INTER_AREA)

@@ -95,15 +95,26 @@ def find(name: str) -> Task | None:
     )
 
 
-@functools.cache
 def _level_steps(name: str) -> int:
     """The level's own step limit, which some levels set for each mission: the largest of ten."""
+    return max(_level_limits(name))
+
+
+@functools.cache
+def _level_limits(name: str) -> frozenset[int]:
+    """The step limits of ten missions of a level."""
     env = _make(name)
     limits = []
     for seed in range(10):
         env.reset(seed=seed)
         limits.append(int(env.unwrapped.max_steps))
-    return max(limits)
+    return frozenset(limits)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The level's step limit; None where it differs from mission to mission."""
+    limits = _level_limits(name)
+    return {"max_steps": max(limits) if len(limits) == 1 else None}
 
 
 def _make(name: str, render_mode: str | None = None, max_steps: int | None = None) -> gymnasium.Env:

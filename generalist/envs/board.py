@@ -103,11 +103,23 @@ def _make(
     render_mode: str | None = None,
     opponent: str | None = None,
     side: Side | None = None,
+    max_steps: int | None = None,
 ) -> gymnasium.Env:
-    """The game against `opponent`; the agent is the player `side`, or either by the seed."""
+    """The game against `opponent`; the agent is the player `side`, or either by the seed.
+
+    max_steps: moves of the agent after which the game is broken off, undecided.
+    """
     game = find_game(name)
     assert game is not None
-    return BoardEnv(game, opponent or default_opponent(game), side, render_mode)
+    env = BoardEnv(game, opponent or default_opponent(game), side, render_mode)
+    return env if max_steps is None else gymnasium.wrappers.TimeLimit(env, max_steps)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The opponent that is played where none is given."""
+    game = find_game(name)
+    assert game is not None
+    return {"opponent": default_opponent(game)}
 
 
 def _simulations(opponent: str) -> int:
@@ -141,7 +153,7 @@ class BoardEnv(gymnasium.Env):
         try:
             import pyspiel
         except ImportError as error:
-            raise MissingPackageError("open_spiel", "board/", "boards") from error
+            raise MissingPackageError("pyspiel", "board/") from error
         if side not in (None, *_SIDES):
             raise UsageError(f"side is 'first' or 'second', or not given, got {side!r}.")
         self._rules, self._side = game, side

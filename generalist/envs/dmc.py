@@ -95,7 +95,7 @@ def _suite() -> Any:
     try:
         from dm_control import suite
     except ModuleNotFoundError as error:
-        raise MissingPackageError("dm-control", "dmc/") from error
+        raise MissingPackageError("dm_control", "dmc/") from error
     except Exception as error:  # a chosen backend that does not load fails in many ways
         raise GeneralistError(
             f"dm_control does not load with MUJOCO_GL={chosen or ''!r}: {error} {NO_GL_MESSAGE}"

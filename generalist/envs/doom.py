@@ -93,7 +93,7 @@ def _vizdoom() -> Any:
     try:
         import vizdoom
     except ImportError as error:
-        raise MissingPackageError("vizdoom", "doom/", extra="doom") from error
+        raise MissingPackageError("vizdoom", "doom/") from error
     return vizdoom
 
 

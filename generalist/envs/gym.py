@@ -1,18 +1,29 @@
-"""Gymnasium: any installed id, `gym/ID`; with a module to import first, `gym/package.module:ID`."""
+"""Gymnasium: any installed id, `gym/ID`; with a module to import first, `gym/package.module:ID`.
+
+An id may have a namespace, as in `gym/ALE/Pong-v5`. Packages may register their environments when
+they are imported, or through an entry point of the group `gymnasium.envs`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import gymnasium
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs import registration
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from generalist.envs.options import defaults_of
 from generalist.envs.registry import Task
 from generalist.envs.rendering import use_offscreen_gl
-from generalist.errors import GeneralistError, MissingPackageError, in_words
+from generalist.envs.wrapping import wrapped
+from generalist.errors import GeneralistError, MissingPackageError, causes, in_words
 
 REGISTERED = {
     "CartPole-v1": "keep a pole upright by pushing its cart left or right",
@@ -56,18 +67,34 @@ _EXPERTS = {
     "Swimmer-v5": "planner",
     "Walker2d-v5": "planner",
 }
+_GROUP = "gymnasium.envs"  # of the entry points that register environments
+_NO_NAMESPACE = ("__root__", "__internal__")  # names of entry points whose ids have no namespace
+_MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py"}
+"""Modules that register the ids that begin so, and have no entry point that says it."""
 _NO_LIMIT_STEPS = 10_000  # where the id itself sets no limit, so that every episode ends
 
 
 def names() -> list[str]:
-    """Every id in Gymnasium's registry that needs no version guessing."""
-    return list(gymnasium.registry)
+    """Every id that can be made, those of installed packages' entry points among them."""
+    for plugin in entry_points(group=_GROUP):
+        try:
+            _load(plugin)
+        except GeneralistError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return [name for name, spec in gymnasium.registry.items() if spec.entry_point is not None]
 
 
 def find(name: str) -> Task | None:
-    """The task for an installed id; None for an unknown one."""
+    """The task for an installed id; None for an unknown one.
+
+    No environment is made, so whether an unregistered one shows frames is not known.
+
+    Raises:
+        GeneralistError: The module before the id, or the package of an entry point that should
+            register it, cannot be imported.
+    """
     spec = _spec(name)
-    if spec is None:
+    if spec is None or spec.entry_point is None:  # without: it makes vectors only
         return None
     return Task(
         name=f"gym/{name}",
@@ -75,15 +102,28 @@ def find(name: str) -> Task | None:
         make=functools.partial(_make, name),
         max_steps=spec.max_episode_steps or _NO_LIMIT_STEPS,
         description=REGISTERED.get(name, f"the Gymnasium environment {name}"),
-        frames=name not in REGISTERED and _sees_images(name),
+        frames=False if name in REGISTERED else None,
         default_expert=_EXPERTS.get(name, ""),
     )
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """The arguments that an id's environment is made with where none are given."""
+    spec = _spec(name)
+    assert spec is not None
+    entry = spec.entry_point
+    try:
+        found = defaults_of(load_env_creator(entry) if isinstance(entry, str) else entry)
+    except (ImportError, TypeError, ValueError):  # one that cannot be looked into
+        found = {}
+    # `max_steps` is the limit that the id sets around its environment.
+    return {key: value for key, value in {**found, **spec.kwargs}.items() if key != "max_steps"}
+
+
 def _spec(name: str) -> EnvSpec | None:
+    """What Gymnasium's registry says of an id, once whoever registers it was asked to."""
     module, _, env_id = name.rpartition(":")
-    if env_id.startswith("MiniGrid-"):
-        module = module or "minigrid"  # Gymnasium does not find these ids by itself
+    module = module or next((m for start, m in _MODULES.items() if env_id.startswith(start)), "")
     if module:
         try:
             importlib.import_module(module)
@@ -92,31 +132,54 @@ def _spec(name: str) -> EnvSpec | None:
                 f"gym/{name} asks for the module {module!r}, which cannot be imported: "
                 f"{in_words(error)}."
             ) from error
+    if env_id not in gymnasium.registry:
+        _ask_plugins(module, env_id)
     return gymnasium.registry.get(env_id)
 
 
-def _sees_images(name: str) -> bool:
+def _ask_plugins(module: str, env_id: str) -> None:
+    """Load the entry points that may register an id: of the module's package, or its namespace.
+
+    An id without a namespace may be registered by those that have none of their own. These do not
+    belong to the id alone, so that one of them is broken says nothing of it.
+    """
+    package, namespace = module.partition(".")[0], env_id.rpartition("/")[0]
+    for plugin in entry_points(group=_GROUP):
+        if plugin.module.partition(".")[0] == package or plugin.name == (namespace or None):
+            _load(plugin)
+        elif not module and plugin.name in _NO_NAMESPACE:
+            with contextlib.suppress(GeneralistError):
+                _load(plugin)
+
+
+@functools.cache
+def _load(plugin: EntryPoint) -> None:
+    """Let an entry point register its environments, in the namespace that it is named for."""
+    own = plugin.name not in _NO_NAMESPACE
     try:
-        env = _make(name)
-    except GeneralistError:
-        return False
-    space = env.observation_space
-    env.close()
-    leaves = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-    return any(
-        isinstance(leaf, spaces.Box)
-        and len(leaf.shape) == 3
-        and leaf.dtype == "uint8"
-        and leaf.shape[-1] in (1, 3)
-        and min(leaf.shape[:2]) >= 32
-        for leaf in leaves
-    )
+        with registration.namespace(plugin.name) if own else contextlib.nullcontext():
+            register = plugin.load()
+            if callable(register):
+                register()
+    except Exception as error:  # whatever a package may raise
+        registration.current_namespace = None  # which Gymnasium leaves as it is after an error
+        raise GeneralistError(
+            f"The entry point {plugin.name} = {plugin.value} of an installed package registers no "
+            f"environments: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _make(
-    name: str, render_mode: str | None = None, max_steps: int | None = None, **options: Any
+    name: str,
+    render_mode: str | None = None,
+    max_steps: int | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
+    **options: Any,
 ) -> gymnasium.Env:
-    """gymnasium.make without its checking wrapper, always with a step limit; missions in info."""
+    """gymnasium.make without its checking wrapper, always with a step limit; missions in info.
+
+    wrappers: Gymnasium's own to put around it, as `wrapped` takes them.
+    """
     spec = _spec(name)
     assert spec is not None
     if render_mode is not None:
@@ -130,10 +193,14 @@ def _make(
             disable_env_checker=True,
             **options,
         )
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise GeneralistError(f"gym/{name} cannot be made: {error}") from error
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), f"gym/{name}") from error
+    except Exception as error:  # whatever an environment of others may raise
+        if "unexpected keyword argument" in str(error):
+            raise  # a wrong option, which `make` explains
+        missing = [link.name for link in causes(error) if isinstance(link, ModuleNotFoundError)]
+        if missing:
+            raise MissingPackageError(str(missing[-1]), f"gym/{name}") from error
+        raise GeneralistError(f"gym/{name} cannot be made: {in_words(error)}.") from error
+    env = wrapped(env, wrappers)
     return MissionAsInstruction(env) if _has_mission(env.observation_space) else env
 
 

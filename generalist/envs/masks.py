@@ -110,14 +110,14 @@ def check_length(mask: Any, length: int, name: str) -> None:
         )
 
 
-def check_parts(mask: Any, keys: Sequence[str] | range, name: str) -> None:
+def check_parts(mask: Any, keys: Sequence[str | int] | range, name: str) -> None:
     """Raise GeneralistError unless a mask holds a mask, or None, under each of these keys."""
     if isinstance(keys, range):
         fits = isinstance(mask, (tuple, list)) and len(mask) == len(keys)
         expected = f"a tuple of {len(keys)} masks"
     else:
         fits = isinstance(mask, dict) and set(mask) == set(keys)
-        expected = f"a dict of the masks of {', '.join(sorted(keys))}"
+        expected = f"a dict of the masks of {', '.join(map(str, keys))}"
     if not fits:
         raise GeneralistError(
             f"{name} has a mask of legal actions that is {_form(mask)}; expected {expected}, None "
@@ -140,7 +140,7 @@ def _array(mask: Any, name: str) -> np.ndarray:
 def _form(mask: Any) -> str:
     """A mask in words, such as `a tuple of 2` or `an array of shape (3,)`."""
     if isinstance(mask, dict):
-        return f"a dict of {', '.join(map(str, sorted(mask))) or 'nothing'}"
+        return f"a dict of {', '.join(map(str, mask)) or 'nothing'}"
     if isinstance(mask, (tuple, list)):
         return f"a {type(mask).__name__} of {len(mask)}"
     return f"an array of shape {np.shape(mask)}" if isinstance(mask, np.ndarray) else repr(mask)

@@ -112,7 +112,7 @@ def _classes() -> dict[str, Any]:
     try:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     except ImportError as error:
-        raise MissingPackageError("metaworld", "metaworld/", extra="metaworld") from error
+        raise MissingPackageError("metaworld", "metaworld/") from error
     return ALL_V3_ENVIRONMENTS
 
 

@@ -8,40 +8,59 @@ A family is a module of this package with three things in it:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import fnmatch
 import functools
 import importlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from generalist.errors import GeneralistError, UsageError, in_words
+from generalist.envs.instructions import NONE, OWN, SHUFFLED, Instructions, OtherInstruction
+from generalist.errors import GeneralistError, MissingPackageError, UsageError, in_words
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
 _FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "board", "text")
 
 Metric = Literal["return", "success"]
+T = TypeVar("T")
+
+# Normalised scores are computed from references over at least so many whole episodes.
+LEAST_RANDOM_EPISODES, LEAST_EXPERT_EPISODES = 10, 5
+_NORMAL_QUANTILE = 1.959964  # two-sided 95%
 
 
 @dataclass(frozen=True)
 class Score:
-    """A measured score: mean and standard error of the mean over episodes, and how it was got."""
+    """A measured score: mean and standard error of the mean over episodes, and how it was got.
+
+    stderr: None for a single episode, whose error is unknown.
+    seeds: the first, and one past the last.
+    expert: whose score it is; "" for random play, and where an older file does not say.
+    max_steps: where episodes were cut below the task's own limit; None for whole ones.
+    environment: the options, limits and versions it was measured with.
+    foresees: the expert knows chances that are still to come, such as actions that will stick.
+    """
 
     mean: float
-    stderr: float
+    stderr: float | None
     episodes: int
-    seeds: tuple[int, int]  # first seed, one past the last
+    seeds: tuple[int, int]
     date: str
     command: str
-    expert: str = ""  # whose score it is, where it is an expert's; in older files not said
+    expert: str = ""
+    max_steps: int | None = None
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    foresees: bool = False
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Score:
@@ -49,8 +68,10 @@ class Score:
         return cls(**{**fields, "seeds": (first, stop)})
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON form, without what is not said."""
         fields = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
-        return fields if self.expert else {k: v for k, v in fields.items() if k != "expert"}
+        optional = ("expert", "max_steps", "environment", "foresees")
+        return {k: v for k, v in fields.items() if v or k not in optional}
 
 
 @dataclass(frozen=True)
@@ -59,9 +80,11 @@ class Task:
 
     make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
     max_steps: steps after which an episode is truncated.
-    frames: True where the agent sees images.
+    frames: True where the agent sees images; None where only making it would tell.
     metric: what a score counts: the raw return, or success (1.0 or 0.0).
     default_expert: name of the expert that demonstrates, "" where there is none.
+    random_score, expert_score: of random play and of the default expert, as scores.json has them.
+    other_scores: those of other experts, by name.
     """
 
     name: str
@@ -69,17 +92,65 @@ class Task:
     make: Callable[..., gymnasium.Env]
     max_steps: int
     description: str
-    frames: bool = False
+    frames: bool | None = False
     metric: Metric = "return"
     default_expert: str = ""
     random_score: Score | None = None
     expert_score: Score | None = None
+    other_scores: Mapping[str, Score] = dataclasses.field(default_factory=dict, hash=False)
 
-    def score_of(self, episode_return: float, success: bool | None = None) -> float:
+    @property
+    def not_normalized(self) -> str | None:
+        """Why no score of this task can be normalised; None where one can."""
+        for who, score, least in (
+            ("random", self.random_score, LEAST_RANDOM_EPISODES),
+            ("expert", self.expert_score, LEAST_EXPERT_EPISODES),
+        ):
+            if score is None:
+                return f"there is no measured score of {who}"
+            if score.max_steps is not None:
+                return f"{who} was measured in episodes cut after {score.max_steps:,} steps"
+            if score.episodes < least or score.stderr is None:
+                episodes = "1 episode" if score.episodes == 1 else f"{score.episodes} episodes"
+                return f"{who} was measured over {episodes}; {least} are needed"
+        assert self.random_score is not None and self.expert_score is not None
+        random, expert = self.random_score, self.expert_score
+        assert random.stderr is not None and expert.stderr is not None
+        error = math.hypot(random.stderr, expert.stderr)
+        if expert.mean <= random.mean + _NORMAL_QUANTILE * error:
+            beyond = " beyond the errors of the two" if expert.mean > random.mean else ""
+            return (
+                f"the expert ({expert.mean:g}) is not better than random ({random.mean:g}){beyond}"
+            )
+        return None
+
+    @property
+    def references(self) -> tuple[Score, Score] | None:
+        """Random's and the expert's scores, where both are fit to normalise by."""
+        if self.not_normalized is not None:
+            return None
+        assert self.random_score is not None and self.expert_score is not None
+        return self.random_score, self.expert_score
+
+    def normalized(self, score: float) -> float | None:
+        """(score - random) / (expert - random); None where the references are not fit for it."""
+        if self.references is None:
+            return None
+        random, expert = self.references
+        return (score - random.mean) / (expert.mean - random.mean)
+
+    def score_by(self, expert: str) -> Score | None:
+        """The measured score of an expert by name, a planner's with its budget."""
+        own = self.expert_score
+        if own is not None and expert in (own.expert or self.default_expert, ""):
+            return own
+        return self.other_scores.get(expert)
+
+    def score_of(self, episode_return: float, success: bool | None) -> float:
         """The task's metric for an episode with this raw return.
 
-        success: what the environment said in `info["success"]`, at any step; where it says
-            nothing (None), success is a positive return.
+        success: what the environment said in `info["success"]`, at any step. Where it says
+            nothing, None: success is a positive return.
         """
         if self.metric == "return":
             return float(episode_return)
@@ -120,6 +191,7 @@ def get_task(name: str) -> Task:
     if task is None:
         raise UsageError(_unknown(name))
     measured = _scores().get(name, {})
+    others = measured.get("experts", {})
     return dataclasses.replace(
         task,
         **{
@@ -127,6 +199,7 @@ def get_task(name: str) -> Task:
             for who in ("random", "expert")
             if who in measured
         },
+        other_scores={name: Score.from_dict(each) for name, each in others.items()},
     )
 
 
@@ -149,10 +222,34 @@ def _unknown(name: str) -> str:
     return f"There is no task {name!r}; {hint}."
 
 
+def _of_all_families(of_one: Callable[[str], list[T]]) -> list[T]:
+    """What `of_one` gives for each family, but for those whose packages are missing here."""
+    found: list[T] = []
+    for family in _FAMILIES:
+        with contextlib.suppress(MissingPackageError):
+            found += of_one(family)
+    return found
+
+
+def missing_families() -> dict[str, str]:
+    """For each family whose packages are missing here, what to install."""
+    missing: dict[str, str] = {}
+    for family in _FAMILIES:
+        try:
+            list_tasks(family)
+        except MissingPackageError as error:
+            missing[family] = str(error)
+    return missing
+
+
 def registered_names(family: str | None = None) -> list[str]:
-    """The tasks we vouch for, with the family's prefix."""
-    families = (family,) if family else _FAMILIES
-    return [f"{each}/{short}" for each in families for short in _family(each).REGISTERED]
+    """The tasks we vouch for, with the family's prefix.
+
+    Raises MissingPackageError for a family that cannot be listed without its package.
+    """
+    if family is None:
+        return _of_all_families(registered_names)
+    return [f"{family}/{short}" for short in _family(family).REGISTERED]
 
 
 def is_pattern(name: str) -> bool:
@@ -178,13 +275,20 @@ def matching_names(pattern: str) -> list[str]:
 
 def known_names(family: str | None = None) -> list[str]:
     """Every task that can be made here; this imports the families' packages."""
-    families = (family,) if family else _FAMILIES
-    return [f"{each}/{short}" for each in families for short in _family(each).names()]
+    if family is None:
+        return _of_all_families(known_names)
+    return [f"{family}/{short}" for short in _family(family).names()]
 
 
 def list_tasks(family: str | None = None, everything: bool = False) -> list[Task]:
-    """The registered tasks, or with `everything` all that can be made, of one family or of all."""
-    if family is not None and family not in _FAMILIES:
+    """The registered tasks, or with `everything` all that can be made, of one family or of all.
+
+    Of all families those are left out whose packages are missing (`missing_families` says which);
+    of one, that is a MissingPackageError.
+    """
+    if family is None:
+        return _of_all_families(lambda each: list_tasks(each, everything))
+    if family not in _FAMILIES:
         raise UsageError(f"There is no family {family!r}; the families are {', '.join(_FAMILIES)}.")
     names = known_names(family) if everything else registered_names(family)
     return [get_task(name) for name in names]
@@ -195,13 +299,22 @@ def is_document_task(name: str) -> bool:
     return name.partition("/")[0] == "text"
 
 
-def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
+def make(
+    name: str,
+    render_mode: str | None = None,
+    *,
+    instructions: Instructions = "own",
+    **options: Any,
+) -> gymnasium.Env:
     """Make the environment of a task; `options` are the family's own.
 
+    instructions: `none` or `shuffled` for others than the episodes' own; see `OtherInstruction`.
     Raises UsageError for an unknown task, option or render mode, and GeneralistError where the
     environment cannot be made.
     """
     task = get_task(name)
+    if instructions not in (OWN, NONE, SHUFFLED):
+        raise UsageError(f"instructions are own, none or shuffled; got {instructions!r}.")
     try:
         env = task.make(render_mode=render_mode, **options)
     except GeneralistError:
@@ -217,7 +330,7 @@ def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium
         env.close()
         known = ", ".join(repr(mode) for mode in modes) or "none"
         raise UsageError(f"{name} has the render modes {known}; got {render_mode!r}.")
-    return env
+    return env if instructions == OWN else OtherInstruction(env, instructions)
 
 
 def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv:

@@ -18,7 +18,7 @@ from typing import Any
 from generalist.collecting.collect import collect
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.measure import checkpoint_tasks, evaluate, weights_fingerprint
-from generalist.evaluation.scores import TaskScore
+from generalist.evaluation.scores import OWN, TaskScore
 from generalist.evaluation.suite import HeldOut, Suite
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.pretrained import with_sizes_of_start
@@ -33,7 +33,16 @@ ZERO_SHOT, PROMPTED, FINE_TUNED, FROM_SCRATCH = WAYS = (
 
 @dataclass
 class HeldOutScores:
-    """Scores by task and way; `skipped` says why one is missing."""
+    """Scores of tasks in four ways.
+
+    Attributes:
+        suite: its name.
+        checkpoint: its folder.
+        demonstrations: by task, how many were collected.
+        steps: of fine-tuning, and of training from scratch.
+        scores: by task and way.
+        skipped: by task and way, why a score is missing.
+    """
 
     suite: str
     checkpoint: str
@@ -55,15 +64,29 @@ def evaluate_heldout(
     checkpoint: Path,
     suite: Suite,
     out: Path,
+    *,
     name: str = "",
     say: Callable[[str], None] = lambda line: None,
     progress: bool = True,
     workers: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> HeldOutScores:
     """Measure a checkpoint in the tasks of a suite with a section `heldout`, in four ways.
 
-    say: called with a line whenever something begins. workers: processes that collect and act.
-    Raises GeneralistError where the checkpoint was trained on one of the tasks.
+    Args:
+        checkpoint: its folder.
+        suite: with a section `heldout`.
+        out: folder of demonstrations, runs and results.
+        name: of the suite.
+        say: called with a line whenever something begins.
+        progress: whether bars are shown.
+        workers: processes that collect and act.
+        device: on which the model acts.
+        dtype: of the weights while it acts.
+
+    Raises:
+        GeneralistError: the checkpoint was trained on one of the tasks.
     """
     assert suite.heldout is not None
     tasks = [entry.task for entry in suite.tasks]
@@ -80,7 +103,13 @@ def evaluate_heldout(
     collect(spec, root, workers, progress=progress, processor=processor)
 
     say("Zero-shot and prompted.")
-    _take(found, evaluate(checkpoint, suite, out / ZERO_SHOT, name, None, progress, workers))
+    acting: dict[str, Any] = {
+        "progress": progress,
+        "workers": workers,
+        "device": device,
+        "dtype": dtype,
+    }
+    _take(found, evaluate(checkpoint, suite, out / ZERO_SHOT, name=name, **acting))
     for way in (FINE_TUNED, FROM_SCRATCH):
         start = checkpoint if way == FINE_TUNED else None
         for entry in suite.tasks:
@@ -88,11 +117,13 @@ def evaluate_heldout(
             run = out / way / entry.task.replace("/", "-")
             if start is not None:  # of these very weights
                 run = run / weights_fingerprint(start)
-            recipe = _recipe(checkpoint, start, suite.heldout, root / entry.task, run)
+            recipe = _recipe(
+                checkpoint, start, heldout=suite.heldout, data=root / entry.task, run=run
+            )
             only = {"tasks": [entry.model_copy(update={"prompted_episodes": 0})]}
             final = _trained(recipe)
             alone = suite.model_copy(update=only)
-            _take(found, evaluate(final, alone, run, name, None, progress, workers), way)
+            _take(found, evaluate(final, alone, run, name=name, **acting), way)
     return found
 
 
@@ -109,7 +140,7 @@ def _demonstrations(heldout: HeldOut, tasks: list[str]) -> DatasetSpec:
 
 
 def _recipe(
-    checkpoint: Path, start: Path | None, heldout: HeldOut, data: Path, run: Path
+    checkpoint: Path, start: Path | None, *, heldout: HeldOut, data: Path, run: Path
 ) -> Recipe:
     """The checkpoint's own recipe, for these demonstrations and so many steps."""
     source = checkpoint / PARTS_FOLDER
@@ -142,7 +173,9 @@ def _take(found: HeldOutScores, evaluation: Any, way: str | None = None) -> None
     for prompted in (False, True):
         mine = way or (PROMPTED if prompted else ZERO_SHOT)
         for score in evaluation.scores(prompted):
-            found.scores.setdefault(score.task, {})[mine] = score
-        for result in evaluation.skipped:
-            if result["prompted"] == prompted:
-                found.skipped.setdefault(result["task"], {})[mine] = result["skipped"]
+            if score.instruction == OWN:
+                found.scores.setdefault(score.task, {})[mine] = score
+        for result in (*evaluation.skipped, *evaluation.failed):
+            if result["prompted"] == prompted and result["instruction"] == OWN:
+                reason = result.get("skipped") or result["failed"]
+                found.skipped.setdefault(result["task"], {})[mine] = reason

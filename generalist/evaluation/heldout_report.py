@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 
 def write_heldout_report(found: HeldOutScores, out: Path) -> dict[str, Any]:
-    """Write report.html and report.json into `out`; returns what report.json holds."""
+    """Write report.html and report.json.
+
+    Args:
+        found: the scores.
+        out: folder of both files.
+
+    Returns:
+        What report.json holds.
+    """
     rows, normalized = [], []
     for task, ways in found.scores.items():
         some = next(iter(ways.values()))
@@ -28,7 +36,7 @@ def write_heldout_report(found: HeldOutScores, out: Path) -> dict[str, Any]:
     note = (
         f"Fine-tuned, and trained from nothing, on {' or '.join(map(str, counts))} demonstrations "
         f"of a task in {found.steps} steps, a model for each task. Mean, standard error and 95% "
-        "interval (bootstrap over episodes)."
+        "interval (of success that of Clopper and Pearson, of returns Student's t)."
     )
     skipped = "".join(
         f"<p class='note'>{escape(task)}, {way}: {escape(reason)}.</p>"

@@ -2,63 +2,125 @@
 
     OUT/results/gym-CartPole-v1.json             unprompted: what `rollout` returns, and how it ran
     OUT/results/gym-CartPole-v1.prompted.json    with demonstrations at the head of the window
+    OUT/results/babyai-GoToLocal.shuffled.json   with the instructions of other episodes
     OUT/results/text-pydoc.json                  bits per byte
     OUT/videos/*.mp4
+    OUT/errors/*.txt                             the traceback of what failed
 
-A result is written when its task is done, so the same evaluation continues after an interruption;
-a result of other weights or settings is measured anew. Each task is acted in by one process with
-one thread: small models gain nothing from threads, and an episode comes out the same.
+A result is written when its task is done, so the same evaluation continues after an interruption.
+A result of other weights, settings or an older protocol is measured anew. What fails is named in
+the report and tried again by the next evaluation; the rest goes on. One process with one thread
+acts in each task: small models gain nothing from threads, and an episode comes out the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import asdict
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from generalist.envs import get_task, is_document_task
-from generalist.errors import GeneralistError, MissingPackageError, UsageError
-from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs
+from generalist.envs.instructions import OWN
+from generalist.errors import GeneralistError, MissingPackageError, in_words
+from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
+from generalist.session import EpisodeError
 from generalist.shards.files import read_json, write_json
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
-RESULTS, VIDEOS = "results", "videos"
+RESULTS, VIDEOS, ERRORS = "results", "videos", "errors"
+# Raised whenever the same settings come to give other results.
+PROTOCOL = 2
 OnResult = Callable[[int, int, Result, bool], None]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What all jobs of an evaluation share; a process makes its agent from it.
+
+    Attributes:
+        checkpoint: its folder.
+        suite: written out for the checkpoint.
+        out: folder of results, videos and errors.
+        device: on which the model acts, as torch names it.
+        dtype: of the weights while it acts.
+        progress: whether a bar is shown for each task.
+    """
+
+    checkpoint: Path
+    suite: Suite
+    out: Path
+    device: str = "cpu"
+    dtype: str = "float32"
+    progress: bool = False
+
+    def agent(self) -> Agent:
+        """An agent for any task of the suite; unknown ones get the layout of their spaces."""
+        from generalist.acting.agent import Agent
+
+        known = checkpoint_tasks(self.checkpoint)
+        first = self.suite.tasks[0].task
+        return Agent.from_pretrained(
+            self.checkpoint,
+            task=first if first in known else known[0],
+            temperature=self.suite.temperature,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
 
 def evaluate(
     checkpoint: str | Path,
-    suite: Suite,
+    suite: Suite | str | Path,
     out: str | Path,
+    *,
     name: str = "",
     on_result: OnResult | None = None,
     progress: bool = True,
     workers: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
-    on_result: called with (number, of how many, result, whether it was there already).
-    workers: processes; None takes one a CPU, up to 1 acts in this process.
     Patterns of the suite stand for tasks the checkpoint was trained on, unless the suite says
-    otherwise. Raises KeyboardInterrupt when interrupted; what was finished by then is kept.
+    otherwise.
+
+    Args:
+        checkpoint: its folder.
+        suite: what is measured, or its name or path as `generalist evaluate` takes it.
+        out: folder of the results.
+        name: of the suite.
+        on_result: called with (number, of how many, result, whether it was there already).
+        progress: whether bars are shown.
+        workers: processes; None takes one a CPU, up to 1 acts in this process.
+        device: on which the model acts, as torch names it.
+        dtype: of the weights while it acts.
+
+    Raises:
+        GeneralistError: the checkpoint cannot be loaded.
+        KeyboardInterrupt: the user stopped; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
+    if not isinstance(suite, Suite):
+        name, suite = name or Path(suite).stem, load_suite(suite)
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
-    agent = _load(checkpoint, suite)
+    shared = Measurement(checkpoint, suite, out, device, dtype, progress)
+    agent = shared.agent()
     weights = weights_fingerprint(checkpoint)
-    settings = {job.file: _settings(suite, job, weights, agent) for job in work}
+    settings = {job.file: _settings(shared, job, weights, agent) for job in work}
     found: dict[str, Result] = {}
 
     def take(job: Job, result: Result, there: bool) -> None:
@@ -74,59 +136,62 @@ def evaluate(
     left = [job for job in work if job.file not in found]
     workers = min(usable_cpus() if workers is None else workers, len(left))
     if workers > 1:
-        results = _side_by_side(checkpoint, suite, left, out, progress, workers)
+        measured = _side_by_side(shared, left, workers)
     else:
-        results = _one_by_one(agent, suite, left, out, progress)
-    with closing(results):
-        for job, result in results:
-            result["settings"] = settings[job.file]
-            write_json(out / RESULTS / job.file, result)
+        measured = ((job, measure(agent, shared, job)) for job in left)
+    with closing(measured):
+        for job, result in measured:
+            result = {**result, **job.facts, "settings": settings[job.file]}
+            if "failed" not in result:
+                write_json(out / RESULTS / job.file, result)
             take(job, result, False)
-    return Evaluation(name, str(checkpoint), [found[job.file] for job in work])
-
-
-def _load(checkpoint: Path, suite: Suite) -> Agent:
-    """An agent for any task of the suite; those unknown to it get the layout of their spaces."""
-    from generalist.acting.agent import Agent
-
-    known = checkpoint_tasks(checkpoint)
-    first = suite.tasks[0].task
-    return Agent.from_pretrained(
-        checkpoint,
-        task=first if first in known else known[0],
-        device="cpu",  # one of several processes
-        temperature=suite.temperature,
-    )
-
-
-def _one_by_one(
-    agent: Agent, suite: Suite, work: Sequence[Job], out: Path, progress: bool
-) -> Generator[tuple[Job, Result], None, None]:
-    """Results of the jobs in their order, each with a bar of its own."""
-    for job in work:
-        yield job, measure(agent, suite, job, out, progress)
+    results = [found[job.file] for job in work]
+    return Evaluation(name, str(checkpoint), results, teachers_of(checkpoint))
 
 
 def _side_by_side(
-    checkpoint: Path, suite: Suite, work: Sequence[Job], out: Path, progress: bool, workers: int
+    shared: Measurement, work: Sequence[Job], workers: int
 ) -> Generator[tuple[Job, Result], None, None]:
-    """Results as they come, of the jobs that may take longest first."""
-    longest = sorted(work, key=_most_steps, reverse=True)
-    bar = tqdm(total=len(work), desc="evaluate", unit="result", disable=not progress, leave=False)
-    try:
-        with bar, process_pool(workers, _start_worker, (checkpoint, suite, out)) as pool:
-            running = {pool.submit(_measure_here, job): job for job in longest}
-            for future in as_completed(running):
-                result = future.result()
+    """Results as they come, of the jobs that may take longest first.
+
+    When a process dies, nobody says over which job. Those that may have been running are tried
+    again, each alone in a process of its own; over which that one dies too, that has failed.
+    """
+    left = sorted(work, key=_most_steps, reverse=True)
+    bar = tqdm(
+        total=len(work), desc="evaluate", unit="result", disable=not shared.progress, leave=False
+    )
+    with bar:
+        while left:
+            done = set()
+            for job, result in _in_pool(shared, left, workers):
+                done.add(job.file)
                 bar.update()
                 bar.clear()  # for what the caller says of it
-                yield running[future], result
+                yield job, result
                 bar.refresh()
-    except BrokenProcessPool as error:
-        raise GeneralistError(
-            "A process in which the model acted ended before it was done; perhaps memory ran out. "
-            "What was finished is kept, and the same command continues; --workers 1 needs least."
-        ) from error
+            left = [job for job in left if job.file not in done]
+            suspects, left = left[: workers + 1], left[workers + 1 :]
+            for job in suspects:
+                alone = list(_in_pool(shared, [job], 1))
+                bar.update()
+                yield alone[0] if alone else (job, {"failed": _DIED})
+
+
+_DIED = "the process that acted in it died, alone too; perhaps memory ran out"
+
+
+def _in_pool(
+    shared: Measurement, work: Sequence[Job], workers: int
+) -> Generator[tuple[Job, Result], None, None]:
+    """Results as they come; there are no more once a process has died."""
+    try:
+        with process_pool(workers, _start_worker, (shared,)) as pool:
+            running = {pool.submit(_measure_here, job): job for job in work}
+            for future in as_completed(running):
+                yield running[future], future.result()
+    except BrokenProcessPool:
+        return
 
 
 def _most_steps(job: Job) -> int:
@@ -134,27 +199,22 @@ def _most_steps(job: Job) -> int:
     return job.episodes * limit
 
 
-_here: tuple[Agent, Suite, Path] | None = None  # what a worker process keeps from job to job
+_here: tuple[Agent, Measurement] | None = None  # what a worker process keeps from job to job
 
 
-def _start_worker(checkpoint: Path, suite: Suite, out: Path) -> None:
+def _start_worker(shared: Measurement) -> None:
     import torch
     from transformers.utils import logging
 
     global _here
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    _here = _load(checkpoint, suite), suite, out
+    _here = shared.agent(), replace(shared, progress=False)
 
 
 def _measure_here(job: Job) -> Result:
     assert _here is not None
-    agent, suite, out = _here
-    try:
-        return measure(agent, suite, job, out, progress=False)
-    except GeneralistError as error:  # of a kind, and with arguments, that survive the way back
-        kind = UsageError if isinstance(error, UsageError) else GeneralistError
-        raise kind(str(error)) from None
+    return measure(*_here, job)
 
 
 def _finished(path: Path, settings: dict[str, Any]) -> Result | None:
@@ -168,37 +228,50 @@ def _finished(path: Path, settings: dict[str, Any]) -> Result | None:
     return result if result.get("settings") == settings else None
 
 
-def _settings(suite: Suite, job: Job, weights: str, agent: Agent) -> dict[str, Any]:
-    """What a result depends on."""
-    settings: dict[str, Any] = {"weights": weights, "options": job.entry.env_options}
-    if is_document_task(job.entry.task):
+def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict[str, Any]:
+    """What a result depends on; the device changes it by rounding alone."""
+    suite, task = shared.suite, job.entry.task
+    settings: dict[str, Any] = {
+        "protocol": PROTOCOL, "weights": weights, "dtype": shared.dtype,
+        "options": job.entry.env_options, "window_tokens": agent.window_tokens,
+    }  # fmt: skip
+    if is_document_task(task):
         return settings
-    sampling = asdict(agent.sampling_in(job.entry.task))
-    settings |= {"episodes": job.episodes, "seed": suite.seed, "sampling": sampling}
-    settings["metric"] = get_task(job.entry.task).metric
+    settings |= {
+        "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
+        "context_steps": agent.context_steps, "metric": get_task(task).metric,
+    }  # fmt: skip
     return settings | ({"prompts": suite.prompts} if job.prompted else {})
 
 
-def measure(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Result:
+def measure(agent: Agent, shared: Measurement, job: Job) -> Result:
     """One result, with the seconds it took, and whether the agent was never trained on the task.
 
-    "skipped" says why there is none where a package is missing or, zero-shot, the task is not one
-    that this model can act in.
+    "skipped" says why there can be none: a package is missing or, zero-shot, this model cannot act
+    in the task. "failed" says what went wrong, and the traceback lies below `out`/errors.
     """
     began = time.monotonic()
     zero_shot = job.entry.task not in agent.layouts and not is_document_task(job.entry.task)
     try:
-        result = _act(agent, suite, job, out, progress)
-    except GeneralistError as error:
-        if not (zero_shot or isinstance(error, MissingPackageError)):
-            raise
-        reason = str(error).rstrip(".")
-        result = {"task": job.entry.task, "prompted": job.prompted, "skipped": reason}
-    return result | {"zero_shot": zero_shot, "seconds": time.monotonic() - began}
+        result = _act(agent, shared, job)
+    except Exception as error:  # of an environment, a film, a package: it costs its own task alone
+        cannot = isinstance(error, GeneralistError) and not isinstance(error, EpisodeError)
+        if isinstance(error, MissingPackageError) or (zero_shot and cannot):
+            result = {"skipped": str(error).rstrip(".")}
+        else:
+            reason = str(error) if isinstance(error, GeneralistError) else in_words(error)
+            result = {"failed": reason.rstrip(".")}
+            _keep_traceback(shared.out / ERRORS / f"{job.file.removesuffix('.json')}.txt")
+    return {**result, **job.facts, "zero_shot": zero_shot, "seconds": time.monotonic() - began}
 
 
-def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Result:
-    task = job.entry.task
+def _keep_traceback(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+
+
+def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
+    suite, task = shared.suite, job.entry.task
     if is_document_task(task):
         from generalist.evaluation.documents import score_documents
 
@@ -206,9 +279,8 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
     from generalist.acting.prompts import DemonstrationTooLong
     from generalist.acting.rollout import rollout
 
-    film = suite.videos and not job.prompted
+    film = suite.videos and not job.prompted and job.entry.instruction == OWN
     options = job.entry.env_options
-    reason = _why_no_video(task, options) if film else None
     try:
         result = rollout(
             agent,
@@ -217,31 +289,15 @@ def _act(agent: Agent, suite: Suite, job: Job, out: Path, progress: bool) -> Res
             seed=suite.seed,
             num_envs=suite.envs,
             prompt_episodes=suite.prompts if job.prompted else 0,
-            video_dir=out / VIDEOS if film and reason is None else None,
-            progress=progress,
+            video_dir=shared.out / VIDEOS if film else None,
+            progress=shared.progress,
             **options,
         )
     except DemonstrationTooLong as error:
-        return {"task": task, "prompted": True, "skipped": error.reason}
+        return {"skipped": error.reason}
     if result.interrupted:
         raise KeyboardInterrupt
-    return {**result.to_dict(), "max_steps": options.get("max_steps"), "no_video": reason}
-
-
-def _why_no_video(task: str, options: dict[str, Any]) -> str | None:
-    """The reason this machine cannot film a task, None where it can."""
-    from generalist.envs import make
-
-    try:
-        env = make(task, render_mode="rgb_array", **options)
-        try:
-            env.reset(seed=0)
-            env.render()
-        finally:
-            env.close()
-    except Exception as error:  # each renderer has errors of its own; a video is not worth a run
-        return str(error)
-    return None
+    return result.to_dict()
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:
@@ -255,10 +311,36 @@ def checkpoint_tasks(checkpoint: Path) -> list[str]:
     return sorted(read_json(path))
 
 
+def training_facts(checkpoint: Path) -> dict[str, Any]:
+    """What training left in a checkpoint about itself; {} where it left nothing."""
+    path = checkpoint / "generalist" / "training.json"
+    return read_json(path) if path.exists() else {}
+
+
+def teachers_of(checkpoint: Path) -> dict[str, str]:
+    """By task who made the training data, as far as the checkpoint says.
+
+    Experts of this package get their full name, a planner's with its budget. Others are names
+    alone: nothing that a checkpoint names is imported.
+    """
+    from generalist.experts import expert_names, get_expert
+
+    found = {}
+    for task, name in (training_facts(checkpoint).get("experts") or {}).items():
+        found[task] = name
+        with suppress(GeneralistError):
+            if "@" not in name and name in expert_names(task):
+                found[task] = getattr(get_expert(task, name), "name", name)
+    return found
+
+
 def weights_fingerprint(checkpoint: Path) -> str:
-    """16 hex digits over the weights of a checkpoint."""
+    """16 hex digits over the weights of a checkpoint and all that acting reads beside them."""
     digest = hashlib.sha256()
-    for path in sorted(checkpoint.glob("*.safetensors")):
+    parts = (checkpoint / "generalist").rglob("*")
+    files = [*checkpoint.glob("*.safetensors"), checkpoint / "config.json", *parts]
+    for path in sorted(each for each in files if each.is_file()):
+        digest.update(path.relative_to(checkpoint).as_posix().encode() + b"\0")
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

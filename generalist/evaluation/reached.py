@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from generalist.evaluation.scores import TaskScore
+from generalist.evaluation.scores import OWN, TaskScore
 from generalist.settings import family_of
 
 PERCENT = tuple(range(0, 101, 5))
@@ -15,15 +15,17 @@ HALF = PERCENT.index(50)
 
 
 def reached(scores: Sequence[TaskScore]) -> dict[str, Any]:
-    """Counts of the tasks whose mean normalised score is at or above each of `PERCENT`.
+    """Count the tasks whose mean normalised score is at or above each of `PERCENT`.
 
-    0% is a random policy, 100% the expert. Tasks without a normalised score are left out.
+    0% is a random policy, 100% the expert. Tasks without a normalised score are left out, and so
+    are rows with another instruction than the task's own.
 
     Returns:
         `percent`; `tasks`, how many there are, and `counts`, one a percentage; `families`: the same
         two of each family.
     """
-    kept = [score for score in scores if score.normalized is not None]
+    own = [score for score in scores if score.instruction == OWN]
+    kept = [score for score in own if score.normalized is not None]
     families: dict[str, list[TaskScore]] = {}
     for score in kept:
         families.setdefault(family_of(score.task), []).append(score)
@@ -42,7 +44,11 @@ def _counts(scores: Sequence[TaskScore]) -> dict[str, Any]:
 
 
 def half_line(found: dict[str, Any]) -> str:
-    """`5 of 9 tasks (dmc 1 of 2, ...)`: those at or above half the expert's score."""
+    """`5 of 9 tasks (dmc 1 of 2, ...)`: tasks at or above half the expert's score.
+
+    Args:
+        found: what `reached` returns.
+    """
     by_family = ", ".join(
         f"{family} {each['counts'][HALF]} of {each['tasks']}"
         for family, each in found["families"].items()

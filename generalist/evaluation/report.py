@@ -10,10 +10,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from generalist.evaluation.intervals import Interval
+from generalist.evaluation.measure import training_facts
 from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
 from generalist.evaluation.reached import HALF, half_line, reached
-from generalist.evaluation.scores import Interval, Reference, TaskScore, aggregate, with_error
-from generalist.evaluation.suite import Evaluation
+from generalist.evaluation.scores import (
+    OWN,
+    Reference,
+    TaskScore,
+    aggregate,
+    label,
+    with_error,
+)
+from generalist.evaluation.suite import Evaluation, Result
 from generalist.shards.files import replacing, write_json
 
 EMBEDDED_BYTES = 6_000_000  # a longer video stays a file beside the report
@@ -21,9 +30,18 @@ KEY = '<span class="key" style="background:var(--{0})"></span>{1}'
 
 
 def write_report(evaluation: Evaluation, out: Path) -> dict[str, Any]:
-    """Write report.html and report.json into `out`; returns what report.json holds."""
-    facts, log = training_facts(Path(evaluation.checkpoint))
-    summary = summarize(evaluation, facts)
+    """Write report.html and report.json.
+
+    Args:
+        evaluation: the results.
+        out: folder of both files.
+
+    Returns:
+        What report.json holds.
+    """
+    checkpoint = Path(evaluation.checkpoint)
+    log = training_log(checkpoint)
+    summary = summarize(evaluation, training_facts(checkpoint))
     page = _page(evaluation, summary, log, out)
     with replacing(out / "report.html") as file:
         file.write(page.encode())
@@ -32,7 +50,12 @@ def write_report(evaluation: Evaluation, out: Path) -> dict[str, Any]:
 
 
 def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
-    """Everything the report says, JSON-able."""
+    """Everything the report says, JSON-able.
+
+    Args:
+        evaluation: the results.
+        facts: what training left in the checkpoint; any of them may be missing.
+    """
     plain, prompted = evaluation.scores(), evaluation.scores(prompted=True)
     return {
         "suite": evaluation.suite,
@@ -43,23 +66,22 @@ def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
         "aggregate_prompted": aggregate(prompted) if prompted else None,
         "reached": reached(plain),
         "zero_shot": sorted({r["task"] for r in evaluation.rollouts if r.get("zero_shot")}),
-        "above_random": [score.task for score in plain if score.above_random],
+        "above_random": [score.label for score in plain if score.above_random],
         "scores": [score.to_dict() for score in plain],
         "scores_prompted": [score.to_dict() for score in prompted],
         "texts": evaluation.texts,
         "rollouts": evaluation.rollouts,
         "skipped": evaluation.skipped,
+        "failed": evaluation.failed,
     }
 
 
-def training_facts(checkpoint: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What training left beside a checkpoint: its facts, and the rows of its log."""
-    facts_path = checkpoint / "generalist" / "training.json"
-    facts = json.loads(facts_path.read_text()) if facts_path.exists() else {}
-    log_path = checkpoint.parent / "log.jsonl"
+def training_log(checkpoint: Path) -> list[dict[str, Any]]:
+    """The rows of the log that lies beside a checkpoint; none where there is no log."""
+    path = checkpoint.parent / "log.jsonl"
     rows: dict[int, dict[str, Any]] = {}
-    if log_path.exists():
-        for line in log_path.read_text().splitlines():
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
@@ -69,7 +91,7 @@ def training_facts(checkpoint: Path) -> tuple[dict[str, Any], list[dict[str, Any
             last = row["step"] - ("loss" in row)
             rows = {step: kept for step, kept in rows.items() if step <= last}
             rows[row["step"]] = rows.get(row["step"], {}) | row
-    return facts, list(rows.values())
+    return list(rows.values())
 
 
 def _page(
@@ -105,60 +127,103 @@ def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
     facts, total = summary["training"], summary["aggregate"]
     boxes = []
     if "mean" in total:
-        low, high = total["mean_interval"]
-        boxes.append((f"{total['mean']:.2f}",
-                      f"mean normalised score [{low:.2f}, {high:.2f}]"))  # fmt: skip
-        boxes.append((f"{total['iqm']:.2f}", "interquartile mean"))
+        for key, what in (("mean", "mean normalised score"), ("iqm", "interquartile mean")):
+            interval = interval_text(total[f"{key}_interval"], ".2f")
+            boxes.append((f"{total[key]:.2f}", f"{what} {interval}"))
         half = summary["reached"]["counts"][HALF]
         boxes.append((f"{half} of {len(total['tasks'])}", "tasks at half the expert's or above"))
-    if evaluation.scores():
-        count = f"{len(summary['above_random'])} of {len(evaluation.scores())}"
+    own = [score for score in evaluation.scores() if score.instruction == OWN]
+    if own:
+        count = f"{sum(score.above_random is True for score in own)} of {len(own)}"
         boxes.append((count, "tasks above random, disjoint intervals"))
     for text in evaluation.texts:
         boxes.append((f"{text['bits_per_byte']:.2f}", f"bits per byte, {escape(text['task'])}"))
-    if "parameters" in facts:
-        boxes.append((_short_count(facts["parameters"]["total"]), "parameters, one set of weights"))
-    if "minutes" in facts:  # not where an agent was saved that nobody has trained here
-        boxes.append((f"{facts['minutes']:.1f} min",
-                      f"of training, {_short_count(facts['tokens'])} tokens"))  # fmt: skip
+    if parameters := (facts.get("parameters") or {}).get("total"):
+        boxes.append((_short_count(parameters), "parameters, one set of weights"))
+    if (minutes := facts.get("minutes")) is not None:
+        seen = f", {_short_count(facts['tokens'])} tokens" if facts.get("tokens") else ""
+        boxes.append((f"{minutes:.1f} min", f"of training{seen}"))
+    if evaluation.failed:
+        boxes.append((str(len(evaluation.failed)), "results are missing"))
     facts_html = "".join(f'<div class="fact"><b>{b}</b><span>{s}</span></div>' for b, s in boxes)
     names = {result["task"] for result in evaluation.results}
+    missing = "".join(
+        f"<p class='note bad'>Missing: {escape(_name(each))}, because of: "
+        f"{escape(each['failed'])}.</p>"
+        for each in evaluation.failed
+    )
     return (
         f"<h1>One model, {len(names)} tasks</h1>"
         f'<p class="note">Checkpoint <code>{escape(evaluation.checkpoint)}</code>, suite '
         f"{escape(evaluation.suite)}, {escape(summary['date'][:16].replace('T', ' '))}</p>"
-        f'<div class="facts">{facts_html}</div>'
+        f'<div class="facts">{facts_html}</div>{missing}'
     )
+
+
+def _name(result: Result) -> str:
+    """A result in words: the task, the instruction, and whether it is prompted."""
+    return label(result["task"], result["instruction"]) + ", prompted" * result["prompted"]
 
 
 def _raw(scores: list[TaskScore]) -> str:
     if not scores:
         return ""
+    teachers = any(score.teacher for score in scores)
     rows = []
     for score in scores:
         unit = " <small>success</small>" if score.metric == "success" else ""
         rows.append((
-            escape(score.task) + unit,
+            escape(score.label) + unit,
             str(score.episodes),
             _bold_mean(with_error(score.mean, score.stderr)),
-            interval_text(score.interval if score.episodes > 1 else None),
+            interval_text(score.interval),
             reference_text(score.random),
-            reference_text(score.expert),
+            _named(score.expert),
+            *([_teacher(score)] if teachers else []),
             _yes_no(score.above_random),
         ))  # fmt: skip
-    head = ("task", "episodes", "mean ± s.e.", "95% interval", "random", "expert", "above random")
+    head = ["task", "episodes", "mean ± s.e.", "95% interval", "random", "expert"]
+    head += [*(["data by"] if teachers else []), "above random"]
     return (
         "<section><h2>Raw scores</h2><p class='note'>Undiscounted returns of whole episodes, "
         "rewards as the environment gives them; success is the share of episodes in "
-        "which the task was solved.</p>"
+        "which the task was solved. The expert is the one that normalises"
+        f"{'; beside it stands the one that made the data' if teachers else ''}.</p>"
         f"{table(head, rows)}</section>"
     )
+
+
+def _named(reference: Reference | None) -> str:
+    """An expert's score with its name, and with what speaks against it."""
+    if reference is None:
+        return "–"
+    notes = [escape(reference.name)] if reference.name else []
+    if reference.episodes == 1:
+        notes.append("one episode")
+    if reference.max_steps is not None:
+        notes.append(f"cut after {reference.max_steps:,} steps")
+    if reference.foresees:
+        notes.append("knows coming chances")
+    small = f" <small>{', '.join(notes)}</small>" if notes else ""
+    return with_error(reference.mean, reference.stderr) + small
+
+
+def _teacher(score: TaskScore) -> str:
+    """The expert that made the data, with its score where it is another than the normalising."""
+    if score.teacher is None:
+        return "–"
+    if score.expert is not None and score.expert.name == score.teacher:
+        return f"<small>{escape(score.teacher)}</small>"
+    if score.teacher_score is None:
+        return f"<small>{escape(score.teacher)}, not measured</small>"
+    return _named(score.teacher_score)
 
 
 def _normalized(plain: list[TaskScore], prompted: list[TaskScore]) -> str:
     if not any(score.normalized is not None for score in plain):
         return ""
-    by_task = {score.task: score for score in prompted}
+    by_task = {score.label: score for score in prompted}
+    teachers = any(score.normalized_by_teacher is not None for score in plain)
     legend = KEY.format("agent", "unprompted")
     if prompted:
         legend += KEY.format("prompted", "prompted with the expert's demonstration")
@@ -166,22 +231,34 @@ def _normalized(plain: list[TaskScore], prompted: list[TaskScore]) -> str:
     for score in plain:
         if score.normalized is None:
             continue
-        other = by_task.get(score.task)
-        both = other is not None and other.normalized is not None
-        difference = f"{other.normalized - score.normalized:+.3f}" if both else ""  # type: ignore
-        rows.append((
-            escape(score.task), f"<b>{score.normalized:.3f}</b>",
+        row = [
+            escape(score.label), f"<b>{score.normalized:.3f}</b>",
             interval_text(score.normalized_interval, ".3f"),
-            f"{other.normalized:.3f}" if both else "",  # type: ignore[union-attr]
-            "" if other is None else interval_text(other.normalized_interval, ".3f"), difference,
-        )[: 6 if prompted else 3])  # fmt: skip
+        ]  # fmt: skip
+        if teachers:
+            by_teacher = score.normalized_by_teacher
+            row.append("" if by_teacher is None else f"{by_teacher:.3f}")
+        if prompted:
+            row += _beside(score, by_task.get(score.label))
+        rows.append(row)
     head = ["task", "unprompted", "95% interval"]
+    head += ["1 is the data's expert"] if teachers else []
     head += ["prompted", "95% interval", "difference"] if prompted else []
     return (
-        f"<section><h2>Normalised scores</h2><p class='note'>0 is a random policy, 1 the expert "
-        f"that made the data.{legend}</p>{scores_plot(plain, prompted)}"
+        "<section><h2>Normalised scores</h2><p class='note'>0 is a random policy, 1 the expert "
+        f"named above.{legend}</p>{scores_plot(plain, prompted)}"
         f"{table(head, rows)}</section>"
     )
+
+
+def _beside(score: TaskScore, prompted: TaskScore | None) -> list[str]:
+    """Cells of the prompted score and its difference to the other."""
+    if prompted is None or prompted.normalized is None or score.normalized is None:
+        return ["", "", ""]
+    return [
+        f"{prompted.normalized:.3f}", interval_text(prompted.normalized_interval, ".3f"),
+        f"{prompted.normalized - score.normalized:+.3f}",
+    ]  # fmt: skip
 
 
 def _reached(found: dict[str, Any]) -> str:
@@ -250,33 +327,35 @@ def _training(log: list[dict[str, Any]]) -> str:
 def _method(evaluation: Evaluation, summary: dict[str, Any]) -> str:
     seeds = [seed for result in evaluation.rollouts for seed in result["seeds"]]
     lines = [
-        "Intervals are 95% percentile bootstraps over episodes; those of the means over tasks "
-        "resample the episodes of each task on their own (stratified; Agarwal et al., 2021).",
+        "Intervals are 95%: of success that of Clopper and Pearson, of returns Student's t.",
         "A normalised score is (agent − random) / (expert − random), with the registry's measured "
-        "means of random and expert.",
+        "means of random and expert, whose errors its interval takes into account.",
+        "The means over tasks weigh every task the same; their intervals draw each task's score "
+        "from its own distribution (a parametric bootstrap stratified by task; Agarwal et al., "
+        "2021).",
         "Above random: the agent's interval lies above that of the random policy and is disjoint "
         "from it.",
     ]
+    if any(score.instruction != OWN for score in evaluation.scores()):
+        lines.append(
+            "Rows of no instruction, and of another episode's (shuffled), show whether the agent "
+            "heeds its own; the means leave them out."
+        )
     if seeds:
         lines.append(
             f"Environment seeds {min(seeds):,} to {max(seeds):,}; data are collected with seeds "
             "below 1,000,000."
         )
     lines += [
-        f"Left out of the means: {task}, because of {why}."
+        f"Without a normalised score, and so left out of the means: {task}, because {why}."
         for task, why in summary["aggregate"]["excluded"].items()
     ]
-    cut = {each["task"]: each["max_steps"] for each in evaluation.rollouts if each.get("max_steps")}
-    lines += [
-        f"Episodes of {task} were cut after {steps:,} steps; random and expert were measured over "
-        "whole ones."
-        for task, steps in cut.items()
-    ]
+    lines += sorted({each["note"] for each in evaluation.rollouts if each.get("note")})
     if summary["zero_shot"]:
         lines.append(f"Never trained on: {', '.join(summary['zero_shot'])}.")
     lines += [
-        f"{each['task']} was not acted in{' with a demonstration' * each['prompted']}: "
-        f"{each['skipped']}."
+        f"{label(each['task'], each['instruction'])} was not acted in"
+        f"{' with a demonstration' * each['prompted']}: {each['skipped']}."
         for each in evaluation.skipped
     ]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)

@@ -1,129 +1,127 @@
 """From returns to scores: raw first, then normalised between random and expert.
 
-Legend: E = episodes of a task, K = tasks, R = resamples of the bootstrap.
+Legend: E = episodes of a task, K = scores, one a task (and a run, where there are several),
+R = draws.
 
-A normalised score is (agent - random) / (expert - random). Intervals are the percentile
-bootstrap's; an aggregate over tasks resamples the episodes of each task on their own
-(stratified), as Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
-Precipice" (2021), section 4.1, do, and reports their interquartile mean beside the mean.
+A normalised score is (agent - random) / (expert - random). All three are means over episodes, and
+the interval of the score takes the errors of all three into account.
+
+An aggregate is taken over K scores, each a mean over its episodes, as Agarwal et al. do ("Deep
+Reinforcement Learning at the Edge of the Statistical Precipice", 2021, section 4). Its interval is
+a parametric bootstrap, stratified by task: each score is drawn anew from its own distribution. The
+package `rliable` resamples the runs of a matrix (runs, tasks) instead. One checkpoint is one run,
+which has no spread to resample. Its tasks have unequal numbers of episodes, and the errors of the
+references have no place in that matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from generalist.errors import GeneralistError
+from generalist.evaluation.intervals import (
+    AGGREGATES,
+    RESAMPLES,
+    Estimate,
+    Interval,
+    mean_stderr,
+    percentile_interval,
+)
 
 if TYPE_CHECKING:
-    from generalist.envs.registry import Task
+    from generalist.envs.registry import Score, Task
 
-CONFIDENCE = 0.95
-RESAMPLES = 2000
-NORMAL_QUANTILE = 1.959964  # two-sided 95%
-
-Interval = tuple[float, float]
-Statistic = Callable[[np.ndarray], np.ndarray]
-
-
-def mean_stderr(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error of the mean; one value has an unknown error, given as 0."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise GeneralistError("A score needs at least one episode, but there is none.")
-    spread = array.std(ddof=1) / np.sqrt(array.size) if array.size > 1 else 0.0
-    return float(array.mean()), float(spread)
+OWN = "own"
 
 
 def with_error(mean: float, stderr: float | None) -> str:
-    """`21.3 ± 0.4`: an error to two digits, never in powers of ten."""
+    """`21.3 ± 0.4`: an error to two digits, never in powers of ten; unknown, it is left out."""
     if stderr is None:
         return f"{mean:.4g}"
     return f"{mean:.4g} ± {stderr:.2g}" if stderr < 99.5 else f"{mean:.4g} ± {stderr:.0f}"
 
 
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of the middle half along the last axis: (..., n) to (...)."""
-    ordered = np.sort(values, axis=-1)
-    cut = ordered.shape[-1] // 4
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
-
-
-def stratified_bootstrap(
-    scores: Sequence[np.ndarray], statistic: str = "mean", resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, Interval]:
-    """Point estimate and 95% percentile interval of an aggregate over K tasks.
-
-    scores: K arrays of (E_k,) normalised episode scores; the counts may differ, and every task
-        weighs the same in the mean. The interquartile mean pools all episodes.
-    statistic: "mean" or "iqm".
-    """
-    if not scores:
-        raise GeneralistError("An aggregate needs at least one task, but there is none.")
-    rng = np.random.default_rng(seed)
-    resampled = [
-        values[rng.integers(len(values), size=(resamples, len(values)))]
-        for values in map(np.asarray, scores)
-    ]
-    if statistic == "mean":
-        point = np.mean([np.mean(values) for values in scores])
-        drawn = np.mean([values.mean(axis=1) for values in resampled], axis=0)
-    elif statistic == "iqm":
-        point = interquartile_mean(np.concatenate([np.asarray(values) for values in scores]))
-        drawn = interquartile_mean(np.concatenate(resampled, axis=1))
-    else:
-        raise ValueError(f"statistic is 'mean' or 'iqm', got {statistic!r}")
-    return float(point), percentile_interval(drawn)
-
-
-def percentile_interval(drawn: np.ndarray) -> Interval:
-    """The central 95% of (R,) resampled statistics."""
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
-    """95% interval of the mean of (E,) values."""
-    return stratified_bootstrap([np.asarray(values, dtype=np.float64)], seed=seed)[1]
-
-
 @dataclass(frozen=True)
 class Reference:
-    """The score of a policy the agent is compared with: random or expert."""
+    """The score of a policy the agent is compared with: random play or an expert.
+
+    Attributes:
+        mean: of the task's metric.
+        stderr: of the mean; None for a single episode.
+        episodes: how many it was measured over.
+        name: whose score it is.
+        max_steps: where its episodes were cut; None for whole ones.
+        foresees: whether it knew chances that were still to come.
+    """
 
     mean: float
-    stderr: float = 0.0
-    episodes: int = 0
+    stderr: float | None = None
+    episodes: int = 1
+    name: str = ""
+    max_steps: int | None = None
+    foresees: bool = False
 
-    @property
-    def interval(self) -> Interval:
-        """95% interval of the mean, by the normal approximation (only its moments are stored)."""
-        half = NORMAL_QUANTILE * self.stderr
-        return self.mean - half, self.mean + half
+    @classmethod
+    def of(cls, score: Score | None, name: str) -> Reference | None:
+        """The reference that the registry's score makes; None where there is none."""
+        if score is None:
+            return None
+        return cls(
+            score.mean, score.stderr, score.episodes, score.expert or name, score.max_steps,
+            score.foresees,
+        )  # fmt: skip
 
 
 @dataclass
 class TaskScore:
-    """What an agent scored in one task; `excluded` says why it has no normalised score."""
+    """What an agent scored in one task.
+
+    Attributes:
+        task: its name.
+        values: (E,) the task's metric, an episode each.
+        mean: of the values.
+        stderr: of the mean; None for a single episode.
+        interval: 95% of the mean; None where the error is unknown.
+        seeds: of the environments, an episode each.
+        prompted: whether episodes began with a demonstration.
+        instruction: whose instruction the agent was given: `own`, `none` or `shuffled`.
+        metric: `return` or `success`.
+        random: the score of random play.
+        expert: the score of the expert that normalises.
+        normalized: None where `excluded` says why.
+        normalized_stderr: by the delta method, from the errors of agent, random and expert.
+        normalized_interval: 95% of the normalised score.
+        above_random: whether the intervals are disjoint and the agent's lies above.
+        excluded: why there is no normalised score.
+        teacher: the expert that made the training data, where that is known.
+        teacher_score: its score, where it was measured.
+        normalized_by_teacher: the score with the teacher as 1, where that is another expert.
+    """
 
     task: str
-    values: list[float]  # (E,) the task's metric, an episode each
+    values: list[float]
     mean: float
-    stderr: float
-    interval: Interval
+    stderr: float | None
+    interval: Interval | None
     seeds: list[int]
     prompted: bool = False
+    instruction: str = OWN
     metric: str = "return"
     random: Reference | None = None
     expert: Reference | None = None
     normalized: float | None = None
+    normalized_stderr: float | None = None
     normalized_interval: Interval | None = None
-    above_random: bool | None = None  # the 95% intervals are disjoint, and ours lies above
+    above_random: bool | None = None
     excluded: str | None = None
+    teacher: str | None = None
+    teacher_score: Reference | None = None
+    normalized_by_teacher: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -132,29 +130,41 @@ class TaskScore:
         return len(self.values)
 
     @property
-    def normalized_values(self) -> np.ndarray | None:
-        """(E,) normalised scores, None for an excluded task."""
-        if self.excluded or self.random is None or self.expert is None:
-            return None
-        return normalize(np.asarray(self.values), self.random.mean, self.expert.mean)
+    def label(self) -> str:
+        """The task's name, with the instruction where it is not the task's own."""
+        return label(self.task, self.instruction)
+
+    def estimate(self, who: str = "") -> Estimate:
+        """What is known of the true mean of the agent, or of `random` or `expert`."""
+        found: Any = getattr(self, who) if who else self
+        return Estimate(found.mean, found.stderr, found.episodes, self.metric == "success")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` undoes it."""
+        """JSON form; `from_dict` undoes it."""
         return {**asdict(self), "episodes": self.episodes}
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> TaskScore:
+    def from_dict(cls, fields: Mapping[str, Any]) -> TaskScore:
         """The score that `to_dict` wrote."""
         known = {k: v for k, v in fields.items() if k != "episodes"}
-        for key in ("random", "expert"):
+        for key in ("random", "expert", "teacher_score"):
             known[key] = Reference(**known[key]) if known.get(key) else None
         for key in ("interval", "normalized_interval"):
             known[key] = tuple(known[key]) if known.get(key) else None
         return cls(**known)
 
 
+def label(task: str, instruction: str = OWN) -> str:
+    """The name of a row: a task, with the instruction where it is not the task's own."""
+    return task if instruction == OWN else f"{task} ({instruction} instruction)"
+
+
 def normalize(values: np.ndarray, random: float, expert: float) -> np.ndarray:
-    """(agent - random) / (expert - random); GeneralistError where the expert is no better."""
+    """(agent - random) / (expert - random), elementwise.
+
+    Raises:
+        GeneralistError: the expert is no better than random.
+    """
     if expert <= random:
         raise GeneralistError(
             f"A score cannot be normalised: the expert's {expert:g} is not above random's "
@@ -164,25 +174,67 @@ def normalize(values: np.ndarray, random: float, expert: float) -> np.ndarray:
 
 
 def score_task(
-    task: Task, values: Sequence[float], seeds: Sequence[int] = (), prompted: bool = False
+    task: Task,
+    values: Sequence[float],
+    *,
+    seeds: Sequence[int] = (),
+    prompted: bool = False,
+    instruction: str = OWN,
+    changed: str | None = None,
+    teacher: str | None = None,
 ) -> TaskScore:
-    """Score (E,) values of one task's metric against the registry's random and expert."""
-    values = list(values)
-    mean, stderr = mean_stderr(values)
+    """Score (E,) values of one task's metric against the registry's random and expert.
+
+    Args:
+        task: of the registry.
+        values: the task's metric, an episode each.
+        seeds: of the environments.
+        prompted: whether episodes began with a demonstration.
+        instruction: `own`, `none` or `shuffled`.
+        changed: how the episodes differ from those the references were measured in. There is then
+            no normalised score.
+        teacher: name of the expert that made the training data.
+    """
+    values = [float(value) for value in values]
+    own = Estimate.of(values, success=task.metric == "success")
     score = TaskScore(
-        task=task.name, values=values, mean=mean, stderr=stderr,
-        interval=bootstrap_interval(values), seeds=list(seeds), prompted=prompted,
-        metric=task.metric, random=_reference(task.random_score),
-        expert=_reference(task.expert_score),
+        task=task.name, values=values, mean=own.mean, stderr=own.stderr, interval=own.interval,
+        seeds=list(seeds), prompted=prompted, instruction=instruction, metric=task.metric,
+        random=Reference.of(task.random_score, "random"),
+        expert=Reference.of(task.expert_score, task.default_expert),
+        excluded=changed or task.not_normalized, teacher=teacher,
     )  # fmt: skip
-    score.excluded = _why_excluded(score)
-    if score.random is not None and score.episodes > 1:  # one episode has no interval
-        score.above_random = is_above(score.interval, score.random.interval)
-    normalized = score.normalized_values
-    if normalized is not None:
-        score.normalized = float(normalized.mean())
-        score.normalized_interval = bootstrap_interval(normalized)
+    if teacher is not None:
+        score.teacher_score = Reference.of(task.score_by(teacher), teacher)
+    if changed is None and score.random is not None:
+        limit = score.estimate("random").interval
+        if own.interval is not None and limit is not None:
+            score.above_random = is_above(own.interval, limit)
+    if score.excluded is None:
+        _normalize(score)
     return score
+
+
+def _normalize(score: TaskScore) -> None:
+    """Fill in the normalised score and what is known of its error."""
+    assert score.random is not None and score.expert is not None
+    own, random, expert = map(score.estimate, ("", "random", "expert"))
+    gap = expert.mean - random.mean
+    value = score.normalized = (own.mean - random.mean) / gap
+    # Delta method: the derivatives by agent, random and expert are 1/gap, (value - 1)/gap and
+    # -value/gap.
+    assert random.error is not None and expert.error is not None
+    if own.error is not None:
+        weighted = (own.error, (1 - value) * random.error, value * expert.error)
+        score.normalized_stderr = math.hypot(*weighted) / gap
+        rng = np.random.default_rng(0)
+        agents, floors, ceilings = (each.draws(rng, RESAMPLES) for each in (own, random, expert))
+        # A few draws of the references may meet; a tiny gap stands for none.
+        gaps = np.maximum(ceilings - floors, 1e-6 * gap)
+        score.normalized_interval = percentile_interval((agents - floors) / gaps)
+    teacher = score.teacher_score
+    if teacher is not None and teacher.name != score.expert.name and teacher.mean > random.mean:
+        score.normalized_by_teacher = (own.mean - random.mean) / (teacher.mean - random.mean)
 
 
 def is_above(interval: Interval, other: Interval) -> bool:
@@ -190,31 +242,74 @@ def is_above(interval: Interval, other: Interval) -> bool:
     return interval[0] > other[1]
 
 
-def _reference(score: Any) -> Reference | None:
-    return None if score is None else Reference(score.mean, score.stderr, score.episodes)
+def aggregate(scores: Sequence[TaskScore], *, seed: int = 0) -> dict[str, Any]:
+    """Aggregates over the normalised scores, one a task (and a run).
 
+    Rows with another instruction than the task's own are left out.
 
-def _why_excluded(score: TaskScore) -> str | None:
-    missing = [who for who in ("random", "expert") if getattr(score, who) is None]
-    if missing:
-        return f"no measured score of {' and '.join(missing)}"
-    assert score.random is not None and score.expert is not None
-    if score.expert.mean <= score.random.mean:
-        return (
-            f"the expert ({score.expert.mean:g}) is not better than random ({score.random.mean:g})"
-        )
-    return None
+    Args:
+        scores: of tasks; those without a normalised score are named, with the reason.
+        seed: of the draws.
 
-
-def aggregate(scores: Sequence[TaskScore]) -> dict[str, Any]:
-    """Mean and interquartile mean of the normalised scores over all tasks that have one."""
-    kept = [score for score in scores if score.normalized_values is not None]
+    Returns:
+        `tasks` and `excluded`; where a task is left `mean`, `median`, `iqm` and `optimality_gap`,
+        each with an interval: `mean_interval`, .... An interval is None where a score has no known
+        error.
+    """
+    scores = [score for score in scores if score.instruction == OWN]
+    kept = [score for score in scores if score.normalized is not None]
     excluded = {score.task: score.excluded for score in scores if score.excluded}
     result: dict[str, Any] = {"tasks": [score.task for score in kept], "excluded": excluded}
-    if kept:
-        arrays = [score.normalized_values for score in kept]
-        for statistic in ("mean", "iqm"):
-            point, interval = stratified_bootstrap(arrays, statistic)  # type: ignore[arg-type]
-            result[statistic] = point
-            result[f"{statistic}_interval"] = interval
+    if not kept:
+        return result
+    point = np.array([score.normalized for score in kept], dtype=np.float64)
+    drawn = _drawn(kept, np.random.default_rng(seed))
+    for name, statistic in AGGREGATES.items():
+        result[name] = float(statistic(point))
+        result[f"{name}_interval"] = None
+        if len(kept) == 1 and kept[0].normalized_interval is not None:
+            ends = statistic(np.array(kept[0].normalized_interval)[:, None])
+            result[f"{name}_interval"] = float(ends.min()), float(ends.max())
+        elif drawn is not None:
+            result[f"{name}_interval"] = percentile_interval(statistic(drawn))
     return result
+
+
+def _drawn(scores: Sequence[TaskScore], rng: np.random.Generator) -> np.ndarray | None:
+    """(R, K) normalised scores, each drawn about its own; None where an error is unknown.
+
+    Errors are normal, but one factor widens all of a draw where few episodes tell the errors
+    themselves: Student's t with the degrees of freedom of Satterthwaite (1946).
+    """
+    errors = [score.normalized_stderr for score in scores]
+    if any(error is None for error in errors):
+        return None
+    variances, by_freedom = 0.0, 0.0
+    for score in scores:
+        for variance, freedom in _variances(score):
+            variances += variance
+            by_freedom += variance**2 / freedom
+    noise = rng.standard_normal((RESAMPLES, len(scores)))
+    if by_freedom > 0:
+        freedom = variances**2 / by_freedom
+        noise *= np.sqrt(freedom / rng.chisquare(freedom, (RESAMPLES, 1)))
+    return np.array([score.normalized for score in scores]) + np.array(errors) * noise
+
+
+def _variances(score: TaskScore) -> list[tuple[float, float]]:
+    """Variance and degrees of freedom of agent, random and expert in the normalised score."""
+    assert score.random is not None and score.expert is not None and score.normalized is not None
+    gap = score.expert.mean - score.random.mean
+    found = []
+    for who, weight in (("", 1.0), ("random", 1 - score.normalized), ("expert", score.normalized)):
+        estimate = score.estimate(who)
+        assert estimate.error is not None
+        freedom = math.inf if estimate.success else estimate.episodes - 1
+        found.append(((weight * estimate.error / gap) ** 2, freedom))
+    return found
+
+
+__all__ = [
+    "OWN", "Interval", "Reference", "TaskScore", "aggregate", "is_above", "label", "mean_stderr",
+    "normalize", "score_task", "with_error",
+]  # fmt: skip

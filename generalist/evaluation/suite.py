@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from generalist.envs import get_task, is_document_task, is_pattern, matching_names
-from generalist.errors import GeneralistError
-from generalist.evaluation.scores import TaskScore, score_task
+from generalist.envs.instructions import OWN, Instructions
+from generalist.envs.options import changed_options
+from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation.scores import TaskScore, label, score_task
 from generalist.specs import find_spec, load_yaml
 
+_HARMLESS = ("instructions", "camera", "height", "width")  # options that leave the task as it is
 EVALUATION_SEED = 1_000_000  # data are collected with smaller ones
 Result = dict[str, Any]
 
@@ -32,16 +35,27 @@ class SuiteTask(BaseModel):
     """Episodes that begin with a demonstration; 0 leaves them out. Skipped, with the reason in the
     report, where not one timestep of a demonstration fits into its part of the window."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Truncate episodes there, below the task's own limit. The scores of random and expert, and so
-    what is normalised by them, stay those of whole episodes."""
+    """Truncate episodes there, below the task's own limit. Random and expert were measured over
+    whole episodes, so cut ones have no normalised score."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further options of the environment, as `generalist.make` takes them."""
+    """Further options of the environment, as `generalist.make` takes them. Where they change what
+    is measured, there is no normalised score."""
+    instruction: Instructions = "own"
+    """Which instruction the agent is given: the episode's `own`, `none`, or `shuffled`, which is
+    that of another episode. A task may be listed once for each: an agent that scores as well
+    without its instruction does not use it."""
 
     @property
     def env_options(self) -> dict[str, Any]:
         """What `generalist.make` is given for the task."""
         cut = {} if self.max_steps is None else {"max_steps": self.max_steps}
-        return {**self.options, **cut}
+        other = {} if self.instruction == OWN else {"instructions": self.instruction}
+        return {**self.options, **cut, **other}
+
+    @property
+    def label(self) -> str:
+        """The task's name, with the instruction where it is not the task's own."""
+        return label(self.task, self.instruction)
 
 
 class HeldOut(BaseModel):
@@ -95,21 +109,33 @@ class Suite(BaseModel):
             return tasks
         return [{"task": each} if isinstance(each, str) else each for each in tasks]
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Suite:
+        labels = [each.label for each in self.tasks]
+        for each in labels:
+            if labels.count(each) > 1:
+                raise ValueError(
+                    f"{each} is listed {labels.count(each)} times; a task is listed once for each "
+                    "instruction (own, none, shuffled)"
+                )
+        return self
+
     def for_checkpoint(self, trained: Collection[str]) -> Suite:
         """This suite with its patterns written out for a checkpoint trained on these tasks.
 
         Raises GeneralistError where no task is left.
         """
-        named = {each.task for each in self.tasks}
+        named = {each.label for each in self.tasks}
         tasks: list[SuiteTask] = []
         for entry in self.tasks:
             if not is_pattern(entry.task):
                 tasks.append(entry)
                 continue
             for name in matching_names(entry.task):
-                if name not in named and (self.zero_shot or name in trained):
-                    named.add(name)
-                    tasks.append(entry.model_copy(update={"task": name}))
+                own = entry.model_copy(update={"task": name})
+                if own.label not in named and (self.zero_shot or name in trained):
+                    named.add(own.label)
+                    tasks.append(own)
         if not tasks:
             raise GeneralistError(
                 "The checkpoint was trained on none of the suite's tasks "
@@ -129,6 +155,11 @@ def load_suite(name_or_path: str | Path) -> Suite:
     suite = load_yaml(find_spec("suites", name_or_path), Suite)
     for each in suite.tasks:
         (matching_names if is_pattern(each.task) else get_task)(each.task)
+        if is_document_task(each.task) and each.instruction != OWN:
+            raise UsageError(
+                f"{each.task} is documents, which have no instruction; leave out `instruction: "
+                f"{each.instruction}`."
+            )
     return suite
 
 
@@ -143,17 +174,35 @@ class Job:
     @property
     def file(self) -> str:
         """Name of its result."""
+        instruction = "" if self.entry.instruction == OWN else f".{self.entry.instruction}"
         mode = ".prompted" if self.prompted else ""
-        return f"{self.entry.task.replace('/', '-')}{mode}.json"
+        return f"{self.entry.task.replace('/', '-')}{instruction}{mode}.json"
+
+    @property
+    def facts(self) -> Result:
+        """What a result is known by."""
+        return {
+            "task": self.entry.task,
+            "instruction": self.entry.instruction,
+            "prompted": self.prompted,
+        }
 
 
 @dataclass
 class Evaluation:
-    """All results of a checkpoint in a suite."""
+    """All results of a checkpoint in a suite.
+
+    Attributes:
+        suite: its name.
+        checkpoint: its folder.
+        results: one a job, in the order of the suite.
+        teachers: by task the expert that made the training data, as far as the checkpoint says.
+    """
 
     suite: str
     checkpoint: str
     results: list[Result] = field(default_factory=list)
+    teachers: dict[str, str] = field(default_factory=dict)
 
     @property
     def rollouts(self) -> list[Result]:
@@ -167,24 +216,57 @@ class Evaluation:
 
     @property
     def skipped(self) -> list[Result]:
-        """What could not be measured; "skipped" says why."""
+        """What cannot be measured; "skipped" says why."""
         return [result for result in self.results if "skipped" in result]
+
+    @property
+    def failed(self) -> list[Result]:
+        """What should have been measured and is missing; "failed" says why."""
+        return [result for result in self.results if "failed" in result]
 
     def scores(self, prompted: bool = False) -> list[TaskScore]:
         """Scores of the rollouts with, or without, a prompt."""
         return [
-            score_task(get_task(each["task"]), each["scores"], each["seeds"], prompted)
+            score_task(
+                get_task(each["task"]),
+                each["scores"],
+                seeds=each["seeds"],
+                prompted=prompted,
+                instruction=each["instruction"],
+                changed=_changed(each),
+                teacher=self.teachers.get(each["task"]),
+            )
             for each in self.rollouts
             if each["prompted"] == prompted
         ]
 
 
+def _changed(result: Result) -> str | None:
+    """How a result's environment differs from the one that random and expert were measured in."""
+    options = {k: v for k, v in result["options"].items() if k not in _HARMLESS}
+    changed = changed_options(result["task"], options)
+    steps = changed.pop("max_steps", None)
+    reasons = [] if steps is None else [f"its episodes were cut after {steps:,} steps"]
+    if changed:
+        said = ", ".join(f"{name} {value}" for name, value in sorted(changed.items()))
+        reasons.append(f"it was made with {said}")
+    return f"{' and '.join(reasons)}, unlike those of random and expert" if reasons else None
+
+
 def jobs(suite: Suite) -> Iterator[Job]:
-    """Every result of a suite: unprompted first, then prompted where there is an expert."""
+    """Every result of a suite: unprompted first, then prompted where there is an expert.
+
+    Only a task's own instruction is prompted: a demonstration of the task shows what is asked.
+    """
     for prompted in (False, True):
         for entry in suite.tasks:
             document = is_document_task(entry.task)
             count = suite.episodes_of(entry, prompted)
-            if prompted and (document or not count or not get_task(entry.task).default_expert):
+            if prompted and (
+                document
+                or not count
+                or entry.instruction != OWN
+                or not get_task(entry.task).default_expert
+            ):
                 continue
             yield Job(entry, count, prompted)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from generalist.evaluation.intervals import Interval
 from generalist.evaluation.reached import half_line, reached
-from generalist.evaluation.scores import Interval, TaskScore, aggregate, with_error
+from generalist.evaluation.scores import OWN, TaskScore, aggregate, label, with_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,12 @@ WIDE = 112  # columns of a terminal with room for intervals
 
 
 def print_tables(evaluation: Evaluation, console: Console) -> None:
-    """Print the scores of acting and of text, and what they amount to."""
+    """Print the scores of acting and of text, their aggregates, and what is missing.
+
+    Args:
+        evaluation: the results.
+        console: of rich; intervals are left out where it is narrow.
+    """
     plain, prompted = evaluation.scores(), evaluation.scores(prompted=True)
     if plain:
         console.print(_table(plain, prompted, intervals=console.width >= WIDE))
@@ -29,14 +35,24 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
             f"{text['documents']} held-out documents; byte trigram "
             f"{text['trigram_bits_per_byte']:.3f}, xz -9 {text['xz_bits_per_byte']:.3f}."
         )
+    for each in evaluation.failed:
+        name = label(each["task"], each["instruction"]) + ", prompted" * each["prompted"]
+        console.print(f"[red]Missing[/]: {name}: {_plain(each['failed'])}.")
     console.print()
 
 
+def _plain(text: str) -> str:
+    """Text in which brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
 def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -> Table:
-    """Intervals are left out where the terminal has no room; they stand in the report."""
+    """A row for each score; where the terminal has no room, intervals stand in the report alone."""
     from rich.table import Table
 
-    by_task = {score.task: score for score in prompted}
+    by_label = {score.label: score for score in prompted}
     gap = 2 if intervals else 1
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     table.add_column("task", no_wrap=True)
@@ -47,7 +63,7 @@ def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -
     for score in plain:
         color = {True: "green", False: "red", None: "default"}[score.above_random]
         row = [
-            score.task,
+            score.label,
             str(score.episodes),
             with_error(score.mean, score.stderr),
             *([_interval(score.interval, ".4g")] if intervals else []),
@@ -56,7 +72,7 @@ def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -
             f"[{color}]{_normalized(score)}[/]",
             *([_interval(score.normalized_interval, ".2f")] if intervals else []),
         ]
-        other = by_task.get(score.task)
+        other = by_label.get(score.label)
         table.add_row(*row, *([_normalized(other) if other else ""] if prompted else []))
     return table
 
@@ -74,19 +90,21 @@ def _summary(scores: list[TaskScore]) -> str:
     total = aggregate(scores)
     lines = []
     if "mean" in total:
-        low, high = total["mean_interval"]
-        iqm_low, iqm_high = total["iqm_interval"]
         lines.append(
             f"\nNormalised over {len(total['tasks'])} tasks (0 random, 1 expert): mean "
-            f"[bold]{total['mean']:.3f}[/] \\[{low:.3f}, {high:.3f}], interquartile mean "
-            f"{total['iqm']:.3f} \\[{iqm_low:.3f}, {iqm_high:.3f}]."
+            f"[bold]{total['mean']:.3f}[/] {_interval(total['mean_interval'], '.3f')}, "
+            f"interquartile mean {total['iqm']:.3f} {_interval(total['iqm_interval'], '.3f')}."
         )
         half = half_line(reached(scores))
         lines.append(f"At or above half the expert's score: {half}.")
-    above = [score for score in scores if score.above_random]
+    own = [score for score in scores if score.instruction == OWN]
+    above = [score for score in own if score.above_random]
     lines.append(
         f"[green]Green[/]: above random with disjoint 95% intervals ({len(above)} of "
-        f"{len(scores)} tasks)."
+        f"{len(own)} tasks)."
     )
-    lines += [f"Left out of the means: {task}, {why}." for task, why in total["excluded"].items()]
+    lines += [
+        f"Without a normalised score: {task}, because {_plain(why)}."
+        for task, why in total["excluded"].items()
+    ]
     return "\n".join(lines)

@@ -9,7 +9,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from scipy.linalg import solve_continuous_are
+
+from generalist.errors import needing
 
 
 def lqr_gain(a: np.ndarray, b: np.ndarray, q: np.ndarray, r: float) -> np.ndarray:
@@ -17,8 +18,18 @@ def lqr_gain(a: np.ndarray, b: np.ndarray, q: np.ndarray, r: float) -> np.ndarra
 
     a: (n, n); b: (n, 1); q: (n, n); the result: (n,).
     """
-    p = solve_continuous_are(a, b, q, np.array([[r]]))
+    p = riccati(a, b, q, r)
     return (b.T @ p / r)[0]
+
+
+def riccati(a: np.ndarray, b: np.ndarray, q: np.ndarray, r: float) -> np.ndarray:
+    """(n, n) solution P of A'P + PA - P B B'P / r + Q = 0, by which the costs to come are x'Px.
+
+    a: (n, n); b: (n, 1); q: (n, n).
+    """
+    with needing("This expert"):
+        from scipy.linalg import solve_continuous_are
+    return solve_continuous_are(a, b, q, np.array([[r]]))
 
 
 class ObservationExpert:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.linalg import solve_continuous_are
 
-from generalist.experts.classic import ObservationExpert
+from generalist.experts.classic import ObservationExpert, riccati
 
 _GRAVITY = 9.81
 
@@ -20,7 +19,7 @@ class Hold:
     """A linear-quadratic regulator, and how far a state is from where it can be relied upon."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, q: np.ndarray, r: float) -> None:
-        self._cost = solve_continuous_are(a, b, q, np.array([[r]]))
+        self._cost = riccati(a, b, q, r)
         self._gain = (b.T @ self._cost / r)[0]
 
     def action(self, state: np.ndarray) -> float:

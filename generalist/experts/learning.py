@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from generalist.envs import get_task, is_document_task, make
+from generalist.envs.frames import has_frames
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.experts.collect import RandomPolicy, collect_episode
 from generalist.experts.recipes import Recipe, recipe_for
@@ -47,9 +48,9 @@ def train_expert(
     spec = get_task(task)
     if is_document_task(task):
         raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
-    if spec.frames:
-        raise UsageError(f"{task} shows frames; experts are trained from state only.")
     env = make(task)
+    if has_frames(env.observation_space):
+        raise UsageError(f"{task} shows frames; experts are trained from state only.")
     algorithm = algorithm or ("ppo" if isinstance(env.action_space, spaces.Discrete) else "sac")
     recipe = recipe_for(algorithm, task)
     _check_actions(task, algorithm, env.action_space)
@@ -91,7 +92,7 @@ def _trained(
     try:
         import stable_baselines3
     except ImportError as error:
-        raise MissingPackageError("stable_baselines3", "Training an expert", "experts") from error
+        raise MissingPackageError("stable_baselines3", "Training an expert") from error
     import torch
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
@@ -180,14 +181,12 @@ def _measured(
     task: str,
     who: Expert,
     episodes: int,
-    score_of: Callable[[float], float],
+    score_of: Callable[[float, bool | None], float],
 ) -> dict[str, Any]:
-    """Mean score over unseen episodes, and its standard error."""
-    scores = [
-        score_of(collect_episode(env, task, who, EVALUATION_SEED + i).return_)
-        for i in range(episodes)
-    ]
-    spread = statistics.stdev(scores) if episodes > 1 else 0.0
+    """Mean score over unseen episodes, and its standard error, None for a single one."""
+    played = (collect_episode(env, task, who, EVALUATION_SEED + i) for i in range(episodes))
+    scores = [score_of(episode.return_, episode.success) for episode in played]
+    spread = statistics.stdev(scores) if episodes > 1 else None
     return {"mean": round(statistics.fmean(scores), 3),
-            "stderr": round(spread / math.sqrt(episodes), 3),
+            "stderr": None if spread is None else round(spread / math.sqrt(episodes), 3),
             "episodes": episodes, "first_seed": EVALUATION_SEED}  # fmt: skip

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError, UsageError
-from generalist.importing.arrow import is_list, to_text, to_tree
+from generalist.importing.arrow import is_list, is_number, plain_array, to_text, to_tree
+from generalist.importing.episodes import EpisodeCutter, counters_in, counts_of, first_fall
 from generalist.importing.source import Load, Recording
+from generalist.importing.tables import EpisodeRows, TableSlice
 
 # Names that published datasets use, the JAT dataset's first.
 _KNOWN: dict[str, tuple[str, ...]] = {
@@ -33,7 +35,7 @@ _NEEDED = ("observation", "action")
 NO_REWARDS = "There is no column of rewards, so all are 0 in the shards."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """Which columns hold what; what is empty is looked for under the names that are usual.
 
@@ -86,107 +88,149 @@ class Columns:
         return asdict(self)
 
 
-@dataclass
 class Rows:
-    """Recordings from the batches of a table, whose schema is known."""
+    """Recordings from the slices of a table, whose schema is known.
 
-    columns: Columns
-    schema: Any  # pyarrow.Schema
+    row_is_episode: whether a row holds a whole episode; None where the columns are to tell: an
+        episode column that is asked for, or the types.
+    notes: where is said what had to be guessed.
+    """
 
-    def __post_init__(self) -> None:
-        self.columns = columns = self.columns.found_in(self.schema.names)
-        # Where a row is an episode, even its rewards are a list.
-        sample = columns.reward or columns.action[0]
-        self.row_is_episode = is_list(self.schema.field(sample).type) and (
-            columns.reward is not None or columns.episode is None
-        )
-        if not self.row_is_episode and columns.episode is None:
+    def __init__(
+        self,
+        columns: Columns,
+        schema: Any,  # pyarrow.Schema
+        *,
+        row_is_episode: bool | None = None,
+        notes: list[str] | None = None,
+    ) -> None:
+        told = columns.episode is not None
+        self.columns = columns = columns.found_in(schema.names)
+        self._notes = [] if notes is None else notes
+        if row_is_episode is None:
+            row_is_episode = not told and _row_is_episode(columns, schema)
+        self.row_is_episode = row_is_episode
+        if not row_is_episode and columns.episode is None:
             raise UsageError(
                 "a row is a single step here, and no column is known to number the episodes; "
-                f"there are {', '.join(self.schema.names)}. Say which with --episode-column NAME."
+                f"there are {', '.join(schema.names)}. Say which with --episode-column NAME."
             )
+        counters = counters_in(schema, columns.names)
+        if row_is_episode:  # one number for all steps counts none
+            counters = tuple(name for name in counters if is_list(schema.field(name).type))
+        self._counters = counters
+        ends = columns.terminated
+        self._ends = ends if ends and is_number(schema.field(ends).type) else None
+        self.names = [*columns.names, *counters]
 
-    def recordings(self, batches: Iterable[Any]) -> Iterator[Load]:
-        """A function each that makes a recording of the rows of its episode."""
-        for table in _episodes(batches, None if self.row_is_episode else self.columns.episode):
-            yield functools.partial(self.recording, table)
+    def recordings(self, slices: Iterable[TableSlice]) -> Iterator[Load]:
+        """Yield what reads each episode, in order.
 
-    def recording(self, table: Any) -> Recording:
-        """The recording of the rows of one episode."""
+        Raises GeneralistError that names file and row, where rows do not say their episode or
+        those of an episode do not stand together.
+        """
+        for rows in self._episodes(slices):
+            yield Load(functools.partial(self.recording, rows), rows.where)
+
+    def _episodes(self, slices: Iterable[TableSlice]) -> Iterator[EpisodeRows]:
+        if not self.row_is_episode:
+            for _, rows in self.cutter().episodes(slices):
+                yield rows
+            return
+        for found in slices:
+            for row in range(len(found)):
+                yield EpisodeRows((found.part(row, row + 1),))
+
+    def cutter(self) -> EpisodeCutter:
+        """Make what cuts rows that are steps into episodes."""
+        assert self.columns.episode is not None
+        return EpisodeCutter(
+            self.columns.episode,
+            counters=self._counters,
+            terminated=self._ends,
+            notes=self._notes,
+        )
+
+    def recording(self, rows: EpisodeRows) -> Recording:
+        """Read an episode.
+
+        Raises GeneralistError for columns of different lengths, values that are missing or cannot
+        be kept, and counters that do not rise.
+        """
         columns = self.columns
-        steps = len(self._steps(table, columns.action[0]))
+        steps = len(self._steps(rows, columns.action[0]))
         if not steps:
             raise GeneralistError("it has no steps.")
+        self._check_order(rows)
         rewards = np.zeros(steps, np.float32)
         if columns.reward is not None:
-            rewards = np.asarray(to_tree(self._steps(table, columns.reward), columns.reward))
-            rewards = rewards.reshape(len(rewards))  # of shape (T, 1) in LeRobot's files
+            rewards = self._numbers(rows, columns.reward, steps)
         terminated = False
         if columns.terminated is not None:
-            flags = to_tree(self._steps(table, columns.terminated), columns.terminated)
-            terminated = bool(np.ravel(flags)[-1])
+            flags = self._steps(rows, columns.terminated)
+            terminated = bool(self._numbers(rows, columns.terminated, len(flags))[-1:].any())
         instruction = None
         if columns.instruction is not None:
-            instruction = to_text(self._steps(table, columns.instruction), columns.instruction)
+            instruction = to_text(self._steps(rows, columns.instruction), columns.instruction)
         return Recording(
-            observations=self._trees(table, columns.observation),
-            actions=self._trees(table, columns.action),
+            observations=self._trees(rows, columns.observation),
+            actions=self._trees(rows, columns.action),
             rewards=rewards,
             terminated=terminated,
             truncated=not terminated,
             instruction=instruction,
         )
 
-    def _trees(self, table: Any, names: tuple[str, ...]) -> Any:
+    def _trees(self, rows: EpisodeRows, names: tuple[str, ...]) -> Any:
         """One column as it is, several as a dict."""
-        trees = {name: to_tree(self._steps(table, name), name) for name in names}
+        trees = {name: to_tree(self._steps(rows, name), name) for name in names}
         return trees[names[0]] if len(names) == 1 else trees
 
-    def _steps(self, table: Any, name: str) -> Any:
+    def _numbers(self, rows: EpisodeRows, name: str, steps: int) -> np.ndarray:
+        """(T,) one number a step, which LeRobot's files hold as (T, 1)."""
+        tree = to_tree(self._steps(rows, name), name)
+        values = np.asarray(tree) if not isinstance(tree, dict) else np.empty(0)
+        if values.size != steps:
+            raise GeneralistError(
+                f"{name} holds values of shape {values.shape}, where {steps} steps need one "
+                "number each."
+            )
+        return values.reshape(steps)
+
+    def _check_order(self, rows: EpisodeRows) -> None:
+        for name in self._counters:
+            counts = counts_of(self._steps(rows, name))
+            step = first_fall(name, counts)
+            if step is None:
+                continue
+            place = rows.place(0 if self.row_is_episode else step)
+            said = f"{counts[step - 1]:g}, {counts[step]:g}" if step else f"{counts[step]:g}"
+            raise GeneralistError(
+                f"{name} does not rise at step {step}, {place}: it is {said} there. Sort the "
+                "rows, or take the column out if it does not count steps."
+            )
+
+    def _steps(self, rows: EpisodeRows, name: str) -> Any:
         """The values of a column step by step: all its rows, or what its one row lists."""
-        values = table.column(name).combine_chunks()
+        values = plain_array(rows.table.column(name))
         if not self.row_is_episode:
             return values
         if is_list(values.type):
             if values.null_count:
                 raise GeneralistError(f"{name} has no value.")
-            storage = values.storage if hasattr(values, "storage") else values
-            return storage.flatten()
+            return values.flatten()
         return values  # one value for the whole episode, such as an instruction
 
 
-def _episodes(batches: Iterable[Any], column: str | None) -> Iterator[Any]:
-    """Tables of one episode each: a row, or the rows in a run that have the same value there."""
-    if column is None:
-        for batch in batches:
-            for row in range(batch.num_rows):
-                yield batch.slice(row, 1)
-        return
-    for _, table in runs(batches, column):
-        yield table
-
-
-def runs(batches: Iterable[Any], column: str) -> Iterator[tuple[Any, Any]]:
-    """(value, rows) of each run of rows with the same value; one that comes back is an error."""
+def _row_is_episode(columns: Columns, schema: Any) -> bool:
+    """Whether a row holds a whole episode: then both its actions and its rewards are lists."""
     import pyarrow as pa
 
-    done: set[Any] = set()
-    pending: list[Any] = []
-    current: Any = None
-    for batch in batches:
-        values = batch.column(column).to_numpy()
-        starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-        for start, stop in zip(starts, [*starts[1:], len(values)], strict=True):
-            value = values[start].item()
-            if pending and value != current:
-                yield current, pa.concat_tables(pending)
-                done.add(current)
-                pending = []
-            if value in done:
-                raise GeneralistError(
-                    f"the rows of episode {value} do not stand together: sort them by {column!r}."
-                )
-            current = value
-            pending.append(batch.slice(start, stop - start))
-    if pending:
-        yield current, pa.concat_tables(pending)
+    kinds = [schema.field(name).type for name in (columns.action[0], columns.reward) if name]
+    if not all(map(is_list, kinds)):
+        return False
+    if columns.episode is None:
+        return True
+    # A list of always one reward is a feature of shape [1].
+    always_one = pa.types.is_fixed_size_list(kinds[-1]) and kinds[-1].list_size == 1
+    return columns.reward is not None and not always_one

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Space
 
 _RGBA_CHANNELS = 4
+_DEEP = ("I", "F")  # Pillow's modes of 16-bit and 32-bit pixels
 
 
 class EncodedFrames:
@@ -54,13 +55,23 @@ class EncodedFrames:
 
         try:
             picture = Image.open(io.BytesIO(self._files[step]))
-            if picture.mode == "RGBA":
-                return np.asarray(picture)[:, :, _RGBA_CHANNELS - 1 :]
-            if picture.mode == "L":
-                return np.asarray(picture)[:, :, None]
-            return np.asarray(picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
+            picture.load()
+        except UnidentifiedImageError:
+            raise GeneralistError(
+                f"the picture at step {step} cannot be read: it is of no known format."
+            ) from None
+        except Exception as error:  # its decoders raise whatever their damaged input leads to
             raise GeneralistError(f"the picture at step {step} cannot be read: {error}.") from error
+        if picture.mode == "RGBA":
+            return np.asarray(picture)[:, :, _RGBA_CHANNELS - 1 :]
+        if picture.mode == "L":
+            return np.asarray(picture)[:, :, None]
+        if picture.mode.startswith(_DEEP):  # converting would clip them
+            raise GeneralistError(
+                f"the picture at step {step} has more than 8 bits a pixel (mode {picture.mode}); "
+                "convert such pictures to 8 bits first."
+            )
+        return np.asarray(picture.convert("RGB"))
 
 
 @dataclass
@@ -82,20 +93,24 @@ class Recording:
 
     def episode(self, task: str) -> Episode:
         """As an Episode of a task; raises GeneralistError on rewards that are not finite."""
-        rewards = np.asarray(self.rewards)
-        if not np.isfinite(rewards).all():
-            step = int(np.argmin(np.isfinite(rewards)))
-            raise GeneralistError(f"reward is {rewards[step]} at step {step}.")
+        self.check_rewards()
         return Episode(
             task=task,
             observations=tree_map(np.asarray, self.observations),
             actions=tree_map(np.asarray, self.actions),
-            rewards=rewards,
+            rewards=np.asarray(self.rewards),
             terminated=self.terminated,
             truncated=self.truncated,
             instruction=self.instruction,
             info=dict(self.info or {}),
         )
+
+    def check_rewards(self) -> None:
+        """Raise GeneralistError that names the step of a reward which is not finite."""
+        rewards = np.asarray(self.rewards)
+        if not np.isfinite(rewards).all():
+            step = int(np.argmin(np.isfinite(rewards)))
+            raise GeneralistError(f"reward is {rewards[step]} at step {step}.")
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,51 @@ class Document:
     text: str
 
 
-Load = Callable[[], "Recording | Document"]
+class RecordingError(GeneralistError):
+    """What is wrong with one recording: the others may be imported without it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Reads one recording when it is called; raises GeneralistError if that is damaged.
+
+    where: the file and rows it comes from, for messages; "" where its number says it all.
+    """
+
+    read: Callable[[], Recording | Document]
+    where: str = ""
+
+    def __call__(self) -> Recording | Document:
+        return self.read()
+
+    def located(self, number: int, error: GeneralistError) -> RecordingError:
+        """The error that recording `number` met, with its file and rows unless it names them."""
+        known = not self.where or self.where in str(error)
+        place = "" if known else f" It stands in {self.where}."
+        return RecordingError(f"episode {number}: {error}{place}")
+
+    @classmethod
+    def failing(cls, reason: str, where: str = "") -> Load:
+        """A recording that is known to be damaged: reading it raises GeneralistError(reason)."""
+
+        def fail() -> Recording:
+            raise GeneralistError(reason)
+
+        return cls(fail, where)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a source says of the environment its recordings were made in.
+
+    task: its name here. options: what `generalist.make(task, **options)` takes to make it again.
+    lost: wrappers it had which cannot be made again. spec: all that is stored of it, as JSON.
+    """
+
+    task: str
+    options: dict[str, Any]
+    lost: tuple[str, ...]
+    spec: dict[str, Any]
 
 
 class Source(Protocol):
@@ -114,7 +173,8 @@ class Source(Protocol):
     name: for messages. is_text: whether it holds documents, not episodes.
     facts: JSON-able, what the recordings depend on; stored in dataset.json.
     total: how many there are, None where that is not known before they are read.
-    notes: what is worth knowing, such as columns that were left out.
+    notes: what is worth knowing, such as columns that were left out; it may grow while reading.
+    environment: what they were recorded in, None where nothing is known of it.
     """
 
     name: str
@@ -122,9 +182,10 @@ class Source(Protocol):
     facts: dict[str, Any]
     total: int | None
     notes: list[str]
+    environment: Environment | None
 
     def spaces(self) -> tuple[Space, Space] | None:
         """Observation and action space as the source states them; None: see the recordings."""
 
     def recordings(self, first: int) -> Iterator[Load]:
-        """From number `first` on, a function each that reads it; GeneralistError if damaged."""
+        """From number `first` on. Raises GeneralistError for what is wrong with more than one."""

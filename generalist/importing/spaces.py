@@ -12,40 +12,88 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from generalist.episode import Tree
+from generalist.envs.frames import frame_axes
+from generalist.episode import Path, Tree
 from generalist.errors import GeneralistError
-from generalist.importing.source import EncodedFrames, Recording
-from generalist.tokenization.continuous import M
-
-SMALLEST_IMAGE = 32  # pixels a side, as in the layout; smaller uint8 boxes are grids of integers
+from generalist.importing.source import Document, EncodedFrames, Load, Recording
+from generalist.tokenization.continuous import M, finite
 
 
-def infer_spaces(recordings: Iterable[tuple[int, Recording]]) -> tuple[spaces.Space, spaces.Space]:
+def infer_spaces(
+    loads: Iterable[tuple[int, Load]], *, skip_bad: bool = False
+) -> tuple[spaces.Space, spaces.Space]:
     """Observation and action space that hold all of the recordings, given with their numbers.
 
     Integers get the range that occurs, from 0 where none is negative. Floats have no bounds, but an
-    element that leaves what the mu-law can tell apart (+-256) gets those that occur. Raises
-    GeneralistError that names the recording whose shapes are others than those before.
+    element that leaves what the mu-law can tell apart (+-256) gets those that occur.
+
+    skip_bad: leave out recordings that cannot be read, and those of other shapes than most have.
+
+    Raises GeneralistError that names the recording which cannot be read, or whose shapes are others
+    than those before.
     """
-    seen: tuple[dict[str, _Leaf], dict[str, _Leaf]] | None = None
-    for number, recording in recordings:
-        here = _leaves(recording.observations), _leaves(recording.actions)
-        if seen is None:
-            seen = here
-            continue
-        for role, before, now in zip(("observation", "action"), seen, here, strict=True):
+    groups: list[_Group] = []
+    failed: list[GeneralistError] = []
+    for number, load in loads:
+        try:
+            _sort_in(groups, _seen(load()), alone=not skip_bad)
+        except GeneralistError as error:
+            failed.append(load.located(number, error))
+            if not skip_bad:
+                raise failed[0] from error
+    if not groups:
+        reason = f"; {failed[0]}" if failed else "."
+        raise GeneralistError(
+            f"no episode can be read, so nothing says what its spaces are{reason}"
+        )
+    most = max(groups, key=lambda group: group.recordings)  # the first of equals
+    return _space(most.observation), _space(most.action)
+
+
+@dataclass
+class _Group:
+    """Recordings of the same fields, shapes and dtypes: their leaves, and how many there are."""
+
+    observation: dict[Path, _Leaf]
+    action: dict[Path, _Leaf]
+    recordings: int = 1
+
+    def join(self, other: _Group) -> None:
+        """Widen the leaves; GeneralistError, before anything changes, where they differ."""
+        sides = (("observation", self.observation, other.observation),
+                 ("action", self.action, other.action))  # fmt: skip
+        for role, before, now in sides:
             if before.keys() != now.keys():
                 raise GeneralistError(
-                    f"episode {number}: {role} has the fields {', '.join(now)}, "
-                    f"those before it {', '.join(before)}."
+                    f"{role} has the fields {', '.join(map(_named, now))}, "
+                    f"those before it {', '.join(map(_named, before))}."
                 )
-            for key, leaf in now.items():
-                where = f"{role}/{key}" if key else role
-                before[key].widen(leaf, f"episode {number}: {where}")
-    if seen is None:
-        raise GeneralistError("there is no episode, so nothing says what its spaces are.")
-    observation, action = (_space(leaves) for leaves in seen)
-    return observation, action
+            for path, leaf in now.items():
+                before[path].check_same(leaf, _named((role, *path)))
+        for _, before, now in sides:
+            for path, leaf in now.items():
+                before[path].widen(leaf)
+        self.recordings += other.recordings
+
+
+def _seen(recording: Recording | Document) -> _Group:
+    assert isinstance(recording, Recording)
+    recording.check_rewards()
+    return _Group(
+        _leaves(recording.observations, ("observation",)), _leaves(recording.actions, ("action",))
+    )
+
+
+def _sort_in(groups: list[_Group], found: _Group, *, alone: bool) -> None:
+    """Into the group of its like, or one of its own; `alone`: there may be one group only."""
+    for group in groups:
+        try:
+            group.join(found)
+            return
+        except GeneralistError:
+            if alone:
+                raise
+    groups.append(found)
 
 
 def leaf_space(
@@ -56,7 +104,7 @@ def leaf_space(
     pictures: bool = False,
 ) -> spaces.Space:
     """The space of one field; low, high: (*shape) bounds, infinite where not known."""
-    if pictures or _is_image(shape, dtype):
+    if pictures or (dtype == np.uint8 and frame_axes(shape) is not None):
         return spaces.Box(0, 255, shape, np.uint8)
     if dtype == np.bool_:
         return spaces.MultiBinary(shape) if shape else spaces.Discrete(2)
@@ -78,12 +126,14 @@ class _Leaf:
     high: np.ndarray
     pictures: bool = False
 
-    def widen(self, other: _Leaf, where: str) -> None:
+    def check_same(self, other: _Leaf, where: str) -> None:
         if other.shape != self.shape or other.dtype != self.dtype:
             raise GeneralistError(
                 f"{where} has shape {other.shape} and dtype {other.dtype}, "
                 f"in the episodes before it {self.shape} and {self.dtype}."
             )
+
+    def widen(self, other: _Leaf) -> None:
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
 
@@ -99,42 +149,37 @@ class _Leaf:
         )
 
 
-def _leaves(tree: Tree) -> dict[str, _Leaf]:
-    """The fields by name; a single one is called ""."""
+def _named(path: Path) -> str:
+    return "/".join(map(str, path))
+
+
+def _leaves(tree: Tree, where: Path) -> dict[Path, _Leaf]:
+    """The fields by their paths; a single one has the empty path."""
     if not isinstance(tree, dict):
-        return {"": _leaf(tree)}
-    found = {}
+        return {(): _leaf(tree, _named(where))}
+    found: dict[Path, _Leaf] = {}
     for key in sorted(tree):
-        for name, leaf in _leaves(tree[key]).items():
-            found[f"{key}/{name}" if name else key] = leaf
+        for path, leaf in _leaves(tree[key], (*where, key)).items():
+            found[(key, *path)] = leaf
     return found
 
 
-def _leaf(values: Any) -> _Leaf:
+def _leaf(values: Any, where: str) -> _Leaf:
     if isinstance(values, EncodedFrames):
         return _Leaf(values.shape, np.dtype(np.uint8), np.array(0), np.array(255), pictures=True)
     values = np.asarray(values)
-    # A value that is not finite is refused when its episode is encoded, by name; not here.
     if np.issubdtype(values.dtype, np.floating):
-        finite = np.where(np.isfinite(values), values, 0)
-        return _Leaf(values.shape[1:], values.dtype, finite.min(axis=0), finite.max(axis=0))
+        try:
+            finite(values.reshape(len(values), -1))
+        except ValueError as error:
+            raise GeneralistError(f"{where} {error}.") from error
     return _Leaf(values.shape[1:], values.dtype, values.min(axis=0), values.max(axis=0))
 
 
-def _space(leaves: dict[str, _Leaf]) -> spaces.Space:
-    if set(leaves) == {""}:
-        return leaves[""].space()
-    children: dict[str, dict[str, _Leaf]] = {}
-    for name, leaf in leaves.items():
-        key, _, rest = name.partition("/")
-        children.setdefault(key, {})[rest] = leaf
+def _space(leaves: dict[Path, _Leaf]) -> spaces.Space:
+    if set(leaves) == {()}:
+        return leaves[()].space()
+    children: dict[Any, dict[Path, _Leaf]] = {}
+    for path, leaf in leaves.items():
+        children.setdefault(path[0], {})[path[1:]] = leaf
     return spaces.Dict({key: _space(below) for key, below in children.items()})
-
-
-def _is_image(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    return (
-        dtype == np.uint8
-        and len(shape) == 3
-        and shape[-1] in (1, 3)
-        and min(shape[:2]) >= SMALLEST_IMAGE
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,14 @@ import numpy as np
 from generalist.collecting.encode import encode_episode
 from generalist.envs import get_task, is_document_task, make
 from generalist.errors import GeneralistError, UsageError
-from generalist.importing.source import Document, Load, Recording, Source
+from generalist.importing.source import Document, Load, Recording, RecordingError, Source
 from generalist.importing.spaces import infer_spaces
-from generalist.shards.files import DiskFull
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import load_processor
+from generalist.tokenization.use import CodeUse
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -33,25 +33,67 @@ if TYPE_CHECKING:
     from generalist.tokenization.processor import GeneralistProcessor
 
 _SOURCE = "import"
+_REASONS = 5  # of what was left out; the manifest has all
 
 
 @dataclass
 class ImportReport:
-    """What became of an import; `episodes` counts all that are in the folder."""
+    """What became of an import; `episodes` counts all that are in the folder.
+
+    reasons: of the first that were left out, what is wrong with each.
+    """
 
     task: str
     folder: str
     episodes: int = 0
     added: int = 0
     left_out: int = 0
+    reasons: tuple[str, ...] = ()
     spaces: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Import:
+    """What is asked for."""
+
+    source: Source
+    task: str
+    folder: Path
+    episodes: int | None
+    skip_bad: bool
+    progress: bool
+
+    def numbered(self, first: int, doing: str) -> Iterator[tuple[int, Load]]:
+        """Recordings from number `first` on, with a progress bar."""
+        from tqdm import tqdm
+
+        there, wanted = self.source.total, self.episodes
+        total = there if wanted is None else min(wanted, there or wanted)
+        if total is not None and first >= total:
+            return
+        bar = tqdm(
+            total=total, initial=first, desc=doing, unit="episode", disable=not self.progress
+        )
+        with bar:
+            numbers = count(first) if total is None else range(first, total)
+            for number, load in zip(numbers, self.source.recordings(first), strict=False):
+                yield number, load
+                bar.update()
+
+    def error(self, error: RecordingError) -> GeneralistError:
+        """The error of a recording that ends the import: whose it is, and what to do."""
+        return GeneralistError(
+            f"{self.source.name}, {error} Mend it, or leave out what cannot be imported with "
+            "--skip-bad."
+        )
 
 
 def import_source(
     source: Source,
     task: str,
     root: str | Path,
+    *,
     episodes: int | None = None,
     skip_bad: bool = False,
     processor: str | None = None,
@@ -63,69 +105,95 @@ def import_source(
     The spaces are those of the task's environment where `task` is known here, else the source's
     own, else what the recordings show.
 
-    skip_bad: leave out recordings that cannot be encoded, and count them, in place of the error.
+    Args:
+        source: Where the recordings are from.
+        task: The name they get, `family/Name`.
+        root: The folder of datasets.
+        episodes: How many recordings to take, those imported before included.
+        skip_bad: Leave out recordings that cannot be read or encoded, and count them.
+        processor: Folder of the processor to encode with, the shipped one by default.
+        progress: Show a bar on stderr.
+        shard_tokens: Tokens of a shard, about.
 
-    Raises GeneralistError that names the recording (counted from 0) and what is wrong with it.
+    Raises:
+        UsageError: The task's name does not go with the source.
+        GeneralistError: Names the recording (counted from 0), its file and row, and what is wrong.
     """
-    if task.count("/") != 1 or ".." in task or not all(task.split("/")):
-        raise UsageError(f"A task is written family/Name; got {task!r}.")
+    _check_name(task)
     if is_document_task(task) != source.is_text:
         what = "holds" if source.is_text else "does not hold"
         raise UsageError(
             f"{source.name} {what} documents; tasks of documents, and no others, are text/NAME."
         )
     loaded = load_processor(processor)
-    folder = Path(root) / task
-    report = ImportReport(task, str(folder), notes=tuple(source.notes))
-    header, report.spaces = _header(source, task, folder, episodes, skip_bad, loaded, progress)
-    encoder = _Encoder(source.name, task, loaded, Layout.from_dict(header.layout))
-    with ShardWriter(folder, header, shard_tokens=sys.maxsize) as writer:
+    asked = _Import(source, task, Path(root) / task, episodes, skip_bad, progress)
+    report = ImportReport(task, str(asked.folder))
+    header, report.spaces = _header(asked, loaded)
+    encoder = _Encoder(task, loaded, Layout.from_dict(header.layout))
+    with ShardWriter(asked.folder, header, shard_tokens=sys.maxsize) as writer:
         first = _next_number(writer)
         batch = _Batch(writer, report, shard_tokens)
-        for number, load in _numbered(source, first, episodes, progress, "import"):
+        for number, load in asked.numbered(first, "import"):
             try:
                 batch.add(encoder(number, load))
-            except DiskFull:
-                raise
-            except GeneralistError as error:
+            except RecordingError as error:
                 if not skip_bad:
-                    raise
+                    raise asked.error(error) from error
                 batch.leave_out(number, str(error))
         batch.write()
         report.episodes = writer.episodes_written
+    report.notes = (
+        *source.notes,
+        *(f"{asked.task}: {loss}" for loss in encoder.use.losses()),
+    )
     if not report.episodes:
-        raise GeneralistError(f"{source.name} has no episode that could be kept.")
+        reason = f" The first that was left out is {report.reasons[0]}" if report.reasons else ""
+        raise GeneralistError(f"{source.name} has no episode that could be kept.{reason}")
     return report
 
 
-def _header(
-    source: Source,
-    task: str,
-    folder: Path,
-    episodes: int | None,
-    skip_bad: bool,
-    processor: GeneralistProcessor,
-    progress: bool,
-) -> tuple[DatasetHeader, str]:
+def _check_name(task: str) -> None:
+    """Raise UsageError unless a task's name is a path of two or more names, and leads nowhere else.
+
+    Gymnasium's ids may have a namespace, as in gym/ALE/Pong-v5.
+    """
+    names = task.split("/")
+    if len(names) < 2 or not all(names) or {".", ".."} & set(names):
+        raise UsageError(f"A task is written family/Name; got {task!r}.")
+
+
+def _header(asked: _Import, processor: GeneralistProcessor) -> tuple[DatasetHeader, str]:
     """The header of the folder, and where its spaces are from."""
-    collection = {"source": _SOURCE, **source.facts}
+    source, folder = asked.source, asked.folder
+    collection = {"source": _SOURCE, **source.facts, **_made_with(source, asked.task)}
     if (folder / "dataset.json").exists():
         found = DatasetHeader.read(folder)
         found.check(folder, processor.vocabulary.fingerprint, processor.fingerprint)
         _check_same(folder, found.collection, collection)
         return found, "as before"
     spaces: dict[str, Any] = {}
-    if is_document_task(task):
+    if is_document_task(asked.task):
         layout, origin = processor.document_layout(), "text"
     else:
-        observation, action, origin = _spaces(source, task, episodes, skip_bad, progress)
+        observation, action, origin = _spaces(asked)
         try:
-            layout = processor.layout(observation, action, background=task)
+            layout = processor.layout(observation, action, task=asked.task)
         except GeneralistError as error:
             raise GeneralistError(f"{source.name}: {error}") from error
         spaces = {"observation": space_to_json(observation), "action": space_to_json(action)}
     parts = layout, processor.vocabulary, processor.fingerprint
-    return DatasetHeader.create(task, *parts, spaces, collection), origin
+    return DatasetHeader.create(asked.task, *parts, spaces, collection), origin
+
+
+def _made_with(source: Source, task: str) -> dict[str, Any]:
+    """What the header keeps of the environment; how to make it only where `task` is that one."""
+    environment = source.environment
+    if environment is None:
+        return {}
+    facts: dict[str, Any] = {"environment": environment.spec}
+    if task == environment.task:
+        facts |= {"options": environment.options, "wrappers_lost": environment.lost}
+    return facts
 
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -139,56 +207,41 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
             )
 
 
-def _spaces(
-    source: Source, task: str, episodes: int | None, skip_bad: bool, progress: bool
-) -> tuple[Space, Space, str]:
+def _spaces(asked: _Import) -> tuple[Space, Space, str]:
+    source, task = asked.source, asked.task
+    if (made := _environments_spaces(source, task)) is not None:
+        return *made, f"the environment's, {task}"
+    stated = source.spaces()
+    if stated is not None:
+        return *stated, "the dataset's own"
+    loads = asked.numbered(0, "look at spaces")
+    try:
+        return *infer_spaces(loads, skip_bad=asked.skip_bad), "inferred"
+    except RecordingError as error:
+        raise asked.error(error) from error
+    except GeneralistError as error:
+        if source.name in str(error):
+            raise
+        raise GeneralistError(f"{source.name}: {error}") from error
+
+
+def _environments_spaces(source: Source, task: str) -> tuple[Space, Space] | None:
+    """Those of the task's environment; None where it is unknown, or was wrapped otherwise."""
+    recorded = source.environment
+    options: dict[str, Any] = {}
+    if recorded is not None and recorded.task == task:
+        if recorded.lost:
+            return None
+        options = recorded.options
     try:
         get_task(task)
     except UsageError:
-        stated = source.spaces()
-        if stated is not None:
-            return *stated, "the dataset's own"
-        try:
-            return *infer_spaces(_readable(source, episodes, skip_bad, progress)), "inferred"
-        except GeneralistError as error:
-            raise GeneralistError(f"{source.name}: {error}") from error
-    env = make(task)
+        return None
+    env = make(task, **options)
     try:
-        return env.observation_space, env.action_space, f"the environment's, {task}"
+        return env.observation_space, env.action_space
     finally:
         env.close()
-
-
-def _readable(
-    source: Source, episodes: int | None, skip_bad: bool, progress: bool
-) -> Iterator[tuple[int, Recording]]:
-    """The recordings that are going to be imported, to look at their spaces."""
-    for number, load in _numbered(source, 0, episodes, progress, "look at spaces"):
-        try:
-            recording = load()
-        except GeneralistError as error:
-            if skip_bad:
-                continue
-            raise GeneralistError(f"episode {number}: {error}") from error
-        assert isinstance(recording, Recording)
-        yield number, recording
-
-
-def _numbered(
-    source: Source, first: int, episodes: int | None, progress: bool, doing: str
-) -> Iterator[tuple[int, Load]]:
-    """Recordings from number `first` up to `episodes`, with a progress bar."""
-    from tqdm import tqdm
-
-    total = source.total if episodes is None else min(episodes, source.total or episodes)
-    if total is not None and first >= total:
-        return
-    bar = tqdm(total=total, initial=first, desc=doing, unit="episode", disable=not progress)
-    with bar:
-        numbers = count(first) if total is None else range(first, total)
-        for number, load in zip(numbers, source.recordings(first), strict=False):
-            yield number, load
-            bar.update()
 
 
 def _next_number(writer: ShardWriter) -> int:
@@ -200,12 +253,12 @@ def _next_number(writer: ShardWriter) -> int:
 
 @dataclass
 class _Encoder:
-    """Reads and encodes; what goes wrong names the source and the recording."""
+    """Reads and encodes; what goes wrong names the recording."""
 
-    name: str
     task: str
     processor: GeneralistProcessor
     layout: Layout
+    use: CodeUse = field(default_factory=CodeUse)
 
     def __call__(self, number: int, load: Load) -> EncodedEpisode:
         try:
@@ -214,12 +267,14 @@ class _Encoder:
                 self._episode(number, item)
             )  # fmt: skip
         except GeneralistError as error:
-            raise GeneralistError(f"{self.name}, episode {number}: {error}") from error
+            raise load.located(number, error) from error
 
     def _episode(self, number: int, recording: Recording) -> EncodedEpisode:
         episode = recording.episode(self.task)
         episode.info["episode"] = number
-        return encode_episode(episode, self.processor, self.layout, source=_SOURCE)
+        encoded = encode_episode(episode, self.processor, self.layout, source=_SOURCE)
+        self.use.add(CodeUse.of(episode, encoded.tokens, self.layout))
+        return encoded
 
     def _document(self, number: int, text: str) -> EncodedEpisode:
         ids = self.processor.encode_text(text)
@@ -258,5 +313,7 @@ class _Batch:
             self._writer.reject(number, reason)
         self._report.added += len(self._episodes)
         self._report.left_out += len(self._left_out)
+        reasons = (*self._report.reasons, *self._left_out.values())
+        self._report.reasons = reasons[:_REASONS]
         self._episodes, self._left_out, self._tokens = [], {}, 0
         self._writer.flush()

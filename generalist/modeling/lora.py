@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from generalist.errors import GeneralistError
+from generalist.errors import needing
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import LoraRecipe
@@ -22,12 +22,8 @@ BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weig
 
 def add_adapters(model: PreTrainedModel, recipe: LoraRecipe) -> None:
     """Put adapters beside the matrices of the body; they and the tables are all that trains."""
-    try:
+    with needing("model.lora"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise GeneralistError(
-            "model.lora needs peft: pip install -c constraints.txt 'generalist[lora]'."
-        ) from None
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.matrices)
     )

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from generalist.yaml_values import expand_home
+
+
+def not_empty(value: str) -> str:
+    """The value; raises ValueError where it is nothing."""
+    if not value:
+        raise ValueError("nothing is given; write a name or a path, or leave the key out")
+    return value
+
+
+Name = Annotated[str, AfterValidator(not_empty), AfterValidator(expand_home)]
+"""A folder, where `~` is the home folder, or a name of something."""
 
 
 class Section(BaseModel):
@@ -45,7 +58,7 @@ class LoraRecipe(Section):
 class ModelRecipe(Section):
     """The causal LM. All of it ends up in a plain Hugging Face config."""
 
-    init_from: str | None = None
+    init_from: Name | None = None
     """Start from the weights of this model: a folder or repository of a pretrained language model
     (the data's processor must have been made of its tokenizer: `generalist tokenizer adopt`), or a
     checkpoint of our own, to be trained further. Sizes are then its own and left out here."""

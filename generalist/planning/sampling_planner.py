@@ -72,7 +72,7 @@ class SamplingPlanner:
             self._plan = np.concatenate([self._plan[1:], self._plan[-1:]])
         self._planned_at = now
         self._seen.add(self._simulator.features())
-        with borrowed(self._simulator) as state:
+        with borrowed(self._simulator, self._rng) as state:
             self._plan = self._improved(self._plan, self._spline[phase], state)
         self._label = self._action(self._spline[phase, 0] @ self._plan)
         return self._label.copy()

@@ -1,8 +1,10 @@
 """Simulators whose state can be saved and restored: one interface, one adapter a kind.
 
-A planner tries out actions in the very environment it is asked about and then puts it back. So a
-saved state is everything that a step reads or changes: what planning foresees is what will happen,
-and an episode is the same, bit for bit, with planning between its steps as without.
+A planner tries out actions in the very environment it is asked about and then puts it back. A
+saved state is everything that a step reads or changes but for the random numbers that are still to
+come: those a planner draws from a stream of its own. So it foresees what will happen where nothing
+is left to chance, and no more than that; and an episode is the same, bit for bit, with planning
+between its steps as without.
 """
 
 from __future__ import annotations
@@ -42,15 +44,27 @@ class Simulator(Protocol):
     def features(self) -> np.ndarray:
         """Numbers that describe the present state: (n,), of any dtype."""
 
+    def exchange_random(self, random: Any) -> Any:
+        """Draw what is random in a step from `random` from now on; returns what it was drawn from.
+
+        random: a numpy Generator, or what an earlier call has returned.
+        """
+
 
 @contextmanager
-def borrowed(simulator: Simulator) -> Iterator[Any]:
-    """The present state, which is restored at the end whatever happens in between."""
+def borrowed(simulator: Simulator, random: np.random.Generator) -> Iterator[Any]:
+    """The present state, which is restored at the end whatever happens in between.
+
+    random: what is random in steps is drawn from it in the meantime; the environment's own random
+        numbers stay unknown and untouched.
+    """
     state = simulator.save()
+    own = simulator.exchange_random(random)
     try:
         yield state
     finally:
         simulator.restore(state)
+        simulator.exchange_random(own)
 
 
 def simulator_of(env: gymnasium.Env) -> Simulator:
@@ -84,15 +98,14 @@ class DmcSimulator:
         return self._env._steps or 0
 
     def save(self) -> Any:
-        task = dict(vars(self._task))
+        task = {name: value for name, value in vars(self._task).items() if name != "_random"}
         counters = (self._env._steps, self._suite._step_count, self._suite._reset_next_step)
-        return copy.copy(self._physics.data.ptr), task, self._task.random.get_state(), counters
+        return copy.copy(self._physics.data.ptr), task, counters
 
     def restore(self, state: Any) -> None:
-        data, task, random, counters = state
+        data, task, counters = state
         _copy_data(self._physics.data.ptr, self._physics.model.ptr, data)
         vars(self._task).update(task)
-        self._task.random.set_state(random)
         self._env._steps, self._suite._step_count, self._suite._reset_next_step = counters
 
     def step(self, action: Any) -> tuple[float, bool]:
@@ -117,6 +130,14 @@ class DmcSimulator:
         )
         return reward, over
 
+    def exchange_random(self, random: Any) -> Any:
+        """As the Protocol says; a task's kind of generator is made to share the numbers."""
+        own = self._task._random
+        if isinstance(random, np.random.Generator):
+            random = type(own)(random.bit_generator)
+        self._task._random = random
+        return own
+
     def features(self) -> np.ndarray:
         """Positions and velocities."""
         return np.concatenate([self._physics.data.qpos, self._physics.data.qvel])
@@ -129,6 +150,7 @@ class AleSimulator:
 
     def __init__(self, env: Any) -> None:
         self._env = env
+        self._random: np.random.Generator | None = None  # of sticks; None: the episode's own
 
     def steps(self) -> int:
         return self._env.steps
@@ -140,8 +162,13 @@ class AleSimulator:
         self._env.restore(state)
 
     def step(self, action: Any) -> tuple[float, bool]:
-        reward, terminated, truncated = self._env.advance(int(action))
+        sticks = None if self._random is None else self._env.draw_sticks(self._random, 1)
+        reward, terminated, truncated = self._env.advance(int(action), sticks=sticks)
         return reward, terminated or truncated
+
+    def exchange_random(self, random: Any) -> Any:
+        own, self._random = self._random, random
+        return own
 
     def features(self) -> np.ndarray:
         """The console's memory: (128,) uint8."""
@@ -182,15 +209,18 @@ class GymSimulator:
             for layer in self._layers
         ]
         data = copy.copy(self._base.data) if self._has_data else None
-        return plain, data, self._base.np_random.bit_generator.state
+        return plain, data
 
     def restore(self, state: Any) -> None:
-        plain, data, random = state
+        plain, data = state
         for layer, values in zip(self._layers, plain, strict=True):
             vars(layer).update({name: copy.copy(value) for name, value in values.items()})
         if data is not None:
             _copy_data(self._base.data, self._base.model, data)
-        self._base.np_random.bit_generator.state = random
+
+    def exchange_random(self, random: Any) -> Any:
+        own, self._base._np_random = self._base._np_random, random
+        return own
 
     def step(self, action: Any) -> tuple[float, bool]:
         _, reward, terminated, truncated, _ = self._env.step(action)

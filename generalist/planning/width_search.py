@@ -54,7 +54,7 @@ class WidthSearch:
 
     The part of the tree behind the action that was executed is kept for the next decision. Of
     actions with equal returns it takes one with the most states behind it: there is more to do.
-    It sees the emulator's future, sticking actions included.
+    When an action will stick it does not know: each step of the search draws that anew.
 
     budget: simulator steps, each of four frames, for one decision.
     """
@@ -85,7 +85,7 @@ class WidthSearch:
         """The action to take in the present state of `env`."""
         now = self._simulator.steps()
         if self._root is None or self._root.depth != now:  # else it was asked about this state
-            with borrowed(self._simulator) as state:
+            with borrowed(self._simulator, self._rng) as state:
                 self._root = self._follow(now)
                 self._root.state = state
                 self._search(self._root)
@@ -93,13 +93,14 @@ class WidthSearch:
         return np.int64(self._label)
 
     def _follow(self, now: int) -> Node:
-        """The node of the present state: in the last tree, where it goes on from there."""
+        """The node of the present state: in the last tree, where it foresaw this very state."""
+        memory = self._simulator.features()
         if self._root is not None and self._root.depth + 1 == now:
             node = self._root.children.get(self._simulator.last_action())
-            if node is not None and not node.lost:
+            if node is not None and not node.lost and np.array_equal(node.memory, memory):
                 node.parent = None
                 return node
-        return Node(now, self._simulator.features(), 0.0, False)
+        return Node(now, memory, 0.0, False)
 
     def _search(self, root: Node) -> None:
         # The least depth at which each byte has had each value.

@@ -23,6 +23,7 @@ import os
 import struct
 import tempfile
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,11 @@ class EpisodeRow(NamedTuple):
     first_step: int
     steps: int
     return_: float
+
+
+def ends_of(sizes: np.ndarray) -> array[int]:
+    """(n,) sizes to where each ends; 8 bytes each, and found by bisection faster than in numpy."""
+    return array("q", np.cumsum(sizes, dtype=np.int64).tobytes())
 
 
 def _block_dtype(key_bytes: int) -> np.dtype:
@@ -118,7 +124,9 @@ class Index:
         self.episodes = arrays["episodes"]
         self.blocks, self.shards = arrays["blocks"], arrays["shards"]
         self._first_step = self.episodes["first_step"]
-        self._first_episode = np.append(self.blocks["first_episode"], len(self.episodes))
+        # Episodes up to the end of each block, after a 0.
+        counts = np.diff(self.blocks["first_episode"], append=len(self.episodes))
+        self._episode_ends = ends_of(np.insert(counts, 0, 0))
         self.instruction_ends = arrays["instruction_ends"]
         self._text = arrays["instruction_text"]
         self.demonstrations: np.ndarray | range = range(len(self.episodes))
@@ -135,7 +143,7 @@ class Index:
 
     def episode_at(self, block: int, step: int) -> int:
         """Number of the episode that holds a timestep, which is counted within its block."""
-        first, stop = self._first_episode[block : block + 2].tolist()
+        first, stop = self._episode_ends[block], self._episode_ends[block + 1]
         return first + int(self._first_step[first:stop].searchsorted(step, side="right")) - 1
 
     def release(self) -> None:

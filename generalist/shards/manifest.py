@@ -117,9 +117,10 @@ class DatasetHeader:
         try:
             layout = Layout.from_dict(self.layout)
             vocabulary = Vocabulary.from_dict(self.vocabulary)
-            tokens = layout.tokens_per_timestep
-            if not 0 < layout.action_tokens <= tokens <= _LONGEST_TIMESTEP_TOKENS:
-                raise ValueError(f"{layout.action_tokens} action tokens in a timestep of {tokens}")
+            tokens = layout.tokens_per_timestep  # not `legal`: what is promised is not allocated
+            chosen = sum(part.tokens for part in layout.parts_of("action"))
+            if not 0 < chosen <= tokens <= _LONGEST_TIMESTEP_TOKENS:
+                raise ValueError(f"{chosen} action tokens in a timestep of {tokens}")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise DamagedFile(path, f"it describes no layout ({error!r})") from error
         except GeneralistError as error:

@@ -11,6 +11,7 @@ import itertools
 import mmap
 import os
 import weakref
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any, Protocol, overload
 import numpy as np
 
 from generalist.errors import GeneralistError
-from generalist.shards.index import EpisodeRow, Index, open_index
+from generalist.shards.index import EpisodeRow, Index, ends_of, open_index
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.remote import Remote
 from generalist.shards.sample import ALL_VERIFIED, DamagedShard, Sample, map_shard, open_shard
@@ -155,7 +156,7 @@ class TaskData:
         self._records: tuple[int, list[dict[str, Any]]] = -1, []  # of the block read last
         self._selected: np.ndarray | None = None  # numbers among all episodes; None for all
         # Steps up to the end of each block, or of each episode of a selection.
-        self._step_ends = np.cumsum(self.index.blocks["steps"])
+        self._step_ends = ends_of(self.index.blocks["steps"])
 
     def _check(self, processor: _Fingerprinted) -> None:
         """Ranges that were appended to the vocabulary since change no token that is here."""
@@ -229,7 +230,7 @@ class TaskData:
         chosen = copy.copy(self)
         before = self._selected
         chosen._selected = np.asarray(episodes, np.int64) if before is None else before[episodes]
-        chosen._step_ends = np.cumsum(chosen.episodes["steps"])
+        chosen._step_ends = ends_of(chosen.episodes["steps"])
         return chosen
 
     def _number_of(self, index: int) -> int:
@@ -244,15 +245,14 @@ class TaskData:
     @property
     def steps(self) -> int:
         """Timesteps of all episodes."""
-        return int(self._step_ends[-1]) if len(self._step_ends) else 0
+        return self._step_ends[-1] if self._step_ends else 0
 
     def episode_at(self, step: int) -> int:
         """Number of the episode that holds a timestep, which is counted over all episodes."""
-        number = int(self._step_ends.searchsorted(step, side="right"))
+        number = bisect_right(self._step_ends, step)
         if self._selected is not None:
             return number
-        before = int(self._step_ends[number - 1]) if number else 0
-        return self.index.episode_at(number, step - before)
+        return self.index.episode_at(number, step - self._step_ends[number - 1] * (number > 0))
 
     @property
     def samples(self) -> Sequence[Sample]:
@@ -336,7 +336,7 @@ class TaskData:
 
     def labels_of(self, row: EpisodeRow) -> np.ndarray | None:
         """`labels` of the episode that stands there."""
-        labels, k = self.sample(row.sample).labels, self.layout.action_tokens
+        labels, k = self.sample(row.sample).labels, len(self.layout.legal)
         first = row.first_step * k
         return None if labels is None else labels[first : first + row.steps * k]
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, UsageError, needing
 from generalist.integrity import DamagedFile, parse_json, read_json, sealed, unsealed
 from generalist.shards.files import replacing, write_json
 from generalist.shards.manifest import Manifest
@@ -270,7 +270,8 @@ def _pieces(fs: Any, source: str, most: int | None) -> Iterator[bytes]:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """The filesystem of a URL, and the path within it."""
-    import fsspec
+    with needing("Reading from a remote folder"):
+        import fsspec
 
     if "::" in url:
         raise UsageError(f"{url!r} is a chain of filesystems; give one plain URL.")

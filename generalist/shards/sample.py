@@ -86,9 +86,7 @@ class Sample:
             records = self.records
             sizes = sum(r["length"] for r in records), sum(r["steps"] for r in records)
         self.size_tokens, self.size_steps = sizes
-        self._sizes = dict(
-            zip(_ARRAYS, (*sizes, self.size_steps * layout.action_tokens), strict=True)
-        )
+        self._sizes = dict(zip(_ARRAYS, (*sizes, self.size_steps * len(layout.legal)), strict=True))
         if fresh:
             if self.size_tokens != self.size_steps * layout.tokens_per_timestep:
                 raise self._damaged(f"{sizes[0]} tokens are not {sizes[1]} timesteps")

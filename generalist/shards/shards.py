@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
 
@@ -202,10 +202,10 @@ class ShardWriter:
                 f"{layout.tokens_per_timestep}."
             )
         labels = episode.labels if episode.labels is None else np.asarray(episode.labels)
-        if labels is not None and labels.shape != (steps * layout.action_tokens,):
+        if labels is not None and labels.shape != (steps * len(layout.legal),):
             raise GeneralistError(
                 f"{who}: {labels.shape} labels do not make {steps} actions of "
-                f"{layout.action_tokens} tokens."
+                f"{len(layout.legal)} tokens."
             )
         for ids in (tokens, labels):
             if ids is not None and (ids.min() < 0 or ids.max() >= self.vocabulary.size):
@@ -239,11 +239,12 @@ class ShardWriter:
     def _executed(self, tokens: np.ndarray) -> np.ndarray:
         """(T * k,) ids at the action positions."""
         timesteps = tokens.reshape(-1, self.layout.tokens_per_timestep)
-        return timesteps[:, self.layout.action_positions].reshape(-1)
+        return timesteps[:, self.layout.positions.chosen].reshape(-1)
 
     def _write_shard(self, name: str, episodes: list[EncodedEpisode]) -> ShardEntry:
         """Write one tar and describe it."""
-        import webdataset  # seconds to import; readers do not need it
+        with needing("Writing shards"):
+            import webdataset  # seconds to import; readers do not need it
 
         path = self.folder / name
         # In memory first: a tar stream whose file fails under it complains when it is collected.

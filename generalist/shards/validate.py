@@ -156,19 +156,19 @@ def _compare_shard(
 def check_ids(sample: Sample, layout: Layout) -> None:
     """Raise DamagedShard unless separators and legal actions stand at the layout's positions."""
     timesteps = sample.tokens.reshape(-1, layout.tokens_per_timestep)
-    if layout.separator is not None:
-        wrong = timesteps[:, layout.observation_tokens] != layout.separator
-        if wrong.any():
-            raise DamagedShard(
-                sample.shard, sample.key, f"timestep {int(wrong.argmax())} has no separator"
-            )
+    separators = layout.positions.of_role("separator")
+    wrong = (timesteps[:, separators] != layout.positions.first[separators]).any(axis=1)
+    if wrong.any():
+        raise DamagedShard(
+            sample.shard, sample.key, f"timestep {int(wrong.argmax())} has no separator"
+        )
     legal = np.array(layout.legal)
     for name, ids in (
-        ("executed actions", timesteps[:, layout.action_positions]),
+        ("executed actions", timesteps[:, layout.positions.chosen]),
         ("labels", sample.labels),
     ):
         if ids is None:
             continue
-        actions = ids.reshape(-1, layout.action_tokens)
+        actions = ids.reshape(-1, len(legal))
         if (actions.min(axis=0) < legal[:, 0]).any() or (actions.max(axis=0) >= legal[:, 1]).any():
             raise DamagedShard(sample.shard, sample.key, f"the {name} hold ids that are no actions")

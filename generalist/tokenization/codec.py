@@ -8,6 +8,7 @@ Legend: N = steps or environments, K = tokens of the field.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,4 +86,4 @@ def flat(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values)
     if values.shape[1:] != tuple(shape):
         raise ValueError(f"has shape {values.shape[1:]} a step, expected {tuple(shape)}")
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), math.prod(shape))

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from generalist.tokenization.codec import Codec, Toolbox, flat
+
+
+class IntegerRanges:
+    """The legal integers of each of K elements, checked and counted from the smallest one.
+
+    Args:
+        low: Smallest legal value of each element, as Python integers.
+        count: Number of legal values of each element, at most 2**62.
+    """
+
+    def __init__(self, low: Sequence[int], count: Sequence[int]) -> None:
+        dtype = np.uint64 if max(low, default=0) >= 2**63 else np.int64
+        self.low = np.array(low, dtype=dtype)
+        self.high = np.array([a + n - 1 for a, n in zip(low, count, strict=True)], dtype=dtype)
+
+    def offsets(self, values: np.ndarray) -> np.ndarray:
+        """Legal values less the smallest one.
+
+        Args:
+            values: (N, K) integers, truth values, or real numbers without a fraction.
+
+        Returns:
+            (N, K) int64 in [0, count).
+
+        Raises:
+            ValueError: A value is not legal; the message names the first such step and element.
+        """
+        with np.errstate(invalid="ignore"):  # nan and inf become integers, which they do not equal
+            integers = values.astype(np.int64) if values.dtype.kind in "fb" else values
+        legal = (integers == values) & (integers >= self.low) & (integers <= self.high)
+        if not legal.all():
+            step, element = np.argwhere(~legal)[0]
+            raise ValueError(
+                f"is {values[step, element]} at step {step}, element {element}; legal are the "
+                f"integers {self.low[element]} to {self.high[element]}"
+            )
+        return (integers.astype(self.low.dtype) - self.low).astype(np.int64)
+
+    def values(self, offsets: np.ndarray) -> np.ndarray:
+        """Inverse of `offsets`."""
+        return np.asarray(offsets).astype(self.low.dtype) + self.low
 
 
 @dataclass(frozen=True)
@@ -28,22 +71,13 @@ class DiscreteCodec(Codec):
     def legal(self) -> tuple[tuple[int, int], ...]:
         return tuple((0, count) for count in self.count)
 
+    @cached_property
+    def _ranges(self) -> IntegerRanges:
+        return IntegerRanges(self.low, self.count)
+
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        return checked_codes(flat(values, self.shape), np.array(self.low), np.array(self.count))
+        return self._ranges.offsets(flat(values, self.shape))
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        values = np.asarray(codes, dtype=np.int64) + np.array(self.low)
+        values = self._ranges.values(codes)
         return values.reshape(len(values), *self.shape).astype(self.dtype)
-
-
-def checked_codes(values: np.ndarray, low: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """(N, K) integers less `low` (K,), each in [0, count); ValueError names the first other."""
-    codes = values.astype(np.int64) - low
-    wrong = (codes < 0) | (codes >= count) | (codes + low != values)
-    if wrong.any():
-        step, element = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"is {values[step, element]} at step {step}, element {element}; legal are the integers "
-            f"{low[element]} to {low[element] + count[element] - 1}"
-        )
-    return codes

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from generalist.episode import Tree, tree_get
-from generalist.errors import GeneralistError
+from generalist.errors import UsageError
 from generalist.tokenization.codec import flat
 from generalist.tokenization.continuous import ContinuousCodec, finite
 from generalist.tokenization.layout import Layout
@@ -28,20 +28,20 @@ def fit_quantiles(layout: Layout, observations: Sequence[Tree]) -> Layout:
     """The layout with bins fitted to these episodes, in place of all bins of its observations.
 
     Actions keep theirs, for they are chosen between bounds.
-    Raises GeneralistError where nothing that is observed is a real number.
+    Raises UsageError where nothing that is observed is a real number.
     """
-    fields = []
-    for field in layout.fields:
-        codec = field.codec
-        if field.role == "observation" and isinstance(codec, ContinuousCodec):
-            seen = [flat(tree_get(tree, field.path), codec.shape) for tree in observations]
+    parts = []
+    for part in layout.parts:
+        codec = part.codec
+        if part.role == "observation" and isinstance(codec, ContinuousCodec) and codec.tokens:
+            seen = [flat(tree_get(tree, part.path), codec.shape) for tree in observations]
             knots = tuple(map(fit_knots, finite(np.concatenate(seen)).T))
             fitted = QuantileCodec(codec.shape, codec.dtype, knots, codec.bins)
-            field = replace(field, codec=fitted)
-        fields.append(field)
-    if tuple(fields) == layout.fields:
-        raise GeneralistError("No observation is a real number, so there are no bins to be fitted.")
-    return replace(layout, fields=tuple(fields))
+            part = replace(part, codec=fitted)
+        parts.append(part)
+    if tuple(parts) == layout.parts:
+        raise UsageError("No observation is a real number, so there are no bins to be fitted.")
+    return Layout(tuple(parts))
 
 
 def fit_knots(values: np.ndarray) -> tuple[float, ...]:

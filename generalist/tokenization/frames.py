@@ -1,13 +1,12 @@
 """Frames as discrete codes: one 84x84 RGB frame becomes 6x6 = 36 codes of 1,000 values.
 
-A patch of 14x14 pixels is encoded by itself, as its difference from the background of the game
-(the per-pixel median frame, stored with the weights), and quantised by FSQ (finite scalar
-quantisation, arXiv:2309.15505). Both the encoder and the decoder also see the background patch, so
-a code says "what has changed here" and the background says what such a change looks like.
+A patch of 14x14 pixels is encoded by itself, as its difference from the background of the game.
+The background is the per-pixel median frame, stored with the weights. FSQ (finite scalar
+quantisation, Mentzer et al. 2023, arXiv:2309.15505) makes the code. Encoder and decoder also see
+the background patch: the code says what has changed, the background what such a change looks like.
 
-It follows from the construction, not from training, that a patch equal to its background always
-has the code `still_code` and decodes exactly to the background; so only changed patches are
-computed, and a code never flickers because of something that happens in another patch.
+By construction, a patch equal to its background has the code `still_code`, and decodes exactly to
+the background. So only changed patches are computed, and no patch changes the code of another.
 
 Shapes: N = frames, M = changed patches, P = 14*14*3 = 588 values of a patch.
 """
@@ -25,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -112,7 +111,8 @@ def resize_frames(frames: np.ndarray, size: int) -> np.ndarray:
     """(N, H, W, 3) uint8 of any size -> (N, size, size, 3) uint8 by area averaging."""
     if frames.shape[1:3] == (size, size):
         return np.ascontiguousarray(frames)
-    import cv2
+    with needing("Frames of another size"):
+        import cv2
 
     resized = np.empty((len(frames), size, size, 3), np.uint8)
     for index, frame in enumerate(frames):
@@ -245,15 +245,6 @@ class FrameTokenizer:
             picture = known + self.codec.reconstruct(latents, known)
             patches[row, cell] = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         return from_patches(patches, self.config.patch_size)
-
-    def with_background(self, name: str, frames: np.ndarray) -> FrameTokenizer:
-        """A tokenizer that also knows the background of `name`: the median of frames (N, H, W, 3).
-
-        The weights stay as they are; the fingerprint changes.
-        """
-        median = np.median(resize_frames(frames, self.config.frame_size), axis=0)
-        backgrounds = {**self.backgrounds, name: median.astype(np.uint8)}
-        return FrameTokenizer(self.codec, backgrounds, self._chunk_patches)
 
     @property
     def fingerprint(self) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from generalist.tokenization.codec import Codec, Toolbox
-from generalist.tokenization.discrete import checked_codes
+from generalist.tokenization.discrete import IntegerRanges
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,20 @@ class GridCodec(Codec):
     def legal(self) -> tuple[tuple[int, int], ...]:
         return ((0, math.prod(self.count)),) * self.tokens
 
+    @cached_property
+    def _ranges(self) -> IntegerRanges:
+        return IntegerRanges(self.low, self.count)
+
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         values = np.asarray(values)
         if values.shape[1:] != self.shape:
             raise ValueError(f"has shape {values.shape[1:]} a step, expected {self.shape}")
         cells = values.reshape(-1, self.shape[-1])
-        digits = checked_codes(cells, np.array(self.low), np.array(self.count))
+        digits = self._ranges.offsets(cells)
         codes = np.ravel_multi_index(tuple(digits.T), self.count)
         return codes.reshape(len(values), self.tokens)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         codes = np.asarray(codes, dtype=np.int64)
-        digits = np.stack(np.unravel_index(codes, self.count), axis=-1) + np.array(self.low)
+        digits = self._ranges.values(np.stack(np.unravel_index(codes, self.count), axis=-1))
         return digits.reshape(len(codes), *self.shape).astype(self.dtype)

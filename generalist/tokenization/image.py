@@ -1,13 +1,17 @@
-"""Frames as the codes of the frame tokenizer."""
+"""Frames as the codes of the frame tokenizer, one frame a step or a stack of them.
+
+Legend: N = steps, F = frames of a step, H, W = height and width, C = 1 (grey) or 3 (RGB).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, needing
 from generalist.tokenization.codec import Codec, Toolbox
 
 FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
@@ -15,7 +19,7 @@ FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
 
 @dataclass(frozen=True)
 class ImageCodec(Codec):
-    """A frame (H, W, C) with C of 1 or 3 as `codes` tokens; lossy, the shape comes back.
+    """A frame (H, W, C) as `codes` tokens; lossy, the shape comes back.
 
     `background` names the task whose still background the frame tokenizer knows, if any.
     """
@@ -33,7 +37,7 @@ class ImageCodec(Codec):
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
-        return ((0, self.codebook_size),) * self.codes
+        return ((0, self.codebook_size),) * self.tokens
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         values = np.asarray(values)
@@ -41,25 +45,87 @@ class ImageCodec(Codec):
             raise ValueError(f"has shape {values.shape[1:]} a step, expected {self.shape}")
         if values.dtype != np.uint8:
             raise ValueError(f"has dtype {values.dtype}, expected uint8 pixels")
-        if values.shape[-1] == 1:
-            values = np.repeat(values, 3, axis=-1)
+        frames = self._to_frames(values)
         tokenizer = _frame_tokenizer(toolbox)
-        chunks = [
-            tokenizer.encode(values[start : start + FRAMES_AT_ONCE], self.background)
-            for start in range(0, len(values), FRAMES_AT_ONCE)
-        ]
-        return np.concatenate(chunks).astype(np.int64) if chunks else np.zeros((0, self.codes), int)
+        chunks = [np.zeros((0, self.codes), np.int64)]
+        for start in range(0, len(frames), FRAMES_AT_ONCE):
+            chunk = frames[start : start + FRAMES_AT_ONCE]
+            if chunk.shape[-1] == 1:
+                chunk = np.repeat(chunk, 3, axis=-1)
+            chunks.append(tokenizer.encode(np.ascontiguousarray(chunk), self.background))
+        return np.concatenate(chunks).astype(np.int64).reshape(len(values), self.tokens)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        import cv2
+        with needing("Showing frames"):
+            import cv2
 
-        height, width, channels = self.shape
-        frames = _frame_tokenizer(toolbox).decode(np.asarray(codes), self.background)
-        if frames.shape[1:3] != (height, width):
+        codes = np.asarray(codes)
+        height, width, channels = self._frame_shape
+        frames = _frame_tokenizer(toolbox).decode(codes.reshape(-1, self.codes), self.background)
+        if frames.shape[1:3] != (height, width) and len(frames):
             frames = np.stack([cv2.resize(frame, (width, height)) for frame in frames])
         if channels == 1:
             frames = frames.mean(axis=-1, keepdims=True)
-        return frames.astype(np.uint8)
+        return self._from_frames(frames.astype(np.uint8), len(codes))
+
+    @property
+    def _frame_shape(self) -> tuple[int, ...]:
+        """(H, W, C)."""
+        return self.shape
+
+    def _to_frames(self, values: np.ndarray) -> np.ndarray:
+        """(N, *shape) values to (N * F, H, W, C)."""
+        return values
+
+    def _from_frames(self, frames: np.ndarray, steps: int) -> np.ndarray:
+        """Inverse of `_to_frames`."""
+        return frames
+
+
+@dataclass(frozen=True)
+class FrameStackCodec(ImageCodec):
+    """Frames in any other arrangement, such as (H, W), (3, H, W) or a stack (4, H, W).
+
+    Channels whose number is a multiple of three are RGB frames; other ones are grey frames, one
+    each. So (12, H, W) is four RGB frames and (H, W, 4) four grey ones. Each frame is `codes`
+    tokens, in the order in which they stand.
+    """
+
+    kind: ClassVar[str] = "frames"
+
+    height_axis: int = 0
+    channel_axis: int | None = None
+    channels: int = 1  # of one frame: 1 or 3
+
+    @property
+    def frames(self) -> int:
+        """F."""
+        return math.prod(self.shape) // math.prod(self._frame_shape)
+
+    @property
+    def tokens(self) -> int:
+        return self.codes * self.frames
+
+    @property
+    def _frame_shape(self) -> tuple[int, ...]:
+        return (*self.shape[self.height_axis : self.height_axis + 2], self.channels)
+
+    def _to_frames(self, values: np.ndarray) -> np.ndarray:
+        height, width, channels = self._frame_shape
+        if self._channels_last:
+            values = np.moveaxis(values, -1, -3)
+        return np.moveaxis(values.reshape(-1, channels, height, width), 1, -1)
+
+    def _from_frames(self, frames: np.ndarray, steps: int) -> np.ndarray:
+        values = np.moveaxis(frames, -1, 1)
+        if not self._channels_last:
+            return values.reshape(steps, *self.shape)
+        *before, height, width, channels = self.shape
+        return np.moveaxis(values.reshape(steps, *before, channels, height, width), -3, -1)
+
+    @property
+    def _channels_last(self) -> bool:
+        return self.channel_axis is not None and self.channel_axis > self.height_axis
 
 
 def _frame_tokenizer(toolbox: Toolbox):  # noqa: ANN202 - imported lazily, it loads torch

@@ -1,51 +1,66 @@
 """Layout: one timestep as tokens, derived from Gymnasium spaces.
 
-A timestep is `observation fields, separator, action fields` and always has the same length, so
-that everything else follows from positions alone: which tokens carry a loss, which ids are legal.
+A timestep is an ordered list of parts, each with a role, and always has the same length. So all
+that is asked of a token follows from its position in the timestep: see `Positions`.
 
-Legend: N = steps or environments, S = tokens of a timestep, k = action tokens of a timestep.
+Legend: N = steps or environments, S = tokens of a timestep, K = tokens of a part or a role,
+k = action tokens of a timestep.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from generalist.episode import Path, Tree, tree_from_leaves, tree_get
+from generalist.episode import IntegerKey, Path, Tree, path_name, tree_from_leaves, tree_get
 from generalist.errors import GeneralistError
 from generalist.tokenization import (  # noqa: F401 - registers
+    characters,
     continuous,
+    digits,
     discrete,
     grid,
     image,
     quantile,
 )
 from generalist.tokenization.codec import Codec, Toolbox, codec_from_dict
+from generalist.tokenization.constant import ConstantCodec
 from generalist.tokenization.text_fields import DocumentCodec
 from generalist.vocabulary import Vocabulary
 
-Role = Literal["observation", "action"]
+Role = Literal["observation", "separator", "return", "action", "reward"]
+ROLES: tuple[Role, ...] = ("observation", "separator", "return", "action", "reward")
 
 
 @dataclass(frozen=True)
-class Field:
-    """One leaf of the observation or action tree, and where its tokens stand."""
+class Part:
+    """Neighbouring tokens of a timestep that mean one thing: what it is, and how it is coded.
+
+    role: what the tokens are for. path: which leaf of the tree of that role they hold; () where it
+    has one only. start: id of code 0 in the vocabulary.
+    """
 
     role: Role
     path: Path
     codec: Codec
-    start: int  # id of code 0 in the vocabulary
+    start: int
+
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return self.codec.tokens
 
     @property
     def name(self) -> str:
         """Readable path, such as `observation/position`."""
-        return "/".join([self.role, *map(str, self.path)])
+        return path_name((self.role, *self.path))
 
     def encode(self, tree: Tree, toolbox: Toolbox, task: str = "") -> np.ndarray:
-        """(N, K) ids of this leaf of `tree`; errors name the field and the step."""
+        """(N, K) ids of this leaf of `tree`; errors name the part and the step."""
         where = f"{task}: {self.name}" if task else self.name
         try:
             values = tree_get(tree, self.path)
@@ -55,6 +70,8 @@ class Field:
             return self.codec.encode(values, toolbox) + self.start
         except ValueError as error:
             raise GeneralistError(f"{where} {error}.") from None
+        except TypeError as error:  # such as a word where a number is due
+            raise GeneralistError(f"{where} cannot be encoded: {error}.") from None
 
     def decode(self, ids: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         """(N, K) ids to (N, *shape) values; an id that means nothing here is an error."""
@@ -74,137 +91,168 @@ class Field:
         """JSON form."""
         return {
             "role": self.role,
-            "path": list(self.path),
+            "path": [{"key": int(x)} if isinstance(x, IntegerKey) else x for x in self.path],
             "start": self.start,
             "codec": self.codec.to_dict(),
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Field:
+    def from_dict(cls, data: dict[str, Any]) -> Part:
         """Inverse of `to_dict`."""
         codec = codec_from_dict(data["codec"])
-        return cls(data["role"], tuple(data["path"]), codec, data["start"])
+        path = (IntegerKey(x["key"]) if isinstance(x, dict) else x for x in data["path"])
+        return cls(data["role"], tuple(path), codec, data["start"])
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What follows from the parts of a timestep for each of its S positions; arrays of shape (S,).
+
+    part: int64, number of the part. token: int64, which token of the part.
+    role: uint8, number of the part's role in ROLES.
+    first, stop: int64, the legal ids are those from `first` to before `stop`.
+    bins: int64, first id of the range of bins in which neighbours are near in value; -1 where ids
+        have no order.
+    chosen: bool, True where whoever acts chooses the id; the others are given.
+    """
+
+    part: np.ndarray
+    token: np.ndarray
+    role: np.ndarray
+    first: np.ndarray
+    stop: np.ndarray
+    bins: np.ndarray
+    chosen: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> Positions:
+        """Positions of a timestep that consists of these parts, in this order."""
+        tokens = [part.tokens for part in parts]
+        number = np.repeat(np.arange(len(parts)), tokens)
+        legal = [np.array(part.codec.legal, np.int64).reshape(-1, 2) for part in parts]
+        starts = np.repeat([part.start for part in parts], tokens)
+        first, stop = np.concatenate(legal).T + starts
+        roles = np.array([ROLES.index(part.role) for part in parts], np.uint8)
+        bins = np.array([part.start if part.codec.ordinal else -1 for part in parts])
+        return cls(
+            part=number,
+            token=np.arange(len(number)) - np.repeat(np.cumsum(tokens) - tokens, tokens),
+            role=roles[number],
+            first=first,
+            stop=stop,
+            bins=bins[number],
+            chosen=(roles == ROLES.index("action"))[number],
+        )
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def of_role(self, role: Role) -> np.ndarray:
+        """(K,) int64 positions of the tokens of a role, ascending."""
+        return np.flatnonzero(self.role == ROLES.index(role))
+
+    def of_part(self, number: int) -> np.ndarray:
+        """(K,) int64 positions of the tokens of part `number`, ascending."""
+        return np.flatnonzero(self.part == number)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The fields of one timestep in order; `separator` is None for documents."""
+    """The parts of one timestep as it is stored, in order.
 
-    fields: tuple[Field, ...]
-    separator: int | None
+    `observation parts, separator, action parts`; of documents action parts alone. What a model is
+    shown of it may have further parts: see generalist.windows.views.
+    """
 
-    @cached_property
-    def observation_fields(self) -> tuple[Field, ...]:
-        """Fields before the separator."""
-        return tuple(field for field in self.fields if field.role == "observation")
+    parts: tuple[Part, ...]
 
     @cached_property
-    def action_fields(self) -> tuple[Field, ...]:
-        """Fields after the separator."""
-        return tuple(field for field in self.fields if field.role == "action")
+    def fields(self) -> tuple[Part, ...]:
+        """The parts that hold what is observed and done: all but the separator."""
+        return tuple(part for part in self.parts if part.role != "separator")
+
+    def parts_of(self, role: Role) -> tuple[Part, ...]:
+        """The parts of a role, in order."""
+        return tuple(part for part in self.parts if part.role == role)
 
     @cached_property
-    def observation_tokens(self) -> int:
-        """Tokens before the separator."""
-        return sum(field.codec.tokens for field in self.observation_fields)
-
-    @cached_property
-    def action_tokens(self) -> int:
-        """k."""
-        return sum(field.codec.tokens for field in self.action_fields)
+    def positions(self) -> Positions:
+        """What follows from the parts for each position of a timestep."""
+        return Positions.of(self.parts)
 
     @cached_property
     def tokens_per_timestep(self) -> int:
         """S."""
-        return self.observation_tokens + (self.separator is not None) + self.action_tokens
-
-    @cached_property
-    def action_positions(self) -> np.ndarray:
-        """(k,) int64 positions of the action tokens within the timestep."""
-        return np.arange(self.tokens_per_timestep - self.action_tokens, self.tokens_per_timestep)
-
-    @cached_property
-    def target_mask(self) -> np.ndarray:
-        """(S,) bool, the positions that carry a loss: the action tokens."""
-        mask = np.zeros(self.tokens_per_timestep, dtype=bool)
-        mask[self.action_positions] = True
-        return mask
+        return sum(part.tokens for part in self.parts)
 
     @cached_property
     def legal(self) -> tuple[tuple[int, int], ...]:
-        """k half-open intervals of legal ids, one an action position."""
-        return tuple(
-            (field.start + first, field.start + stop)
-            for field in self.action_fields
-            for first, stop in field.codec.legal
+        """k half-open intervals of legal ids, one an action token."""
+        first, stop = (
+            bound[self.positions.chosen].tolist()
+            for bound in (self.positions.first, self.positions.stop)
         )
-
-    @cached_property
-    def ordinal(self) -> np.ndarray:
-        """(k,) bool, True where neighbouring ids stand for neighbouring values."""
-        flags = [[field.codec.ordinal] * field.codec.tokens for field in self.action_fields]
-        return np.array(sum(flags, []), dtype=bool)
+        return tuple(zip(first, stop, strict=True))
 
     @property
     def is_document(self) -> bool:
-        """True for text documents, where every token is a target."""
-        return self.separator is None
+        """True for text documents, whose timestep is one token of text."""
+        return all(part.role == "action" for part in self.parts)
 
-    def encode_observations(self, tree: Tree, toolbox: Toolbox, task: str = "") -> np.ndarray:
-        """Batched tree to (N, observation_tokens) int64 ids."""
-        parts = [field.encode(tree, toolbox, task) for field in self.observation_fields]
+    def encode(self, role: Role, tree: Tree, toolbox: Toolbox, *, task: str = "") -> np.ndarray:
+        """Batched tree of a role to (N, K) int64 ids; errors name the part, the step and `task`."""
+        parts = [part.encode(tree, toolbox, task) for part in self.parts_of(role)]
         return np.concatenate(parts, axis=1)
 
-    def encode_actions(self, tree: Tree, toolbox: Toolbox, task: str = "") -> np.ndarray:
-        """Batched tree to (N, k) int64 ids."""
-        return np.concatenate([f.encode(tree, toolbox, task) for f in self.action_fields], axis=1)
-
-    def decode_fields(self, role: Role, ids: np.ndarray, toolbox: Toolbox) -> Tree:
-        """(N, tokens of the role) ids to the batched tree."""
-        origin = self.action_positions[0] if role == "action" else 0
-        leaves = [
-            (
-                field.path,
-                field.decode(ids[:, tokens.start - origin : tokens.stop - origin], toolbox),
-            )
-            for field, tokens in self.field_slices
-            if field.role == role
-        ]
+    def decode(self, role: Role, ids: np.ndarray, toolbox: Toolbox) -> Tree:
+        """(N, K) ids of a role to the batched tree."""
+        leaves, first = [], 0
+        for part in self.parts_of(role):
+            stop = first + part.tokens
+            leaves.append((part.path, part.decode(ids[:, first:stop], toolbox)))
+            first = stop
         return tree_from_leaves(leaves)
 
-    @cached_property
-    def field_slices(self) -> tuple[tuple[Field, slice], ...]:
-        """Each field with its positions in the timestep."""
-        slices, position = [], 0
-        for field in self.fields:
-            if field.role == "action" and position == self.observation_tokens:
-                position += not self.is_document  # the separator
-            slices.append((field, slice(position, position + field.codec.tokens)))
-            position += field.codec.tokens
-        return tuple(slices)
+    def weave(self, ids: Mapping[Role, np.ndarray]) -> np.ndarray:
+        """(N, K) ids by role, in the order of timesteps: (N, K of these roles and the separator).
 
-    @cached_property
-    def slots(self) -> tuple[tuple[Field | None, int], ...]:
-        """For each of the S positions its field (None: the separator) and the token within it."""
-        slots: list[tuple[Field | None, int]] = [(None, 0)] * self.tokens_per_timestep
-        for field, tokens in self.field_slices:
-            slots[tokens] = [(field, index) for index in range(field.codec.tokens)]
-        return tuple(slots)
+        All roles give whole timesteps, the observation alone what is given before an action.
+        """
+        count = len(next(iter(ids.values())))
+        columns, used = [], dict.fromkeys(ids, 0)
+        for part in self.parts:
+            if part.role == "separator":
+                columns.append(np.full((count, 1), part.start))
+            elif part.role in ids:
+                first = used[part.role]
+                used[part.role] = first + part.tokens
+                columns.append(ids[part.role][:, first : used[part.role]])
+        return np.concatenate(columns, axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
+        separators = [part.start for part in self.parts if part.role == "separator"]
         return {
-            "separator": self.separator,
-            "fields": [field.to_dict() for field in self.fields],
+            "separator": separators[0] if separators else None,
+            "fields": [part.to_dict() for part in self.fields],
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Layout:
         """Inverse of `to_dict`."""
-        return cls(tuple(Field.from_dict(f) for f in data["fields"]), data["separator"])
+        return stored_layout([Part.from_dict(part) for part in data["fields"]], data["separator"])
+
+
+def stored_layout(parts: Sequence[Part], separator: int | None) -> Layout:
+    """The layout of observation and action parts with the id of a separator between them."""
+    between = [] if separator is None else [Part("separator", (), ConstantCodec(), separator)]
+    observed, chosen = (
+        [part for part in parts if part.role == role] for role in ("observation", "action")
+    )
+    return Layout((*observed, *between, *chosen))
 
 
 def document_layout(vocabulary: Vocabulary) -> Layout:
-    """Text documents: a timestep is one text token, and every one is a target."""
+    """Text documents: a timestep is one text token, chosen by the writer."""
     codec = DocumentCodec(shape=(), dtype="int64", text_size=vocabulary["text"].size)
-    return Layout((Field("action", (), codec, vocabulary["text"].start),), separator=None)
+    return Layout((Part("action", (), codec, vocabulary["text"].start),))

@@ -5,7 +5,8 @@ Legend: k = action tokens of a timestep, V = legal ids of one of them without an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,35 @@ from generalist.envs.masks import (
     checked_bits,
     checked_flags,
 )
+from generalist.episode import is_index, path_name
 from generalist.errors import GeneralistError
 from generalist.tokenization.codec import Codec
-from generalist.tokenization.layout import Field, Layout
+from generalist.tokenization.digits import DigitsCodec
+from generalist.tokenization.layout import Layout, Part
 
-TokenMask = np.ndarray | None  # (V,) bool; None: all V are legal
+# (V,) bool, or what makes it from the ids chosen before it in the timestep; None: all V are legal
+TokenMask = np.ndarray | Callable[[Sequence[int]], np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class DigitMask:
+    """The legal codes of a digit, which depend on the digits before it.
+
+    element, digit: Which element of the part, and which of its digits; not the first.
+    allowed: (count,) bool, True for each legal value of the element.
+    """
+
+    part: Part
+    element: int
+    digit: int
+    allowed: np.ndarray
+
+    def __call__(self, ids: Sequence[int]) -> np.ndarray:
+        """(V,) bool, given the ids of the action tokens before this one."""
+        codec = self.part.codec
+        assert isinstance(codec, DigitsCodec)
+        prefix = tuple(token - self.part.start for token in ids[-self.digit :])
+        return codec.legal_after(self.element, prefix, self.allowed)
 
 
 def token_masks(layout: Layout, mask: Any) -> list[TokenMask]:
@@ -30,43 +55,49 @@ def token_masks(layout: Layout, mask: Any) -> list[TokenMask]:
     mask: as `space.sample` of the layout's action space takes it (see `generalist.envs.masks`),
         with flags of any dtype; None where everything is legal.
 
-    Raises GeneralistError that names the field whose mask has the wrong form or allows nothing.
+    Raises GeneralistError that names the part whose mask has the wrong form or allows nothing.
     """
     if mask is None:
-        return [None] * layout.action_tokens
-    return list(_of_fields(list(layout.action_fields), mask, 0))
+        return [None] * len(layout.legal)
+    return list(_of_parts(layout.parts_of("action"), mask, 0))
 
 
-def _of_fields(fields: Sequence[Field], mask: Any, depth: int) -> Iterator[TokenMask]:
-    """Masks of the tokens of fields whose paths are the same up to `depth`."""
+def _of_parts(parts: Sequence[Part], mask: Any, depth: int) -> Iterator[TokenMask]:
+    """Masks of the tokens of parts whose paths are the same up to `depth`."""
     if mask is None:
-        yield from [None] * sum(field.codec.tokens for field in fields)
-    elif len(fields[0].path) == depth:
-        yield from _of_field(fields[0], mask)
+        yield from [None] * sum(part.tokens for part in parts)
+    elif len(parts[0].path) == depth:
+        yield from _of_part(parts[0], mask)
     else:
-        parts: dict[str | int, list[Field]] = {}  # keys in the layout's own order
-        for field in fields:
-            parts.setdefault(field.path[depth], []).append(field)
-        is_tuple = isinstance(fields[0].path[depth], int)
-        keys = range(len(parts)) if is_tuple else [str(key) for key in parts]
-        check_parts(mask, keys, "/".join([fields[0].role, *map(str, fields[0].path[:depth])]))
-        for key, below in parts.items():
-            yield from _of_fields(below, mask[key], depth + 1)
+        by_key: dict[str | int, list[Part]] = {}  # keys in the layout's own order
+        for part in parts:
+            by_key.setdefault(part.path[depth], []).append(part)
+        keys = range(len(by_key)) if is_index(parts[0].path[depth]) else list(by_key)
+        check_parts(mask, keys, path_name((parts[0].role, *parts[0].path[:depth])))
+        for key, below in by_key.items():
+            yield from _of_parts(below, mask[key], depth + 1)
 
 
-def _of_field(field: Field, mask: Any) -> Iterator[TokenMask]:
-    codec = field.codec
+def _of_part(part: Part, mask: Any) -> Iterator[TokenMask]:
+    codec = part.codec
+    if isinstance(codec, DigitsCodec):
+        counts = np.array(codec.count, dtype=np.int64).reshape(codec.shape)
+        for element, flags in enumerate(_of_elements(mask, counts, part.name)):
+            yield codec.legal_after(element, (), flags)
+            for digit in range(1, codec.digits[element]):
+                yield DigitMask(part, element, digit, flags)
+        return
     if codec.kind != "discrete":
         raise GeneralistError(
-            f"{field.name} has a mask of legal actions, but its values are {codec.kind}, and only "
+            f"{part.name} has a mask of legal actions, but its values are {codec.kind}, and only "
             "those of Discrete, MultiDiscrete and MultiBinary spaces have masks."
         )
     if _is_binary(codec, mask):
-        for bit in checked_bits(mask, codec.shape, field.name).ravel():
+        for bit in checked_bits(mask, codec.shape, part.name).ravel():
             yield None if bit == EITHER else np.arange(2) == bit
     else:
         counts = np.array([stop - first for first, stop in codec.legal]).reshape(codec.shape)
-        yield from _of_elements(mask, counts, field.name)
+        yield from _of_elements(mask, counts, part.name)
 
 
 def _is_binary(codec: Codec, mask: Any) -> bool:

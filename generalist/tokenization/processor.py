@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,17 @@ from generalist.errors import GeneralistError
 from generalist.integrity import read_json
 from generalist.specs import find_spec
 from generalist.tokenization import PARTS_FOLDER
-from generalist.tokenization.codec import Toolbox
+from generalist.tokenization.characters import CharactersCodec
+from generalist.tokenization.codec import Codec, Toolbox
 from generalist.tokenization.continuous import MU, M
-from generalist.tokenization.layout import Layout, document_layout
+from generalist.tokenization.digits import DigitsCodec
+from generalist.tokenization.fit_quantiles import fit_quantiles
+from generalist.tokenization.grid import GridCodec
+from generalist.tokenization.image import ImageCodec
+from generalist.tokenization.layout import Layout, Role, document_layout
 from generalist.tokenization.spaces import build_layout
 from generalist.tokenization.text import TextCodec
+from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
 from generalist.vocabulary import Vocabulary, fingerprint_of
 
 if TYPE_CHECKING:
@@ -147,12 +153,34 @@ class GeneralistProcessor:
     # Layouts
 
     def layout(
-        self, observation_space: Space, action_space: Space, background: str | None = None
+        self,
+        observation_space: Space,
+        action_space: Space,
+        *,
+        task: str | None = None,
+        fit_to: Sequence[Tree] = (),
     ) -> Layout:
-        """The layout of one timestep; `background` names a task the frame tokenizer knows."""
-        return build_layout(
-            observation_space, action_space, self.vocabulary, self.toolbox, background
-        )
+        """The layout of one timestep.
+
+        This is the one way to a task's layout: collecting, importing and acting in a task that the
+        checkpoint does not know all take it, so the same frame has the same codes everywhere.
+
+        Args:
+            observation_space: What the environment shows.
+            action_space: What it takes.
+            task: Name of the task, whose still background the frame tokenizer may know.
+            fit_to: Batched observations of episodes, (T, ...) each, to fit the bins of all
+                observed real numbers to. Without any, bins follow from the bounds.
+
+        Raises:
+            GeneralistError: A part of a space cannot be laid out; the message says which and why.
+        """
+        parts = self.vocabulary, self.toolbox
+        try:
+            layout = build_layout(observation_space, action_space, *parts, background=task)
+        except GeneralistError as error:
+            raise GeneralistError(f"{task}: {error}" if task else str(error)) from None
+        return fit_quantiles(layout, fit_to) if fit_to else layout
 
     def document_layout(self) -> Layout:
         """The layout of text documents."""
@@ -175,23 +203,24 @@ class GeneralistProcessor:
 
     def encode(self, episode: Episode, layout: Layout) -> np.ndarray:
         """(T * tokens_per_timestep,) ids of the executed episode, of the vocabulary's dtype."""
-        actions = layout.encode_actions(episode.actions, self.toolbox, episode.task)
-        if layout.is_document:
-            return actions.ravel().astype(self.vocabulary.dtype)
-        observations = self.encode_observations(episode.observations, layout, episode.task)
-        separator = np.full((len(actions), 1), layout.separator)
-        timesteps = np.concatenate([observations, separator, actions], axis=1)
-        return timesteps.ravel().astype(self.vocabulary.dtype)
+        trees: dict[Role, Tree] = {"action": episode.actions}
+        if not layout.is_document:
+            trees["observation"] = episode.observations
+        ids = {
+            role: layout.encode(role, tree, self.toolbox, task=episode.task)
+            for role, tree in trees.items()
+        }
+        return layout.weave(ids).ravel().astype(self.vocabulary.dtype)
 
     def encode_labels(self, episode: Episode, layout: Layout) -> np.ndarray:
         """(T * k,) ids of the expert's own actions; the executed ones where it was not asked."""
         tree = episode.actions if episode.labels is None else episode.labels
-        ids = layout.encode_actions(tree, self.toolbox, episode.task)
+        ids = layout.encode("action", tree, self.toolbox, task=episode.task)
         return ids.ravel().astype(self.vocabulary.dtype)
 
     def encode_observations(self, observations: Tree, layout: Layout, task: str = "") -> np.ndarray:
-        """Batched observations, leading axis N, to (N, observation_tokens) int64 ids."""
-        return layout.encode_observations(observations, self.toolbox, task)
+        """Batched observations, leading axis N, to (N, observation tokens) int64 ids."""
+        return layout.encode("observation", observations, self.toolbox, task=task)
 
     def encode_text(self, text: str) -> np.ndarray:
         """Ids of a string, in the text range."""
@@ -201,19 +230,20 @@ class GeneralistProcessor:
 
     def decode_actions(self, ids: np.ndarray, layout: Layout) -> Tree:
         """(N, k) ids to batched actions with the shapes and dtypes of the action space."""
-        return layout.decode_fields("action", np.asarray(ids), self.toolbox)
+        return layout.decode("action", np.asarray(ids), self.toolbox)
 
     def decode(self, ids: np.ndarray, layout: Layout, task: str = "") -> Episode:
         """Whole timesteps of ids to an episode; tokens hold no rewards, which come back as NaN."""
         timesteps = self._timesteps(ids, layout)
-        steps, actions = len(timesteps), timesteps[:, layout.action_positions]
-        observed = timesteps[:, : layout.observation_tokens]
+        steps, positions = len(timesteps), layout.positions
+        actions = timesteps[:, positions.of_role("action")]
+        observed = timesteps[:, positions.of_role("observation")]
         empty = np.zeros((steps, 0))
         return Episode(
             task=task,
             observations=empty
             if layout.is_document
-            else layout.decode_fields("observation", observed, self.toolbox),
+            else layout.decode("observation", observed, self.toolbox),
             actions=self.decode_actions(actions, layout),
             rewards=np.full(steps, np.nan, dtype=np.float32),
             terminated=False,
@@ -226,16 +256,18 @@ class GeneralistProcessor:
 
     def explain(self, ids: np.ndarray, layout: Layout) -> Iterator[TokenInfo]:
         """What each token of whole timesteps means, in order."""
+        positions = layout.positions
+        places = list(zip(positions.part.tolist(), positions.token.tolist(), strict=True))
         for step, timestep in enumerate(self._timesteps(ids, layout)):
             values = self._values(timestep[None], layout)
-            for position, (field, index) in enumerate(layout.slots):
-                token = int(timestep[position])
+            for token, (number, index) in zip(timestep.tolist(), places, strict=True):
                 where = self.vocabulary.range_of(token)
-                if field is None:
+                part = layout.parts[number]
+                if part.role == "separator":
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
-                name = f"{field.name}[{index}]" if field.codec.tokens > 1 else field.name
-                value = _show(field.codec.kind, values[field.name], index, token - where.start)
+                name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
+                value = _show(part.codec, values[number], index, token - where.start)
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
@@ -259,18 +291,19 @@ class GeneralistProcessor:
             )
         return ids.reshape(-1, layout.tokens_per_timestep)
 
-    def _values(self, timestep: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-        """Decoded values of one (1, S) timestep by field name; frames stay codes."""
-        values = {}
-        for field, tokens in layout.field_slices:
-            ids = timestep[:, tokens]
-            if field.codec.kind == "image":
-                values[field.name] = ids - field.start
-            elif field.codec.kind in ("text", "document"):
+    def _values(self, timestep: np.ndarray, layout: Layout) -> list[np.ndarray]:
+        """Decoded values of one (1, S) timestep, part by part; frames stay codes."""
+        values = []
+        for number, part in enumerate(layout.parts):
+            ids = timestep[:, layout.positions.of_part(number)]
+            if isinstance(part.codec, ImageCodec):
+                decoded = ids - part.start
+            elif isinstance(part.codec, (TextFieldCodec, DocumentCodec)):
                 pieces = [self.decode_text(ids[0, i : i + 1]) for i in range(ids.shape[1])]
-                values[field.name] = np.array([pieces])
+                decoded = np.array([pieces])
             else:
-                values[field.name] = field.decode(ids, self.toolbox)
+                decoded = part.decode(ids, self.toolbox)
+            values.append(decoded)
         return values
 
 
@@ -281,12 +314,17 @@ def load_processor(folder: str | Path | None) -> GeneralistProcessor:
     return GeneralistProcessor.from_pretrained(folder)
 
 
-def _show(kind: str, values: np.ndarray, index: int, code: int) -> str:
-    if kind == "image":
+def _show(codec: Codec, values: np.ndarray, index: int, code: int) -> str:
+    """What token `index` of a field means; values: what `_values` says of the field."""
+    if isinstance(codec, ImageCodec):
         return f"code {code}"
-    if kind in ("text", "document"):
+    if isinstance(codec, (TextFieldCodec, DocumentCodec)):
         return repr(str(values[0][index]))
-    if kind == "grid":
+    if isinstance(codec, CharactersCodec):
+        return repr(codec.characters[code]) if code < len(codec.characters) else "end"
+    if isinstance(codec, GridCodec):
         cell = values[0].reshape(-1, values.shape[-1])[index]
         return "(" + ", ".join(map(str, cell.tolist())) + ")"
+    if isinstance(codec, DigitsCodec):
+        return f"digit {code} of {np.ravel(values[0])[codec.elements[index]].item()}"
     return f"{np.ravel(values[0])[index].item():.6g}"

@@ -56,6 +56,12 @@ class QuantileCodec(Codec):
         ]
         return np.stack(columns, axis=1).reshape(len(levels), *self.shape).astype(self.dtype)
 
+    def clipped(self, values: np.ndarray) -> np.ndarray:
+        """(N, *shape) values to (N, K) bool, True where a value lies beyond the bins."""
+        x = flat(values, self.shape)
+        first, last = np.array([(knots[0], knots[-1]) for knots in self.knots]).reshape(-1, 2).T
+        return (x < first) | (x > last)
+
 
 def _levels(knots: Sequence[float]) -> np.ndarray:
     return np.linspace(0.0, 1.0, len(knots))

@@ -1,42 +1,52 @@
 """Gymnasium spaces to a layout, with no code from the user.
 
-| space                                             | codec                               |
-|---------------------------------------------------|-------------------------------------|
-| Box uint8 0..255, (H, W, 1 or 3), H and W >= 32   | image                               |
-| Box of floats                                     | continuous, one token an element    |
-| Box of integers (H, W, C), C >= 2, packable       | grid, one token a cell              |
-| other Box of integers                             | discrete, one token an element      |
-| Discrete, MultiDiscrete, MultiBinary              | discrete                            |
-| Text (observations)                               | text, a slot of fixed length        |
-| Dict, Tuple                                       | their parts, keys in lexicographic order |
+| space                                               | codec                               |
+|-----------------------------------------------------|-------------------------------------|
+| Box uint8 0..255, frames of 32 pixels a side        | image; frames (`envs/frames.py`)    |
+| Box of floats                                       | continuous, one token an element    |
+| Box of integers or bool (H, W, C), C >= 2, packable | grid, one token a cell              |
+| other Box of integers or bool                       | discrete, one token an element      |
+| Discrete, MultiDiscrete, MultiBinary                | discrete                            |
+| any of these with more than 1,024 values            | digits, two tokens or more each     |
+| Text (observations)                                 | text, a slot of fixed length        |
+| Text (actions)                                      | characters, one token a character   |
+| Dict, Tuple                                         | their parts, keys sorted            |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import spaces
 
-from generalist.episode import Path
+from generalist.envs.frames import frame_axes, is_full_uint8
+from generalist.episode import IntegerKey, Path, path_name, sorted_keys
 from generalist.errors import GeneralistError
+from generalist.tokenization.characters import CharactersCodec
 from generalist.tokenization.codec import Codec
-from generalist.tokenization.continuous import ContinuousCodec
+from generalist.tokenization.continuous import ContinuousCodec, coded_bounds
+from generalist.tokenization.digits import DigitsCodec, digits_for
 from generalist.tokenization.discrete import DiscreteCodec
 from generalist.tokenization.grid import GridCodec
-from generalist.tokenization.image import ImageCodec
-from generalist.tokenization.layout import Field, Layout, Role
+from generalist.tokenization.image import FrameStackCodec, ImageCodec
+from generalist.tokenization.layout import Layout, Part, Role, stored_layout
 from generalist.tokenization.text_fields import TextFieldCodec
 from generalist.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from generalist.tokenization.codec import Toolbox
 
-SMALLEST_IMAGE = 32  # pixels a side; smaller uint8 boxes are grids of integers
-LARGEST_BOUND = 1e5  # a larger "bound" says nothing about the values that occur
 LONGEST_TIMESTEP_TOKENS = 2**14  # longer is surely a mistake, such as a long video in one step
+MANY_TOKENS = 2**10  # of one field: more may be meant, but is said
+MOST_VALUES = 2**62  # of an integer: arithmetic in int64
+RESHAPE = (
+    "reshape it to frames of at least 32x32 pixels, (H, W), (H, W, 3), (3, H, W) or a stack of "
+    "these, with gymnasium.wrappers.ReshapeObservation or ResizeObservation"
+)
 
 
 def build_layout(
@@ -52,18 +62,22 @@ def build_layout(
         *builder.fields("observation", observation_space, ()),
         *builder.fields("action", action_space, ()),
     ]
-    layout = Layout(tuple(fields), vocabulary.special("separator"))
-    for role, tokens in (
-        ("observation", layout.observation_tokens),
-        ("action", layout.action_tokens),
-    ):
-        if tokens == 0:
+    layout = stored_layout(fields, vocabulary.special("separator"))
+    for role in ("observation", "action"):
+        if not any(part.role == role and part.tokens for part in fields):
             raise GeneralistError(f"The {role} space is empty, so there is nothing to lay out.")
     if layout.tokens_per_timestep > LONGEST_TIMESTEP_TOKENS:
         raise GeneralistError(
             f"One timestep would take {layout.tokens_per_timestep} tokens, more than "
             f"{LONGEST_TIMESTEP_TOKENS}; reduce the spaces with a wrapper."
         )
+    for field in layout.fields:
+        if field.codec.tokens > MANY_TOKENS:
+            warnings.warn(
+                f"{field.name} takes {field.codec.tokens} tokens a step; reduce it with a wrapper. "
+                "Frames take 36 each where their space is uint8 from 0 to 255.",
+                stacklevel=3,
+            )
     return layout
 
 
@@ -73,70 +87,101 @@ class _Builder:
         self.toolbox = toolbox
         self.background = background
 
-    def fields(self, role: Role, space: spaces.Space, path: Path) -> Iterator[Field]:
-        if isinstance(space, spaces.Dict):
-            for key in sorted(space.spaces):
-                yield from self.fields(role, space.spaces[key], (*path, key))
-        elif isinstance(space, spaces.Tuple):
-            for index, part in enumerate(space.spaces):
-                yield from self.fields(role, part, (*path, index))
-        else:
-            try:
-                codec = self.codec(role, space)
-            except ValueError as error:
-                name = "/".join([role, *map(str, path)])
-                raise GeneralistError(f"{name}: {space} cannot be laid out: {error}.") from None
-            yield Field(role, path, codec, self.vocabulary[codec.range_name].start)
+    def fields(self, role: Role, space: spaces.Space, path: Path) -> Iterator[Part]:
+        if isinstance(space, (spaces.Dict, spaces.Tuple)):
+            for key, below in self.within(role, space, path):
+                yield from self.fields(role, below, (*path, key))
+            return
+        try:
+            codec = self.codec(role, space)
+        except ValueError as error:
+            raise _refusal(role, path, space, str(error)) from None
+        yield Part(role, path, codec, self.vocabulary[codec.range_name].start)
+
+    def within(
+        self, role: Role, space: spaces.Dict | spaces.Tuple, path: Path
+    ) -> Iterator[tuple[str | int, spaces.Space]]:
+        """The spaces within, in the order of their fields."""
+        if path and not len(space.spaces):
+            raise _refusal(role, path, space, "it is empty")
+        if isinstance(space, spaces.Tuple):
+            yield from enumerate(space.spaces)
+            return
+        for key in space.spaces:
+            if not isinstance(key, (str, int)) or isinstance(key, bool):
+                raise _refusal(role, path, space, f"its key {key!r} is no string and no integer")
+        for key in sorted_keys(space.spaces):
+            yield IntegerKey(key) if isinstance(key, int) else key, space.spaces[key]
 
     def codec(self, role: Role, space: spaces.Space) -> Codec:
         if isinstance(space, spaces.Box):
             return self.box(space)
         if isinstance(space, spaces.Discrete):
-            return self.discrete((), space.dtype, [space.start], [space.n])
+            return self.integers((), space.dtype, [int(space.start)], [int(space.n)])
         if isinstance(space, spaces.MultiDiscrete):
-            return self.discrete(space.shape, space.dtype, space.start, space.nvec)
+            low, counts = space.start.ravel().tolist(), space.nvec.ravel().tolist()
+            return self.integers(space.shape, space.dtype, low, counts)
         if isinstance(space, spaces.MultiBinary):
             size = math.prod(space.shape)
-            return self.discrete(space.shape, space.dtype, [0] * size, [2] * size)
-        if isinstance(space, spaces.Text) and role == "observation":
-            return self.text(space)
+            return self.integers(space.shape, space.dtype, [0] * size, [2] * size)
         if isinstance(space, spaces.Text):
-            raise ValueError("a Text action has no fixed number of tokens")
+            return self.text(space) if role == "observation" else self.characters(space)
         raise ValueError(f"there is no codec for {type(space).__name__} spaces")
 
     def box(self, space: spaces.Box) -> Codec:
         if np.issubdtype(space.dtype, np.floating):
             return self.continuous(space)
-        if not np.issubdtype(space.dtype, np.integer):
-            raise ValueError(f"its dtype {space.dtype} is neither a float nor an integer")
-        if _is_image(space):
-            return self.image(space)
-        low, count = space.low.astype(np.int64), _counts(space)
-        if len(space.shape) == 3 and space.shape[-1] > 1:
-            channel_low = low.min(axis=(0, 1))
-            channel_count = (low + count).max(axis=(0, 1)) - channel_low
-            if math.prod(int(n) for n in channel_count) <= self.vocabulary["discrete"].size:
-                packed = tuple(map(int, channel_low)), tuple(map(int, channel_count))
-                return GridCodec(space.shape, str(space.dtype), *packed)
-        return self.discrete(space.shape, space.dtype, low, count)
+        if not (np.issubdtype(space.dtype, np.integer) or space.dtype == np.bool_):
+            raise ValueError(f"its dtype {space.dtype} is no float, integer or bool")
+        if is_full_uint8(space):
+            if frame_axes(space.shape) is not None:
+                return self.image(space)
+            if math.prod(space.shape) > MANY_TOKENS:
+                raise ValueError(f"it would take {math.prod(space.shape)} tokens a step; {RESHAPE}")
+        return self.grid(space) or self.integers(space.shape, space.dtype, *_integers(space))
+
+    def grid(self, space: spaces.Box) -> GridCodec | None:
+        """One token a cell, where the channels of all cells have the same few values."""
+        if len(space.shape) != 3 or space.shape[-1] < 2 or not math.prod(space.shape):
+            return None
+        for bound in (space.low, space.high):
+            if (bound != bound[0, 0]).any():
+                return None  # codes of a cell would stand for what other cells may hold
+        channels = spaces.Box(space.low[0, 0], space.high[0, 0], dtype=space.dtype.type)
+        low, count = _integers(channels)
+        if math.prod(count) > self.vocabulary["discrete"].size:
+            return None
+        return GridCodec(space.shape, str(space.dtype), tuple(low), tuple(count))
 
     def continuous(self, space: spaces.Box) -> ContinuousCodec:
-        low, high = space.low.ravel().astype(float), space.high.ravel().astype(float)
-        bounded = (np.abs(low) <= LARGEST_BOUND) & (np.abs(high) <= LARGEST_BOUND) & (low < high)
+        low, high = (bound.ravel().astype(np.float64).tolist() for bound in (space.low, space.high))
+        bounds = [coded_bounds(a, b) for a, b in zip(low, high, strict=True)]
         return ContinuousCodec(
             shape=space.shape,
             dtype=str(space.dtype),
-            low=tuple(float(x) if b else None for x, b in zip(low, bounded, strict=True)),
-            high=tuple(float(x) if b else None for x, b in zip(high, bounded, strict=True)),
+            low=tuple(low for low, _ in bounds),
+            high=tuple(high for _, high in bounds),
             bins=self.vocabulary["continuous"].size,
         )
 
-    def discrete(self, shape: tuple[int, ...], dtype, low, count) -> DiscreteCodec:  # noqa: ANN001
-        most, size = int(np.max(count)), self.vocabulary["discrete"].size
-        if most > size:
-            raise ValueError(f"it has {most} values an element, the vocabulary has {size}")
-        low, count = np.ravel(low).tolist(), np.ravel(count).tolist()
-        return DiscreteCodec(tuple(shape), str(dtype), tuple(low), tuple(count))
+    def integers(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        low: Sequence[int],
+        count: Sequence[int],
+    ) -> Codec:
+        most, size = max(count, default=0), self.vocabulary["discrete"].size
+        ranges = tuple(shape), str(np.dtype(dtype)), tuple(low), tuple(count)
+        if most <= size:
+            return DiscreteCodec(*ranges)
+        if most > MOST_VALUES:
+            raise ValueError(
+                f"it has {most} values an element, as good as no bounds; say narrower ones in a "
+                "wrapper"
+            )
+        digits, base = zip(*(digits_for(n, size) for n in count), strict=True)
+        return DigitsCodec(*ranges, digits, base)
 
     def image(self, space: spaces.Box) -> ImageCodec:
         frames = self.toolbox.frames
@@ -145,32 +190,35 @@ class _Builder:
                 "this processor has no frame tokenizer; train one with "
                 "`generalist tokenizer train frames`"
             )
-        return ImageCodec(
-            shape=space.shape,
-            dtype=str(space.dtype),
-            codes=frames.codes_per_frame,
-            codebook_size=frames.codebook_size,
-            background=self.background,
-        )
+        axes, shape = frame_axes(space.shape), space.shape
+        assert axes is not None
+        codes = frames.codes_per_frame, frames.codebook_size, self.background
+        if axes == (0, 2) and shape[-1] in (1, 3):
+            return ImageCodec(shape, str(space.dtype), *codes)
+        channels = 1 if axes.channel is None or shape[axes.channel] % 3 else 3
+        return FrameStackCodec(shape, str(space.dtype), *codes, *axes, channels)
 
     def text(self, space: spaces.Text) -> TextFieldCodec:
         bytes_per_character = max((len(c.encode()) for c in space.character_set), default=1)
         slot = space.max_length * bytes_per_character
         return TextFieldCodec((), "str", slot, self.vocabulary["text"].size)
 
+    def characters(self, space: spaces.Text) -> CharactersCodec:
+        characters = "".join(sorted(space.character_set))
+        if len(characters) >= self.vocabulary["discrete"].size:
+            raise ValueError(
+                f"its set has {len(characters)} characters; an action has room for "
+                f"{self.vocabulary['discrete'].size - 1}"
+            )
+        return CharactersCodec((), "str", characters, space.min_length, space.max_length)
 
-def _is_image(space: spaces.Box) -> bool:
-    return (
-        space.dtype == np.uint8
-        and len(space.shape) == 3
-        and space.shape[-1] in (1, 3)
-        and min(space.shape[:2]) >= SMALLEST_IMAGE
-        and bool((space.low == 0).all() and (space.high == 255).all())
-    )
+
+def _refusal(role: Role, path: Path, space: spaces.Space, reason: str) -> GeneralistError:
+    return GeneralistError(f"{path_name((role, *path))}: {space} cannot be laid out: {reason}.")
 
 
-def _counts(space: spaces.Box) -> np.ndarray:
-    """Number of integers of each element, computed in Python integers: int64 bounds overflow."""
-    pairs = zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True)
-    counts = [min(high - low + 1, 2**62) for low, high in pairs]
-    return np.array(counts, dtype=np.int64).reshape(space.shape)
+def _integers(space: spaces.Box) -> tuple[list[int], list[int]]:
+    """Smallest value and number of values of each element, row-major, as Python integers."""
+    low = [int(x) for x in space.low.ravel().tolist()]
+    high = [int(x) for x in space.high.ravel().tolist()]
+    return low, [b - a + 1 for a, b in zip(low, high, strict=True)]

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         from generalist.training.recipe import load_recipe
 
         recipe = load_recipe(options.recipe, options.overrides)
-        source = None if options.resume == "latest" else Path(options.resume)
+        source = None if options.resume == "latest" else Path(options.resume).expanduser()
         folder = train(recipe, resume_from=source, allow_changes=options.allow_changes)
     except UsageError as error:
         print(error, file=sys.stderr)

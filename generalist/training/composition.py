@@ -25,7 +25,7 @@ _SUMMED = (
 
 
 @dataclass
-class Part:
+class BatchShare:
     """What a task, or a family, is of the batches.
 
     episodes: trained on, of so many `available`; data_tokens: theirs. weight: share of the mixture
@@ -55,8 +55,8 @@ class Composition:
     window_tokens: int
     padding: float
     targets_per_row: float
-    tasks: list[Part]
-    families: list[Part]
+    tasks: list[BatchShare]
+    families: list[BatchShare]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -68,32 +68,32 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
     opened = open_data(recipe)
     windows: Any = opened.windows
     usage = windows.usage(rows)
-    parts = {name: Part(name) for name in sorted(opened.task_names)}
+    shares = {name: BatchShare(name) for name in sorted(opened.task_names)}
     per_target = task_weights(opened, recipe.loss.balance_tasks)
     for data, weight, of_target in zip(windows.tasks, opened.weights, per_target, strict=True):
-        part = parts[data.task]  # several folders may hold one task
-        part.episodes += len(data)
-        part.available = opened.available[data.task]
-        part.data_tokens += int(data.episodes["length"].sum())
-        part.weight += weight / sum(opened.weights)
-        part.tokens = usage.tokens[data.task] / max(1e-12, 1 - usage.padding)
-        part.targets = usage.targets[data.task]
-        part.segments = usage.segments[data.task]
-        part.prompted = usage.prompted[data.task]
-        part.unmatched = usage.unmatched[data.task]
-        part.loss = part.targets * float(of_target)
-    total = sum(part.loss for part in parts.values())
-    for part in parts.values():
-        part.loss /= total or 1.0
-    tasks = list(parts.values())
+        share = shares[data.task]  # several folders may hold one task
+        share.episodes += len(data)
+        share.available = opened.available[data.task]
+        share.data_tokens += int(data.episodes["length"].sum())
+        share.weight += weight / sum(opened.weights)
+        share.tokens = usage.tokens[data.task] / max(1e-12, 1 - usage.padding)
+        share.targets = usage.targets[data.task]
+        share.segments = usage.segments[data.task]
+        share.prompted = usage.prompted[data.task]
+        share.unmatched = usage.unmatched[data.task]
+        share.loss = share.targets * float(of_target)
+    total = sum(share.loss for share in shares.values())
+    for share in shares.values():
+        share.loss /= total or 1.0
+    tasks = list(shares.values())
     size = windows.window_tokens
     return Composition(rows, size, usage.padding, usage.targets_per_row, tasks, _families(tasks))
 
 
-def _families(tasks: Sequence[Part]) -> list[Part]:
-    families: dict[str, Part] = {}
-    for part in tasks:
-        family = families.setdefault(family_of(part.name), Part(family_of(part.name)))
+def _families(tasks: Sequence[BatchShare]) -> list[BatchShare]:
+    families: dict[str, BatchShare] = {}
+    for share in tasks:
+        family = families.setdefault(family_of(share.name), BatchShare(family_of(share.name)))
         for key in _SUMMED:
-            setattr(family, key, getattr(family, key) + getattr(part, key))
+            setattr(family, key, getattr(family, key) + getattr(share, key))
     return list(families.values())

@@ -6,40 +6,33 @@ Shapes: B = rows, L = window tokens, M = targets in the rows.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from generalist.errors import GeneralistError
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
+from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
 
 if TYPE_CHECKING:
     from generalist.shards.manifest import DatasetHeader
     from generalist.shards.reader import TaskData
     from generalist.training.recipe import Recipe
+    from generalist.windows.batch import Batch
     from generalist.windows.windows import Usage
-
-
-class WindowBatch(Protocol):
-    """Rows of `generalist.windows.windows.WindowSampler`, numpy arrays of shape (B, L)."""
-
-    input_ids: np.ndarray
-    position_ids: np.ndarray
-    targets: np.ndarray
-    ordinal: np.ndarray
-    task_index: np.ndarray
-
-    def split(self, rows: int) -> Iterator[WindowBatch]: ...
 
 
 class Windows(Protocol):
     """A source of training rows that is a pure function of (seed, row number)."""
 
-    def batch(self, start: int, rows: int) -> WindowBatch: ...
+    def batch(self, start: int, rows: int) -> Batch: ...
 
 
 @dataclass
@@ -55,6 +48,30 @@ class TrainingData:
     shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
     available: dict[str, int] = field(default_factory=dict)  # task -> episodes, selected or not
+
+    def teachers(self) -> dict[str, str]:
+        """By task who made its demonstrations: an expert, or the dataset that was imported."""
+        from generalist.envs import get_task
+
+        found = {}
+        for task, header in self.headers.items():
+            collection = header.collection
+            if collection.get("expert"):
+                found[task] = collection["expert"]
+            elif "expert" in collection:
+                with suppress(GeneralistError):  # a family whose package is not installed here
+                    found[task] = get_task(task).default_expert
+            elif "dataset" in collection:
+                found[task] = f"{collection.get('from', 'import')} {collection['dataset']}"
+        return found
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """By task how the environment of its demonstrations is made again, and its spaces."""
+        return {
+            task: {"options": header.collection.get("options") or {}, "spaces": header.spaces}
+            for task, header in self.headers.items()
+            if header.spaces  # documents have none
+        }
 
     def facts(self) -> dict[str, Any]:
         """What a run that is resumed must find again, as JSON."""
@@ -200,7 +217,7 @@ def _target_density(usage: Usage, names: Sequence[str], window_tokens: int) -> n
     return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
 
 
-def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> dict[str, Any]:
+def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> ForwardPass:
     """The objective's input: tokens, and a flat list of their targets.
 
     Targets are found here, on the CPU, so that a device never waits to learn their number.
@@ -208,51 +225,57 @@ def to_tensors(batch: WindowBatch, task_weights: np.ndarray, segments: bool) -> 
     Args:
         batch: B rows.
         task_weights: (tasks,) weight of one target of each task.
-        segments: lay segments end to end, without padding, as the lean pass on a CPU takes them;
-            those of equal length are neighbours.
-
-    Returns:
-        `input_ids`, `position_ids` (B, L) with `segment_starts`, or (T,) with `segment_lengths`;
-        `target_index` (M,) flat index of the hidden state that predicts each target; `target_ids`,
-        `target_ordinal`, `target_task`, `target_weight`, `target_order` (M,); `attended`, an int,
-        how many tokens all tokens see together.
+        segments: lay segments end to end, without padding.
     """
-    tokens = {
-        "input_ids": batch.input_ids.astype(np.int64),
-        "position_ids": batch.position_ids.astype(np.int64),
-    }
+    input_ids, position_ids = batch.input_ids, batch.position_ids
     # A segment's first token has no predecessor in its own segment, hence never a loss.
-    has_target = (batch.targets >= 0) & (batch.position_ids > 0)
+    has_target = (batch.targets >= 0) & (position_ids > 0)
     order = np.zeros(has_target.shape, np.int64)
     order[has_target] = _order(has_target, batch.targets)
-    targets, ordinal, task = batch.targets, batch.ordinal, batch.task_index
-    facts: dict[str, Any] = {}
-    if segments:
-        kept, facts["segment_lengths"] = _end_to_end(batch, has_target)
-        tokens = {name: array.reshape(-1)[kept] for name, array in tokens.items()}
-        has_target, targets, ordinal, task, order = (
-            array.reshape(-1)[kept] for array in (has_target, targets, ordinal, task, order)
+    if not segments:
+        starts = np.flatnonzero(position_ids == 0)
+        return PackedRows(
+            input_ids=_tensor(input_ids),
+            position_ids=_tensor(position_ids),
+            segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
+            targets=_targets(batch, task_weights, np.flatnonzero(has_target), order),
+            attended=int((position_ids + 1).sum()),
         )
-    else:
-        starts = np.flatnonzero(batch.position_ids == 0)
-        tokens["segment_starts"] = np.append(starts, batch.position_ids.size).astype(np.int32)
-    where = np.flatnonzero(has_target)
-    task = task.reshape(-1)[where].astype(np.int64)
-    arrays = tokens | {
-        "target_index": where - 1,
-        "target_ids": targets.reshape(-1)[where].astype(np.int64),
-        "target_ordinal": ordinal.reshape(-1)[where],
-        "target_task": task,
-        "target_weight": task_weights[task].astype(np.float32),
-        "target_order": order.reshape(-1)[where],
-    }
-    tensors: dict[str, Any] = {
-        name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
-    }
-    return tensors | facts | {"attended": int((tokens["position_ids"] + 1).sum())}
+    kept, lengths = _end_to_end(batch, has_target)
+    position_ids = position_ids.reshape(-1)[kept]
+    index = np.flatnonzero(has_target.reshape(-1)[kept])
+    targets = _targets(batch, task_weights, kept[index], order)
+    return LinedSegments(
+        input_ids=_tensor(input_ids.reshape(-1)[kept]),
+        position_ids=_tensor(position_ids),
+        segment_lengths=lengths,
+        targets=replace(targets, index=_tensor(index - 1)),
+        attended=int((position_ids + 1).sum()),
+    )
 
 
-def _end_to_end(batch: WindowBatch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def _targets(
+    batch: Batch, task_weights: np.ndarray, where: np.ndarray, order: np.ndarray
+) -> Targets:
+    """The targets at (M,) flat places of a batch, predicted from the places before them."""
+    task = batch.task_index.reshape(-1)[where].astype(np.int64)
+    of_task = task_weights[task].astype(np.float32)
+    return Targets(
+        index=_tensor(where - 1),
+        ids=_tensor(batch.targets.reshape(-1)[where]),
+        ordinal=_tensor(batch.ordinal.reshape(-1)[where]),
+        task=_tensor(task),
+        weight=_tensor(of_task * batch.weight.reshape(-1)[where]),
+        count=_tensor(of_task * batch.count.reshape(-1)[where]),
+        order=_tensor(order.reshape(-1)[where]),
+    )
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _end_to_end(batch: Batch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """(T,) flat places of all tokens, segment by segment without padding, and their lengths.
 
     Sorted by length, then by number of targets: what is alike is computed in one call.

@@ -24,6 +24,9 @@ from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
 
 SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
+CARD_COLUMNS = (
+    "suite", "mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte",
+)  # fmt: skip
 
 
 def export(
@@ -50,6 +53,8 @@ def export(
             "window_tokens": recipe.data.window_tokens,
             "context_steps": recipe.data.context_steps,
             "temperature": recipe.acting.temperature,
+            "environments": data.environments(),
+            "experts": data.teachers(),
         },
         recipe=dump_recipe(recipe),
     )
@@ -69,30 +74,45 @@ def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedM
 
 
 def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put a table of scores into the card of a checkpoint.
+    """Put scores into the table of a checkpoint's card, beside those that are there.
+
+    A row takes the place of an older one of the same task and suite.
 
     Args:
         folder: of the checkpoint.
-        scores: task -> keys of a rollout result (mean, stderr, episodes, random, expert,
-            normalized), or of a text score (bits_per_byte); what is missing is left blank.
+        scores: task -> what stands in `CARD_COLUMNS`; what is missing is left blank.
     """
     path = Path(folder) / "README.md"
-    card = path.read_text()
+    card = path.read_text(encoding="utf-8")
     before, begin, rest = card.partition(SCORES_BEGIN)
-    _, end, after = rest.partition(SCORES_END)
+    old, end, after = rest.partition(SCORES_END)
     if not begin or not end:
-        before, after = card.rstrip() + "\n\n", "\n"
-    table = _table(scores) if scores else "Not evaluated yet: `generalist evaluate` fills this in."
-    path.write_text(f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}")
-
-
-def _table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    columns = ("mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte")
-    used = [c for c in columns if any(s.get(c) is not None for s in scores.values())]
-    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
+        before, old, after = card.rstrip() + "\n\n", "", "\n"
+    rows = _rows(old)
     for task, score in scores.items():
-        cells = [_cell(score.get(column)) for column in used]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+        cells = {column: _cell(score.get(column)) for column in CARD_COLUMNS}
+        rows[task, cells["suite"]] = cells
+    table = _table(rows) if rows else "Not evaluated yet: `generalist evaluate` fills this in."
+    text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
+    path.write_text(text, encoding="utf-8")
+
+
+def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of a table that `_table` wrote: (task, suite) -> column -> cell."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = {}
+    for row in cells[2:]:  # below the names of the columns, and a line
+        named = dict(zip(cells[0][1:], row[1:], strict=False))
+        rows[row[0], named.get("suite", "")] = named
+    return rows
+
+
+def _table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+    used = [column for column in CARD_COLUMNS if any(row.get(column) for row in rows.values())]
+    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
+    for (task, _), row in rows.items():
+        lines.append(f"| {task} | " + " | ".join(row.get(column, "") for column in used) + " |")
     return "\n".join(lines)
 
 

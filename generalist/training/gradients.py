@@ -22,9 +22,9 @@ from accelerate import Accelerator
 from torch import Tensor, multiprocessing, nn
 
 from generalist.errors import GeneralistError
+from generalist.training.passes import ForwardPass
 
-Part = dict[str, Any]  # one forward pass: what generalist.training.data.to_tensors returns
-Losses = list[tuple[Part, Tensor]]  # each part with its (M,) losses, in order
+Losses = list[tuple[ForwardPass, Tensor]]  # each with its (M,) losses, in order
 
 
 class SequentialGradients:
@@ -38,10 +38,10 @@ class SequentialGradients:
     def close(self) -> None:
         """Nothing was started."""
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
         """Add the gradient of scale times the weighted sum of losses to `.grad`.
 
-        Returns the sum, and each part with its losses. Ranks average their gradients.
+        Returns the sum, and each forward pass with its losses. Ranks average their gradients.
         """
 
         def backward(loss: Tensor, last: bool) -> None:
@@ -51,49 +51,55 @@ class SequentialGradients:
             return nullcontext() if last else self.accelerator.no_sync(self.objective)
 
         return backward_sum(
-            self.objective, parts, scale, self.accelerator.device, backward, together
+            self.objective,
+            passes,
+            scale,
+            device=self.accelerator.device,
+            backward=backward,
+            around=together,
         )
 
 
 def backward_sum(
     objective: nn.Module,
-    parts: Sequence[Part],
+    passes: Sequence[ForwardPass],
     scale: float,
+    *,
     device: torch.device,
     backward: Callable[[Tensor, bool], None],
     around: Callable[[bool], AbstractContextManager[Any]] = lambda last: nullcontext(),
 ) -> tuple[Tensor, Losses]:
-    """Forward and backward of one part after the other, as ranks that reduce gradients need it.
+    """Forward and backward of one pass after the other, as ranks that reduce gradients need it.
 
     Args:
-        objective: gives the (M,) losses of a part.
-        parts: at least one.
+        objective: gives the (M,) losses of a forward pass.
+        passes: at least one.
         scale: factor on the weighted sum of losses.
         device: where the objective is.
-        backward: called with a part's loss and whether it is the last.
-        around: what a part is computed within, by whether it is the last.
+        backward: called with a pass's loss and whether it is the last.
+        around: what a pass is computed within, by whether it is the last.
 
-    Returns the sum, and each part with its losses.
+    Returns the sum, and each forward pass with its losses.
     """
     total, outcomes = torch.zeros((), device=device), []
-    for number, part in enumerate(parts):
-        part = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()}
-        last = number == len(parts) - 1
+    for number, each in enumerate(passes):
+        each = each.to(device)
+        last = number == len(passes) - 1
         with around(last):
-            losses = objective(part)
-            loss = weighted_sum(losses, part) * scale
+            losses = objective(each)
+            loss = weighted_sum(losses, each) * scale
             backward(loss, last)
         total += loss.detach()
-        outcomes.append((part, losses.detach()))
+        outcomes.append((each, losses.detach()))
     return total, outcomes
 
 
-def weighted_sum(losses: Tensor, part: Part) -> Tensor:
+def weighted_sum(losses: Tensor, batch: ForwardPass) -> Tensor:
     """Sum of weighted losses, (); one that is not finite makes every gradient NaN.
 
     So whoever looks at the gradients before a step needs not look at the loss too.
     """
-    loss = (losses * part["target_weight"]).sum()
+    loss = (losses * batch.targets.weight).sum()
     return loss * (loss.detach() * 0 + 1)
 
 
@@ -110,10 +116,10 @@ class ParallelGradients:
         self.helpers: list[_Helper] = []
         use_one_core()
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
-        """As in SequentialGradients; part i belongs to core i modulo the number of cores."""
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
+        """As in SequentialGradients; pass i belongs to core i modulo the number of cores."""
         shares = [
-            [parts[i] for i in range(core, len(parts), self.cores)] for core in range(self.cores)
+            [passes[i] for i in range(core, len(passes), self.cores)] for core in range(self.cores)
         ]
         mine, *others = [share for share in shares if share]
         self._start(len(others))
@@ -131,8 +137,8 @@ class ParallelGradients:
                     parameter.grad = gradient
                 else:
                     parameter.grad += gradient
-        losses = [results[i % self.cores][2][i // self.cores] for i in range(len(parts))]
-        return total, list(zip(parts, losses, strict=True))
+        losses = [results[i % self.cores][2][i // self.cores] for i in range(len(passes))]
+        return total, list(zip(passes, losses, strict=True))
 
     def close(self) -> None:
         """End the helpers."""
@@ -164,10 +170,11 @@ class _Helper:
         self.process.start()
         theirs.close()  # so that its end is noticed here
 
-    def ask(self, parts: Sequence[Part], scale: float) -> None:
+    def ask(self, passes: Sequence[ForwardPass], scale: float) -> None:
         """Begin a share of a step."""
         try:
-            self.connection.send((_portable(parts), scale))
+            # Tensors as arrays: those go through a pipe as bytes, tensors as files to be shared.
+            self.connection.send(([each.map(Tensor.numpy) for each in passes], scale))
         except OSError as error:
             raise self._ended() from error
 
@@ -218,10 +225,10 @@ def _serve(objective: nn.Module, buffers: Sequence[Tensor], connection: Connecti
     use_one_core()
     parameters = [p for p in objective.parameters() if p.requires_grad]
     while True:
-        parts, scale = connection.recv()
+        arrays, scale = connection.recv()
         try:
-            parts = [_as_tensors(part) for part in parts]
-            total, gradients, losses = share_gradients(objective, parameters, parts, scale)
+            passes = [each.map(torch.from_numpy) for each in arrays]
+            total, gradients, losses = share_gradients(objective, parameters, passes, scale)
             for buffer, gradient in zip(buffers, gradients, strict=True):
                 if gradient is not None:
                     buffer.copy_(gradient)
@@ -236,14 +243,14 @@ def _serve(objective: nn.Module, buffers: Sequence[Tensor], connection: Connecti
 
 
 def share_gradients(
-    objective: nn.Module, parameters: Sequence[Tensor], parts: Sequence[Part], scale: float
+    objective: nn.Module, parameters: Sequence[Tensor], passes: Sequence[ForwardPass], scale: float
 ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
-    """One core's part of a step: its loss, its gradients, the losses of its parts."""
+    """One core's part of a step: its loss, its gradients, the losses of its forward passes."""
     total, outcomes = torch.zeros(()), []
     sums: list[Tensor | None] = [None] * len(parameters)
-    for part in parts:
-        losses = objective(part)
-        loss = weighted_sum(losses, part) * scale
+    for each in passes:
+        losses = objective(each)
+        loss = weighted_sum(losses, each) * scale
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for i, gradient in enumerate(gradients):
             before = sums[i]
@@ -258,17 +265,6 @@ def use_one_core() -> None:
     """Settings that torch keeps for each thread."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-
-
-def _portable(parts: Sequence[Part]) -> list[Part]:
-    """Tensors as arrays: those go through a pipe as bytes, tensors as files to be shared."""
-    return [
-        {k: v.numpy() if isinstance(v, Tensor) else v for k, v in part.items()} for part in parts
-    ]
-
-
-def _as_tensors(part: Part) -> Part:
-    return {k: torch.from_numpy(v) if hasattr(v, "dtype") else v for k, v in part.items()}
 
 
 def _check_shared_memory(wanted: int) -> None:

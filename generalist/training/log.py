@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from generalist.training.checkpoint import RunState
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe, dump_recipe
 from generalist.training.throughput import FlopCounter, SpikeDetector, peak_flops
 
@@ -133,11 +134,11 @@ class TrainingLog:
         yield
         self._waited += time.monotonic() - start
 
-    def add(self, part: dict[str, Tensor], losses: Tensor) -> None:
-        """Count one forward pass: (M,) losses of the targets in `part`."""
+    def add(self, batch: ForwardPass, losses: Tensor) -> None:
+        """Count one forward pass: (M,) losses of its targets."""
         pairs = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1)
-        self._sums.index_add_(0, part["target_task"], pairs)
-        self._flops += self.flops.of(part)
+        self._sums.index_add_(0, batch.targets.task, pairs)
+        self._flops += self.flops.of(batch)
 
     def step(self, number: int, loss: float, norm: float, lr: float) -> None:
         """Count one optimizer step."""

@@ -1,18 +1,19 @@
 """The training loop, over an `Accelerator`: one process or many, laptop or cluster.
 
 One step: every rank takes its share of the step's rows, accumulates gradients over forward passes
-of a few rows, and the sum is divided by the weight of all targets of the step on all ranks. So the
+of a few rows, and the sum is divided by the count of all targets of the step on all ranks. So the
 result does not depend on how the rows are split.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -35,12 +36,20 @@ from generalist.training.checkpoint import (
 )
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
-from generalist.training.gradients import Part
 from generalist.training.log import TrainingLog
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
-from generalist.training.recipe import Recipe, dump_recipe
-from generalist.training.resume import CHECKPOINTS, checkpoint_to_continue, only_run_in
+from generalist.training.passes import ForwardPass
+from generalist.training.ranks import Ranks
+from generalist.training.recipe import Recipe, dump_recipe, load_recipe
+from generalist.training.resume import (
+    CHECKPOINTS,
+    SHARE_THE_FOLDER,
+    bring_corrections,
+    checkpoint_to_continue,
+    only_run_in,
+    require_same_checkpoint,
+)
 from generalist.training.rounds.corrections import corrected_tasks, play_round
 from generalist.training.rounds.scores import Cadence, evaluated_tasks, play_evaluation
 from generalist.training.strategies.launch import (
@@ -56,6 +65,8 @@ from generalist.training.strategies.launch import (
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"
+ACTING = ".acting"  # the model as it stands, while a round is played
+ROWS_COMPARED = 8
 
 
 class TrainingInterrupted(GeneralistError):
@@ -63,7 +74,7 @@ class TrainingInterrupted(GeneralistError):
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     data: TrainingData | None = None,
     resume_from: Path | None = None,
     allow_changes: bool = False,
@@ -71,7 +82,7 @@ def train(
     """Train as the recipe says and return the folder of the final checkpoint.
 
     Args:
-        recipe: what to train.
+        recipe: what to train, or the name or path of a recipe.
         data: opened already; opened as the recipe says if not given.
         resume_from: folder of a checkpoint to continue from; the newest valid one in
             `output_dir`, if there is one, if not given.
@@ -81,9 +92,12 @@ def train(
         TrainingInterrupted: after SIGTERM or SIGINT, once everything is saved.
         GeneralistError: another run was trained in this folder; too many non-finite steps.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     with torch_settings_kept():
-        accelerator = start_accelerator(recipe)
+        # The sizes decide about the precision, and so about the accelerator.
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
+        accelerator = start_accelerator(recipe)
         data = data or open_data(recipe)
         main = accelerator.is_main_process
         lock = only_run_in(recipe.output_dir) if main else nullcontext()
@@ -114,6 +128,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
         self.recipe, self.accelerator = recipe, accelerator
+        self.ranks = Ranks(accelerator)
         vocabulary = data.processor.vocabulary
         self.model = _model(recipe, data)
         bins = vocabulary["continuous"]
@@ -121,8 +136,8 @@ class Trainer:
         self.objective = TokenObjective(
             self.model.to(accelerator.device),
             ordinal,
-            [(r.start, r.stop) for r in vocabulary],
-            recipe.loss.full_every,
+            ranges=[(r.start, r.stop) for r in vocabulary],
+            full_every=recipe.loss.full_every,
         )
         self.parameters = count_parameters(self.model)
         self._choose_pass()
@@ -147,12 +162,11 @@ class Trainer:
         # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
         plain = not launched_with_fsdp() and recipe.model.lora is None
         self.segments = known and plain and device.type == "cpu" and not recipe.compile
-        self.precision = resolve_precision(recipe)
-        if is_alone_on_cpu(recipe):
-            self.objective.half = self.segments and self.precision == "bf16"
-            self.precision = "bf16" if self.objective.half else "fp32"
-        half = self.precision == "bf16"
-        self.objective.flash = known and half and has_flash_attention(device)
+        autocast = self.accelerator.mixed_precision == "bf16"
+        lean = is_alone_on_cpu(recipe) and self.segments
+        self.objective.half = lean and resolve_precision(recipe) == "bf16"
+        self.precision = "bf16" if autocast or self.objective.half else "fp32"
+        self.objective.flash = known and autocast and has_flash_attention(device)
         if should_compile(recipe, self.accelerator):
             for block in decoder.layers:
                 block.compile()
@@ -166,15 +180,21 @@ class Trainer:
 
     def resume(self, source: Path | None = None, allow_changes: bool = False) -> None:
         """Continue from a checkpoint, if there is one; see `checkpoint_to_continue`."""
-        folder = checkpoint_to_continue(self.recipe, self.data, source, allow_changes)
+        self._require_same_rows()
+        folder = self.ranks.on_main(
+            lambda: checkpoint_to_continue(self.recipe, self.data, source, allow_changes)
+        )
         if folder is None:
             return
+        require_same_checkpoint(folder, self.ranks)
         snapshot = load_checkpoint(folder)
         self.strategy.load(snapshot.weights, snapshot.moments)
         set_random_states(snapshot.random)
         self.state = snapshot.state
         if self.state.rounds:
+            self.ranks.on_main(lambda: bring_corrections(folder, self.recipe, self.state.rounds))
             self._take(open_data(self.recipe, self.state.rounds))
+            self._require_same_rows()
         self.accelerator.print(f"Continuing from {folder}.")
 
     def save(self) -> None:
@@ -187,7 +207,7 @@ class Trainer:
             yaml = dump_recipe(self.recipe)
             save_checkpoint(self.checkpoints, snapshot, yaml, self.facts, keep)
         self._note_saved()
-        self.accelerator.wait_for_everyone()
+        self.ranks.meet()
 
     def _note_saved(self) -> None:
         """From here on it is counted when the next checkpoint is due."""
@@ -197,7 +217,7 @@ class Trainer:
         """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
         folder = self.recipe.output_dir / FINAL
         self._export_to(folder)
-        self.accelerator.wait_for_everyone()
+        self.ranks.meet()
         return folder
 
     def _export_to(self, folder: Path) -> None:
@@ -254,12 +274,12 @@ class Trainer:
             while True:
                 with log.waiting():
                     batch = next(batches)
-                weight, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
+                count, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
                 self.state.elapsed_seconds = elapsed
                 done = progress(self.recipe.schedule, self.state.step, elapsed)
                 if done >= until or stopping:
                     return done < until
-                self._step(batch, weight, done, log)
+                self._step(batch, count, done, log)
                 log.flush_if_due(self.state, done)
                 if self._any(self._save_is_due()):
                     self.save()
@@ -278,13 +298,12 @@ class Trainer:
     def _evaluate(self, stop: StopSignal, log: TrainingLog) -> float:
         """Score the model as it stands and log that; returns the seconds it took."""
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            agent = Path(folder) / "agent"
-            self._export_to(agent)
-            if self.accelerator.is_main_process:
-                row = play_evaluation(self.recipe, self.data, self.scored, agent, stop, log.say)
-                log.scores(self.state, row)
-        self.accelerator.wait_for_everyone()
+        with self._exported() as agent:
+            row = play_evaluation(
+                self.recipe, self.data, self.scored, agent,
+                ranks=self.ranks, stop=stop, say=log.say,
+            )  # fmt: skip
+        log.scores(self.state, row)
         seconds = time.monotonic() - began
         log.paused(seconds)
         return seconds
@@ -292,34 +311,59 @@ class Trainer:
     def _correct(self, stop: StopSignal, log: TrainingLog) -> bool:
         """Play a round of corrections and go on with what it gave; False where it was stopped."""
         number = self.state.rounds
-        complete = True
-        with tempfile.TemporaryDirectory() as folder:
-            agent = Path(folder) / "agent"
-            self._export_to(agent)
-            if self.accelerator.is_main_process:
-                complete = play_round(self.recipe, self.data, agent, number, stop, log.say)
-        if self._any(not complete):
+        with self._exported() as agent:
+            complete = play_round(
+                self.recipe, self.data, agent, number, ranks=self.ranks, stop=stop, say=log.say
+            )
+        if not all(self.ranks.gather(complete)):
             return False
         self._take(open_data(self.recipe, number + 1))
+        self._require_same_rows()
         self.state.rounds = number + 1
         log.restart(self.data.task_names)
         return True
+
+    @contextmanager
+    def _exported(self) -> Iterator[Path]:
+        """The model as it stands, as a checkpoint that acts, for a while; all ranks see it."""
+        folder = self.recipe.output_dir / ACTING
+        self._export_to(folder)
+        self.ranks.meet()
+        seen = (folder / "config.json").is_file()
+        self.ranks.require(None if seen else f"does not see {folder}", SHARE_THE_FOLDER)
+        try:
+            yield folder
+        finally:
+            if self.ranks.main:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _require_same_rows(self) -> None:
+        """Raise GeneralistError where a rank would draw other rows than the main process."""
+        if self.ranks.count == 1:
+            return
+        rows = self.data.windows.batch(0, ROWS_COMPARED)
+        mine = sha256(rows.input_ids.tobytes() + rows.targets.tobytes()).hexdigest()
+        same = self.ranks.gather(mine)[0] == mine
+        self.ranks.require(
+            None if same else "has other data than rank 0",
+            "All ranks draw from the same data; give them the same data.root.",
+        )
 
     def _take(self, data: TrainingData) -> None:
         """Go on with these data."""
         self.data = data
         self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
 
-    def _step(self, batch: list[Part], weight: float, done: float, log: TrainingLog) -> None:
-        """One optimizer step on this rank's forward passes; `weight` is that of all ranks."""
+    def _step(self, batch: list[ForwardPass], count: float, done: float, log: TrainingLog) -> None:
+        """Take an optimizer step on this rank's passes; `count` is that of all ranks' targets."""
         optimizer = self.recipe.optimizer
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, done)
         set_learning_rate(self.strategy.optimizers, optimizer.lr * factor)
         # Ranks average their gradients, hence the factor that turns the mean into a sum.
-        scale = self.accelerator.num_processes / max(weight, 1e-8)
+        scale = self.accelerator.num_processes / max(count, 1e-8)
         loss, outcomes = self.strategy.accumulate(batch, scale)
-        for part, losses in outcomes:
-            log.add(part, losses)
+        for each, losses in outcomes:
+            log.add(each, losses)
         loss_mean = self.accelerator.reduce(loss, "mean").item()
         norm = self.strategy.step()
         if not math.isfinite(norm):
@@ -340,11 +384,11 @@ class Trainer:
     # Data and agreement between ranks
 
     @contextmanager
-    def _batches(self) -> Iterator[Iterator[list[Part]]]:
+    def _batches(self) -> Iterator[Iterator[list[ForwardPass]]]:
         """This rank's forward passes of every step from here on, one step ahead in a thread."""
         with ThreadPoolExecutor(max_workers=1) as thread:
 
-            def generate() -> Iterator[list[Part]]:
+            def generate() -> Iterator[list[ForwardPass]]:
                 step = self.state.step
                 ahead: Future = thread.submit(self._rows, step)
                 while True:
@@ -355,7 +399,7 @@ class Trainer:
 
             yield generate()
 
-    def _rows(self, step: int) -> list[Part]:
+    def _rows(self, step: int) -> list[ForwardPass]:
         """Row numbers depend on the step alone, so another number of ranks sees the same step."""
         first = step * self.recipe.data.rows_per_step
         first += self.accelerator.process_index * self.rows_per_rank
@@ -363,29 +407,22 @@ class Trainer:
         share = -(-self.rows_per_rank // self.strategy.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
         batch = self.data.windows.batch(first, self.rows_per_rank)
-        return [to_tensors(p, self.task_weights, self.segments) for p in batch.split(stride)]
+        return [
+            to_tensors(rows, self.task_weights, segments=self.segments)
+            for rows in batch.split(stride)
+        ]
 
     def _agree(
-        self, batch: list[Part], elapsed: float, stop: StopSignal
+        self, batch: list[ForwardPass], elapsed: float, stop: StopSignal
     ) -> tuple[float, float, bool]:
-        """Weight of all ranks' targets, the main process's clock, and whether any has to stop."""
-        weight = sum(part["target_weight"].sum().item() for part in batch)
+        """Count of all ranks' targets, the main process's clock, and whether any has to stop."""
+        count = sum(each.targets.count.sum().item() for each in batch)
         main = self.accelerator.is_main_process
-        if self.accelerator.num_processes == 1:
-            return weight, elapsed, stop.raised
-        mine = torch.tensor(
-            [weight, elapsed if main else 0.0, float(stop.raised)],
-            dtype=torch.float64,
-            device=self.accelerator.device,
+        count, elapsed, stopping = self.ranks.sum(
+            [count, elapsed if main else 0.0, float(stop.raised)]
         )
-        weight, elapsed, stopping = self.accelerator.reduce(mine, "sum").tolist()
-        return weight, elapsed, stopping > 0
+        return count, elapsed, stopping > 0
 
     def _any(self, flag: bool) -> bool:
         """True on all ranks if it is on the main one."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        mine = torch.tensor(
-            float(flag and self.accelerator.is_main_process), device=self.accelerator.device
-        )
-        return self.accelerator.reduce(mine, "sum").item() > 0
+        return self.ranks.sum([float(flag and self.ranks.main)]) != [0.0]

@@ -1,7 +1,7 @@
 """The loss: next-token cross entropy at target positions, with ordinal targets for bins.
 
-Shapes: B = rows, L = window tokens, T = tokens of all segments, D = hidden size,
-V = vocabulary size, M = targets in the batch, S = segments, W = 2 radius + 1 neighbouring bins.
+Shapes: B = rows, L = window tokens, D = hidden size, V = vocabulary size, M = targets in the pass,
+W = 2 radius + 1 neighbouring bins.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from transformers import PreTrainedModel
 from generalist.modeling.attention import attention_by
 from generalist.modeling.flash import ATTENTION_NAME
 from generalist.modeling.segments import hidden_at
-
-IGNORE = -100  # label of a position without a loss
+from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class TokenObjective(nn.Module):
         self,
         model: PreTrainedModel,
         ordinal: OrdinalTargets,
+        *,
         ranges: Sequence[tuple[int, int]] = (),
         full_every: int = 1,
     ) -> None:
@@ -68,54 +68,41 @@ class TokenObjective(nn.Module):
         self.half = False
         self.flash = False
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Per-target losses.
-
-        Args:
-            batch: `target_index` (M,) int64, ascending: which hidden states predict a target;
-                `target_ids` (M,) int64; `target_ordinal` (M,) bool; with `full_every` above 1
-                `target_order` (M,) int64; and either
-                rows: `input_ids`, `position_ids` (B, L) int64, `target_index` counting in (B L),
-                and `segment_starts` (S + 1,) int32, counting so too;
-                or segments end to end, for the lean pass on a CPU: `input_ids`, `position_ids`
-                (T,) int64 and `segment_lengths`, `target_index` counting in (T,).
-
-        Returns:
-            (M,) float32 cross entropies in nats.
-        """
-        index = batch["target_index"]
-        if "segment_lengths" in batch:
-            decoder, lengths = self.model.get_decoder(), batch["segment_lengths"]
-            tokens = batch["input_ids"], batch["position_ids"]
-            hidden = hidden_at(decoder, *tokens, lengths, index, self.half)  # (M, D)
+    def forward(self, batch: ForwardPass) -> Tensor:
+        """Losses of all targets: (M,) float32 cross entropies in nats."""
+        targets = batch.targets
+        if isinstance(batch, LinedSegments):
+            decoder, lengths = self.model.get_decoder(), batch.segment_lengths
+            tokens = batch.input_ids, batch.position_ids
+            hidden = hidden_at(decoder, *tokens, lengths, targets.index, self.half)  # (M, D)
         else:
-            hidden = self._hidden_of_rows(batch).flatten(0, 1).index_select(0, index)  # (M, D)
+            hidden = self._hidden_of_rows(batch).flatten(0, 1).index_select(0, targets.index)
         if self.full_every > 1:
-            return self._losses_by_range(hidden, batch)
+            return self._losses_by_range(hidden, targets)
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
-        return token_losses(logits, batch["target_ids"], batch["target_ordinal"], self.ordinal)
+        return token_losses(logits, targets.ids, targets.ordinal, self.ordinal)
 
-    def _hidden_of_rows(self, batch: dict[str, Any]) -> Tensor:
+    def _hidden_of_rows(self, batch: PackedRows) -> Tensor:
         """(B, L, D) final hidden states."""
         decoder = self.model.get_decoder()
         # attention_mask=None and use_cache=False let transformers find the packed segments in the
         # position ids and keep them apart; any other call leaks between them.
-        tokens = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
+        tokens = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
         call = partial(decoder, **tokens, attention_mask=None, use_cache=False)
         if not self.flash:
             return call().last_hidden_state
         with attention_by(decoder.config, ATTENTION_NAME):
-            return call(segment_starts=batch["segment_starts"]).last_hidden_state
+            return call(segment_starts=batch.segment_starts).last_hidden_state
 
-    def _losses_by_range(self, hidden: Tensor, batch: dict[str, Any]) -> Tensor:
+    def _losses_by_range(self, hidden: Tensor, batch: Targets) -> Tensor:
         """(M,) losses; most of them with a softmax over the target's own range of ids."""
-        targets, ordinal = batch["target_ids"], batch["target_ordinal"]
+        targets, ordinal = batch.ids, batch.ordinal
         head = self.model.get_output_embeddings().weight  # (V, D)
         tables = head.split([stop - start for start, stop in self.ranges])
         stops = torch.tensor([stop for _, stop in self.ranges], device=targets.device)
         group = torch.bucketize(targets, stops, right=True)  # (M,) which range a target is in
         large = torch.tensor([2 * len(table) > len(head) for table in tables])
-        every_nth = batch["target_order"] % self.full_every == 0
+        every_nth = batch.order % self.full_every == 0
         # A range with most of the ids is not worth a softmax of its own.
         group[every_nth | large.to(group.device)[group]] = len(tables)
         losses, rows = [], []

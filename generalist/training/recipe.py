@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveInt,
@@ -16,15 +17,22 @@ from pydantic import (
 )
 
 from generalist.errors import UsageError
-from generalist.modeling.recipe import ModelRecipe, Section
+from generalist.modeling.recipe import ModelRecipe, Name, Section, not_empty
 from generalist.specs import find_spec, read_yaml, validate_data
+from generalist.yaml_values import NOT_YAML, annotation_at, expand_home, parse_setting, split_key
+
+
+def _path(value: Any) -> Any:
+    """A path, with `~` for the home folder."""
+    return Path(expand_home(not_empty(value))) if isinstance(value, str) else value
 
 
 def _root(value: str | Path) -> str | Path:
     """A URL as it is, for a path would lose a slash of it."""
-    return value if "://" in str(value) else Path(value)
+    return value if isinstance(value, str) and "://" in value else _path(value)
 
 
+Folder = Annotated[Path, BeforeValidator(_path)]
 Root = Annotated[str | Path, AfterValidator(_root)]
 
 
@@ -34,12 +42,12 @@ class DataRecipe(Section):
     root: Root | list[Root] = Path("data/quickstart")
     """Folder of collected shards (or several); its spec gives the mixture weights. A URL that
     fsspec reads (s3://, gs://, hf://, ...) will do: shards are downloaded when they are needed."""
-    cache: Path | None = None
+    cache: Folder | None = None
     """Where downloaded shards lie; ~/.cache/generalist if not given."""
     cache_gigabytes: float = Field(default=50.0, gt=0)
     """What they may take, all together. Less than the data take means to download them again and
     again, for rows are drawn from all of them."""
-    processor: Path | None = None
+    processor: Folder | None = None
     """Folder of the processor the shards were encoded with; the shipped one if not given."""
     window_tokens: int = Field(default=512, gt=1)
     """Tokens in a window, L."""
@@ -94,14 +102,19 @@ class LossRecipe(Section):
     per timestep count by their mixture weight and not by their number of targets."""
 
 
+SEEDS_PER_ROUND = 1_000
+ROUNDS = 100
+"""A round of corrections has seeds of its own: those of data end 100,000 above the first."""
+
+
 class TaskCorrections(Section):
     """What is played in a task in each round of corrections."""
 
-    episodes: int = Field(gt=0)
-    """Episodes in a round."""
+    episodes: int = Field(gt=0, le=SEEDS_PER_ROUND)
+    """Episodes in a round, at most 1,000: each has a seed that no other episode of the run has."""
     max_steps: int | None = Field(default=None, gt=0)
     """Cut them there, below the task's own limit."""
-    expert: str | None = None
+    expert: Name | None = None
     """Who says what to do; who demonstrated the task if not given."""
 
 
@@ -115,8 +128,8 @@ class CorrectionsRecipe(Section):
 
     tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
     """Which tasks of the data; none: no corrections."""
-    rounds: int = Field(default=4, gt=0)
-    """How often training pauses. The time it pauses does not count as training."""
+    rounds: int = Field(default=4, gt=0, le=ROUNDS)
+    """How often training pauses, at most 100 times. The pauses do not count as training."""
     begin: float = Field(default=0.25, ge=0, lt=1)
     """Progress at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)
@@ -231,7 +244,7 @@ class Recipe(Section):
     """Steps between two rows of the log."""
     trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
     """Trackers of accelerate that get the log."""
-    output_dir: Path = Path("runs/quickstart")
+    output_dir: Folder = Path("runs/quickstart")
     """Folder of the run: checkpoints, log, and the final `checkpoint/`."""
     seed: int = 0
     """Seed of the initial weights and of the order of the data."""
@@ -240,10 +253,13 @@ class Recipe(Section):
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe by name (recipes/NAME.yaml) or path, with `dotted.key=value` overrides applied.
 
-    Values are read as YAML. Raises UsageError that names the key at fault and the nearest one.
+    A text or a path is all that stands behind the `=`; other values are read as YAML. A `~` that
+    begins a path is the home folder, there and in the file.
+
+    Raises UsageError that names the key at fault and the nearest one.
     """
     path = find_spec("recipes", name_or_path)
-    data = read_yaml(path)
+    data = read_yaml(path, Recipe)
     overrides = list(overrides)
     for override in overrides:
         _apply(data, override)
@@ -251,41 +267,26 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
+    """Put the value of `dotted.key=value` in its place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(
             f"{override!r} is not an override; write a dotted key and a value, as in "
             "optimizer.lr=0.001."
         )
+    *parents, last = keys = split_key(key, Recipe)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    *parents, last = _split(key)
+        value = parse_setting(text, annotation_at(Recipe, keys))
+    except NOT_YAML as error:
+        reason = getattr(error, "problem", None) or error
+        raise UsageError(f"{key} is {text!r}, which is not valid YAML: {reason}.") from error
     for parent in parents:
-        child = data.setdefault(parent, {})
-        if not isinstance(child, dict):
+        if data.get(parent) is None:
+            data[parent] = {}
+        data = data[parent]
+        if not isinstance(data, dict):
             raise UsageError(f"{override!r}: {parent} has a value and so no keys below it.")
-        data = child
     data[last] = value
-
-
-_BY_TASK = (
-    ["data", "weights"],
-    ["data", "context_steps"],
-    ["data", "min_expert_share"],
-    ["data", "episodes"],
-    ["acting", "temperature"],
-)
-
-
-def _split(key: str) -> list[str]:
-    """Parts of a dotted key; a task's name in a mapping by task may itself hold dots."""
-    for parents in _BY_TASK:
-        prefix = ".".join([*parents, ""])
-        if key.startswith(prefix):
-            return [*parents, key[len(prefix) :]]
-    return key.split(".")
 
 
 def dump_recipe(recipe: Recipe) -> str:

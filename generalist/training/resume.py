@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generalist.errors import GeneralistError, UsageError
-from generalist.integrity import verify
+from generalist.integrity import MANIFEST, verify
 from generalist.training.checkpoint import DATA, RECIPE, list_checkpoints, newest_checkpoint
+from generalist.training.data import corrections_root
 from generalist.training.recipe import Recipe, differences, load_recipe
 
 if TYPE_CHECKING:
     from generalist.training.data import TrainingData
+    from generalist.training.ranks import Ranks
 
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
+SHARE_THE_FOLDER = "Put output_dir on a disk that all ranks share."
 LOCK_SECONDS = 15.0  # what a process may need to end after its last sign of life
 
 
@@ -65,6 +69,54 @@ def checkpoint_to_continue(
             "another output_dir, or --allow-changes to continue it all the same."
         )
     return folder
+
+
+def require_same_checkpoint(folder: Path, ranks: Ranks) -> None:
+    """Raise GeneralistError on all ranks where one does not see the checkpoint of the main process.
+
+    Each machine may have a folder of that name, with a checkpoint of another run or with none.
+    """
+    mine, problem = None, None
+    try:
+        verify(folder)
+        mine = (folder / MANIFEST).read_bytes()
+    except GeneralistError as error:
+        problem = f"cannot continue from {folder}: {error}"
+    if ranks.gather(mine)[0] != mine and problem is None:
+        problem = f"has another checkpoint {folder} than rank 0"
+    ranks.require(problem, SHARE_THE_FOLDER)
+
+
+def bring_corrections(folder: Path, recipe: Recipe, rounds: int) -> None:
+    """Copy the corrections that a checkpoint of another run was trained on into this run's folder.
+
+    Raises GeneralistError where they are not beside it, and UsageError where this run has others.
+    """
+    other = recipe.model_copy(update={"output_dir": folder.parent.parent})
+    for number in range(rounds):
+        own, source = corrections_root(recipe, number), corrections_root(other, number)
+        if not source.is_dir() and not own.is_dir():
+            raise GeneralistError(
+                f"{folder} was trained on corrections that are not there, of round {number + 1} in "
+                f"{source}; continue from a run whose folder is whole."
+            )
+        if own.is_dir():
+            if source.is_dir() and _manifests(own) != _manifests(source):
+                raise UsageError(
+                    f"{own} holds other corrections than {source}, which {folder} was trained on; "
+                    "give another output_dir."
+                )
+            continue
+        own.parent.mkdir(parents=True, exist_ok=True)
+        temporary = own.with_name(f".{own.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        temporary.rename(own)
+
+
+def _manifests(root: Path) -> dict[str, bytes]:
+    """What the datasets below a folder consist of."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob(MANIFEST))}
 
 
 @contextmanager

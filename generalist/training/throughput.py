@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 import torch
 
+from generalist.training.passes import ForwardPass
 from generalist.training.plan import attention_flops, flops_of, parameters_of
 from generalist.training.recipe import Recipe
 
@@ -37,10 +37,10 @@ class FlopCounter:
         flops = flops_of(recipe.model, parameters, vocabulary_size, recipe.data.window_tokens)
         self.per_token, self.per_target = flops.body, flops.head / recipe.loss.full_every
 
-    def of(self, part: dict[str, Any]) -> float:
-        """FLOPs of one forward pass (see generalist.training.data.to_tensors) and its way back."""
-        attention = attention_flops(self.recipe.model, part["attended"])
-        tokens, targets = part["input_ids"].numel(), len(part["target_ids"])
+    def of(self, batch: ForwardPass) -> float:
+        """FLOPs of one forward pass and its way back."""
+        attention = attention_flops(self.recipe.model, batch.attended)
+        tokens, targets = batch.input_ids.numel(), len(batch.targets.ids)
         return self.per_token * tokens + attention + self.per_target * targets
 
 

@@ -87,9 +87,10 @@ def _random_and_expert(folders: Sequence[TaskData], scores: np.ndarray) -> tuple
     changed = any(
         data.header.collection.get(key) for data in folders for key in ("max_steps", "options")
     )
-    if task is None or task.random_score is None or task.expert_score is None or changed:
+    if task is None or task.references is None or changed:
         return float(scores.min()), float(scores.max())
-    return task.random_score.mean, task.expert_score.mean
+    random, expert = task.references
+    return random.mean, expert.mean
 
 
 def _registered(data: TaskData) -> Task | None:

@@ -12,7 +12,9 @@ from gymnasium import spaces
 
 import generalist
 from generalist.acting.agent import Agent
+from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import GREEDY, Sampling
+from generalist.episode import tree_stack
 from generalist.errors import GeneralistError, UsageError
 from tests.decoding.models import full_logits, text_only_processor, tiny_agent, tiny_model
 
@@ -36,11 +38,11 @@ def test_an_action_is_the_most_probable_legal_one_given_the_whole_context() -> N
     for step, observation in enumerate(observations_of(PENDULUM, 12)):
         action = agent.act(observation, first=step == 0)
         context += processor.encode_observations(observation[None], layout)[0].tolist()
-        context.append(layout.separator)
+        context.append(processor.vocabulary.special("separator"))
         for start, stop in layout.legal:
             logits = full_logits(agent.model, np.array(context))[start:stop]
             context.append(start + int(logits.argmax()))
-        expected = processor.decode_actions(np.array([context[-layout.action_tokens :]]), layout)
+        expected = processor.decode_actions(np.array([context[-len(layout.legal) :]]), layout)
         np.testing.assert_array_equal(action, expected[0])
 
 
@@ -193,6 +195,37 @@ def test_nan_in_an_observation_names_the_field_and_leaves_the_agent_usable(bad: 
     agent.act(good, first=False)
 
 
+@pytest.mark.parametrize("passed", range(4))
+def test_an_interrupted_call_may_be_repeated(passed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after so many passes, in episodes that begin and in those that go on."""
+    layout = Nested.action_space  # several action tokens
+    processor = text_only_processor()
+    layouts = {"own/Nested": processor.layout(Nested.observation_space, layout)}
+    model = tiny_model(window=128, size=processor.vocabulary.size)
+    whole, cut = (Agent(model, processor, layouts, sampling=Sampling(1.0)) for _ in range(2))
+    run = Decoder._forward
+    passes = 0
+
+    def interrupted(self: Decoder, *given: object) -> object:
+        nonlocal passes
+        passes += 1
+        if passes == passed + 1:
+            raise KeyboardInterrupt
+        return run(self, *given)
+
+    Nested.observation_space.seed(0)
+    for step in range(12):
+        first = np.array([step % 5 == 0, step % 3 == 0])
+        observations = tree_stack([Nested.observation_space.sample() for _ in range(2)])
+        expected = whole.act(observations, first)
+        passes = 0
+        monkeypatch.setattr(Decoder, "_forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cut.act(observations, first)
+        monkeypatch.undo()
+        np.testing.assert_equal(cut.act(observations, first), expected)
+
+
 def test_wrong_use_is_said_in_a_sentence() -> None:
     agent = tiny_agent(PENDULUM)
     observations = np.zeros((2, 3), np.float32)
@@ -262,8 +295,6 @@ def test_nested_spaces_act_alone_and_in_a_batch() -> None:
         action = agent.act(Nested.observation_space.sample(), first=step == 0)
         assert Nested.action_space.contains(action), action
     samples = [Nested.observation_space.sample() for _ in range(3)]
-    from generalist.episode import tree_stack
-
     actions = agent.act(tree_stack(samples), np.array([True] * 3))
     assert actions["aim"].shape == (3, 2) and actions["keys"].shape == (3, 2)
 

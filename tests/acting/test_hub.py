@@ -75,7 +75,7 @@ def test_a_repository_is_evaluated_and_left_as_it_is(
     suite.write_text("episodes: 1\nprompted_episodes: 0\ntasks: [gym/CartPole-v1]\n")
     done = generalist(hub, tmp_path, "evaluate", str(suite), "--checkpoint", NAME, "--no-videos")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "someone-tiny" / "evaluation" / "report.html").exists()
+    assert (tmp_path / "runs" / "someone-tiny" / "evaluation" / "one" / "report.html").exists()
     (card,) = (tmp_path / "hub").rglob("README.md")
     assert card.read_bytes() == hub.repositories[NAME][0]["README.md"]
 

@@ -182,7 +182,7 @@ def test_an_agent_that_sees_frames_presses_keys_and_moves_the_mouse() -> None:
     name = "doom/defend_the_center"
     processor = GeneralistProcessor.default()
     env = generalist.make(name, mouse=True)
-    layouts = {name: processor.layout(env.observation_space, env.action_space, background=name)}
+    layouts = {name: processor.layout(env.observation_space, env.action_space, task=name)}
     env.close()
     model = tiny_model(window=256, size=processor.vocabulary.size)
     agent = Agent(model, processor, layouts, name, sampling=Sampling(1.0))

@@ -66,4 +66,6 @@ def test_what_cannot_be_corrected_is_said(tiny_run: TinyRun, data, tmp_path, cap
     assert main(["dagger", TASK, *common, "--data", str(data), "--recipe", "quickstart",
                  "--episodes", "1", "schedule.steps=1"]) == 2  # fmt: skip
     assert "Leave model." in capsys.readouterr().err
+    assert main(["dagger", TASK, *common, "--data", str(data), "--episodes", "1001"]) == 2
+    assert "episodes is 1001, expected 1000 or less" in capsys.readouterr().err
     assert all(r["source"] == "expert" for r in TaskData(data / TASK).records), "nothing was played"

@@ -95,6 +95,47 @@ def test_bad_input_is_one_sentence(
     assert len(said) == 1 and words in said[0]
 
 
+def test_what_is_left_out_is_said_with_its_reason(tmp_path: Path, capsys) -> None:
+    out, notes, report = tmp_path / "data", tmp_path / "notes", tmp_path / "report.json"
+    notes.mkdir()
+    (notes / "a.txt").write_text("A note.\n")
+    (notes / "b.txt").write_bytes("Ümlaut".encode("latin-1"))
+    command = ["import", "text", str(notes), "--task", "text/notes", "--out", str(out)]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "b.txt is not UTF-8 text" in said and "--skip-bad" in said
+    assert main([*command, "--skip-bad", "--json", str(report)]) == 0
+    said = capsys.readouterr().err
+    assert "1 episodes left out" in said and "episode 1: " in said and "b.txt" in said
+    facts = json.loads(report.read_text())
+    assert (facts["episodes"], facts["left_out"], len(facts["reasons"])) == (1, 1, 1)
+
+
+def test_a_name_may_have_a_namespace(parquet: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    task = "gym/ALE/Own-v5"
+    command = ["import", "hub", str(parquet), "--task", task, *columns(), "--out", str(out)]
+    assert main(command) == 0
+    assert len(TaskData(out / task)) == 6
+    assert main(["validate", str(out)]) == 0
+    assert main(["inspect", str(out), "--task", task, "--episode", "0", "--steps", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (None, "cut short")],
+)
+def test_a_file_that_is_no_parquet_is_no_fault_of_ours(
+    parquet: Path, tmp_path: Path, capsys, content: bytes | None, words: str
+) -> None:
+    parquet.write_bytes(parquet.read_bytes()[:-9] if content is None else content)
+    for kind, task in (("hub", CARTPOLE), ("text", "text/own")):
+        command = ["import", kind, str(parquet), "--task", task, "--out", str(tmp_path / "data")]
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert parquet.name in said and words in said and "fault of" not in said
+
+
 @pytest.mark.slow
 def test_without_a_network_the_command_says_so(tmp_path: Path) -> None:
     """A real attempt, with all of the package's retries, at a server that is not there."""

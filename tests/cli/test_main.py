@@ -13,7 +13,8 @@ from generalist.cli.common import duration, jsonable, write_json
 from generalist.errors import GeneralistError, UsageError
 
 COMMANDS = [
-    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["evaluate"],
+    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["recipe"],
+    ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
@@ -44,6 +45,13 @@ def test_every_family_has_the_common_options(family, capsys):
     for option in ("--checkpoint", "--episodes", "--seed", "--envs", "--prompt-episodes",
                    "--temperature", "--video", "--json"):  # fmt: skip
         assert option in printed
+
+
+def test_the_home_folder_of_an_option_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "sizes/1m", "--plan", "--json=~/plan.json"]) == 0
+    assert (tmp_path / "home" / "plan.json").is_file() and not (tmp_path / "~").exists()
 
 
 def test_no_command_shows_the_help(capsys):
@@ -146,10 +154,10 @@ def test_errors_become_a_sentence_and_debug_shows_the_rest(error, code, words, c
     assert "Traceback" in capsys.readouterr().err
 
 
-def _raising(error: BaseException) -> typer.Typer:
+def _raising(error: BaseException, name: str = "anything") -> typer.Typer:
     app = typer.Typer(pretty_exceptions_enable=False)
 
-    @app.command("anything")
+    @app.command(name)
     def anything() -> None:
         raise error
 
@@ -160,10 +168,14 @@ def _raising(error: BaseException) -> typer.Typer:
     return app
 
 
-def test_ctrl_c_is_130_and_says_how_to_go_on(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "app", _raising(KeyboardInterrupt()))
-    assert cli.main(["anything"]) == 130
-    assert "same command again to continue" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("collect", "same command again to continue"), ("rollout", "The same command begins anew")],
+)
+def test_ctrl_c_is_130_and_says_how_to_go_on(capsys, monkeypatch, command: str, words: str):
+    monkeypatch.setattr(cli, "app", _raising(KeyboardInterrupt(), command))
+    assert cli.main([command]) == 130
+    assert words in capsys.readouterr().err
 
 
 def test_tasks_lists_and_writes_json(capsys, tmp_path):

@@ -65,7 +65,7 @@ def test_tokens_are_those_of_the_episodes(tmp_path: Path, processor: str) -> Non
     loaded = GeneralistProcessor.from_pretrained(processor)
     for name in ("gym/CartPole-v1", "gym/Pendulum-v1"):
         data, env = TaskData(tmp_path / name, loaded), make(name)
-        layout = loaded.layout(env.observation_space, env.action_space, background=name)
+        layout = loaded.layout(env.observation_space, env.action_space, task=name)
         assert data.layout == layout
         for seed in range(4):
             episode = collect_episode(env, name, get_expert(name), seed, noise=0.2)
@@ -223,8 +223,10 @@ def test_bins_are_fitted_alike_in_every_process(tmp_path: Path, processor: str) 
     data = TaskData(tmp_path / "0" / name, GeneralistProcessor.from_pretrained(processor))
     assert [field.codec.kind for field in data.layout.fields] == ["quantile", "discrete"]
     episode = collect_episode(make(name), name, get_expert(name), seed=2, max_steps=60)
-    ids = data.tokens(2).reshape(60, -1)[:, : data.layout.observation_tokens].astype(int)
-    seen = data.layout.decode_fields("observation", ids, None)
+    ids = (
+        data.tokens(2).reshape(60, -1)[:, data.layout.positions.of_role("observation")].astype(int)
+    )
+    seen = data.layout.decode("observation", ids, None)
     np.testing.assert_allclose(seen, episode.observations, atol=0.02)
     assert collect(spec, tmp_path / "0", 0, progress=False, processor=processor).failures == []
     with pytest.raises(GeneralistError, match="bins"):

@@ -81,5 +81,5 @@ def test_without_the_extra_it_is_named(
     tmp_path: Path, processor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingPackageError, match=r"generalist\[ray\]"):
+    with pytest.raises(MissingPackageError, match=r"\[ray\]"):
         collect(toy(1), tmp_path, progress=False, processor=processor, ray="local")

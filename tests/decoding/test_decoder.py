@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -288,6 +290,28 @@ def test_masks_exclude_ids_of_the_position_they_are_of(
         assert later is None or later[mine[1] - 40]
         expected = plain.act([0, 1], [[3, 4]] * 2, intervals, None, sampling)[1]
         assert other.tolist() == expected.tolist()
+
+
+def test_a_mask_may_depend_on_the_ids_chosen_before_it() -> None:
+    """Three slots, of one, two and three tokens; each function sees its own slot's ids alone."""
+    decoder = Decoder(MODELS["qwen3"], 3)
+    for slot in range(3):
+        decoder.reset(slot, [1, slot], seed=slot)
+    asked: list[list[int]] = []
+
+    def next_after(ids: Sequence[int]) -> np.ndarray:
+        asked.append(list(ids))
+        return np.arange(6) == (ids[-1] - 10 + 1) % 6
+
+    intervals = [[(10, 16)], [(10, 16)] * 2, [(10, 16)] * 3]
+    masks = [[None], [None, next_after], [np.arange(6) == 4, next_after, next_after]]
+    for _ in range(15):
+        asked.clear()
+        chunks = [[3, 4]] * 3
+        _, two, three = decoder.act([0, 1, 2], chunks, intervals, None, Sampling(3.0), masks)
+        assert two[1] == 10 + (two[0] - 9) % 6
+        assert three.tolist() == [14, 15, 10]
+        assert asked == [[two[0]], [14], [14, 15]]
 
 
 def test_a_mask_that_allows_all_changes_nothing() -> None:

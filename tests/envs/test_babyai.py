@@ -42,7 +42,7 @@ def test_a_seed_gives_one_mission_and_others_differ() -> None:
 def test_success_is_a_positive_return() -> None:
     task = get_task("babyai/GoToLocal")
     assert task.metric == "success" and task.max_steps == 64
-    assert task.score_of(0.3) == 1.0 and task.score_of(0.0) == 0.0
+    assert task.score_of(0.3, None) == 1.0 and task.score_of(0.0, None) == 0.0
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

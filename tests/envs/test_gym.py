@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
-from generalist.envs import get_task, list_tasks, make
+from generalist.cli.main import main
+from generalist.envs import get_task, known_names, list_tasks, make
 from generalist.envs.rendering import offscreen_backend
 from generalist.errors import GeneralistError, UsageError
 from generalist.experts.collect import RandomPolicy, collect_episode
@@ -48,9 +52,129 @@ def test_the_step_limit_is_the_ids_own_or_ours_or_the_callers() -> None:
     assert ends == [False] * 6 + [True]
 
 
-def test_image_observations_are_recognised() -> None:
-    assert get_task("gym/CarRacing-v3").frames
-    assert not get_task("gym/CliffWalking-v1").frames
+class Broken(gymnasium.Env):
+    """What a third party may install: nothing can be known of it but its name."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no licence for the simulator")
+
+
+def test_a_name_costs_no_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that are installed are listed, a broken one and one of vectors only among them."""
+    for spec in (
+        EnvSpec("Broken-v0", entry_point=Broken, max_episode_steps=7),
+        EnvSpec("Vectors-v0", vector_entry_point=f"{__name__}:Broken"),
+    ):
+        monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    get_task.cache_clear()
+    tasks = {task.name: task for task in list_tasks(everything=True)}
+    assert tasks["gym/Broken-v0"].max_steps == 7 and "gym/Vectors-v0" not in tasks
+    assert set(REGISTERED) <= set(tasks) and len(tasks) > 300
+    assert main(["tasks", "gym", "--all"]) == 0
+    line = next(row for row in capsys.readouterr().out.splitlines() if "gym/Broken-v0" in row)
+    assert line.split()[1] == "-", "whether it shows frames would cost an environment"
+    assert get_task("gym/CarRacing-v3").frames is None
+
+
+@pytest.mark.parametrize("name", ["gym/Reacher-v2", "gym/GymV21Environment-v0", "gym/Broken-v0"])
+def test_what_cannot_be_made_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gymnasium.registry, "Broken-v0", EnvSpec("Broken-v0", entry_point=Broken))
+    with pytest.raises(GeneralistError, match=f"{name} cannot be made: [A-Z][A-Za-z]+Error"):
+        make(name)
+
+
+@pytest.mark.parametrize("name", ["gym/tabular/CliffWalking-v0", "gym/ALE/Pong-v5"])
+def test_ids_with_a_namespace_are_tasks(name: str) -> None:
+    assert get_task(name).name == name and name.removeprefix("gym/") in gymnasium.registry
+    assert name in known_names("gym")
+
+
+def test_an_unknown_id_with_a_namespace_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="gym/ALE/Pong-v5"):
+        get_task("gym/ALE/Pong-v55")
+
+
+PACKAGE = """
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+def register_envs():
+    for name in {ids}:
+        gymnasium.register(name, entry_point=CartPoleEnv, max_episode_steps=9)
+"""
+
+
+def install(folder: Path, package: str, entry: str, source: str) -> None:
+    """A package with an entry point, as pip lays it out."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text("")
+    (folder / package / "envs.py").write_text(source)
+    facts = folder / f"{package}-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        f"[gymnasium.envs]\n{entry} = {package}.envs:register_envs\n"
+    )
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is registered during a test is forgotten after it."""
+    before = dict(gymnasium.registry)
+    get_task.cache_clear()
+    yield
+    gymnasium.registry.clear()
+    gymnasium.registry.update(before)
+    get_task.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("package", "entry", "ids", "name"),
+    [
+        ("small1", "Small", ["Ball-v1"], "gym/small1:Small/Ball-v1"),
+        ("small2", "Small", ["Ball-v1"], "gym/Small/Ball-v1"),
+        ("small3", "Small", ["Small/Ball-v1"], "gym/small3:Small/Ball-v1"),  # as MinAtar does
+        ("small4", "__root__", ["SmallBall-v1"], "gym/SmallBall-v1"),
+        ("small5", "__root__", ["Small/Ball-v1"], "gym/small5.envs:Small/Ball-v1"),
+    ],
+)
+def test_packages_that_register_through_an_entry_point_are_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    registry: None,
+    package: str,
+    entry: str,
+    ids: list[str],
+    name: str,
+) -> None:
+    install(tmp_path, package, entry, PACKAGE.format(ids=ids))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = get_task(name)
+    assert task.max_steps == 9
+    env = task.make()
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+    short = name.removeprefix("gym/").rpartition(":")[2]
+    assert f"gym/{short}" in known_names("gym")
+
+
+def test_a_broken_entry_point_spoils_no_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None
+) -> None:
+    install(tmp_path / "a", "broken_worlds", "Broken", "raise RuntimeError('no licence')")
+    install(tmp_path / "b", "broken_roots", "__root__", "import no_such_package_anywhere")
+    for part in ("a", "b"):
+        monkeypatch.syspath_prepend(str(tmp_path / part))
+    with pytest.warns(UserWarning) as said:
+        assert "gym/CartPole-v1" in known_names("gym")
+    assert sum("no_such_package_anywhere" in str(each.message) for each in said) == 1
+    with pytest.raises(UsageError, match="CartPole-v1"):
+        get_task("gym/CartPole-v77")
+    with pytest.raises(GeneralistError, match="Broken = broken_worlds.envs.*no licence"):
+        get_task("gym/Broken/World-v0")
+    gymnasium.register("Later-v0", entry_point=Blind)
+    assert gymnasium.registry["Later-v0"].namespace is None
 
 
 class Blind(gymnasium.Env):
@@ -63,7 +187,7 @@ class Blind(gymnasium.Env):
 
 
 def test_an_environment_need_not_know_of_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = gymnasium.envs.registration.EnvSpec("Blind-v0", entry_point=Blind)
+    spec = EnvSpec("Blind-v0", entry_point=Blind)
     monkeypatch.setitem(gymnasium.registry, "Blind-v0", spec)
     assert make("gym/Blind-v0").reset(seed=0) == (0, {})
 
@@ -73,7 +197,7 @@ def test_missions_of_minigrid_are_instructions() -> None:
     processor = GeneralistProcessor.default()
     env = make("gym/MiniGrid-Empty-5x5-v0")
     layout = processor.layout(env.observation_space, env.action_space)
-    assert {field.path for field in layout.observation_fields} == {("direction",), ("image",)}
+    assert {field.path for field in layout.fields[:-1]} == {("direction",), ("image",)}
     env.action_space.seed(0)
     episode = collect_episode(env, "gym/MiniGrid-Empty-5x5-v0", RandomPolicy(), 0, max_steps=20)
     again = processor.decode(processor.encode(episode, layout), layout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 
 from generalist.envs import (
-    Score,
     Task,
+    family_names,
     get_task,
     is_document_task,
     known_names,
@@ -21,8 +20,7 @@ from generalist.envs import (
     make,
     make_vec,
 )
-from generalist.envs.measure import main as measure
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.experts import get_expert
 
 QUICKSTART = [
@@ -125,6 +123,28 @@ def test_every_level_and_game_can_be_named() -> None:
         assert isinstance(get_task(name), Task)
 
 
+def test_families_whose_package_is_missing_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from generalist.cli.main import main
+    from generalist.envs import babyai
+
+    babyai._levels.cache_clear()
+    babyai._registered.cache_clear()
+    monkeypatch.setitem(sys.modules, "minigrid", None)
+    try:
+        assert {task.family for task in list_tasks()} == set(family_names()) - {"babyai"}
+        with pytest.raises(UsageError, match="no task 'nothing/x'"):
+            get_task("nothing/x")
+        with pytest.raises(MissingPackageError, match=r"\[babyai\]"):
+            list_tasks("babyai")
+        assert main(["tasks"]) == 0
+        assert "[babyai]" in capsys.readouterr().err
+    finally:
+        babyai._levels.cache_clear()
+        babyai._registered.cache_clear()
+
+
 def test_importing_the_environments_loads_no_simulator_and_no_torch() -> None:
     program = (
         "import sys, generalist.envs as envs;"
@@ -166,46 +186,3 @@ def test_instructions_of_a_vector_arrive_in_info() -> None:
         True,
         True,
     ]
-
-
-def test_measuring_writes_a_file_the_registry_can_read(tmp_path: Path) -> None:
-    path = tmp_path / "scores.json"
-    arguments = ["gym/CartPole-v1", "--episodes", "3", "--seed", "5", "--out", str(path)]
-    assert measure(arguments) == 0
-    table = json.loads(path.read_text())
-    expert = Score.from_dict(table["gym/CartPole-v1"]["expert"])
-    assert expert.mean == 500.0 and expert.episodes == 3 and expert.seeds == (5, 8)
-    assert Score.from_dict(expert.to_dict()) == expert
-    assert measure(arguments) == 0  # and the same numbers once more
-    assert json.loads(path.read_text()) == table
-
-
-def test_another_expert_is_measured_into_the_log_alone(tmp_path: Path) -> None:
-    path, log = tmp_path / "scores.json", tmp_path / "log.jsonl"
-    arguments = ["gym/CartPole-v1", "--seed", "5", "--out", str(path), "--log", str(log)]
-    planned = [*arguments, "--expert", "planner@40", "--max-steps", "30"]
-    assert measure([*planned, "--episodes", "2"]) == 0
-    assert set(json.loads(path.read_text())["gym/CartPole-v1"]) == {"metric", "random"}
-    first = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(each["who"], each["seed"]) for each in first] == [
-        *(("random", 5), ("random", 6)),
-        *(("planner@40", 5), ("planner@40", 6)),
-    ]
-    assert all(0 < each["steps"] <= 30 and each["score"] == each["steps"] for each in first)
-    assert measure([*planned, "--who", "expert", "--episodes", "3"]) == 0
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert lines[:4] == first and [each["seed"] for each in lines[4:]] == [7], "played again"
-    assert measure([*arguments, "--who", "expert", "--episodes", "1"]) == 0  # the default expert
-    expert = Score.from_dict(json.loads(path.read_text())["gym/CartPole-v1"]["expert"])
-    assert expert.expert == "lqr" and expert.mean == 500.0
-
-
-def test_measuring_what_cannot_be_measured_is_wrong_use(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert measure(["text/pydoc"]) == 2
-    assert measure(["gym/CartPole-v1", "--episodes", "0"]) == 2
-    assert measure(["gym/CartPole-v1", "--max-steps", "0"]) == 2
-    assert measure(["gym/CartPole-v1", "--expert", "planner@0"]) == 2
-    assert measure(["gym/CartPol"]) == 2
-    assert "gym/CartPole-v1" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import yaml
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.measure import evaluate
-from generalist.evaluation.report import training_facts, write_report
+from generalist.evaluation.report import training_log, write_report
 from generalist.evaluation.suite import Evaluation, Suite, jobs, load_suite
 from generalist.specs import list_specs
 from tests.conftest import TinyRun
@@ -54,6 +54,9 @@ def test_every_shipped_suite_loads_and_names_its_command(name):
         ({"tasks": [{"task": "gym/CartPole-v1", "sticky": 0.1}]}, ["tasks.0.sticky"]),
         ({"tasks": [{"task": "gym/CartPole-v1", "max_steps": 0}]}, ["tasks.0.max_steps"]),
         ({"tasks": []}, ["tasks"]),
+        ({"tasks": ["gym/CartPole-v1", "gym/CartPole-v1"]}, ["gym/CartPole-v1", "2 times"]),
+        ({"tasks": [{"task": "gym/CartPole-v1", "instruction": "no"}]}, ["tasks.0.instruction"]),
+        ({"tasks": [{"task": "text/pydoc", "instruction": "none"}]}, ["text/pydoc", "documents"]),
     ],
 )
 def test_mistakes_in_a_suite_are_named(change, words, tmp_path):
@@ -86,8 +89,7 @@ def test_an_interrupted_evaluation_continues_task_by_task(
             tiny_run.checkpoint,
             suite,
             tmp_path,
-            "",
-            stop_after_two,
+            on_result=stop_after_two,
             progress=False,
             workers=workers,
         )
@@ -166,13 +168,16 @@ def test_a_task_too_long_for_prompts_is_skipped_with_the_reason(
 def test_episodes_can_be_cut_and_the_report_says_so(suite, tiny_run: TinyRun, tmp_path):
     suite.tasks, suite.prompted_episodes = suite.tasks[1:], 0  # Pendulum's own limit is 200
     whole = evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
-    assert whole.rollouts[0]["lengths"] == [200, 200] and whole.rollouts[0]["max_steps"] is None
+    assert whole.rollouts[0]["lengths"] == [200, 200] and whole.rollouts[0]["options"] == {}
+    assert whole.scores()[0].normalized is not None
     suite.tasks[0].max_steps = 9
     cut = evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False)
     assert cut.rollouts[0]["lengths"] == [9, 9]
     report = write_report(cut, tmp_path)
-    assert report["rollouts"][0]["max_steps"] == 9
-    assert "gym/Pendulum-v1 were cut after 9 steps" in parse(tmp_path / "report.html").text
+    assert report["rollouts"][0]["options"] == {"max_steps": 9}
+    assert report["scores"][0]["normalized"] is None and report["scores"][0]["above_random"] is None
+    said = "gym/Pendulum-v1, because its episodes were cut after 9 steps"
+    assert said in parse(tmp_path / "report.html").text
 
 
 def test_zero_shot_is_marked_and_what_does_not_fit_the_model_is_skipped(
@@ -182,8 +187,8 @@ def test_zero_shot_is_marked_and_what_does_not_fit_the_model_is_skipped(
     suite, out = tmp_path / "my.yaml", tmp_path / "out"
     checkpoint = shutil.copytree(tiny_run.checkpoint, tmp_path / "checkpoint")
     names = ("gym/Acro*", "gym/Humanoid-v5", "gym/CartPole*")
-    tasks = [{"task": name, "max_steps": 9} for name in names]
-    suite.write_text(yaml.safe_dump({**SUITE, "prompted_episodes": 0, "tasks": tasks}))
+    short = {"episodes": 1, "prompted_episodes": 0}
+    suite.write_text(yaml.safe_dump({**SUITE, **short, "tasks": list(names)}))
     command = ["evaluate", str(suite), "--checkpoint", str(checkpoint), "--zero-shot",
                "--out", str(out), "--workers", "1"]  # fmt: skip
     assert main(command) == 0
@@ -240,6 +245,7 @@ def test_other_weights_are_measured_anew(suite, tiny_run: TinyRun, tmp_path):
     weights = load_file(checkpoint / "model.safetensors")
     save_file({name: array * 1.5 for name, array in weights.items()},
               checkpoint / "model.safetensors", {"format": "pt"})  # fmt: skip
+    (checkpoint / "manifest.json").unlink()  # which says of these weights that they are damaged
     evaluate(checkpoint, suite, tmp_path, progress=False)
     assert all(modified(tmp_path)[name] != before[name] for name in before)
 
@@ -311,7 +317,8 @@ def test_evaluate_writes_one_file_that_needs_nothing_else(tiny_run: TinyRun, tmp
 
 def test_names_are_escaped_and_text_is_reported(tmp_path):
     text = {
-        "task": "text/pydoc", "prompted": False, "bits_per_byte": 2.5, "documents": 3,
+        "task": "text/pydoc", "instruction": "own", "prompted": False,
+        "bits_per_byte": 2.5, "documents": 3,
         "trigram_bits_per_byte": 3.0, "xz_bits_per_byte": 2.0, "heldout_bytes": 10,
         "train_bytes": 100, "sample_prompt": "a <b>", "sample": "</code><script>x</script>",
     }  # fmt: skip
@@ -325,5 +332,5 @@ def test_a_resumed_run_shows_each_step_once(tmp_path):
     rows = [(10, 3.0), (20, 2.0), (30, 1.9), (20, 2.1), (30, 1.8)]
     lines = [json.dumps({"step": step, "loss": loss}) for step, loss in rows]
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 40, "lo')
-    _, log = training_facts(tmp_path / "checkpoint")
+    log = training_log(tmp_path / "checkpoint")
     assert [(row["step"], row["loss"]) for row in log] == [(10, 3.0), (20, 2.1), (30, 1.8)]

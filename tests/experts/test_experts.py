@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from generalist.envs import get_task, make
-from generalist.episode import tree_leaves
+from generalist.envs import Task, get_task, make
+from generalist.episode import Episode, tree_leaves
 from generalist.errors import UsageError
 from generalist.experts import collect_episode, expert_names, get_expert, random_episode
 from generalist.experts.freeway import FreewayCrossing
@@ -59,15 +59,18 @@ def test_labels_exist_at_any_state_and_do_not_change_it(name: str) -> None:
             assert np.array_equal(old, new)
 
 
+def score(task: Task, episode: Episode) -> float:
+    return task.score_of(episode.return_, episode.success)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_experts_beat_random_play(name: str) -> None:
     task, env, steps = get_task(name), make(name), STEPS.get(name)
     seeds = range(2) if steps else range(6)
     expert = [
-        task.score_of(collect_episode(env, name, get_expert(name), s, max_steps=steps).return_)
-        for s in seeds
+        score(task, collect_episode(env, name, get_expert(name), s, max_steps=steps)) for s in seeds
     ]
-    chance = [task.score_of(random_episode(env, name, s, max_steps=steps).return_) for s in seeds]
+    chance = [score(task, random_episode(env, name, s, max_steps=steps)) for s in seeds]
     assert np.mean(expert) > np.mean(chance), (expert, chance)
 
 
@@ -91,12 +94,9 @@ def test_experts_to_be_imitated_label_any_state_and_beat_random_play(
     assert env.action_space.contains(label)
     assert np.array_equal(label, demonstrator.label(observation, env)), "asked twice"
     played = [
-        task.score_of(collect_episode(env, name, demonstrator, s, max_steps=steps).return_)
-        for s in range(3)
+        score(task, collect_episode(env, name, demonstrator, s, max_steps=steps)) for s in range(3)
     ]
-    chance = [
-        task.score_of(random_episode(env, name, s, max_steps=steps).return_) for s in range(3)
-    ]
+    chance = [score(task, random_episode(env, name, s, max_steps=steps)) for s in range(3)]
     assert np.mean(played) > np.mean(chance), (played, chance)
 
 

@@ -99,7 +99,7 @@ def test_a_plan_is_kept_where_the_state_follows_and_dropped_elsewhere() -> None:
 
 
 def test_the_tree_behind_the_executed_action_is_kept() -> None:
-    env, planner = make("atari/Breakout"), WidthSearch(30)
+    env, planner = make("atari/Breakout", sticky=0.0), WidthSearch(30)
     env.reset(seed=0)
     planner.reset(env, 0)
     label = int(planner.label(None, env))
@@ -113,6 +113,24 @@ def test_the_tree_behind_the_executed_action_is_kept() -> None:
     env.step(0)  # not asked about the state between
     planner.label(None, env)
     assert planner._root is not below[executed] and planner._root.depth == 3
+
+
+def test_a_tree_that_foresaw_another_state_is_dropped() -> None:
+    """Where an action sticks, what follows is not what was tried out."""
+    env, planner = make("atari/Breakout", sticky=0.9), WidthSearch(30)
+    env.reset(seed=0)
+    planner.reset(env, 0)
+    kept = []
+    for _ in range(30):
+        label = int(planner.label(None, env))
+        child = planner._root.children[label]
+        env.step(label)
+        foreseen = np.array_equal(child.memory, env.unwrapped.ram())
+        planner.label(None, env)
+        assert np.array_equal(planner._root.memory, env.unwrapped.ram())
+        assert (planner._root is child) == (foreseen and not child.lost)
+        kept.append(foreseen)
+    assert not all(kept)
 
 
 def test_a_lost_life_is_worth_less_than_any_reward() -> None:

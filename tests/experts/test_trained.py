@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from generalist.cli.main import main
-from generalist.envs import make
+from generalist.envs import get_task, make
 from generalist.errors import GeneralistError, UsageError
-from generalist.experts import collect_episode, get_expert
+from generalist.experts import collect_episode, get_expert, learning
+from generalist.experts.collect import RandomPolicy
 from generalist.experts.recipes import ALGORITHMS, recipe_for
 from generalist.experts.trained import CARD_FILE, WEIGHTS_FILE, TrainedExpert, is_trained
 
@@ -30,7 +31,6 @@ def hand_made(folder: Path, task: str = "gym/CartPole-v1") -> Path:
 
 def trained(algorithm: str, task: str, normalize: bool = False):
     """A model of stable-baselines3 after a few steps, and the expert exported from it."""
-    from generalist.experts import learning
     from generalist.experts.recipes import Recipe
 
     settings = {"n_steps": 32, "batch_size": 32} if algorithm == "ppo" else {"learning_starts": 20}
@@ -120,6 +120,27 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     folder = hand_made(tmp_path / "there")
     assert main(["expert", "train", "gym/CartPole-v1", "--out", str(folder)]) == 2
     assert "already holds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("episodes", [1, 3])
+def test_success_is_what_the_environment_says(episodes: int) -> None:
+    """Random play in Meta-World earns rewards at every step, and reaches nothing."""
+    task = "metaworld/reach"
+    env = make(task, max_steps=5)
+    found = learning._measured(env, task, RandomPolicy(), episodes, get_task(task).score_of)
+    assert found["mean"] == 0.0 and found["stderr"] == (None if episodes == 1 else 0.0)
+
+
+def test_an_interrupted_training_says_that_it_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "_trained", interrupted)
+    out = tmp_path / "expert"
+    assert main(["expert", "train", "gym/CartPole-v1", "--out", str(out)]) == 130
+    assert "begins anew" in capsys.readouterr().err and not out.exists()
 
 
 def test_every_algorithm_has_a_recipe_for_any_task() -> None:

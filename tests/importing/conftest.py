@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from generalist.episode import Episode, tree_get
@@ -19,6 +21,26 @@ def processor(without_frames: GeneralistProcessor, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("processor")
     without_frames.save_pretrained(folder)
     return str(folder)
+
+
+def steps_table(episodes: Any, *, start: int = 0, **columns: Any) -> pa.Table:
+    """A row a step: observed is the number of the row, counted from `start`."""
+    steps = len(episodes)
+    return pa.table({
+        "observation": [[float(start + row)] for row in range(steps)],
+        "action": [row % 2 for row in range(steps)],
+        "reward": [0.0] * steps,
+        "episode": episodes,
+        **columns,
+    })  # fmt: skip
+
+
+def write_parts(folder: Path, tables: list[pa.Table]) -> Path:
+    """Write part-0.parquet, part-1.parquet, ... into a folder and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, table in enumerate(tables):
+        pq.write_table(table, folder / f"part-{part}.parquet")
+    return folder
 
 
 def assert_same(folder: Path, processor: str, recorded: list[Episode]) -> TaskData:

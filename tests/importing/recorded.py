@@ -30,8 +30,12 @@ def played(task: str, episodes: int, steps: int = 30) -> list[Episode]:
     ]
 
 
-def minari_dataset(folder: Path, episodes: int, env_id: str = "CartPole-v1", **options) -> Path:
+def minari_dataset(
+    folder: Path, episodes: int, env_id: str = "CartPole-v1", env=None, **options
+) -> Path:
     """Random play of a real environment, written by Minari from its episode buffers.
+
+    env: the environment itself, where it is not just that of the id.
 
     Minari's DataCollector does the same but needs jax, which is not among our dependencies; where
     it is installed, a test uses it.
@@ -40,7 +44,7 @@ def minari_dataset(folder: Path, episodes: int, env_id: str = "CartPole-v1", **o
     import minari
     from minari.data_collector import EpisodeBuffer
 
-    env = gymnasium.make(env_id, max_episode_steps=40)
+    env = env or gymnasium.make(env_id, max_episode_steps=40)
     env.action_space.seed(0)
     buffers = []
     for seed in range(episodes):
@@ -97,14 +101,19 @@ def lerobot_folder(
     episodes_per_file: int = 3,
     features: dict | None = None,
     version: str = "v3.0",
+    extra: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """A LeRobot dataset of version 3, written with pyarrow after its published layout."""
+    """A LeRobot dataset of version 3, written with pyarrow after its published layout.
+
+    extra: features of shape [1] besides, (steps of all episodes,) each; stored as single values.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     size, act = recorded[0].observations.shape[1], recorded[0].actions.shape[1]
     data_path = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
     facts, start = [], 0
+    extra = extra or {}
     for first in range(0, len(recorded), episodes_per_file):
         file_index = first // episodes_per_file
         tables = []
@@ -121,6 +130,7 @@ def lerobot_folder(
                     "episode_index": pa.array(np.full(steps, number)),
                     "index": pa.array(start + np.arange(steps)),
                     "task_index": pa.array(np.full(steps, number % len(WORDS))),
+                    **{name: pa.array(all_[start:start + steps]) for name, all_ in extra.items()},
                 })
             )  # fmt: skip
             facts.append({
@@ -143,6 +153,10 @@ def lerobot_folder(
         "next.reward": {"dtype": "float32", "shape": [1], "names": None},
         "next.done": {"dtype": "bool", "shape": [1], "names": None},
         "episode_index": {"dtype": "int64", "shape": [1], "names": None},
+        **{
+            name: {"dtype": str(all_.dtype), "shape": [1], "names": None}
+            for name, all_ in extra.items()
+        },
     }
     info = {
         "codebase_version": version, "fps": 10, "total_episodes": len(recorded),
@@ -153,6 +167,7 @@ def lerobot_folder(
     seen = {
         "observation.state": np.concatenate([e.observations for e in recorded]),
         "action": np.concatenate([e.actions for e in recorded]),
+        **{name: all_[:, None] for name, all_ in extra.items()},
     }
     stats = {
         name: {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from generalist.episode import Episode
@@ -16,7 +19,7 @@ from generalist.importing.rows import Columns
 from generalist.importing.write import import_source
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.reader import TaskData
-from tests.importing.conftest import assert_same
+from tests.importing.conftest import assert_same, steps_table, write_parts
 from tests.importing.recorded import CARTPOLE, PENDULUM, episode_rows, played, step_rows
 
 OWN = Columns(observation=("seen",), action=("pushed",), reward="points", episode="number")
@@ -124,11 +127,11 @@ def test_pictures_are_decoded_one_episode_at_a_time(tmp_path: Path) -> None:
         })  # fmt: skip
         path = tmp_path / f"{channels}.parquet"
         datasets.Dataset.from_dict(columns, features).to_parquet(path)
-        recordings = [load() for load in HubSource(str(path)).recordings(0)]
-        observation, _ = infer_spaces(enumerate(recordings))
+        loads = list(HubSource(str(path)).recordings(0))
+        observation, _ = infer_spaces(enumerate(loads))
         assert observation.shape == expected.shape[2:] and observation.dtype == np.uint8
-        for recording, wanted in zip(recordings, expected, strict=True):
-            np.testing.assert_array_equal(recording.episode("a/b").observations, wanted)
+        for load, wanted in zip(loads, expected, strict=True):
+            np.testing.assert_array_equal(load().episode("a/b").observations, wanted)
 
 
 def test_frames_become_codes_of_the_frame_tokenizer(tmp_path: Path) -> None:
@@ -146,7 +149,7 @@ def test_frames_become_codes_of_the_frame_tokenizer(tmp_path: Path) -> None:
     import_source(source, "own/Frames", tmp_path / "out")
     data = TaskData(tmp_path / "out/own/Frames", GeneralistProcessor.default())
     assert [record["steps"] for record in data.records] == [2, 2]
-    assert data.layout.observation_tokens == 36
+    assert data.layout.fields[0].tokens == 36
 
 
 def test_columns_that_are_missing(tmp_path: Path) -> None:
@@ -182,7 +185,7 @@ def test_shapes_that_differ_name_the_episode(tmp_path: Path, processor: str) -> 
     ("column", "value", "words"),
     [
         ("observations", [[0.0, 1.0], [0.0, float("nan")]],
-         "episode 1: own/Thing: observation is nan at step 1, element 1"),
+         "episode 1: observation is nan at step 1, element 1"),
         ("rewards", [0.0, float("inf")], "episode 1: reward is inf at step 1"),
         ("rewards", [0.0], "episode 1"),
         ("actions", [None, 1], "episode 1: actions has no value at step 0"),
@@ -200,8 +203,142 @@ def test_values_that_cannot_be_kept(
     source = HubSource(saved(columns, tmp_path, "disk"))
     with pytest.raises(GeneralistError, match=words):
         import_source(source, "own/Thing", tmp_path / "out", processor=processor)
-    report = import_source(source, "own/Thing", tmp_path / "out", None, True, processor)
+    report = import_source(
+        source, "own/Thing", tmp_path / "out", skip_bad=True, processor=processor
+    )
     assert (report.episodes, report.left_out) == (2, 1)
+
+
+def test_what_is_left_out_is_counted_named_and_does_not_shape_the_rest(
+    tmp_path: Path, processor: str
+) -> None:
+    """The first recording is the odd one: the spaces are those of most."""
+    columns = {
+        "observations": [[[1e9] * 3] * 2, [[0.0, 1.0]] * 2, [], [[0.0, 1.0]] * 2, [[0.0, 1.0]] * 2],
+        "actions": [[0, 1], [0, 1], [], [0, 1], [0, 300]],
+        "rewards": [[0.0, 0.0], [0.0, 0.0], [], [0.0, 0.0], [0.0, float("nan")]],
+    }
+    path = saved(columns, tmp_path, "disk")
+    words = "episode 1: observation has shape .2,.* It stands in row 1 of .*disk.*--skip-bad"
+    with pytest.raises(GeneralistError, match=words):
+        import_source(HubSource(path), "own/Thing", tmp_path / "out", processor=processor)
+    assert not (tmp_path / "out/own/Thing").exists()
+    report = import_source(
+        HubSource(path), "own/Thing", tmp_path / "out", skip_bad=True, processor=processor
+    )
+    assert (report.episodes, report.left_out) == (2, 3)
+    starts = ["episode 0: own/Thing: observation", "episode 2: it has no steps",
+              "episode 4: reward is nan at step 1"]  # fmt: skip
+    for reason, start in zip(report.reasons, starts, strict=True):
+        assert reason.startswith(start) and "row" in reason
+    spaces = DatasetHeader.read(tmp_path / "out/own/Thing").spaces
+    assert spaces["observation"]["shape"] == [2] and spaces["action"]["n"] == 2
+    again = import_source(
+        HubSource(path), "own/Thing", tmp_path / "out", skip_bad=True, processor=processor
+    )
+    assert (again.episodes, again.added, again.left_out) == (2, 0, 0)
+
+
+def test_if_nothing_can_be_kept_the_first_reason_is_said(tmp_path: Path, processor: str) -> None:
+    columns = {"observations": [[]] * 2, "actions": [[]] * 2, "rewards": [[]] * 2}
+    features = datasets.Features({
+        "observations": datasets.List(datasets.List(datasets.Value("float32"))),
+        "actions": datasets.List(datasets.Value("int64")),
+        "rewards": datasets.List(datasets.Value("float32")),
+    })  # fmt: skip
+    datasets.Dataset.from_dict(columns, features).save_to_disk(tmp_path / "disk")
+    source = HubSource(str(tmp_path / "disk"))
+    for task in ("own/Thing", CARTPOLE):
+        with pytest.raises(GeneralistError, match="no episode .*episode 0: it has no steps"):
+            import_source(source, task, tmp_path / "out", skip_bad=True, processor=processor)
+
+
+def picture(frame: np.ndarray, form: str = "PNG") -> bytes:
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(frame).save(stream, form)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("bad", ["cut", "no picture", "deep", "size", "none", "broken"])
+def test_bad_pictures_can_be_left_out(tmp_path: Path, bad: str) -> None:
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (40, 40, 3), np.uint8)
+    good = picture(frame)
+    content, words = {
+        "cut": (good[: len(good) // 2], "the picture at step . cannot be read"),
+        "no picture": (b"nothing", "the picture at step . cannot be read"),
+        "deep": (picture(np.full((40, 40), 40_000, np.uint16)), "has more than 8 bits a pixel"),
+        "size": (picture(frame[:20]), "has shape"),
+        "none": (None, "names a file in place of its picture at step ."),
+        "broken": (good[:40] + bytes(20) + good[60:], "the picture at step . cannot be read"),
+    }[bad]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pictures = [[good, good], [good, content], [content, content], [good, good]]
+    table = pa.table({
+        "image_observations": pa.array(
+            [[{"bytes": each, "path": "x.png"} for each in episode] for episode in pictures],
+            pa.list_(kind),
+        ),
+        "actions": [[0, 1]] * 4,
+        "rewards": [[0.0, 0.0]] * 4,
+    })  # fmt: skip
+    source = HubSource(str(write_parts(tmp_path / "data", [table])))
+    with pytest.raises(GeneralistError, match=f"episode [12]: .*{words}.*row [12] of"):
+        import_source(source, "own/T", tmp_path / "out")
+    report = import_source(source, "own/T", tmp_path / "out", skip_bad=True)
+    assert (report.episodes, report.left_out) == (2, 2)
+    assert "row 1 of" in report.reasons[0] and "row 2 of" in report.reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("reward", pa.array([[0.0, 1.0]] * 2), "reward holds values of shape"),
+        ("reward", pa.array(["a", "b"]), "reward holds text"),
+        ("done", pa.array(["a", "b"]), "done holds text"),
+        ("instruction", pa.array([1, 2]), "instruction holds values of type int64"),
+        ("instruction", pa.array([["a"], ["b"]]), "instruction holds values of type list"),
+        ("instruction", pa.array(["a", "b"]), "instruction changes within the episode"),
+        ("observation", pa.array([{"x": None}, {"x": 1.0}]), "observation/x has no value"),
+        ("observation", pa.array([[1.0, 2.0], [3.0, None]]), "observation has no value at step 1"),
+        ("observation", pa.array([datetime.date(2026, 1, 1)] * 2), "observation holds values of"),
+        ("action", pa.array([None, None]), "action has no value at step 0"),
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_kind_are_named(
+    tmp_path: Path, processor: str, column: str, values: pa.Array, words: str
+) -> None:
+    table = steps_table([0, 0])
+    if column in table.column_names:
+        table = table.drop_columns(column)
+    folder = write_parts(tmp_path / "data", [table.append_column(column, values)])
+    with pytest.raises(GeneralistError, match=f"episode 0: {words}.*rows 0 to 1 of"):
+        import_source(HubSource(str(folder)), "own/T", tmp_path / "out", processor=processor)
+
+
+def test_lists_of_one_number_a_step_are_steps(tmp_path: Path, processor: str) -> None:
+    """As LeRobot's files look when they are read by their parquet alone."""
+    one = pa.FixedSizeListArray.from_arrays(pa.array([0.5, 1.5, 2.5]), 1)
+    table = steps_table([0, 0, 1]).drop_columns("reward").append_column("reward", one)
+    first, second = HubSource(str(write_parts(tmp_path / "data", [table]))).recordings(0)
+    assert first().rewards.tolist() == [0.5, 1.5] and second().rewards.tolist() == [2.5]
+
+
+def test_a_saved_dataset_whose_file_is_a_pointer(tmp_path: Path) -> None:
+    path = Path(saved(episode_rows(played(CARTPOLE, 1)), tmp_path, "disk"))
+    (data,) = path.glob("*.arrow")
+    data.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(GeneralistError, match=f"{data.name} is a Git LFS pointer"):
+        HubSource(str(path))
+    state = json.loads((path / "state.json").read_text())
+    state["_data_files"] = [{"filename": "../elsewhere.arrow"}]
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(GeneralistError, match="no name of a file within it"):
+        HubSource(str(path))
 
 
 def test_pickled_columns_stay_closed(tmp_path: Path, processor: str) -> None:
@@ -239,4 +376,4 @@ def test_without_a_network_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(GeneralistError, match="server cannot be reached; go online"):
-        open_table("jat-project/jat-dataset", "mujoco-ant", "train")
+        open_table("jat-project/jat-dataset", config="mujoco-ant", split="train")

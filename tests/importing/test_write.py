@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_a_second_import_adds_nothing_and_another_source_is_refused(
         run(LeRobotSource(other), tmp_path / "out", processor)
 
 
-@pytest.mark.parametrize("task", ["Pendulum", "a/b/c", "../x", "/x"])
+@pytest.mark.parametrize("task", ["Pendulum", "a/../b", "../x", "/x", "a//b", "a/", "a/.", "."])
 def test_a_task_is_a_family_and_a_name(robot: Path, tmp_path: Path, task: str) -> None:
     with pytest.raises(UsageError, match="family/Name"):
         import_source(LeRobotSource(robot), task, tmp_path)
@@ -131,14 +132,16 @@ def test_inferred_spaces_hold_the_data() -> None:
         for shape in ((), (3,), (2, 2)):
             values = rng.integers(0, 2 if dtype is np.bool_ else 200, (20, *shape)).astype(dtype)
             parts = [values[:10], values[10:]]
-            recordings = [
-                Recording({"a": {"b": part}, "c": part}, part, np.zeros(10)) for part in parts
+            loads = [
+                Load(partial(Recording, {"a": {"b": part}, "a/b": part}, part, np.zeros(10)))
+                for part in parts
             ]
-            observation, action = infer_spaces(enumerate(recordings))
+            observation, action = infer_spaces(enumerate(loads))
+            assert set(observation.spaces) == {"a", "a/b"}, "a slash belongs to the name"
             for value in values:
-                assert np.all(value == 0) or observation["c"].contains(_scalar(value))
-                assert observation["a"]["b"] == observation["c"]
-                assert action == observation["c"]
+                assert np.all(value == 0) or observation["a/b"].contains(_scalar(value))
+                assert observation["a"]["b"] == observation["a/b"]
+                assert action == observation["a/b"]
 
 
 def _scalar(value: np.ndarray) -> object:

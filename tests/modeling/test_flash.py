@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from generalist.modeling import flash
 from generalist.training.data import to_tensors
 from generalist.training.objective import OrdinalTargets, TokenObjective
-from generalist.windows.windows import Batch
+from generalist.windows.batch import IGNORE, Batch
 from tests.decoding.models import VOCABULARY_SIZE, tiny_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -44,29 +44,32 @@ def some_batch(seed: int = 0) -> Batch:
     """Rows of segments of any length, the first row with padding at its end."""
     rng = np.random.default_rng(seed)
     shape = ROWS, LENGTH
-    positions = np.zeros(shape, np.int32)
+    positions = np.zeros(shape, np.int64)
     for row in positions:
         cuts = np.sort(rng.choice(np.arange(1, LENGTH), 4, replace=False))
         row[:] = np.arange(LENGTH) - np.repeat([0, *cuts], np.diff([0, *cuts, LENGTH]))
-    ids = rng.integers(0, VOCABULARY_SIZE, shape).astype(np.int32)
-    targets = np.where(rng.random(shape) < 0.3, ids, -100)
+    ids = rng.integers(0, VOCABULARY_SIZE, shape)
+    targets = np.where(rng.random(shape) < 0.3, ids, IGNORE)
     task_index = np.zeros(shape, np.int32)
     padding = np.arange(LENGTH) >= LENGTH - positions[0, -1] - 1
-    targets[0, padding], task_index[0, padding] = -100, -1
+    targets[0, padding], task_index[0, padding] = IGNORE, -1
+    has_target = (targets != IGNORE).astype(np.float32)
     return Batch(
         input_ids=ids,
         position_ids=positions,
         targets=targets,
         ordinal=np.zeros(shape, bool),
         task_index=task_index,
+        role=np.zeros(shape, np.uint8),
+        weight=has_target,
+        count=has_target,
     )
 
 
 def losses_and_gradient(
     model: Any, use_flash: bool, device: str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    batch = to_tensors(some_batch(), np.ones(1), segments=False)
-    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    batch = to_tensors(some_batch(), np.ones(1), segments=False).to(torch.device(device))
     objective = TokenObjective(model, OrdinalTargets(0, 16, 0.0))
     objective.flash = use_flash
     model.zero_grad()

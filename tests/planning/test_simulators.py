@@ -1,4 +1,7 @@
-"""Simulators: what is foreseen is what happens, and who looks ahead leaves no trace."""
+"""Simulators: what is foreseen is what happens where nothing is left to chance.
+
+Who looks ahead leaves no trace, and does not see what chance is about to bring.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ TASKS = [
     "atari/Breakout",
     "atari/Qbert",  # whose first frame the emulator does not restore
 ]
+RNG = np.random.default_rng(7)
 BUDGETS = {"gym": 60, "dmc": 60, "atari": 8}
 
 
@@ -70,14 +74,14 @@ def test_an_episode_is_the_same_with_a_planner_looking_ahead_at_every_step(name:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_is_foreseen_is_what_happens(name: str) -> None:
-    env = make(name)
+    env = make(name, **({"sticky": 0.0} if "atari" in name else {}))
     env.action_space.seed(1)
     env.reset(seed=3)
     simulator = simulator_of(env)
     over = False
     for _ in range(3):
         actions = [env.action_space.sample() for _ in range(8)]
-        with borrowed(simulator) as state:
+        with borrowed(simulator, RNG) as state:
             for _ in range(2):  # twice, so that a restored state is seen to be the saved one
                 simulator.restore(state)
                 foreseen = [(*simulator.step(a), simulator.features().copy()) for a in actions]
@@ -91,6 +95,87 @@ def test_what_is_foreseen_is_what_happens(name: str) -> None:
                 return
 
 
+def other_sticks(env: Any) -> None:
+    """All that the emulator will do from here on with the button it holds."""
+    env._sticks[env._frame :] ^= True
+
+
+def other_noise(env: Any) -> None:
+    """What pushes the two links besides the motor."""
+    env.np_random.random(3)
+
+
+def noisy(name: str) -> gymnasium.Env:
+    env = make(name)
+    if "Acrobot" in name:
+        env.unwrapped.torque_noise_max = 1.0  # type: ignore[attr-defined]
+    return env
+
+
+CHANCE = [
+    ("atari/Breakout", other_sticks),
+    ("atari/Boxing", other_sticks),
+    ("gym/Acrobot-v1", other_noise),
+]
+
+
+@pytest.mark.parametrize(("name", "other_future"), CHANCE)
+def test_a_plan_does_not_know_what_chance_will_bring(name: str, other_future: Any) -> None:
+    """Two games that are the same so far, and go on differently whatever is done."""
+    budget = {"atari": 500, "gym": 200}[name.partition("/")[0]]
+    for steps in (0, 20, 40):
+        labels, ahead = [], []
+        for change in (False, True):
+            env, expert = noisy(name), get_expert(name, f"planner@{budget}")
+            env.action_space.seed(1)
+            env.reset(seed=2)
+            for _ in range(steps):
+                env.step(env.action_space.sample())
+            expert.reset(env, 2)
+            if change:
+                other_future(env.unwrapped)
+            labels.append(expert.label(None, env))
+            for _ in range(5):
+                seen = env.step(env.action_space.sample())[0]
+            ahead.append(seen)
+        assert labels[0] == labels[1], steps
+    assert not same(*ahead)  # it was another future
+
+
+@pytest.mark.parametrize("name", ["atari/Breakout", "gym/Acrobot-v1"])
+def test_what_is_drawn_while_planning_is_not_drawn_from_the_environment(name: str) -> None:
+    """An episode with noise is the same with a planner looking ahead as without."""
+
+    def played(plans: bool) -> list[Any]:
+        env, expert = noisy(name), get_expert(name, "planner@60")
+        env.action_space.seed(1)
+        seen = [env.reset(seed=2)[0]]
+        expert.reset(env, 2)
+        for _ in range(12):
+            if plans:
+                expert.label(None, env)
+            seen.append(env.step(env.action_space.sample())[0])
+        return seen
+
+    assert all(same(a, b) for a, b in zip(played(True), played(False), strict=True))
+
+
+def test_a_task_of_the_suite_draws_from_the_planner_while_it_plans() -> None:
+    """No task draws in a step, but one of the user's own may."""
+    env = make("dmc/pendulum-swingup")
+    env.reset(seed=0)
+    simulator = simulator_of(env)
+    task = env.unwrapped._env.task  # type: ignore[attr-defined]
+    before = task.random.get_state()[2], task.random.get_state()[1].copy()
+    with borrowed(simulator, np.random.default_rng(1)) as state:
+        first = task.random.random_sample(4)
+        simulator.restore(state)
+        assert (task.random.random_sample(4) != first).all()  # each try is another one
+    assert (np.random.default_rng(1).random(4) == first).all()
+    assert task.random.get_state()[2] == before[0]
+    assert (task.random.get_state()[1] == before[1]).all()
+
+
 @pytest.mark.parametrize("name", ["gym/CartPole-v1", "dmc/pendulum-swingup", "atari/Breakout"])
 def test_the_end_of_an_episode_is_foreseen_and_undone(name: str) -> None:
     env = make(name, max_steps=6)
@@ -98,7 +183,7 @@ def test_the_end_of_an_episode_is_foreseen_and_undone(name: str) -> None:
     env.reset(seed=0)
     simulator = simulator_of(env)
     actions = [env.action_space.sample() for _ in range(6)]
-    with borrowed(simulator):
+    with borrowed(simulator, RNG):
         assert [simulator.step(action)[1] for action in actions] == [False] * 5 + [True]
     assert simulator.steps() == 0
     ends = [env.step(action)[3] for action in actions]
@@ -110,7 +195,7 @@ def test_a_failure_while_looking_ahead_leaves_no_trace() -> None:
     env.reset(seed=0)
     simulator = simulator_of(env)
     before = simulator.features()
-    with pytest.raises(ZeroDivisionError), borrowed(simulator):
+    with pytest.raises(ZeroDivisionError), borrowed(simulator, RNG):
         simulator.step(np.ones(6))
         raise ZeroDivisionError
     assert same(simulator.features(), before) and simulator.steps() == 0
@@ -137,7 +222,7 @@ def test_every_task_with_a_planner_is_left_as_it_was(name: str) -> None:
 
     def look_ahead(env: gymnasium.Env, action: Any) -> None:
         simulator = simulator_of(env)
-        with borrowed(simulator) as state:
+        with borrowed(simulator, rng) as state:
             for _ in range(2):
                 for _ in range(int(rng.integers(1, 8))):
                     if simulator.step(action)[1]:

@@ -65,14 +65,16 @@ def test_rows_are_those_of_the_folder_itself(there: Path, cache: Path, kind: str
     url = urls(there)[kind]
     data = opened(url, cache)
     assert not shards_in(cache), "opening downloads no shard where an index lies beside them"
-    one, other = (WindowSampler([each], [1.0], header_of, 128, seed=4) for each in (here, data))
+    one, other = (
+        WindowSampler([each], [1.0], header_of, window_tokens=128, seed=4) for each in (here, data)
+    )
     assert equal(one.batch(0, 3), other.batch(0, 3))
     assert 1 <= len(shards_in(cache)) < 10, "what is not needed is not downloaded"
     assert equal(one.batch(3, 200), other.batch(3, 200))
     assert data.records[:] == here.records[:]
     assert data.index.fingerprint == here.index.fingerprint
     times = [path.stat().st_ino for path in shards_in(cache)]
-    again = WindowSampler([opened(url, cache)], [1.0], header_of, 128, seed=4)
+    again = WindowSampler([opened(url, cache)], [1.0], header_of, window_tokens=128, seed=4)
     assert equal(one.batch(50, 50), again.batch(50, 50)), "a run that is resumed"
     assert [path.stat().st_ino for path in shards_in(cache)] == times, "they are downloaded once"
 

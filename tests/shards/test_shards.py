@@ -53,7 +53,7 @@ def test_what_is_written_is_read(tmp_path: Path, layout, labelled: bool) -> None
         np.testing.assert_array_equal(data.tokens(i), episode.tokens)
         np.testing.assert_array_equal(data.rewards(i), episode.rewards.astype(np.float32))
         executed = episode.tokens.reshape(-1, layout.tokens_per_timestep)
-        executed = executed[:, layout.action_positions].ravel()
+        executed = executed[:, layout.positions.chosen].ravel()
         expected = executed if episode.labels is None else episode.labels
         found = data.labels(i)
         np.testing.assert_array_equal(executed if found is None else found, expected)
@@ -65,7 +65,7 @@ def test_what_is_written_is_read(tmp_path: Path, layout, labelled: bool) -> None
 
 def test_labels_are_stored_only_where_one_differs(tmp_path: Path) -> None:
     same = make_episode(LAYOUT, 10, 0)
-    executed = same.tokens.reshape(-1, LAYOUT.tokens_per_timestep)[:, LAYOUT.action_positions]
+    executed = same.tokens.reshape(-1, LAYOUT.tokens_per_timestep)[:, LAYOUT.positions.chosen]
     same.labels = executed.ravel()
     with ShardWriter(tmp_path, make_header(TASK, LAYOUT)) as writer:
         writer.add(same)

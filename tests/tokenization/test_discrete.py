@@ -16,7 +16,7 @@ def test_every_legal_integer_comes_back(low, count):
     np.testing.assert_array_equal(codec.decode(codes, None), values)
 
 
-@pytest.mark.parametrize("bad", [-1, 3, 0.5])
+@pytest.mark.parametrize("bad", [-1, 3, 0.5, np.nan, np.inf])
 def test_an_illegal_value_is_refused_and_named(bad):
     codec = DiscreteCodec((2,), "int64", (0, 0), (3, 3))
     values = np.zeros((4, 2))

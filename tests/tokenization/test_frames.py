@@ -144,16 +144,6 @@ def test_save_and_load_give_the_same_codes(tokenizer, pong, tmp_path):
     assert np.array_equal(tokenizer.decode(codes, "atari/Pong"), again.decode(codes, "atari/Pong"))
 
 
-def test_a_learnt_background_is_stored_and_changes_the_fingerprint(tokenizer, breakout, tmp_path):
-    known = tokenizer.with_background("my/Game", breakout)
-    assert known.fingerprint != tokenizer.fingerprint
-    known.save_pretrained(tmp_path)
-    again = FrameTokenizer.from_pretrained(tmp_path)
-    codes = again.encode(breakout[:5], "my/Game")
-    assert np.array_equal(codes, known.encode(breakout[:5], "my/Game"))
-    assert (codes == again.still_code).mean() > 0.5
-
-
 def field_change(frames: np.ndarray, background: np.ndarray, field: tuple[slice, slice]):
     """(N, h, w) brightness above the background inside the part of the field without paddles."""
     above = frames.astype(float) - background

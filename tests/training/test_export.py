@@ -43,7 +43,7 @@ def test_the_folder_holds_what_acting_needs(checkpoint, data):
     assert processor.fingerprint == data.processor.fingerprint
     layouts = json.loads((own / "layouts.json").read_text())
     assert set(layouts) == set(data.task_names)
-    assert all(Layout.from_dict(layout).action_tokens == 1 for layout in layouts.values())
+    assert all(len(Layout.from_dict(layout).legal) == 1 for layout in layouts.values())
     assert load_recipe(own / "recipe.yaml") == recipe
     verify(folder)
     config = json.loads((folder / "config.json").read_text())

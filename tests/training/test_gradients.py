@@ -6,11 +6,14 @@ import os
 import shutil
 import signal
 from collections import namedtuple
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from generalist.errors import GeneralistError
+from generalist.training.data import to_tensors
 from generalist.training.gradients import ParallelGradients, share_gradients
 from generalist.training.loop import Trainer
 from generalist.training.strategies.launch import start_accelerator, torch_settings_kept
@@ -77,8 +80,9 @@ def test_the_end_of_a_helper_is_told(trainer):
 
 def test_an_error_of_a_helper_is_raised_here(trainer):
     parts = trainer._rows(0)
-    parts[1] = {key: value for key, value in parts[1].items() if key != "target_weight"}
-    with pytest.raises(KeyError, match="target_weight"):
+    targets = replace(parts[1].targets, weight=torch.ones(3, 5))
+    parts[1] = replace(parts[1], targets=targets)
+    with pytest.raises(RuntimeError, match="size of tensor"):
         trainer.strategy.gradients.accumulate(parts, 1.0)
 
 
@@ -87,3 +91,28 @@ def test_too_little_shared_memory_is_an_error_and_not_a_crash(trainer, monkeypat
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
     with pytest.raises(GeneralistError, match="shared memory.*--shm-size"):
         trainer.strategy.gradients.accumulate(trainer._rows(0), 1.0)
+
+
+def test_signed_weights_divide_by_the_count_and_not_by_about_zero(trainer, data):
+    """As advantages have them: their sum says nothing about how many targets there are."""
+    batch = data.windows.batch(0, 4)
+    sign = np.where(np.arange(batch.weight.size) % 2, 1, -1).reshape(batch.weight.shape)
+    batch.weight = (batch.weight * sign).astype(np.float32)
+    passes = [to_tensors(rows, trainer.task_weights, segments=True) for rows in batch.split(2)]
+    weights = torch.cat([each.targets.weight for each in passes])
+    count = sum(each.targets.count.sum().item() for each in passes)
+    assert count == len(weights) > 10 and abs(weights.sum()) < 0.3 * count
+    losses = torch.cat([trainer.objective(each).detach() for each in passes])
+    total, _ = trainer.strategy.accumulate(passes, 1 / count)
+    torch.testing.assert_close(total, (losses * weights).sum() / count)
+    assert max(float(gradient.abs().max()) for gradient in gradients_of(trainer)) < 10
+
+
+@pytest.mark.parametrize("segments", [True, False])
+def test_weights_of_rows_and_of_tasks_multiply(data, segments):
+    batch = data.windows.batch(0, 3)
+    batch.weight, batch.count = batch.weight * np.float32(0.5), batch.count * np.float32(2)
+    of_task = np.linspace(1, 3, len(data.task_names)).astype(np.float32)
+    targets = to_tensors(batch, of_task, segments=segments).targets
+    torch.testing.assert_close(targets.weight, torch.from_numpy(0.5 * of_task)[targets.task])
+    torch.testing.assert_close(targets.count, torch.from_numpy(2 * of_task)[targets.task])

@@ -14,6 +14,7 @@ from generalist.training.objective import (
     target_mass,
     token_losses,
 )
+from generalist.training.passes import PackedRows, Targets
 from generalist.vocabulary import Vocabulary
 
 SPEC = OrdinalTargets(start=100, stop=164, sigma_bins=3.0)
@@ -98,21 +99,32 @@ def test_by_range_equals_a_softmax_over_the_range_and_full_at_every_nth():
     ranges = [(r.start, r.stop) for r in vocabulary]
     bins, discrete = vocabulary["continuous"], vocabulary["discrete"]
     spec = OrdinalTargets(bins.start, bins.stop, 2.0)
-    objective = TokenObjective(build_model(recipe, vocabulary, 32), spec, ranges, full_every=3)
+    objective = TokenObjective(
+        build_model(recipe, vocabulary, 32), spec, ranges=ranges, full_every=3
+    )
     ids = torch.tensor([bins.start, discrete.start + 1, 77, bins.stop - 1, discrete.stop - 1])
     ordinal = torch.tensor([True, False, False, True, False])
-    batch = {
-        "input_ids": torch.arange(6)[None],
-        "position_ids": torch.arange(6)[None],
-        "target_index": torch.arange(5),
-        "target_ids": ids,
-        "target_ordinal": ordinal,
-        "target_order": torch.arange(5),
-    }
+    ones = torch.ones(5)
+    targets = Targets(
+        index=torch.arange(5),
+        ids=ids,
+        ordinal=ordinal,
+        task=torch.zeros(5, dtype=torch.int64),
+        weight=ones,
+        count=ones,
+        order=torch.arange(5),
+    )
+    batch = PackedRows(
+        input_ids=torch.arange(6)[None],
+        position_ids=torch.arange(6)[None],
+        segment_starts=torch.tensor([0, 6], dtype=torch.int32),
+        targets=targets,
+        attended=21,
+    )
     losses = objective(batch)
     objective.full_every = 1
     full = objective(batch)
-    hidden = objective.model.get_decoder()(input_ids=batch["input_ids"]).last_hidden_state[0, :5]
+    hidden = objective.model.get_decoder()(input_ids=batch.input_ids).last_hidden_state[0, :5]
     logits = objective.model.get_output_embeddings()(hidden)
     outside = torch.ones_like(logits, dtype=torch.bool)
     for row, target in enumerate(ids):

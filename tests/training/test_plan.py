@@ -202,7 +202,7 @@ def test_a_size_is_what_it_is_called(name):
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_says_how_it_is_launched(name):
     path = spec_folder("sizes") / f"{name}.yaml"
-    config, module = "recipes/accelerate/gpu.yaml", "generalist.training"
+    config, module = "$(generalist recipe gpu)", "generalist.training"
     assert path.read_text().splitlines()[0] == (
         f"# accelerate launch --config_file {config} -m {module} sizes/{name}"
     )

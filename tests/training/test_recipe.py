@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from generalist.errors import UsageError
 from generalist.specs import list_specs, spec_folder
@@ -26,6 +31,60 @@ def test_overrides_are_dotted_yaml(recipe_file):
     assert recipe.schedule.steps == 5
 
 
+ODD = ["seed #2", "2024-01-01", "007", "1e3", "yes", "null", "Null", ".", "a: b", "[a]", "{a}"]
+# A folder of any name, and of the user's own home; a URL is not a path.
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+names = (st.sampled_from(ODD) | names).filter(lambda name: "://" not in name and name[0] != "~")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=names, home=st.booleans())
+def test_a_path_is_what_is_written_but_for_the_home_folder(recipe_file, name, home):
+    given, expected = (f"~/{name}", Path.home() / name) if home else (name, Path(name))
+    recipe = load_recipe(recipe_file, [f"output_dir={given}", f"data.cache=./{name}"])
+    assert recipe.output_dir == expected and recipe.data.cache == Path(f"./{name}")
+    text = yaml.safe_dump({"output_dir": given, "data": {"root": [given, "b"]}})
+    recipe_file.with_name("names.yaml").write_text(text, encoding="utf-8")
+    recipe = load_recipe(recipe_file.with_name("names.yaml"))
+    assert recipe.output_dir == expected and recipe.data.root == [expected, Path("b")]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("output_dir=seed #2", Path("seed #2")),
+        ("output_dir=null", Path("null")),
+        ("output_dir=~", Path.home()),
+        ("data.root=~/a", Path.home() / "a"),
+        ("data.root=[~/a, 2024-01-01]", [Path.home() / "a", Path("2024-01-01")]),
+        ("data.root=s3://bucket//a", "s3://bucket//a"),
+        ("data.processor=null", None),
+        ("data.processor=NULL", Path("NULL")),
+        ("model.init_from=~/a", str(Path.home() / "a")),
+        ("model.init_from=7", "7"),
+        ("trackers=[on, 1.5]", ["on", "1.5"]),
+        ("corrections.tasks.gym/A.b={episodes: 1, expert: yes}", "yes"),
+        ("schedule.steps=0100", 100),
+    ],
+)
+def test_texts_are_what_is_written_and_numbers_decimal(recipe_file, override, expected):
+    value = load_recipe(recipe_file, [override])
+    for key in override.partition("=")[0].split(".")[:2]:
+        value = getattr(value, key)
+    if "corrections" in override:
+        value = value["gym/A.b"].expert
+    assert value == expected
+
+
+def test_a_file_may_name_paths_that_look_like_something_else(tmp_path):
+    text = "output_dir: 2024-01-01\ndata: {root: [007, ~/x], processor: ~, cache: yes}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    assert recipe.output_dir == Path("2024-01-01")
+    assert recipe.data.root == [Path("007"), Path.home() / "x"]
+    assert recipe.data.processor is None and recipe.data.cache == Path("yes")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -38,12 +97,22 @@ def test_overrides_are_dotted_yaml(recipe_file):
         ("optimizer.lr.peak=1", "no keys below"),
         ("model.heads=3", "multiple of heads"),
         ("schedule.steps=null", "needs an end"),
+        ("corrections.rounds=101", r"corrections\.rounds is 101, expected 100 or less"),
+        ("corrections.tasks.gym/A.episodes=1001", r"episodes is 1001, expected 1000 or less"),
+        ("output_dir=", r"output_dir is ''"),
+        ("data.root=[a, b #2]", r"data\.root is '\[a, b #2\]', which is not valid YAML"),
+        ("data.context_steps=x", r"data\.context_steps is 'x', expected a whole number or keys"),
+        ("data.context_steps={a: x}", r": data\.context_steps\.a is 'x', expected a whole number"),
+        ("schedule.steps=yes", r"schedule\.steps is 'yes', expected a whole number"),
+        ("optimizer.lr=2024-13-45", r"optimizer\.lr is '2024-13-45'"),
+        ("precision=no", r"precision is 'no', expected 'auto', 'fp32' or 'bf16'"),
+        ("trackers=tensorboard", r"trackers is 'tensorboard', expected a list"),
     ],
 )
 def test_a_wrong_key_or_value_is_one_sentence(recipe_file, override, message):
     with pytest.raises(UsageError, match=message) as caught:
         load_recipe(recipe_file, [override])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "Input" not in str(caught.value)
 
 
 def test_the_dump_of_a_recipe_loads_as_the_same_recipe(recipe_file, tmp_path):
@@ -77,9 +146,12 @@ def test_every_shipped_recipe_loads_and_says_how_to_run_it(name):
 
 @pytest.mark.parametrize("name", list_specs("accelerate"))
 def test_every_accelerate_config_says_how_to_launch_it(name):
-    first = (spec_folder("accelerate") / f"{name}.yaml").read_text().splitlines()[0]
-    assert first.startswith(f"# accelerate launch --config_file recipes/accelerate/{name}.yaml")
+    text = (spec_folder("accelerate") / f"{name}.yaml").read_text()
+    first = text.splitlines()[0]
+    assert first.startswith(f"# accelerate launch --config_file $(generalist recipe {name})")
     assert "-m generalist.training" in first
+    # A file that it names would be sought in the folder the user is in.
+    assert not [key for key in yaml.safe_load(text).get("deepspeed_config", {}) if "file" in key]
 
 
 def test_every_key_is_documented():

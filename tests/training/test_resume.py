@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -10,16 +9,11 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.training import resume
-from generalist.training.checkpoint import list_checkpoints, newest_checkpoint
+from generalist.training.checkpoint import list_checkpoints
 from generalist.training.loop import train
 from generalist.training.resume import only_run_in
 from generalist.vocabulary import Vocabulary
-from tests.training.runs import assert_bitwise_equal
-
-
-def last_step(run) -> int:
-    state = newest_checkpoint(run / "checkpoints") / "state.json"
-    return json.loads(state.read_text())["step"]
+from tests.training.runs import assert_bitwise_equal, last_step
 
 
 def test_from_a_certain_checkpoint_into_another_folder(make_recipe, data, tmp_path):

@@ -25,7 +25,12 @@ from generalist.training.recipe import Recipe, dump_recipe
 from tests.training.runs import weights
 
 pytestmark = pytest.mark.slow
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+}
 
 WHAT_RUNS = {
     "ddp": "DDP over 2 processes",
@@ -67,9 +72,10 @@ def command_for(
 
 
 def start(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `command_for` to its end."""
+    """Run `command_for` to its end, in the folder of the run, as any folder will do."""
     command = command_for(*arguments, **options)  # type: ignore[arg-type]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    folder = arguments[1]
+    return subprocess.run(command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True)
 
 
 def ranks_below(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -187,6 +193,32 @@ def test_a_killed_rank_is_restarted_by_the_launcher(make_recipe, tmp_path):
     assert code == 0, said[-3000:]
     assert "Continuing from" in said, "the killed rank came too late"
     assert_equal_within_rounding(tmp_path / "one", run)
+
+
+@pytest.mark.parametrize("config", [needs_deepspeed("zero2")])
+def test_a_killed_run_is_resumed_and_exported(make_recipe, tmp_path, config):
+    """kill -9 of all processes after a checkpoint; the same command trains to the end."""
+    long = {"schedule": {"steps": 60, "warmup_steps": 2}}
+    done = start(make_recipe(**long, output_dir=tmp_path / "one"), tmp_path / "one", "one")
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / config
+    recipe = make_recipe(**long, output_dir=run)
+    with (tmp_path / "output.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            command_for(recipe, run, config), env=ENVIRONMENT, stdout=output, stderr=output
+        )
+        wait_for(lambda: bool(list((run / "checkpoints").glob("step-*"))), 400)
+        for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+            process.kill()
+        launcher.wait()
+    assert not (run / "checkpoint").exists(), "it was done before it was killed"
+    done = start(recipe, run, config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Continuing from" in done.stdout and WHAT_RUNS[config] in done.stdout
+    assert "FutureWarning" not in done.stderr
+    assert_equal_within_rounding(tmp_path / "one", run)
+    table = AutoModelForCausalLM.from_pretrained(run / "checkpoint").get_input_embeddings().weight
+    assert torch.equal(table, weights(run)["model.embed_tokens.weight"])
 
 
 @pytest.mark.parametrize("config", [needs_deepspeed("zero2"), "ddp"])

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.training.loop import TrainingInterrupted, train
+from generalist.training.objective import TokenObjective
+from generalist.training.strategies import launch
 from tests.training.runs import Counting, assert_bitwise_equal, replaced, weights
 
 LORA = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2, "lora": {"rank": 2}}
@@ -68,7 +70,31 @@ def test_adapters_are_trained_resumed_bitwise_and_exported_merged(make_recipe, d
     assert torch.equal(*(w["model.norm.weight"] for w in (moved, start)))
 
 
+@pytest.mark.parametrize(("start", "wide", "precision"), [(160, 150, "bf16"), (16, 64, "fp32")])
+def test_what_is_said_of_the_precision_is_what_runs(
+    make_recipe, data, tmp_path, monkeypatch, capsys, start, wide, precision
+):
+    """Adapters take autocast, where the model they start from is wide enough."""
+    sizes = {"hidden_size": start, "intermediate_size": 32, "layers": 1, "heads": 2}
+    once = {"schedule": {"steps": 1, "warmup_steps": 0}}
+    first = train(make_recipe(model=sizes, **once, output_dir=tmp_path / "first"), data)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(launch, "AMX_HIDDEN_SIZE", wide)
+    real, autocast = TokenObjective.forward, []
+
+    def forward(self, batch):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return real(self, batch)
+
+    monkeypatch.setattr(TokenObjective, "forward", forward)
+    capsys.readouterr()
+    adapted = {"init_from": str(first), "lora": {"rank": 2}}
+    train(make_recipe(model=adapted, **once, precision="auto", output_dir=tmp_path / "more"), data)
+    assert f", {precision}, from step 0" in capsys.readouterr().out
+    assert set(autocast) == {precision == "bf16"}
+
+
 def test_adapters_without_peft_name_the_extra(make_recipe, data, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(GeneralistError, match=r"generalist\[lora\]"):
+    with pytest.raises(GeneralistError, match=r"\[lora\]"):
         train(make_recipe(model=LORA), data)

@@ -28,7 +28,7 @@ def test_the_count_is_what_torch_counts_but_for_the_causal_half(make_recipe, dat
     with FlopCounterMode(display=False) as counted:
         objective(part).sum().backward()
     counter = FlopCounter(recipe, vocabulary.size)
-    tokens, targets = 2 * 64, len(part["target_ids"])
+    tokens, targets = 2 * 64, len(part.targets.ids)
     matrices = counter.per_token * tokens + counter.per_target * full_every * targets
     square = 12 * recipe.model.layers * recipe.model.hidden_size * tokens * 64
     norms = 6 * tokens * (2 * recipe.model.layers + 1) * recipe.model.hidden_size

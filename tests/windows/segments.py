@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from generalist.shards.reader import TaskData
-from generalist.windows.windows import IGNORE, Row, WindowSampler
+from generalist.windows.batch import IGNORE, Batch
+from generalist.windows.windows import WindowSampler
 from tests.dataset_folders import VOCABULARY
 
 BEGIN = VOCABULARY.special("begin")
@@ -29,7 +30,13 @@ def header_of(data: TaskData, instruction: str | None) -> np.ndarray:
 
 
 def sampler(tasks: list[TaskData], length: int = 512, **options: Any) -> WindowSampler:
-    return WindowSampler(tasks, [1.0] * len(tasks), header_of, length, **options)
+    return WindowSampler(tasks, [1.0] * len(tasks), header_of, window_tokens=length, **options)
+
+
+def row_of(packed: WindowSampler, number: int) -> Batch:
+    """One row: arrays of shape (L,)."""
+    batch = packed.batch(number, 1)
+    return Batch(**{name: array[0] for name, array in vars(batch).items()})
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Segment:
     ordinal: np.ndarray  # (n, S)
 
 
-def segments_of(row: Row, tasks: list[TaskData]) -> list[Segment]:
+def segments_of(row: Batch, tasks: list[TaskData]) -> list[Segment]:
     found = []
     used = int((row.task_index >= 0).sum())
     starts = [j for j in range(used) if row.position_ids[j] == 0]

@@ -188,7 +188,7 @@ from generalist.windows.windows import WindowSampler
 mixture = open_mixture(sys.argv[1])
 mixture.add_corrections([Path(sys.argv[2])], 0.5)
 header = lambda data, instruction: np.array([8193, 100 + len(data.task)])
-batch = WindowSampler(mixture.tasks, mixture.weights, header, 256).batch(0, 50)
+batch = WindowSampler(mixture.tasks, mixture.weights, header, window_tokens=256).batch(0, 50)
 print([data.task for data in mixture.tasks], hashlib.sha256(batch.input_ids.tobytes()).hexdigest())
 """
 

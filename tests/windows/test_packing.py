@@ -20,6 +20,7 @@ from tests.windows.segments import (
     header_of,
     identify,
     identify_by_seed,
+    row_of,
     sampler,
     segments_of,
 )
@@ -31,7 +32,7 @@ def test_demonstrations(tasks: list[TaskData]) -> None:
         data = tasks[task]
         packed = sampler([data], length, seed=7)
         # The first of a row, for a gap at its end may have no room for one.
-        segments = [segments_of(packed.row(i), [data])[0] for i in range(400)]
+        segments = [segments_of(row_of(packed, i), [data])[0] for i in range(400)]
         prompted = [s for s in segments if len(s.demonstration)]
         assert 0.19 < len(prompted) / len(segments) < 0.31
         at_end = 0
@@ -59,7 +60,7 @@ def test_a_demonstration_has_the_instruction_of_what_it_is_shown_for(
     packed = sampler([data], seed=8, prompt_fraction=1.0)
     prompted = 0
     for number in range(300):
-        for segment in segments_of(packed.row(number), [data]):
+        for segment in segments_of(row_of(packed, number), [data]):
             if len(segment.demonstration):
                 prompted += 1
                 other = identify(segment.demonstration, data)[0]
@@ -76,7 +77,7 @@ def test_an_instruction_of_its_own_goes_without_a_demonstration(tmp_path: Path) 
     data = TaskData(folder)
     packed = sampler([data], seed=1, prompt_fraction=1.0)
     for number in range(100):
-        for segment in segments_of(packed.row(number), [data]):
+        for segment in segments_of(row_of(packed, number), [data]):
             own = identify(segment.tokens, data)[0]
             if len(segment.demonstration):
                 assert {own, identify(segment.demonstration, data)[0]} == {0, 3}
@@ -99,7 +100,7 @@ def test_an_agents_own_episodes_are_no_demonstrations(tmp_path: Path) -> None:
     )
     data = TaskData(folder)
     packed = sampler([data], prompt_fraction=1.0)
-    segments = [s for i in range(100) for s in segments_of(packed.row(i), [data])]
+    segments = [s for i in range(100) for s in segments_of(row_of(packed, i), [data])]
     demonstrated = {identify(s.demonstration, data)[0] for s in segments if len(s.demonstration)}
     learned = {identify(s.tokens, data)[0] for s in segments}
     assert demonstrated == {0, 1, 2} and learned == set(range(9))
@@ -131,7 +132,7 @@ def test_corrections_begin_with_demonstrations_of_the_same_instruction(tmp_path:
     packed = sampler(both, seed=5, prompt_fraction=1.0)
     shown: Counter[str] = Counter()
     for number in range(200):
-        for segment in segments_of(packed.row(number), both):
+        for segment in segments_of(row_of(packed, number), both):
             if segment.task == 1:
                 own = corrections.record(identify_by_seed(segment.tokens, corrections))
                 if len(segment.demonstration):
@@ -147,7 +148,7 @@ def test_context_steps_cut_segments_but_not_texts(tasks: list[TaskData]) -> None
     rows = 400
     lengths: dict[int, list[int]] = {}
     for i in range(rows):
-        for segment in segments_of(packed.row(i), tasks):
+        for segment in segments_of(row_of(packed, i), tasks):
             lengths.setdefault(segment.task, []).append(len(segment.tokens))
     assert [max(lengths[task]) for task in (0, 1, 2)] == [2, 2, 2]
     assert max(lengths[3]) > 100  # a document
@@ -161,7 +162,7 @@ def test_context_steps_differ_by_task(tasks: list[TaskData]) -> None:
     packed = sampler(tasks, context_steps={tasks[0].task: 1, "default": 2})
     longest = [0] * len(tasks)
     for i in range(200):
-        for segment in segments_of(packed.row(i), tasks):
+        for segment in segments_of(row_of(packed, i), tasks):
             longest[segment.task] = max(longest[segment.task], len(segment.tokens))
     assert longest[:3] == [1, 2, 2]
 
@@ -170,7 +171,7 @@ def seen_steps(packed: WindowSampler, data: TaskData, rows: int) -> list[np.ndar
     """How often each step of each episode is shown and learned."""
     seen = [np.zeros(steps) for steps in data.episodes["steps"]]
     for number in range(rows):
-        for segment in segments_of(packed.row(number), [data]):
+        for segment in segments_of(row_of(packed, number), [data]):
             episode, first = identify(segment.tokens, data)
             seen[episode][first : first + len(segment.tokens)] += 1
     return seen
@@ -212,7 +213,7 @@ def test_a_selection_is_drawn_by_steps_too(tmp_path: Path) -> None:
 
 
 def test_weights_are_shares_of_tokens(tasks: list[TaskData]) -> None:
-    packed = WindowSampler(tasks, [4, 2, 3, 1], header_of, 512, seed=0)
+    packed = WindowSampler(tasks, [4, 2, 3, 1], header_of, window_tokens=512, seed=0)
     usage = packed.usage(3000)
     for data, share in zip(tasks, [0.4, 0.2, 0.3, 0.1], strict=True):
         assert usage.tokens[data.task] == pytest.approx(share, abs=0.03)
@@ -221,7 +222,7 @@ def test_weights_are_shares_of_tokens(tasks: list[TaskData]) -> None:
 
 
 def test_a_task_of_weight_zero_is_never_drawn(tasks: list[TaskData]) -> None:
-    batch = WindowSampler(tasks, [1, 0, 1, 0], header_of, 512).batch(0, 100)
+    batch = WindowSampler(tasks, [1, 0, 1, 0], header_of, window_tokens=512).batch(0, 100)
     assert set(np.unique(batch.task_index)) <= {-1, 0, 2}
 
 
@@ -237,14 +238,19 @@ def test_an_instruction_too_long_for_the_window_is_named_when_data_are_opened(
 
     data = TaskData(folder)
     with pytest.raises(GeneralistError, match=r"episode 40 of babyai/Long .* 24\d tokens"):
-        WindowSampler([data], [1.0], by_words, 250)
+        WindowSampler([data], [1.0], by_words, window_tokens=250)
     with pytest.raises(GeneralistError, match="make the window larger"):
-        WindowSampler([data], [1.0], by_words, 250)
+        WindowSampler([data], [1.0], by_words, window_tokens=250)
     tokens = 1 + len(long.split())
     smallest = tokens + layout.tokens_per_timestep
-    batch = WindowSampler([data], [1.0], by_words, smallest, prompt_fraction=1.0).batch(0, 300)
+    batch = WindowSampler(
+        [data], [1.0], by_words, window_tokens=smallest, prompt_fraction=1.0
+    ).batch(0, 300)
     assert (batch.task_index >= 0).any(axis=1).all()
     with pytest.raises(GeneralistError, match="episode 40"):
-        WindowSampler([data], [1.0], by_words, smallest - 1)
+        WindowSampler([data], [1.0], by_words, window_tokens=smallest - 1)
+    alone = data.select(np.array([40]))
+    with pytest.raises(GeneralistError, match="episode 40 of babyai/Long"):
+        WindowSampler([alone], [1.0], by_words, window_tokens=smallest - 1)
     fine = data.select(np.arange(40))  # it is not trained on
-    assert WindowSampler([fine], [1.0], by_words, 64).batch(0, 10) is not None
+    assert WindowSampler([fine], [1.0], by_words, window_tokens=64).batch(0, 10) is not None

@@ -11,35 +11,38 @@ import pytest
 from generalist.errors import GeneralistError
 from generalist.shards.reader import DamagedShard, TaskData
 from generalist.vocabulary import Vocabulary
-from generalist.windows.windows import IGNORE, Batch, WindowSampler
+from generalist.windows.batch import IGNORE, Batch
+from generalist.windows.windows import WindowSampler
 from tests.dataset_folders import VOCABULARY, control_layout, make_header, write_task
 from tests.shards.test_reader import flipped_bit
-from tests.windows.segments import END, PAD, header_of, identify, sampler, segments_of
+from tests.windows.segments import END, PAD, header_of, identify, row_of, sampler, segments_of
 
 
 def test_every_segment_is_what_the_dataset_holds(tasks: list[TaskData]) -> None:
     packed = sampler(tasks, seed=3)
     kinds: Counter[int] = Counter()
     for number in range(60):
-        for segment in segments_of(packed.row(number), tasks):
+        for segment in segments_of(row_of(packed, number), tasks):
             data = tasks[segment.task]
             layout, kinds[segment.task] = data.layout, kinds[segment.task] + 1
             episode, first = identify(segment.tokens, data)
             header = header_of(data, data.record(episode)["instruction"])
             np.testing.assert_array_equal(segment.header, header)
-            k, count = layout.action_tokens, len(segment.tokens)
+            actions, count = layout.positions.of_role("action"), len(segment.tokens)
+            k = len(actions)
             labels = data.labels(episode)
             expected = (
-                segment.tokens[:, layout.action_positions]
+                segment.tokens[:, actions]
                 if labels is None
                 else labels[first * k : (first + count) * k].reshape(count, k)
             )
-            found = segment.targets[:, layout.action_positions]
+            found = segment.targets[:, actions]
             np.testing.assert_array_equal(found, expected)
-            others = np.delete(segment.targets, layout.action_positions, axis=1)
+            others = np.delete(segment.targets, actions, axis=1)
             assert (others == IGNORE).all()
-            ordinal = np.zeros(layout.tokens_per_timestep, bool)
-            ordinal[layout.action_positions] = layout.ordinal
+            flags = np.repeat([f.codec.ordinal and f.role == "action" for f in layout.fields],
+                              [f.tokens for f in layout.fields])  # fmt: skip
+            ordinal = np.insert(flags, len(flags) - k, [False] * (not layout.is_document))
             assert (segment.ordinal == ordinal).all()
     assert set(kinds) == {0, 1, 2, 3}
 
@@ -54,7 +57,7 @@ def test_rows_are_full_and_padding_is_small(tasks: list[TaskData]) -> None:
         assert (batch.input_ids[padding] == PAD).all()
         assert (batch.targets[padding] == IGNORE).all() and not batch.ordinal[padding].any()
         assert ((batch.targets != IGNORE).sum(axis=1) > 0).all()
-        for row in map(batch.row, range(200)):
+        for row in (row_of(packed, number) for number in range(200)):
             used = int((row.task_index >= 0).sum())
             assert (row.task_index[:used] >= 0).all()
             np.testing.assert_array_equal(row.position_ids[used:], np.arange(length - used))
@@ -73,7 +76,7 @@ def test_a_row_depends_on_seed_and_number_alone(tasks: list[TaskData]) -> None:
     for split in (1, 5, 11):
         left, right = again.batch(10, split), again.batch(10 + split, 12 - split)
         pairs = zip(vars(left).values(), vars(right).values(), strict=True)
-        joined = Batch(*(np.concatenate(pair) for pair in pairs))
+        joined = Batch(**dict(zip(vars(left), map(np.concatenate, pairs), strict=True)))
         assert equal(whole, joined)
     assert not equal(whole, sampler(tasks, seed=2).batch(10, 12))
     assert len({row.tobytes() for row in first.batch(0, 200).input_ids}) > 180
@@ -84,7 +87,7 @@ def test_documents_end(tasks: list[TaskData]) -> None:
     packed = sampler([data], 256, seed=4)
     ends, rows = 0, 400
     for number in range(rows):
-        for segment in segments_of(packed.row(number), [data]):
+        for segment in segments_of(row_of(packed, number), [data]):
             tokens, targets = segment.tokens.ravel(), segment.targets.ravel()
             np.testing.assert_array_equal(tokens, targets)
             place = np.flatnonzero(tokens == END)
@@ -154,7 +157,7 @@ def test_action_dropout_hides_the_actions_taken_and_nothing_else(tasks: list[Tas
     plain, dropped = sampler(tasks, seed=5), sampler(tasks, seed=5, action_dropout=1.0)
     changed = 0
     for number in range(40):
-        row, other = plain.row(number), dropped.row(number)
+        row, other = row_of(plain, number), row_of(dropped, number)
         for name in ("position_ids", "targets", "ordinal", "task_index"):
             np.testing.assert_array_equal(getattr(row, name), getattr(other, name))
         pairs = zip(segments_of(row, tasks), segments_of(other, tasks), strict=True)
@@ -165,15 +168,14 @@ def test_action_dropout_hides_the_actions_taken_and_nothing_else(tasks: list[Tas
             if layout.is_document:
                 np.testing.assert_array_equal(before.tokens, after.tokens)
                 continue
-            is_action = np.zeros(layout.tokens_per_timestep, bool)
-            is_action[layout.action_positions] = True
+            is_action = layout.positions.chosen
             np.testing.assert_array_equal(before.tokens[:, ~is_action], after.tokens[:, ~is_action])
             ids = after.tokens[:, is_action]
             low, high = np.array(layout.legal).T
             assert ((ids >= low) & (ids < high)).all()
             changed += int((ids != before.tokens[:, is_action]).sum())
     assert changed > 1000
-    np.testing.assert_array_equal(dropped.batch(7, 3).input_ids[2], dropped.row(9).input_ids)
+    np.testing.assert_array_equal(dropped.batch(7, 3).input_ids[2], row_of(dropped, 9).input_ids)
 
 
 def test_action_dropout_is_a_share_of_segments(tasks: list[TaskData]) -> None:
@@ -182,8 +184,8 @@ def test_action_dropout_is_a_share_of_segments(tasks: list[TaskData]) -> None:
         (before.tokens != after.tokens).any()
         for number in range(300)
         for before, after in zip(
-            segments_of(plain.row(number), tasks),
-            segments_of(dropped.row(number), tasks),
+            segments_of(row_of(plain, number), tasks),
+            segments_of(row_of(dropped, number), tasks),
             strict=True,
         )
     ]

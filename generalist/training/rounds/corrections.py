@@ -1,43 +1,37 @@
 """A round of DAgger within a run: the model acts, the experts say what they would have done.
 
-Tasks are played side by side, one to a process, into shards of the round's own. A round that was
-cut short goes on with the episodes that are missing.
+Tasks are jobs of their own, each into shards of the round. A round that was cut short goes on with
+the episodes that are missing, as long as the same weights act.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from generalist.errors import GeneralistError
-from generalist.processes import process_pool, usable_cpus
+from generalist.integrity import read_json, sealed, unsealed
+from generalist.shards.files import write_json
 from generalist.shards.manifest import Manifest
 from generalist.shards.strangers import expert_of_header
 from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
-from generalist.training.recipe import Recipe
+from generalist.training.ranks import Problem, Ranks
+from generalist.training.recipe import SEEDS_PER_ROUND, Recipe
+from generalist.training.rounds.jobs import Job, play_jobs, processes_for
 from generalist.training.strategies.launch import StopSignal
+
+if TYPE_CHECKING:
+    from generalist.acting.agent import Agent
 
 FIRST_SEED = 900_000  # the last block of seeds for data; no shipped dataset plays in it
 SOURCE = "dagger"
-_SEEDS_PER_ROUND = 1_000
-
-
-@dataclass(frozen=True)
-class Job:
-    """The episodes of one task in one round."""
-
-    task: str
-    checkpoint: Path
-    folder: Path
-    header: dict[str, Any]  # of the demonstrations, whose layout these share
-    episodes: int
-    max_steps: int | None
-    expert: str | None  # None: the task's default
-    seed: int
+ROUND_FILE = "round.json"  # which weights play it
 
 
 def play_round(
@@ -45,36 +39,50 @@ def play_round(
     data: TrainingData,
     checkpoint: Path,
     number: int,
+    *,
+    ranks: Ranks,
     stop: StopSignal,
     say: Callable[[str], None],
 ) -> bool:
     """Play what is missing of round `number`, from 0; False where `stop` was raised before its end.
 
-    Raises GeneralistError where a process ended before it was done.
+    Raises GeneralistError where a job failed.
     """
-    jobs = [job for job in _jobs(recipe, data, checkpoint, number) if not _is_there(job)]
-    say(f"Round {number + 1} of {recipe.corrections.rounds}: acting in {len(jobs)} tasks.")
-    try:
-        with process_pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
-            running: set[Future[str]] = {pool.submit(play, job) for job in jobs}
-            while running:
-                if stop.raised:
-                    raise _Stopped
-                ended, running = wait(running, timeout=0.5)
-                for each in ended:
-                    say(each.result())
-    except _Stopped:
-        return False
-    except BrokenProcessPool as error:
-        raise GeneralistError(
-            "A process in which the model acted ended before it was done; perhaps memory ran out. "
-            "The same command continues."
-        ) from error
-    return True
+
+    def find() -> list[Job]:
+        if forget_other_weights(corrections_root(recipe, number), checkpoint):
+            say(f"Round {number + 1} was begun with other weights and is played anew.")
+        jobs = list(_jobs(recipe, data, number))
+        say(f"Round {number + 1} of {recipe.corrections.rounds}: acting in {len(jobs)} tasks.")
+        return jobs
+
+    def tell(job: Job, outcome: Any) -> None:
+        if isinstance(outcome, Problem):
+            raise GeneralistError(
+                f"Round {number + 1} of corrections failed in {job.task}: {outcome.message} "
+                "The same command continues it."
+            )
+        say(outcome)
+
+    processes = processes_for(ranks, recipe.cores)
+    return play_jobs(find, checkpoint, ranks=ranks, processes=processes, stop=stop, tell=tell)
 
 
-class _Stopped(Exception):
-    """The run was asked to stop while jobs were running."""
+def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
+    """Remove a round that other weights have begun; True where there was one.
+
+    It may be what is left of a run whose checkpoints are gone.
+    """
+    mark = {path.name: _sha256(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    path = folder / ROUND_FILE
+    with suppress(GeneralistError):  # it is damaged, or not there
+        if unsealed(read_json(path), path) == mark:
+            return False
+    begun = folder.exists()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(path, sealed(mark))
+    return begun
 
 
 def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
@@ -91,60 +99,81 @@ def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     return found
 
 
-def _jobs(recipe: Recipe, data: TrainingData, checkpoint: Path, number: int) -> Iterator[Job]:
-    """What a round consists of."""
-    corrections = recipe.corrections
-    for task, wanted in corrections.tasks.items():
-        if task not in data.headers:
+def _jobs(recipe: Recipe, data: TrainingData, number: int) -> Iterator[Job]:
+    """What is left to be played of a round."""
+    for task, wanted in recipe.corrections.tasks.items():
+        folder = corrections_root(recipe, number) / task
+        if task not in data.headers or _episodes_in(folder) >= wanted.episodes:
             continue
-        yield Job(
-            task,
-            checkpoint,
-            corrections_root(recipe, number) / task,
-            asdict(data.headers[task]),
-            wanted.episodes,
-            wanted.max_steps,
-            wanted.expert or expert_of_header(task, data.headers[task].collection),
-            FIRST_SEED + number * _SEEDS_PER_ROUND,
+        play = partial(
+            play_corrections,
+            folder=folder,
+            header=asdict(data.headers[task]),
+            episodes=wanted.episodes,
+            seed=first_seed(number),
+            max_steps=wanted.max_steps,
+            expert=wanted.expert or expert_of_header(task, data.headers[task].collection),
         )
+        yield Job(task, play)
 
 
-def _is_there(job: Job) -> bool:
-    """Whether nothing is left to play."""
-    if not (job.folder / "dataset.json").exists():
-        return False
-    return Manifest.read(job.folder).counts()["episodes"] >= job.episodes
+def first_seed(number: int) -> int:
+    """Seed of the first episode of each task in round `number`, from 0."""
+    return FIRST_SEED + number * SEEDS_PER_ROUND
 
 
-def play(job: Job) -> str:
-    """Act, label, write; returns what to say about it."""
-    import torch
-    from transformers.utils import logging
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    from generalist.acting.agent import Agent
+
+def _episodes_in(folder: Path) -> int:
+    """How many episodes a dataset folder holds."""
+    there = (folder / "dataset.json").exists()
+    return Manifest.read(folder).counts()["episodes"] if there else 0
+
+
+def play_corrections(
+    agent: Agent,
+    *,
+    folder: Path,
+    header: dict[str, Any],
+    episodes: int,
+    seed: int,
+    max_steps: int | None,
+    expert: str | None,
+) -> str:
+    """Act, label, write what is missing of a task's episodes; returns what to say about it.
+
+    Args:
+        agent: acts in its task.
+        folder: of the round's shards of the task.
+        header: of the demonstrations, whose layout the corrections share.
+        episodes: how many the round has.
+        seed: of the first.
+        max_steps: cuts them there.
+        expert: who labels; None for the task's default.
+    """
     from generalist.acting.rollout import dagger_episodes
     from generalist.collecting.encode import encode_episode
     from generalist.shards.manifest import DatasetHeader
     from generalist.shards.shards import ShardWriter
 
-    torch.set_num_threads(1)
-    logging.disable_progress_bar()  # of a second of loading weights, in the middle of the run's own
-    agent = Agent.from_pretrained(job.checkpoint, task=job.task, device="cpu")
-    header = DatasetHeader(**job.header)
-    with ShardWriter(job.folder, header) as shards:
+    dataset = DatasetHeader(**header)
+    with ShardWriter(folder, dataset) as shards:
         written = shards.episodes_written
-        episodes = dagger_episodes(
+        played = dagger_episodes(
             agent,
-            job.task,
-            episodes=job.episodes - written,
-            seed=job.seed + written,
-            expert=job.expert,
-            max_steps=job.max_steps,
+            agent.task,
+            episodes=episodes - written,
+            seed=seed + written,
+            expert=expert,
+            max_steps=max_steps,
             progress=False,
-            **(header.collection.get("options") or {}),
+            **(dataset.collection.get("options") or {}),
         )
-        for episode in episodes:  # in the order of their seeds
+        for episode in played:  # in the order of their seeds
             shards.add(encode_episode(episode, agent.processor, agent.layout, SOURCE))
-    mean = sum(episode.return_ for episode in episodes) / len(episodes)
-    steps = sum(len(episode.rewards) for episode in episodes)
-    return f"  {job.task}: {len(episodes)} episodes, {steps:,} steps, mean return {mean:.4g}"
+    mean = sum(episode.return_ for episode in played) / len(played)
+    steps = sum(len(episode.rewards) for episode in played)
+    return f"  {agent.task}: {len(played)} episodes, {steps:,} steps, mean return {mean:.4g}"

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from generalist.errors import GeneralistError
-from generalist.processes import process_pool, usable_cpus
 from generalist.shards.strangers import tasks_matching
+from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData, warn_of_unknown
+from generalist.training.ranks import Problem, Ranks
 from generalist.training.recipe import EvaluationRecipe, Recipe
+from generalist.training.rounds.jobs import Job, play_jobs, processes_for
 from generalist.training.strategies.launch import StopSignal
 
+if TYPE_CHECKING:
+    from generalist.acting.agent import Agent
+
 FIRST_SEED = 1_900_000  # of no data, and not of `generalist evaluate`: that scores unseen episodes
-
-
-@dataclass(frozen=True)
-class Job:
-    """The episodes of one task."""
-
-    task: str
-    checkpoint: Path
-    episodes: int
-    options: dict[str, Any]
 
 
 class Cadence:
@@ -59,7 +51,7 @@ def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     found = [
         task
         for task in tasks_matching(data.headers, wanted)
-        if data.headers[task].layout["separator"] is not None  # documents are not acted in
+        if not Layout.from_dict(data.layouts[task]).is_document  # which nobody acts in
     ]
     unmatched = [each for each in wanted if not fnmatch.filter(data.headers, each)]
     warn_of_unknown("evaluation.tasks", unmatched, data.headers)
@@ -71,6 +63,8 @@ def play_evaluation(
     data: TrainingData,
     tasks: Sequence[str],
     checkpoint: Path,
+    *,
+    ranks: Ranks,
     stop: StopSignal,
     say: Callable[[str], None],
 ) -> dict[str, float]:
@@ -79,37 +73,30 @@ def play_evaluation(
     Returns `score/TASK`, the mean of the task's metric, and `normalized_score/TASK` where random
     and expert are known; empty where `stop` was raised before the end.
     """
-    jobs = [
-        Job(
-            task,
-            checkpoint,
-            recipe.evaluation.episodes,
-            _options(recipe, data.headers[task].collection),
-        )
-        for task in tasks
-    ]
     row: dict[str, float] = {}
-    try:
-        with process_pool(min(len(jobs), recipe.cores or usable_cpus())) as pool:
-            running: dict[Future[dict[str, float]], Job] = {pool.submit(act, j): j for j in jobs}
-            while running:
-                if stop.raised:
-                    raise _Stopped
-                for ended in wait(running, timeout=0.5, return_when="FIRST_COMPLETED").done:
-                    job = running.pop(ended)
-                    try:
-                        row |= ended.result()
-                    except GeneralistError as error:
-                        say(f"{job.task} could not be scored: {error}")
-    except _Stopped:
-        return {}
-    except BrokenProcessPool:
-        say("A process in which the model acted ended before it was done; scores are missing.")
-    return dict(sorted(row.items()))
 
+    def find() -> list[Job]:
+        return [
+            Job(
+                task,
+                partial(
+                    score,
+                    episodes=recipe.evaluation.episodes,
+                    options=_options(recipe, data.headers[task].collection),
+                ),
+            )
+            for task in tasks
+        ]
 
-class _Stopped(Exception):
-    """The run was asked to stop while jobs were running."""
+    def tell(job: Job, outcome: Any) -> None:
+        if isinstance(outcome, Problem):
+            say(f"{job.task} could not be scored: {outcome.message}")
+        else:
+            row.update(outcome)
+
+    processes = processes_for(ranks, recipe.cores)
+    complete = play_jobs(find, checkpoint, ranks=ranks, processes=processes, stop=stop, tell=tell)
+    return dict(sorted(row.items())) if complete else {}
 
 
 def _options(recipe: Recipe, collection: dict[str, Any]) -> dict[str, Any]:
@@ -118,24 +105,15 @@ def _options(recipe: Recipe, collection: dict[str, Any]) -> dict[str, Any]:
     return (collection.get("options") or {}) | ({} if cut is None else {"max_steps": cut})
 
 
-def act(job: Job) -> dict[str, float]:
-    """Play the episodes of a job; returns its part of the row."""
-    import torch
-    from transformers.utils import logging
+def score(agent: Agent, *, episodes: int, options: dict[str, Any]) -> dict[str, float]:
+    """Play episodes of the agent's task; returns its part of the row.
 
-    from generalist.acting.agent import Agent
+    options: of the environment.
+    """
     from generalist.acting.rollout import rollout
 
-    torch.set_num_threads(1)
-    logging.disable_progress_bar()  # of a second of loading weights, in the middle of the run's own
-    agent = Agent.from_pretrained(job.checkpoint, task=job.task, device="cpu")
-    try:
-        result = rollout(
-            agent, episodes=job.episodes, seed=FIRST_SEED, progress=False, **job.options
-        )
-    except GeneralistError as error:  # of a kind, and with arguments, that survive the way back
-        raise GeneralistError(str(error)) from None
-    row = {f"score/{job.task}": result.mean}
+    result = rollout(agent, episodes=episodes, seed=FIRST_SEED, progress=False, **options)
+    row = {f"score/{agent.task}": result.mean}
     if result.normalized is not None:
-        row[f"normalized_score/{job.task}"] = result.normalized
+        row[f"normalized_score/{agent.task}"] = result.normalized
     return row

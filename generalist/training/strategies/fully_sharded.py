@@ -16,9 +16,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from generalist.errors import GeneralistError
-from generalist.training.gradients import Losses, Part, backward_sum
+from generalist.training.gradients import Losses, backward_sum
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.strategy import Tensors, check_names, require_adamw
 
@@ -48,14 +49,16 @@ class FullySharded:
         """See Strategy."""
         return f"FSDP2 over {self.accelerator.num_processes} processes on {self.accelerator.device}"
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
         """See Strategy."""
 
         def backward(loss: Tensor, last: bool) -> None:
             self.objective.set_requires_gradient_sync(last)
             loss.backward()
 
-        return backward_sum(self.objective, parts, scale, self.accelerator.device, backward)
+        return backward_sum(
+            self.objective, passes, scale, device=self.accelerator.device, backward=backward
+        )
 
     def step(self) -> float:
         """See Strategy."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Literal
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, KwargsHandler, LoggerType
 from torch import distributed
@@ -43,11 +46,12 @@ def torch_settings_kept() -> Iterator[None]:
 def start_accelerator(recipe: Recipe) -> Accelerator:
     """An Accelerator for the recipe, after checking that it runs on what was asked for.
 
-    Call it within `torch_settings_kept`.
+    Call it within `torch_settings_kept`, with the sizes of a model that training starts from.
     """
     # Gradients and moments that fade into denormals make CPUs many times slower.
     torch.set_flush_denormal(True)
     check_trackers(recipe.trackers)
+    check_deepspeed_file()
     on_cpu = not torch.cuda.is_available()
     _meet_anew("gloo" if on_cpu else "nccl")
     # The lean pass does without autocast.
@@ -57,8 +61,11 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     # process group and then neither wraps the model nor reduces anything, in silence. With it, it
     # drops DeepSpeed, in silence too, whose ranks meet over gloo only if told so.
     handlers: list[KwargsHandler] = []
+    if deepspeed:
+        ignore_what_deepspeed_calls()
     if on_cpu and deepspeed:
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     with _hidden("ACCELERATE_USE_FSDP"):  # else it would make a plugin of its own
         accelerator = Accelerator(
             mixed_precision="bf16" if autocast else "no",
@@ -123,6 +130,29 @@ def check_trackers(names: Sequence[str]) -> None:
             raise UsageError(f"trackers: {name} is not installed (pip install {name}).")
 
 
+def check_deepspeed_file() -> None:
+    """Raise UsageError where the launcher names a DeepSpeed configuration that is not there.
+
+    accelerate would take the name for the configuration itself, in base64.
+    """
+    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if path.endswith(".json") and not Path(path).is_file():
+        raise UsageError(
+            f"There is no DeepSpeed configuration {path}, which the configuration of accelerate "
+            "names. Give the path of one, or take that of `generalist recipe zero2`, which needs "
+            "none."
+        )
+
+
+def ignore_what_deepspeed_calls() -> None:
+    """Leave out torch's notes that DeepSpeed calls its collectives by names that will go.
+
+    Each rank would say so several times, in the middle of the progress bar.
+    """
+    deprecated = r"`torch\.distributed\.\w+` is deprecated"
+    warnings.filterwarnings("ignore", message=deprecated, category=FutureWarning)
+
+
 def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> Strategy:
     """The strategy the launcher asks for: ZeRO, FSDP2, or whole on every process."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -180,8 +210,8 @@ def check_world(accelerator: Accelerator) -> None:
         raise GeneralistError(
             f"The launcher started {launched} processes, torch.distributed joined {joined}, "
             f"accelerate sees {accelerator.num_processes}, and a sum over all gives {summed:g}: "
-            "each would train alone. Check the accelerate config; on CPUs use "
-            "recipes/accelerate/ddp.yaml."
+            "each would train alone. Check the accelerate config; on CPUs use that of "
+            "`generalist recipe ddp`."
         )
 
 

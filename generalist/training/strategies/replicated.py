@@ -11,9 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from generalist.errors import GeneralistError
 from generalist.processes import usable_cpus
-from generalist.training.gradients import Losses, ParallelGradients, Part, SequentialGradients
+from generalist.training.gradients import Losses, ParallelGradients, SequentialGradients
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.strategy import Tensors, check_names
 
@@ -44,9 +45,9 @@ class Replicated:
         cores = f" ({self.cores} cores)" if self.cores > 1 else ""
         return f"1 process on {self.accelerator.device}{cores}"
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
         """See Strategy."""
-        return self.gradients.accumulate(parts, scale)
+        return self.gradients.accumulate(passes, scale)
 
     def step(self) -> float:
         """See Strategy."""
@@ -104,7 +105,7 @@ def check_wrapped(objective: nn.Module, accelerator: Accelerator) -> None:
         raise GeneralistError(
             f"{accelerator.num_processes} processes would train, but accelerate left the model a "
             f"{type(objective).__name__} that averages no gradients (distributed type "
-            f"{accelerator.distributed_type.value}). Use one of recipes/accelerate/*.yaml."
+            f"{accelerator.distributed_type.value}). Use that of `generalist recipe ddp`."
         )
 
 

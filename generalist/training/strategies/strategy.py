@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from generalist.errors import GeneralistError
-from generalist.training.gradients import Losses, Part
+from generalist.training.gradients import Losses
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe
 
 Tensors = dict[str, Tensor]
@@ -28,10 +29,10 @@ class Strategy(Protocol):
     def describe(self) -> str:
         """What is really running, for people."""
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
         """Gradients of scale times the weighted sum of losses, averaged over processes.
 
-        Returns this process's sum, and each part with its (M,) losses.
+        Returns this process's sum, and each forward pass with its (M,) losses.
         """
 
     def step(self) -> float:

@@ -27,13 +27,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generalist.errors import GeneralistError
-from generalist.training.gradients import Losses, Part, backward_sum
+from generalist.training.gradients import Losses, backward_sum
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
+from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.strategy import Tensors, check_names, require_adamw
 
 STEP = "step"  # AdamW's counter, a scalar; its other states have the parameter's shape
+
+
+BUCKET = 10_000_000  # elements communicated at once; DeepSpeed's own default is 500 million
+# What a configuration of DeepSpeed has by stage where it says nothing else.
+DEFAULTS = {
+    1: {"reduce_scatter": False, "allgather_bucket_size": BUCKET, "reduce_bucket_size": BUCKET},
+    2: {"reduce_scatter": False, "allgather_bucket_size": BUCKET, "reduce_bucket_size": BUCKET},
+    3: {
+        "reduce_bucket_size": BUCKET,
+        "stage3_prefetch_bucket_size": BUCKET,
+        "stage3_max_live_parameters": 10 * BUCKET,
+        "stage3_max_reuse_distance": BUCKET // 10,
+    },
+}
+
+
+def complete(config: dict[str, Any]) -> None:
+    """Fill in what a DeepSpeed configuration leaves out.
+
+    Buckets fit small models too, and offloaded moments are left to torch's AdamW.
+    """
+    zero = config["zero_optimization"]
+    for key, value in DEFAULTS.get(zero.get("stage"), {}).items():
+        zero.setdefault(key, value)
+    config.setdefault("zero_force_ds_cpu_optimizer", False)
 
 
 class Zero:
@@ -50,6 +76,7 @@ class Zero:
         (optimizer,) = build_optimizers(self.model, recipe.optimizer)
         config = accelerator.deepspeed_plugin.deepspeed_config
         # The loop says itself when gradients are complete and how large a step's batch is.
+        complete(config)
         config["gradient_accumulation_steps"] = 1
         config["train_micro_batch_size_per_gpu"] = recipe.data.rows_per_forward
         config["gradient_clipping"] = recipe.optimizer.max_grad_norm
@@ -62,8 +89,9 @@ class Zero:
         self.stage = self.engine.zero_optimization_stage()
         if self.stage < 1:
             raise GeneralistError(
-                "The DeepSpeed configuration has no ZeRO stage above 0; use one of "
-                "recipes/accelerate/zero*.yaml, or ddp.yaml to hold everything on each process."
+                "The DeepSpeed configuration has no ZeRO stage above 0; take that of "
+                "`generalist recipe zero2`, or of `generalist recipe ddp` to hold everything on "
+                "each process."
             )
         self.zero = self.engine.optimizer
         self.optimizers = [self.zero.optimizer]
@@ -77,14 +105,16 @@ class Zero:
             f"{self.accelerator.device}"
         )
 
-    def accumulate(self, parts: Sequence[Part], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
         """See Strategy."""
 
         def backward(loss: Tensor, last: bool) -> None:
             self.engine.set_gradient_accumulation_boundary(last)
             self.engine.backward(loss)
 
-        return backward_sum(self.engine, parts, scale, self.accelerator.device, backward)
+        return backward_sum(
+            self.engine, passes, scale, device=self.accelerator.device, backward=backward
+        )
 
     def step(self) -> float:
         """See Strategy."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from generalist.errors import GeneralistError, UsageError
 from generalist.shards.reader import TaskData
+from generalist.shards.shards import EVALUATION_SEEDS_FROM
 from generalist.training import loop
 from generalist.training.checkpoint import list_checkpoints
 from generalist.training.data import corrections_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
+from generalist.training.recipe import CorrectionsRecipe, TaskCorrections
+from generalist.training.rounds import corrections
 from generalist.windows.mixture import open_mixture
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
 
@@ -50,10 +55,10 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
         train(cut, replaced(data, Counting(data.windows, at=4, action=terminate)))
     real, calls = loop.play_round, []
 
-    def stopped(recipe, data, checkpoint, number, stop, say):
+    def stopped(recipe, data, checkpoint, number, *, ranks, stop, say):
         calls.append(number)
         stop.raised = number == 1
-        return real(recipe, data, checkpoint, number, stop, say)
+        return real(recipe, data, checkpoint, number, ranks=ranks, stop=stop, say=say)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "play_round", stopped)
@@ -64,6 +69,52 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     assert json.loads((newest / "state.json").read_text())["rounds"] == 1
     train(cut, data)
     assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_largest_rounds_share_no_seed_with_each_other_or_with_evaluation():
+    episodes, rounds = (
+        next(each.le for each in model.model_fields[key].metadata if hasattr(each, "le"))
+        for model, key in ((TaskCorrections, "episodes"), (CorrectionsRecipe, "rounds"))
+    )
+    firsts = [corrections.first_seed(number) for number in range(rounds)]
+    assert all(b - a >= episodes for a, b in zip(firsts, firsts[1:], strict=False))
+    assert firsts[-1] + episodes <= EVALUATION_SEEDS_FROM
+
+
+def test_a_checkpoint_is_continued_in_another_folder_with_its_corrections(
+    make_recipe, data, tmp_path
+):
+    checkpoint = {"every_steps": 1, "every_minutes": None, "keep": 9}
+    options = {"corrections": CORRECTIONS, "checkpoint": checkpoint}
+    train(make_recipe(**options, output_dir=tmp_path / "whole"), data)
+    fourth = tmp_path / "whole" / "checkpoints" / "step-00000004"  # after the first round of two
+    assert json.loads((fourth / "state.json").read_text())["rounds"] == 1
+    train(make_recipe(**options, output_dir=tmp_path / "again"), data, resume_from=fourth)
+    assert_bitwise_equal(tmp_path / "whole", tmp_path / "again")
+    assert [len(played(tmp_path / "again", number)) for number in (1, 2)] == [2, 2]
+
+    # A folder in which another run has been corrected is left as it is.
+    other = tmp_path / "other" / "corrections" / "round-1" / "gym"
+    other.mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds other corrections.*another output_dir"):
+        train(make_recipe(**options, output_dir=tmp_path / "other"), data, resume_from=fourth)
+    shutil.rmtree(tmp_path / "whole" / "corrections")
+    with pytest.raises(GeneralistError, match="corrections that are not there, of round 1 in"):
+        train(make_recipe(**options, output_dir=tmp_path / "new"), data, resume_from=fourth)
+
+
+def test_a_round_that_other_weights_began_is_played_anew(tmp_path):
+    """Shards of a run whose checkpoints are gone are no corrections of this one."""
+    for name, weights in (("a", b"1"), ("b", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    folder = tmp_path / "round-1"
+    assert not corrections.forget_other_weights(folder, tmp_path / "a")
+    (folder / "played").touch()
+    assert not corrections.forget_other_weights(folder, tmp_path / "a")
+    assert (folder / "played").exists()
+    assert corrections.forget_other_weights(folder, tmp_path / "b")
+    assert not (folder / "played").exists()
 
 
 def test_corrections_get_their_share_of_a_task(make_recipe, data, tmp_path):

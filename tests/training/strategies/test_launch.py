@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.recipe import LoraRecipe, ModelRecipe
 from generalist.specs import find_spec
 from generalist.training.__main__ import main
@@ -25,6 +26,7 @@ from generalist.training.strategies.launch import (
     check_world,
     resolve_precision,
     should_compile,
+    start_accelerator,
 )
 from generalist.training.strategies.replicated import check_wrapped
 
@@ -116,6 +118,35 @@ def test_the_first_signal_sets_a_flag_and_the_second_has_its_usual_effect():
         assert stop.raised
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
+
+
+def test_torch_notes_on_deepspeed_are_left_out_and_no_others():
+    old = "`torch.distributed.all_gather_into_tensor` is deprecated. Please use another."
+    mine = "generalist.old is deprecated"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        launch.ignore_what_deepspeed_calls()
+        for text, kind in ((old, FutureWarning), (old, UserWarning), (mine, FutureWarning)):
+            warnings.warn(text, kind, stacklevel=1)
+    assert [str(each.message) for each in heard] == [old, mine]
+
+
+def test_a_deepspeed_configuration_that_is_not_there_is_named(monkeypatch, tmp_path):
+    """accelerate takes its name for base64 and ends in a traceback."""
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", "recipes/deepspeed/zero9.json")
+    with pytest.raises(UsageError, match="no DeepSpeed configuration recipes/deepspeed/zero9.json"):
+        start_accelerator(recipe_of(trackers=[]))
+
+
+def test_what_a_deepspeed_configuration_leaves_out_is_filled_in():
+    pytest.importorskip("deepspeed")
+    from generalist.training.strategies.zero import complete
+
+    config = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 7}}
+    complete(config)
+    zero = config["zero_optimization"]
+    assert zero["reduce_bucket_size"] == 7 and zero["allgather_bucket_size"] == 10_000_000
+    assert config["zero_force_ds_cpu_optimizer"] is False
 
 
 @pytest.mark.parametrize(

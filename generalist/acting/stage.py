@@ -1,0 +1,94 @@
+"""The stage of a rollout: environments side by side, a film crew, a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from generalist import envs
+from generalist.acting.video import Films
+from generalist.acting.window import Window
+from generalist.errors import GeneralistError, UsageError
+from generalist.session import Trace
+
+
+class Stage:
+    """Environments of a task, and who watches what goes on in them: a film, a window.
+
+    An environment that is filmed or shown is made so that it can be drawn. Where it cannot be, the
+    films are lost and nothing else is.
+
+    Args:
+        task: of all environments.
+        options: of the environments, as `generalist.make` takes them.
+        count: of the environments.
+        filmed: seeds of the episodes to film. A single one is acted in the first environment.
+        folder: of the films.
+        render: `human` shows every episode in a window.
+
+    Raises:
+        UsageError: there is no such task, option, way to render or display.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        options: dict[str, Any],
+        count: int,
+        *,
+        filmed: Sequence[int] = (),
+        folder: str | Path | None = None,
+        render: str | None = None,
+    ) -> None:
+        if render not in (None, "human"):
+            raise UsageError(f"render is 'human' or left out, got {render!r}.")
+        self._films: Films | None = None
+        self._window: Window | None = None
+        self._problem: str | None = None
+        self.environments: list[gymnasium.Env] = []
+        if render:
+            self._window = Window(task)
+        with_pictures = count if render or len(filmed) > 1 else len(filmed)
+        if filmed and not render:
+            with_pictures = self._can_be_filmed(task, options, with_pictures)
+        try:
+            for number in range(count):
+                mode = "rgb_array" if number < with_pictures else None
+                self.environments.append(envs.make(task, render_mode=mode, **options))
+        except BaseException:
+            self.close()
+            raise
+        if filmed and with_pictures:
+            self._films = Films(Path(folder or "."), filmed, envs.get_task(task).max_steps)
+
+    def _can_be_filmed(self, task: str, options: dict[str, Any], wanted: int) -> int:
+        """`wanted`, or 0 where no environment that draws can be made."""
+        try:
+            envs.make(task, render_mode="rgb_array", **options).close()
+        except GeneralistError as error:
+            envs.make(task, **options).close()  # raises where that is not the reason
+            self._problem = str(error)
+            return 0
+        return wanted
+
+    def watch(self, trace: Trace) -> None:
+        """Film and show the state an episode stands at."""
+        if self._films is not None:
+            self._films(trace)
+        if self._window is not None:
+            self._window(trace)
+
+    def close(self) -> None:
+        """Finish the films, and close window and environments."""
+        for each in (self._films, self._window, *self.environments):
+            if each is not None:
+                each.close()
+
+    def films(self) -> tuple[list[str], str | None]:
+        """The films, and why one is missing."""
+        if self._films is None:
+            return [], self._problem
+        return [str(path) for path in self._films.paths], self._films.problem

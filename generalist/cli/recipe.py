@@ -1,0 +1,40 @@
+"""`generalist recipe`: where a recipe or a configuration of `accelerate launch` lies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from generalist.errors import UsageError
+
+
+def recipe(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A recipe (quickstart, sizes/79m) or a way to launch (ddp, zero2)."),
+    ] = None,
+) -> None:
+    """Print the path of a recipe, or of a configuration that `accelerate launch` takes.
+
+    accelerate launch --config_file $(generalist recipe zero2) -m generalist.training RECIPE
+    works in any folder. Without a name it lists what there is.
+    """
+    from generalist.specs import find_spec, list_specs, nearest
+
+    recipes = {kind: list_specs(kind) for kind in ("recipes", "sizes")}
+    launches = list_specs("accelerate")
+    if name is None:
+        sizes = [f"sizes/{size}" for size in recipes["sizes"]]
+        print(f"Recipes: {', '.join([*recipes['recipes'], *sizes])}")
+        print(f"Configurations of accelerate launch: {', '.join(launches)}")
+        return
+    if name in launches:
+        print(find_spec("accelerate", name).resolve())
+        return
+    try:
+        print(find_spec("recipes", name).resolve())
+    except UsageError as error:
+        near = nearest(name, launches)
+        hint = f" Or did you mean {near!r}, a configuration of accelerate launch?" if near else ""
+        raise UsageError(f"{error}{hint}") from None

@@ -1,0 +1,71 @@
+"""Other instructions than an episode's own, to measure whether an agent heeds what it is told."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium
+
+from generalist.errors import GeneralistError
+from generalist.streams import Stream, random_stream
+
+Instructions = Literal["own", "none", "shuffled"]
+OWN, NONE, SHUFFLED = "own", "none", "shuffled"
+_TRIES = 20  # other episodes that are asked for a different instruction
+
+
+class OtherInstruction(gymnasium.Wrapper):
+    """Announces no instruction, or that of another episode, in `info["instruction"]`.
+
+    What is asked of the agent, and so its reward, stays the episode's own. The other episode has a
+    seed from the stream INSTRUCTIONS, and a different instruction.
+
+    Args:
+        env: a task with an instruction.
+        which: `none` or `shuffled`.
+
+    Raises:
+        GeneralistError: at reset, where the episode has no instruction, or where other episodes
+            have no different one.
+    """
+
+    def __init__(self, env: gymnasium.Env, which: Instructions) -> None:
+        super().__init__(env)
+        self.which = which
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: of the episode; `shuffled` needs one.
+            options: passed on.
+        """
+        observation, info = self.env.reset(seed=seed, options=options)
+        own = info.get("instruction")
+        if own is None:
+            raise GeneralistError(
+                f"Episodes have no instruction, so {self.which!r} cannot take its place; leave "
+                "out `instruction`."
+            )
+        if self.which == NONE:
+            return observation, {k: v for k, v in info.items() if k != "instruction"}
+        other = self._of_another_episode(own, seed, options)
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, {**info, "instruction": other}
+
+    def _of_another_episode(
+        self, own: str, seed: int | None, options: dict[str, Any] | None
+    ) -> str:
+        if seed is None:
+            raise GeneralistError("Shuffled instructions follow from the episode's seed; give one.")
+        rng = random_stream(seed, Stream.INSTRUCTIONS)
+        for _ in range(_TRIES):
+            _, info = self.env.reset(seed=int(rng.integers(2**31)), options=options)
+            if info.get("instruction") not in (None, own):
+                return info["instruction"]
+        raise GeneralistError(
+            f"{_TRIES} other episodes have the same instruction, {own!r}; there is nothing to "
+            "shuffle."
+        )
