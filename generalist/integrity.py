@@ -29,7 +29,7 @@ _COMMENT = "# checksum of the lines below, to be removed when they are changed: 
 
 
 class DamagedFile(GeneralistError):
-    """A file that is missing, or is not what was written."""
+    """A file that is missing, or was changed since it was written."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(
@@ -41,7 +41,11 @@ class DamagedFile(GeneralistError):
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file; raises GeneralistError that names it where it is missing or no JSON."""
+    """Parse a JSON file.
+
+    Raises:
+        GeneralistError: it is missing or no JSON; it is named.
+    """
     try:
         return parse_json(path.read_bytes(), path)
     except FileNotFoundError:
@@ -51,7 +55,15 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes, path: Path | str) -> Any:
-    """The value of JSON bytes; `path` is for the GeneralistError where they are none."""
+    """The value of JSON bytes.
+
+    Args:
+        content: the bytes.
+        path: of their file, for errors.
+
+    Raises:
+        GeneralistError: they are no JSON, or a key stands twice in an object.
+    """
     try:
         return json.loads(content, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
@@ -74,7 +86,12 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
 def unsealed(value: Any, path: Path | str) -> dict[str, Any]:
     """The object without its checksum, which is compared; an older file has none.
 
-    Raises DamagedFile, naming `path`, where this is no object or the checksum is another.
+    Args:
+        value: of a JSON file.
+        path: of the file, for errors.
+
+    Raises:
+        DamagedFile: it is no object, or the checksum is not that of its content.
     """
     if not isinstance(value, dict):
         raise DamagedFile(path, f"it holds a {type(value).__name__}, not an object")
@@ -102,7 +119,8 @@ def sealed_text(text: str) -> str:
 def check_text(path: Path) -> None:
     """Compare a text with the checksum in its first line, where it has one.
 
-    Raises DamagedFile where it is another, or the file cannot be read.
+    Raises:
+        DamagedFile: the checksum is another, or the file cannot be read.
     """
     try:
         first, _, rest = path.read_bytes().partition(b"\n")
@@ -119,9 +137,14 @@ def check_text(path: Path) -> None:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Make `folder` with what `write` puts into it, whole or not at all; replaces an old one.
+    """Make `folder` with the files that `write` puts into it, whole or not at all.
 
-    Raises GeneralistError where the disk is full; an older folder is then untouched.
+    Args:
+        folder: replaced where it exists.
+        write: called with an empty folder to fill.
+
+    Raises:
+        GeneralistError: the disk is full; an older folder is untouched.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -153,8 +176,8 @@ def verify(folder: Path) -> None:
 
     Files that the manifest does not list, such as the card, are not looked at.
 
-    Raises GeneralistError that names the first file that is missing or is not what was written;
-    that may be the manifest itself.
+    Raises:
+        GeneralistError: a file is missing or was changed, perhaps the manifest itself; it is named.
     """
     path = folder / MANIFEST
     manifest = unsealed(read_json(path), path)

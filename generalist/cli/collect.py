@@ -41,8 +41,8 @@ def collect(
 ) -> None:
     """Collect the episodes of a dataset spec, as token shards.
 
-    What is already there is not played again, so the same command continues after any interruption,
-    and again after the spec asks for more episodes.
+    Episodes that are there are not played again. So the same command continues after an
+    interruption, and when the spec asks for more episodes. Episodes that failed are tried again.
     """
     from dataclasses import asdict
 

@@ -23,7 +23,7 @@ def validate(
 
     from generalist.shards.validate import validate as check
 
-    report = check(path, skip_damaged)
+    report = check(path, skip_damaged=skip_damaged)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("task", no_wrap=True)
     for name in ("shards", "episodes", "steps", "tokens", "damaged"):

@@ -1,1 +1,1 @@
-"""Who fills the shards: experts play the tasks of a dataset spec, side by side."""
+"""Filling the shards: experts play the tasks of a dataset spec, side by side."""

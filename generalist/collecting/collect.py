@@ -1,8 +1,8 @@
 """`collect`: play every task of a dataset spec, several processes side by side.
 
-The processes play and encode; this process writes, in the order of the seeds, so the bytes on
-disk do not depend on how many processes there are. Interrupted at any point, the same call
-continues: seeds that are in the manifest are not played again.
+The processes play and encode. This process writes in the order of the seeds, so the bytes on disk
+do not depend on the number of processes. Interrupted at any point, the same call continues: seeds
+that are in the manifest are not played again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.collecting.pools import Pool, open_pool
-from generalist.collecting.worker import Job, Opening, Result
+from generalist.collecting.worker import CollectJob, CollectResult, TaskOpening
 from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
@@ -33,12 +33,16 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass
 class TaskOutcome:
-    """What became of one task in this call; `episodes` counts all that are in the folder.
+    """The outcome of one task in this call.
 
-    rejected: had a return below the spec's `min_return`. failures: one sentence for each episode in
-    which environment or expert raised; they also stand in failures.json beside the shards until
-    the next call, which tries them again. losses: one sentence for each field of which the ids of
-    the added episodes say too little.
+    Attributes:
+        episodes: how many the folder holds, those of earlier calls included.
+        added: how many this call has added.
+        rejected: seeds left out for good: a return below the spec's `min_return`, an empty
+            document.
+        failures: one sentence for each episode that failed. They also stand in failures.json beside
+            the shards until the next call, which tries them again.
+        losses: one sentence for each field whose ids, in the added episodes, say too little.
     """
 
     episodes: int = 0
@@ -49,20 +53,20 @@ class TaskOutcome:
 
     @property
     def failed(self) -> int:
-        """How many failed."""
+        """Number of failures."""
         return len(self.failures)
 
 
 @dataclass
 class CollectReport:
-    """What became of each task."""
+    """The outcome of each task, and how long the call took, in seconds."""
 
     tasks: dict[str, TaskOutcome] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def failures(self) -> list[str]:
-        """One sentence an episode that failed, with task and seed."""
+        """One sentence for each episode that failed, with task and seed."""
         return [failure for outcome in self.tasks.values() for failure in outcome.failures]
 
     @property
@@ -75,7 +79,16 @@ class CollectReport:
 
 @dataclass
 class _Plan:
-    """The seeds of a task that are still to be played."""
+    """The seeds of a task that are still to be played.
+
+    Attributes:
+        spec, task: the dataset, and the task of it.
+        folder: of the task's shards.
+        done: seeds that are not played again, when this was planned.
+        episodes_there, shards_there: how many the folder held then.
+        documents: how many a document task has; None until that is known.
+        opening: what a worker says of the task; None until it was opened.
+    """
 
     spec: DatasetSpec
     task: TaskSpec
@@ -83,8 +96,8 @@ class _Plan:
     done: set[int] = field(default_factory=set)
     episodes_there: int = 0
     shards_there: int = 0
-    documents: int | None = None  # how many a document task has, once that is known
-    opening: Opening | None = None
+    documents: int | None = None
+    opening: TaskOpening | None = None
 
     @classmethod
     def make(cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any) -> _Plan:
@@ -111,19 +124,19 @@ class _Plan:
         known = not self.task.is_document or self.documents is not None
         return known and not any(True for _ in self.jobs())
 
-    def jobs(self) -> Iterator[Job]:
-        """What is still to be done, in the order of the seeds."""
+    def jobs(self) -> Iterator[CollectJob]:
+        """The jobs that are left, in the order of the seeds."""
         if self.task.is_document:
             there = self.documents or 0
             numbers = range(min(there, self.task.episodes or there))
             left = (number for number in numbers if number not in self.done)
             while batch := tuple(itertools.islice(left, DOCUMENTS_PER_JOB)):
-                yield Job(self.task, batch[0], documents=batch)
+                yield CollectJob(self.task, batch[0], documents=batch)
             return
         for index in range(self.task.episodes or 0):
             seed = self.spec.first_seed + index
             if seed not in self.done:
-                yield Job(self.task, seed, self.spec.noise_of(self.task, index))
+                yield CollectJob(self.task, seed, self.spec.noise_of(self.task, index))
 
 
 def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:
@@ -146,22 +159,33 @@ def collect(
     spec: DatasetSpec | str | Path,
     root: str | Path,
     workers: int | None = None,
+    *,
     progress: bool = True,
     on_progress: OnProgress | None = None,
     processor: str | None = None,
     ray: str | None = None,
 ) -> CollectReport:
-    """Collect what is not yet below `root`, one folder a task, and store the spec beside it.
+    """Play the episodes of a spec that are not yet below `root`, and store the spec there.
 
-    spec: or its name or path, as `generalist collect` takes it.
-    workers: processes; None takes one a CPU, 0 plays in this process.
-    progress: show a bar on stderr.
-    on_progress: called with (task, episodes done, episodes in all) after each episode.
-    processor: folder of the processor to encode with, the shipped one by default.
-    ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
+    Each task has its own folder. Ctrl-C keeps the episodes that were played so far.
 
-    Raises GeneralistError for a task that cannot be collected at all; a single episode that
-    fails is counted and reported. Ctrl-C keeps what was played so far.
+    Args:
+        spec: tasks, episodes, noise and weights; or its name or path, as `generalist collect`
+            takes it.
+        root: folder of the dataset, made where it does not exist.
+        workers: processes; None takes one a CPU, 0 plays in this process.
+        progress: show a bar on stderr.
+        on_progress: called with (task, episodes done, episodes in all) after each episode.
+        processor: folder of the processor to encode with, the shipped one by default.
+        ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
+
+    Returns:
+        The outcome of each task; an episode that fails is counted and reported there.
+
+    Raises:
+        GeneralistError: a task cannot be collected at all, or its folder is damaged or was
+            collected in another way.
+        UsageError: the spec is wrong.
     """
     from generalist.tokenization.processor import load_processor
 
@@ -176,7 +200,7 @@ def collect(
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
-        with open_pool(loaded, workers, ray) as pool:
+        with open_pool(loaded, workers, ray=ray) as pool:
             _open(open_plans, pool)
             spec.write(root)
             _run(open_plans, pool, report, _Bar(open_plans, progress, on_progress))
@@ -227,7 +251,7 @@ def _run(plans: list[_Plan], pool: Pool, report: CollectReport, bar: _Bar) -> No
                     elsewhere = _seeds_done(plan.folder, writer.manifest)
                 for _ in range(total):
                     job, result = next(results)
-                    _write(writer, result, outcome, elsewhere)
+                    _write(writer, result, outcome, elsewhere=elsewhere)
                     use.add(result.use)
                     bar.advance(plan.task.task, job.episodes)
                 outcome.episodes = writer.episodes_written
@@ -248,7 +272,9 @@ def _note_failures(folder: Path, failures: list[str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(writer: ShardWriter, result: Result, outcome: TaskOutcome, elsewhere: set[int]) -> None:
+def _write(
+    writer: ShardWriter, result: CollectResult, outcome: TaskOutcome, *, elsewhere: set[int]
+) -> None:
     """Keep what a job yielded, but for what another process has written."""
     outcome.failures += result.failures
     for seed, reason in result.rejections.items():
@@ -267,9 +293,11 @@ def _write(writer: ShardWriter, result: Result, outcome: TaskOutcome, elsewhere:
             outcome.added += 1
 
 
-def _in_order(jobs: Iterable[tuple[_Plan, Job]], pool: Pool) -> Iterator[tuple[Job, Result]]:
+def _in_order(
+    jobs: Iterable[tuple[_Plan, CollectJob]], pool: Pool
+) -> Iterator[tuple[CollectJob, CollectResult]]:
     """Results in the order of the jobs, with a bounded number of them under way."""
-    waiting: deque[tuple[Job, Future[Result]]] = deque()
+    waiting: deque[tuple[CollectJob, Future[CollectResult]]] = deque()
     remaining = iter(jobs)
     while True:
         try:

@@ -13,7 +13,14 @@ def encode_episode(
 ) -> EncodedEpisode:
     """Tokens, rewards, labels and record of an episode.
 
-    source: who acted: `expert`, `dagger` (the agent acted, the expert labelled), `import`, ...
+    Args:
+        episode: observations, actions and rewards of T steps.
+        processor: encodes it.
+        layout: of a timestep of its task.
+        source: who acted: `expert`, `dagger` (the agent acted, the expert labelled), `import`, ...
+
+    Raises:
+        GeneralistError: a value cannot be encoded; task, field and step are named.
     """
     labels = None if episode.labels is None else processor.encode_labels(episode, layout)
     record = {

@@ -1,7 +1,7 @@
-"""Who plays the jobs of `collect`: this process, several beside it, or a Ray cluster.
+"""Pools that play the jobs of `collect`: this process, several beside it, or a Ray cluster.
 
-Whoever plays, a job's result depends on the job alone, so it may be played anywhere, and again
-where a process was lost.
+A job's result depends on the job alone, so any process may play it, and another one may play it
+again where a process was lost.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Protocol
 
 from generalist.collecting.worker import (
-    Job,
-    Opening,
-    Result,
+    CollectJob,
+    CollectResult,
+    TaskOpening,
     Worker,
     open_in_process,
     run_in_process,
@@ -37,30 +37,38 @@ _RETRIES = 3  # of a job whose Ray worker was lost; one that kills every worker 
 
 
 class Pool(Protocol):
-    """Where jobs go.
+    """Processes that play jobs.
 
-    jobs_ahead: how many may be under way at once. lost: what a future raises where the process
-    that played ended.
+    Attributes:
+        jobs_ahead: how many jobs may be under way at once.
+        lost: kinds of error that a future raises where the process that played has ended.
     """
 
     jobs_ahead: int
     lost: tuple[type[BaseException], ...]
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         """`Worker.open`, somewhere."""
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         """`Worker.run`, somewhere."""
 
 
 def open_pool(
-    processor: GeneralistProcessor, workers: int | None = None, ray: str | None = None
+    processor: GeneralistProcessor, workers: int | None = None, *, ray: str | None = None
 ) -> contextlib.AbstractContextManager[Pool]:
     """A pool, which ends at once when its context is left by an error.
 
-    workers: processes; None takes one a CPU, 0 plays in this process.
-    ray: address of a Ray cluster, `auto` for the one running here, `local` for one of its own with
-        `workers` processes.
+    Args:
+        processor: encodes the episodes.
+        workers: processes; None takes one a CPU, 0 plays in this process.
+        ray: address of a Ray cluster, `auto` for the one running here, `local` for one of its own
+            with `workers` processes.
+
+    Raises:
+        GeneralistError: the Ray cluster cannot be reached.
+        UsageError: workers are given for a cluster that has its own.
+        MissingPackageError: Ray is not installed.
     """
     if ray is not None:
         return _on_ray(processor, ray, workers)
@@ -77,10 +85,10 @@ class _Here:
     def __init__(self, processor: GeneralistProcessor) -> None:
         self._worker = Worker(processor)
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         return _done(self._worker.open(task, collection))
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         return _done(self._worker.run(job))
 
 
@@ -103,10 +111,10 @@ class _Processes:
     def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
         self._executor, self.jobs_ahead = executor, _JOBS_AHEAD * workers
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         return self._executor.submit(open_in_process, task, collection)
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         return self._executor.submit(run_in_process, job)
 
 
@@ -130,10 +138,10 @@ class _Ray:
         options = ray.remote(num_cpus=1, max_retries=_RETRIES)
         self._open, self._run = options(open_on_ray), options(run_on_ray)
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[Opening]:
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
         return self._open.remote(self._processor, task, collection).future()
 
-    def run(self, job: Job) -> Future[Result]:
+    def run(self, job: CollectJob) -> Future[CollectResult]:
         return self._run.remote(self._processor, job).future()
 
 
@@ -193,11 +201,11 @@ def _worker(processor: list[Any]) -> Worker:
     return _on_ray_worker
 
 
-def run_on_ray(processor: list[Any], job: Job) -> Result:
+def run_on_ray(processor: list[Any], job: CollectJob) -> CollectResult:
     """`Worker.run` of a Ray process."""
     return _worker(processor).run(job)
 
 
-def open_on_ray(processor: list[Any], task: TaskSpec, collection: dict[str, Any]) -> Opening:
+def open_on_ray(processor: list[Any], task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
     """`Worker.open` of a Ray process."""
     return _worker(processor).open(task, collection)

@@ -1,7 +1,7 @@
-"""What a collecting process does: play episodes of given seeds and encode them.
+"""A collecting process: it plays episodes of given seeds and encodes them.
 
-A job's result depends on the job alone, never on what the process did before. Errors come back
-as words, because not every exception survives the way between processes.
+A job's result depends on the job alone, never on earlier jobs of the process. Errors come back as
+words, because not every exception survives the way between processes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ FIT_NOISE = 0.2
 
 
 @dataclass(frozen=True)
-class Job:
-    """Play one seed of a task, or read some of its documents, by their numbers."""
+class CollectJob:
+    """Play one seed of a task, or read some of its documents.
+
+    Attributes:
+        task: how it is collected.
+        seed: of the environment.
+        noise: share of executed actions that are random.
+        documents: numbers of the documents to read; empty where the task is an environment.
+    """
 
     task: TaskSpec
     seed: int = 0
@@ -41,23 +48,26 @@ class Job:
 
     @property
     def episodes(self) -> int:
-        """How many episodes it yields where nothing goes wrong."""
+        """Episodes that it yields where nothing goes wrong."""
         return len(self.documents) if self.task.is_document else 1
 
     @property
     def name(self) -> str:
-        """What it plays or reads, for errors."""
+        """Task and seed, or documents, for errors."""
         if self.task.is_document:
             return f"{self.task.task}, documents {self.documents[0]} to {self.documents[-1]}"
         return f"{self.task.task}, seed {self.seed}"
 
 
 @dataclass
-class Result:
-    """Episodes of a job with the use of their codes, and why there are none of the others.
+class CollectResult:
+    """The episodes of a job, and the reasons why others are missing.
 
-    failures: one sentence each, of what is tried again by the next call. rejections: by seed, what
-    never is.
+    Attributes:
+        episodes: to be written.
+        use: how often each code of a field was used, to find fields of which too little is left.
+        failures: one sentence for each episode that the next call tries again.
+        rejections: seed -> reason, for episodes that are left out for good.
     """
 
     episodes: list[EncodedEpisode] = field(default_factory=list)
@@ -67,8 +77,15 @@ class Result:
 
 
 @dataclass
-class Opening:
-    """What is known of a task before its first episode, or why it cannot be collected."""
+class TaskOpening:
+    """The facts of a task before its first episode, or the reason why it cannot be collected.
+
+    Attributes:
+        header: of its dataset folder.
+        documents: how many it has; 0 for an environment.
+        failure: why it cannot be collected, in a sentence; None where it can.
+        usage: True where the failure is the user's own wrong use.
+    """
 
     header: DatasetHeader | None = None
     documents: int = 0
@@ -77,7 +94,11 @@ class Opening:
 
 
 class Worker:
-    """Plays jobs; keeps the environment of the last task."""
+    """Plays jobs; keeps the environment of the last task.
+
+    Args:
+        processor: encodes the episodes.
+    """
 
     def __init__(self, processor: GeneralistProcessor) -> None:
         self.processor = processor
@@ -86,8 +107,8 @@ class Worker:
         self._layout: Any = None
         self._documents: dict[str, list[str]] = {}
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Opening:
-        """Header of a task, and how many documents it has."""
+    def open(self, task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
+        """Header of a task, and how many documents it has; `collection` goes into the header."""
         try:
             if task.is_document:
                 layout, spaces = self.processor.document_layout(), {}
@@ -102,26 +123,26 @@ class Worker:
                     "action": space_to_json(self._env.action_space),
                 }
         except GeneralistError as error:
-            return Opening(failure=str(error), usage=isinstance(error, UsageError))
+            return TaskOpening(failure=str(error), usage=isinstance(error, UsageError))
         except (Exception, SystemExit) as error:
-            return Opening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
+            return TaskOpening(failure=f"{task.task} cannot be opened: {_in_words(error)}")
         vocabulary, fingerprint = self.processor.vocabulary, self.processor.fingerprint
         header = DatasetHeader.create(
             task.task, layout, vocabulary, fingerprint, spaces, collection
         )
-        return Opening(header, documents)
+        return TaskOpening(header, documents)
 
-    def run(self, job: Job) -> Result:
-        """Do one job; what the environment or the expert raises becomes a failure in words."""
+    def run(self, job: CollectJob) -> CollectResult:
+        """Do one job; an error of the environment or of the expert becomes a failure in words."""
         try:
             return self._read(job) if job.task.is_document else self._play(job)
         except (Exception, SystemExit) as error:  # an environment may call sys.exit
             self._close()
             if isinstance(error, EpisodeError):  # says task, seed and step
-                return Result(failures=[str(error)])
-            return Result(failures=[f"{job.name}: {_in_words(error)}"])
+                return CollectResult(failures=[str(error)])
+            return CollectResult(failures=[f"{job.name}: {_in_words(error)}"])
 
-    def _play(self, job: Job) -> Result:
+    def _play(self, job: CollectJob) -> CollectResult:
         from generalist.experts.collect import collect_episode
 
         task = job.task
@@ -137,13 +158,13 @@ class Worker:
         )
         if task.min_return is not None and episode.return_ < task.min_return:
             reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
-            return Result(rejections={job.seed: reason})
+            return CollectResult(rejections={job.seed: reason})
         encoded = encode_episode(episode, self.processor, self._layout)
-        return Result([encoded], CodeUse.of(episode, encoded.tokens, self._layout))
+        return CollectResult([encoded], CodeUse.of(episode, encoded.tokens, self._layout))
 
-    def _read(self, job: Job) -> Result:
+    def _read(self, job: CollectJob) -> CollectResult:
         """Encode documents; one that fails costs no other."""
-        result = Result()
+        result = CollectResult()
         texts = self._texts(job.task.task)
         for number in job.documents:
             try:
@@ -225,7 +246,8 @@ _worker: Worker | None = None
 def start_process(processor: GeneralistProcessor) -> None:
     """Initialise a collecting process, which has one thread.
 
-    processor: the parent's own; read anew, it could fail, or by then be another.
+    Args:
+        processor: the parent's own; read anew, it could fail, or by then be another.
     """
     single_threaded()
     global _worker
@@ -243,13 +265,13 @@ def single_threaded() -> None:
         cv2.setNumThreads(1)
 
 
-def run_in_process(job: Job) -> Result:
+def run_in_process(job: CollectJob) -> CollectResult:
     """`Worker.run` of this process."""
     assert _worker is not None
     return _worker.run(job)
 
 
-def open_in_process(task: TaskSpec, collection: dict[str, Any]) -> Opening:
+def open_in_process(task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
     """`Worker.open` of this process."""
     assert _worker is not None
     return _worker.open(task, collection)

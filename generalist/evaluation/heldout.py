@@ -100,7 +100,7 @@ def evaluate_heldout(
     say(f"Demonstrations: {', '.join(f'{count} of {task}' for task, count in counts.items())}.")
     processor = str(checkpoint / PARTS_FOLDER)
     root = out / "demonstrations"
-    collect(spec, root, workers, progress, processor=processor)
+    collect(spec, root, workers, progress=progress, processor=processor)
 
     say("Zero-shot and prompted.")
     acting: dict[str, Any] = {

@@ -1,6 +1,7 @@
-"""What lies on the disk: shards of episodes as tokens, verified when they are read.
+"""Shards of episodes as tokens on the disk, verified when they are read.
 
 files.py     files that are there in full or not at all
+strangers.py the names that a folder from elsewhere may hold
 manifest.py  dataset.json and manifest.json
 spaces.py    Gymnasium spaces as JSON
 shards.py    EncodedEpisode, ShardWriter, append_episodes

@@ -23,7 +23,7 @@ _FULL[errno.EFBIG] = "the file size limit is reached"
 
 
 class DiskFull(GeneralistError):
-    """There was no room for a file; what stood in its place before is still there."""
+    """There was no room for a file; the one that stood in its place before is still there."""
 
 
 @contextlib.contextmanager
@@ -31,7 +31,9 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     """Open a binary file that takes the place of `path` only when all of it is on the disk.
 
     A link that stands at `path` or at its temporary name is replaced, never written through.
-    Raises DiskFull where there is no room; what stood at `path` before is then still there.
+
+    Raises:
+        DiskFull: there is no room; the file that stood at `path` before is still there.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -71,7 +73,11 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` against a second writer; the lock goes with the process, however it ends."""
+    """Hold `folder` against a second writer; the lock goes with the process, however it ends.
+
+    Raises:
+        GeneralistError: another process holds it, or it cannot be locked.
+    """
     path = folder / ".lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)

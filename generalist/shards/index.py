@@ -1,4 +1,4 @@
-"""Where each episode of a dataset folder stands: a flat file beside the shards, memory-mapped.
+"""The index of a dataset folder: where each episode stands, in a flat file that is memory-mapped.
 
     episodes            (episodes,) EPISODE_DTYPE
     demonstrations      (n,) int64 episodes an expert played; left out where all are such
@@ -8,9 +8,9 @@
     footer              JSON: what manifest this is the index of, counts, and where sections begin
     tail                size of the footer, and the CRC-32 of all before
 
-The first to open a folder writes it, from the manifest and the records in the shards. It is made
-again where it is not of the manifest that is there, or damaged. Where nothing can be written it is
-a temporary file.
+The first process to open a folder writes it, from the manifest and the records in the shards. A
+damaged index, or one of another manifest, is made again. In a folder that cannot be written to, it
+is a temporary file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import numpy as np
 from generalist.shards.files import PARTIAL
 from generalist.shards.manifest import Manifest, Member
 from generalist.shards.remote import INDEX
-from generalist.shards.sample import SUFFIXES, DamagedShard, open_shard
+from generalist.shards.sample import SUFFIXES, DamagedShard, Sample, open_shard
 from generalist.shards.strangers import is_shard_name
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
@@ -60,7 +60,7 @@ _ROWS_RESIDENT = 2048  # each may bring in the 64 KiB around it, so about 128 Mi
 
 
 class EpisodeRow(NamedTuple):
-    """A row of EPISODE_DTYPE in Python's own numbers."""
+    """A row of EPISODE_DTYPE as Python's own numbers."""
 
     sample: int
     instruction: int
@@ -94,7 +94,17 @@ def _shard_dtype(name_bytes: int) -> np.dtype:
 
 
 class Index:
-    """An opened index; `damaged` says what was left out of it."""
+    """An opened index.
+
+    Attributes:
+        episodes: (episodes,) EPISODE_DTYPE, mapped.
+        blocks: one row for each block of episodes: key, shard, sizes and members.
+        shards: one row for each shard: name, bytes and sha256.
+        demonstrations: numbers of the episodes that an expert played.
+        counts: episodes, steps, tokens and relabelled steps, as in the manifest.
+        fingerprint: 16 hex digits over the content of all shards.
+        damaged: one sentence for each sample that was left out.
+    """
 
     def __init__(self, file: Any, footer: dict[str, Any], damaged: list[str]) -> None:
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -125,7 +135,7 @@ class Index:
         self._rows_read = 0
 
     def row(self, episode: int) -> EpisodeRow:
-        """Where an episode stands, and what size it has."""
+        """The place and the size of an episode."""
         self._rows_read += 1
         if self._rows_read >= _ROWS_RESIDENT:
             self.release()
@@ -166,12 +176,18 @@ class Index:
 
 
 def open_index(
-    folder: Path, layout: Layout, vocabulary: Vocabulary, skip_damaged: bool = False
+    folder: Path, *, layout: Layout, vocabulary: Vocabulary, skip_damaged: bool = False
 ) -> Index:
     """The index of a dataset folder, made first where there is none.
 
-    With `skip_damaged` every byte of the shards is verified, and damaged samples are left out.
-    Raises DamagedShard where one has to be made and a header or record is damaged.
+    Args:
+        folder: holds the manifest and the shards.
+        layout: of the dataset's timesteps.
+        vocabulary: of the dataset's tokens.
+        skip_damaged: verify every byte of the shards and leave damaged samples out.
+
+    Raises:
+        DamagedShard: an index has to be made, and a header or record is damaged.
     """
     if not skip_damaged:
         with contextlib.suppress(OSError):
@@ -181,18 +197,21 @@ def open_index(
         with contextlib.suppress(OSError):  # a folder that cannot be written to, or is full
             return _write_beside(folder, layout, vocabulary)
     with tempfile.TemporaryFile() as file:
-        return _Builder(file, folder, layout, vocabulary, skip_damaged).build()
+        writer = _IndexWriter(
+            file, folder, layout=layout, vocabulary=vocabulary, skip_damaged=skip_damaged
+        )
+        return writer.write()
 
 
 def _write_beside(folder: Path, layout: Layout, vocabulary: Vocabulary) -> Index:
-    """Make an index that the next to open the folder finds."""
+    """Make an index that is found by the next process to open the folder."""
     # A name of its own, for several processes may be the first; what is left of one that was
     # killed, the next writer of shards removes.
     descriptor, name = tempfile.mkstemp(PARTIAL, INDEX, folder)
     try:
         with open(descriptor, "w+b") as file:
             os.fchmod(descriptor, 0o644)
-            index = _Builder(file, folder, layout, vocabulary, skip_damaged=False).build()
+            index = _IndexWriter(file, folder, layout=layout, vocabulary=vocabulary).write()
         os.replace(name, folder / INDEX)
         return index
     finally:
@@ -245,11 +264,17 @@ def _crc(file: Any) -> int:
     return crc
 
 
-class _Builder:
+class _IndexWriter:
     """Writes an index, block by block."""
 
     def __init__(
-        self, file: Any, folder: Path, layout: Layout, vocabulary: Vocabulary, skip_damaged: bool
+        self,
+        file: Any,
+        folder: Path,
+        *,
+        layout: Layout,
+        vocabulary: Vocabulary,
+        skip_damaged: bool = False,
     ) -> None:
         self._file, self._folder = file, folder
         self._layout, self._vocabulary, self._skip = layout, vocabulary, skip_damaged
@@ -260,14 +285,16 @@ class _Builder:
         self._blocks: list[tuple[Any, ...]] = []
         self._damaged: list[str] = []
 
-    def build(self) -> Index:
+    def write(self) -> Index:
         """Write all sections, footer and tail, and map them."""
-        digest = _manifest_digest(self._folder)  # first: what a writer adds from here on shows
+        digest = _manifest_digest(self._folder)  # first, so that a later change shows
         manifest = Manifest.read(self._folder)
         first = self._file.tell()
         for number, entry in enumerate(manifest.shards):
             members = entry.samples()
-            for sample in open_shard(self._folder, entry, self._layout, self._vocabulary):
+            for sample in open_shard(
+                self._folder, entry, layout=self._layout, vocabulary=self._vocabulary
+            ):
                 try:
                     if isinstance(sample, DamagedShard):
                         raise sample
@@ -278,19 +305,18 @@ class _Builder:
                         raise
                     self._damaged.append(str(error))
                 else:
-                    sizes = sample.size_tokens, sample.size_steps
-                    self._add(number, sample.key, members[sample.key], sizes, sample.records)
+                    self._add(sample, number, members[sample.key])
         self._sections["episodes"] = first, self._episodes
         if self._corrections:
-            self._write("demonstrations", self._demonstrations())
+            self._section("demonstrations", self._demonstrations())
         key_bytes = max([1, *(len(block[0]) for block in self._blocks)])
-        self._write("blocks", np.array(self._blocks, _block_dtype(key_bytes)))
+        self._section("blocks", np.array(self._blocks, _block_dtype(key_bytes)))
         shards = [(e.name.encode(), e.bytes, e.sha256.encode()) for e in manifest.shards]
         name_bytes = max([1, *(len(shard[0]) for shard in shards)])
-        self._write("shards", np.array(shards, _shard_dtype(name_bytes)))
+        self._section("shards", np.array(shards, _shard_dtype(name_bytes)))
         texts = [text.encode() for text in self._instructions]
-        self._write("instruction_ends", np.cumsum([len(text) for text in texts], dtype=np.int64))
-        self._write("instruction_text", np.frombuffer(b"".join(texts), np.uint8))
+        self._section("instruction_ends", np.cumsum([len(text) for text in texts], dtype=np.int64))
+        self._section("instruction_text", np.frombuffer(b"".join(texts), np.uint8))
         footer = {
             "format": FORMAT,
             "manifest": digest,
@@ -308,15 +334,9 @@ class _Builder:
         self._file.flush()
         return Index(self._file, footer, self._damaged)
 
-    def _add(
-        self,
-        shard: int,
-        key: str,
-        members: dict[str, Member],
-        sizes: tuple[int, int],
-        records: list[dict[str, Any]],
-    ) -> None:
+    def _add(self, sample: Sample, shard: int, members: dict[str, Member]) -> None:
         """Write the rows of a block's episodes."""
+        records = sample.records
         rows = np.zeros(len(records), EPISODE_DTYPE)
         rows["sample"] = len(self._blocks)
         for name in ("offset", "length", "steps", "return"):
@@ -331,7 +351,8 @@ class _Builder:
         absent = Member("", 0, -1, 0)
         places = [members.get(suffix, absent) for suffix in SUFFIXES]
         members_row = [(place.offset, place.size, place.crc32) for place in places]
-        self._blocks.append((key.encode(), shard, self._episodes, *sizes, members_row))
+        sizes = sample.size_tokens, sample.size_steps
+        self._blocks.append((sample.key.encode(), shard, self._episodes, *sizes, members_row))
         self._episodes += len(records)
 
     def _number_of(self, instruction: str | None) -> int:
@@ -345,7 +366,7 @@ class _Builder:
         keep[np.concatenate(self._corrections)] = False
         return np.flatnonzero(keep)
 
-    def _write(self, name: str, array: np.ndarray) -> None:
+    def _section(self, name: str, array: np.ndarray) -> None:
         """Write a section, from a multiple of 64 bytes on."""
         self._file.write(bytes(-self._file.tell() % 64))
         self._sections[name] = self._file.tell(), len(array)

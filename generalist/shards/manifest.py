@@ -31,7 +31,18 @@ _LONGEST_TIMESTEP_TOKENS = 2**20
 
 @dataclass
 class DatasetHeader:
-    """dataset.json: what all shards of a folder share. `collection` is how episodes were made."""
+    """dataset.json: the facts that all shards of a folder share.
+
+    Attributes:
+        task: `family/Name`.
+        layout: of a timestep, as `Layout.to_dict` gives it.
+        vocabulary: as `Vocabulary.to_dict` gives it.
+        vocabulary_fingerprint: 16 hex digits over the vocabulary.
+        processor_fingerprint: 16 hex digits over the processor that encoded the episodes.
+        spaces: observation and action space, for people and other programs.
+        collection: how the episodes were made: expert, noise, options, ...
+        format: number of this form.
+    """
 
     task: str
     layout: dict[str, Any]
@@ -58,7 +69,7 @@ class DatasetHeader:
         spaces: dict[str, Any] | None = None,
         collection: dict[str, Any] | None = None,
     ) -> DatasetHeader:
-        """Header from live objects."""
+        """The header of a new folder, from live objects."""
         return cls(
             task,
             layout.to_dict(),
@@ -71,7 +82,11 @@ class DatasetHeader:
 
     @classmethod
     def read(cls, folder: Path) -> DatasetHeader:
-        """Header of a dataset folder; raises GeneralistError that names the file."""
+        """The header of a dataset folder.
+
+        Raises:
+            GeneralistError: dataset.json is missing, damaged or of another format; it is named.
+        """
         path = folder / "dataset.json"
         data = unsealed(read_json(path), path)
         if data.get("format") != FORMAT:
@@ -93,7 +108,11 @@ class DatasetHeader:
         write_json(folder / "dataset.json", sealed({**asdict(self), "counts": counts}))
 
     def parts(self, folder: Path) -> tuple[Layout, Vocabulary]:
-        """Layout and vocabulary; raises GeneralistError that names the file where it holds none."""
+        """Layout and vocabulary of the header that was read from `folder`.
+
+        Raises:
+            GeneralistError: the header describes none; dataset.json is named.
+        """
         path = folder / "dataset.json"
         try:
             layout = Layout.from_dict(self.layout)
@@ -114,7 +133,11 @@ class DatasetHeader:
         return self.collection.get("source") == "import"
 
     def check(self, folder: Path, vocabulary: str, processor: str) -> None:
-        """Raise GeneralistError unless the fingerprints are those the data was written with."""
+        """Compare the fingerprints in use with those of the data.
+
+        Raises:
+            GeneralistError: they differ; both are named.
+        """
         for name, ours, theirs in (
             ("vocabulary", self.vocabulary_fingerprint, vocabulary),
             ("processor", self.processor_fingerprint, processor),
@@ -128,7 +151,7 @@ class DatasetHeader:
 
 @dataclass(slots=True)
 class Member:
-    """A file in a shard: where its bytes stand in the tar, how many, and their checksum."""
+    """A file in a shard: its place in the tar and its size, in bytes, and its CRC-32."""
 
     name: str
     offset: int
@@ -138,7 +161,17 @@ class Member:
 
 @dataclass(slots=True)
 class ShardEntry:
-    """A complete shard, as the manifest lists it."""
+    """A complete shard, as the manifest lists it.
+
+    Attributes:
+        name: `shard-NNNNN.tar`.
+        bytes: size of the file.
+        sha256: of the whole file, in hex digits.
+        tokens, steps, episodes: how many it holds.
+        relabelled: steps whose label differs from the executed action.
+        return_sum: sum of the returns of its episodes.
+        members: its files, in order.
+    """
 
     name: str
     bytes: int
@@ -180,21 +213,37 @@ class ShardEntry:
 
 @dataclass
 class Manifest:
-    """manifest.json: the complete shards, and the seeds that were tried and left out."""
+    """manifest.json: the complete shards, and the seeds that were tried and left out for good.
+
+    Attributes:
+        shards: in the order in which they were written.
+        rejected: seed, in digits -> the reason.
+    """
 
     shards: list[ShardEntry] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Manifest of a dataset folder; raises GeneralistError that names the file."""
+        """The manifest of a dataset folder.
+
+        Raises:
+            GeneralistError: manifest.json is missing, damaged or no manifest; it is named.
+        """
         path = folder / "manifest.json"
         return cls.from_json(read_json(path), path)
 
     @classmethod
     def from_json(cls, data: Any, path: Path | str) -> Manifest:
-        """Manifest from what its file holds; raises GeneralistError, naming `path`, where it is
-        none, or names anything but shards beside it."""
+        """A manifest from the value of its JSON file.
+
+        Args:
+            data: the value.
+            path: of the file, for errors.
+
+        Raises:
+            GeneralistError: it is no manifest, or it names anything but shards beside it.
+        """
         data = unsealed(data, path)
         try:
             if data.keys() != {"format", "rejected", "shards"} or data["format"] != FORMAT:
@@ -233,7 +282,8 @@ class Manifest:
     def records(self, folder: Path) -> Iterator[dict[str, Any]]:
         """All episode records in order, read straight from the tars.
 
-        Raises GeneralistError that names the shard where one is missing or damaged.
+        Raises:
+            GeneralistError: a shard is missing or damaged; it is named.
         """
         for shard in self.shards:
             path = folder / shard.name

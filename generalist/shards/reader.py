@@ -1,7 +1,7 @@
 """Read a dataset folder by memory map, and notice when it is not what was written.
 
-What stays in memory does not grow with the data: rows of the index and records are read when they
-are asked for, and of the shards only some are mapped at a time (`MAPPED_BYTES`).
+Memory does not grow with the data: rows of the index and records are read when they are asked for,
+and only some shards are mapped at a time (`MAPPED_BYTES`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAPPED_BYTES = 2**28
 
 
 class _Fingerprinted(Protocol):
-    """What a processor shows here."""
+    """The part of a processor that is needed here."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -52,9 +52,9 @@ class _MappedShard:
 
 
 class _MappedShards:
-    """The shards that were used last, of all datasets; the others are let go of.
+    """An LRU cache of mapped shards, over all datasets.
 
-    What was read from a shard keeps it mapped for as long as that is kept.
+    An array that was read from a shard keeps it mapped for as long as the array is kept.
     """
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class _MappedShards:
         return found
 
     def add(self, key: tuple[int, int], shard: _MappedShard) -> None:
-        """Keep a shard, and those used before it as far as there is room."""
+        """Keep a shard; evicts the least recently used shards when the cache is full."""
         self._shards[key] = shard
         total = sum(len(other.file) for other in list(self._shards.values()))
         while total > MAPPED_BYTES and len(self._shards) > 1:
             total -= len(self._shards.popitem(last=False)[1].file)
 
     def forget(self, dataset: int) -> None:
-        """Let go of a dataset's shards."""
+        """Evict a dataset's shards."""
         for key in [key for key in list(self._shards) if key[0] == dataset]:
             self._shards.pop(key, None)
 
@@ -112,27 +112,38 @@ class _Lazy(Sequence[Any]):
 class TaskData:
     """The episodes of one task, read from its dataset folder.
 
-    With `processor`, raises GeneralistError unless the data was written with its fingerprints, or
-    those it had before ranges were appended to its vocabulary.
-    With `skip_damaged`, everything is verified at opening, samples that are damaged are left
-    out, and `damaged` says which; without it damage raises DamagedShard: a shard that is missing
-    or of another size at opening, anything else when it is first used.
+    Args:
+        folder: holds dataset.json, manifest.json and the shards.
+        processor: the one in use; its fingerprints are compared with the data's.
+        skip_damaged: verify everything now, leave damaged samples out, and list them in `damaged`.
+
+    Raises:
+        GeneralistError: a JSON file is missing or damaged, or the data were written with another
+            processor. Ranges that were appended to a vocabulary since make no other processor.
+        DamagedShard: a shard is missing or of another size. Other damage is found, and raised,
+            when a block is first used.
     """
 
     def __init__(
         self,
         folder: str | Path,
         processor: _Fingerprinted | None = None,
+        *,
         skip_damaged: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self._arguments = (folder, processor, skip_damaged)
+        self._processor, self._skip_damaged = processor, skip_damaged
         self.header = DatasetHeader.read(self.folder)
         self.layout, self.vocabulary = self.header.parts(self.folder)
         if processor is not None:
             self._check(processor)
         self.task = self.header.task
-        self.index = open_index(self.folder, self.layout, self.vocabulary, skip_damaged)
+        self.index = open_index(
+            self.folder,
+            layout=self.layout,
+            vocabulary=self.vocabulary,
+            skip_damaged=skip_damaged,
+        )
         self.damaged = self.index.damaged
         self._remote = Remote.of(self.folder)
         if not skip_damaged and self._remote is None:
@@ -168,9 +179,11 @@ class TaskData:
             self._raise_damage(path)
 
     def _raise_damage(self, path: Path) -> None:
-        """Say what is wrong with a shard, and where."""
+        """Raise DamagedShard with the reason, and the sample at fault."""
         entry = next(each for each in self.manifest.shards if each.name == path.name)
-        for sample in open_shard(self.folder, entry, self.layout, self.vocabulary):
+        for sample in open_shard(
+            self.folder, entry, layout=self.layout, vocabulary=self.vocabulary
+        ):
             if isinstance(sample, DamagedShard):
                 raise sample
 
@@ -226,7 +239,7 @@ class TaskData:
         return index if self._selected is None else int(self._selected[index])
 
     def row(self, index: int) -> EpisodeRow:
-        """Where an episode stands, and what size it has."""
+        """The place and the size of an episode."""
         return self.index.row(index if self._selected is None else self._number_of(index))
 
     @property
@@ -255,7 +268,8 @@ class TaskData:
         return len(self.index.episodes if self._selected is None else self._selected)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._arguments, self._selected)  # a map is not pickled but opened again
+        # A map is not pickled but opened again.
+        return _reopen, (self.folder, self._processor, self._skip_damaged, self._selected)
 
     def sample(self, number: int) -> Sample:
         """A block of episodes."""
@@ -271,7 +285,8 @@ class TaskData:
     def _map_shard(self, number: int) -> _MappedShard:
         _, size, sha256 = self.index.shards[number]
         path = self._path(number)
-        shard = _MappedShard(map_shard(path, int(size), sha256.decode(), self._remote))
+        promised = {"size": int(size), "sha256": sha256.decode()}
+        shard = _MappedShard(map_shard(path, **promised, remote=self._remote))
         _mapped.add((self._number, number), shard)
         return shard
 
@@ -283,12 +298,12 @@ class TaskData:
         return Sample(
             self._path(shard_number),
             row["key"].decode(),
-            self.index.members(number),
-            shard.file,
-            self.vocabulary.dtype,
-            self.layout,
-            (int(row["tokens"]), int(row["steps"])),
-            self._verified[number : number + 1],
+            members=self.index.members(number),
+            file=shard.file,
+            dtype=self.vocabulary.dtype,
+            layout=self.layout,
+            sizes=(int(row["tokens"]), int(row["steps"])),
+            verified=self._verified[number : number + 1],
         )
 
     def record(self, index: int) -> dict[str, Any]:
@@ -326,8 +341,13 @@ class TaskData:
         return None if labels is None else labels[first : first + row.steps * k]
 
 
-def _reopen(arguments: tuple[Any, ...], selected: np.ndarray | None) -> TaskData:
-    data = TaskData(*arguments)
+def _reopen(
+    folder: Path,
+    processor: _Fingerprinted | None,
+    skip_damaged: bool,
+    selected: np.ndarray | None,
+) -> TaskData:
+    data = TaskData(folder, processor, skip_damaged=skip_damaged)
     return data if selected is None else data.select(selected)
 
 

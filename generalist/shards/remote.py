@@ -1,10 +1,9 @@
-"""Datasets behind a URL: their shards come into a local folder one by one, when they are needed.
+"""Datasets behind a URL: a shard is downloaded into a local folder when it is first needed.
 
-The folder holds what a dataset folder holds, but of the shards only some: one that is missing is
-downloaded, compared with the sha256 of the manifest, and only then there under its name. Reading is
-then as from a disk, so order, resuming and the search for damage are the same. Where the folder
-grows too large, the shards that were used longest ago go. What it grows to should hold the data:
-rows are drawn from all of them.
+The folder is a dataset folder in which shards may be missing. A missing one is downloaded, compared
+with the sha256 of the manifest, and only then renamed to its name. Reading is then as from a disk,
+so order, resuming and the search for damage are the same. The least recently used shards are
+evicted when the cache is full; it should hold all data, for rows are drawn from all shards.
 
 Any URL that fsspec reads, s3:// gs:// hf:// memory:// file:// and so on; chained ones (`::`) are
 refused, because some of what can be chained unpickles what it finds.
@@ -48,7 +47,13 @@ def is_url(root: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Remote:
-    """Where the shards of a local folder come from, and what all below `cache` may take."""
+    """The source of a local folder's shards.
+
+    Attributes:
+        url: of the dataset folder.
+        cache: local folder below which such folders lie.
+        cache_bytes: most that all shards below `cache` may take.
+    """
 
     url: str
     cache: str
@@ -56,9 +61,10 @@ class Remote:
 
     @classmethod
     def of(cls, folder: Path) -> Remote | None:
-        """Source of a dataset folder; None for one that has no other.
+        """The source of a dataset folder; None for a folder that is complete by itself.
 
-        Raises GeneralistError where the folder lies in no cache that `local_root` made.
+        Raises:
+            GeneralistError: the folder lies in no cache that `local_root` made.
         """
         path = folder / _SOURCE
         if not path.exists():
@@ -76,11 +82,19 @@ class Remote:
             )
         return remote
 
-    def fetch(self, path: Path, size: int, sha256: str) -> str | None:
-        """Download a shard to `path`; deletes those used longest ago where the cache is full.
+    def fetch(self, path: Path, *, size: int, sha256: str) -> str | None:
+        """Download a shard to `path`; evicts the least recently used when the cache is full.
 
-        Returns what is wrong with the shard, or None. Raises GeneralistError where it cannot be
-        had at all.
+        Args:
+            path: of the shard in the local folder.
+            size: its bytes, by the manifest.
+            sha256: its hash, by the manifest.
+
+        Returns:
+            None, or the reason why the downloaded shard is not the promised one.
+
+        Raises:
+            GeneralistError: it cannot be downloaded, or is larger than the cache.
         """
         with suppress(OSError):
             if path.stat().st_size == size:
@@ -95,13 +109,13 @@ class Remote:
             if path.exists() and path.stat().st_size == size:
                 return None  # another process was faster
             for _ in range(_ATTEMPTS):
-                if self._download(path, size, sha256):
+                if self._download(path, size=size, sha256=sha256):
                     self._make_room(path)
                     return None
         return f"what {self.url} holds under this name has another sha256 than in the manifest"
 
-    def _download(self, path: Path, size: int, sha256: str) -> bool:
-        """Whether what came is what was promised; only then it is at `path`."""
+    def _download(self, path: Path, *, size: int, sha256: str) -> bool:
+        """Download to `path`; returns False, with nothing there, where the content is another."""
         fs, folder = _filesystem(self.url)
         digest, left = hashlib.sha256(), size
         try:
@@ -124,7 +138,7 @@ class Remote:
         return True
 
     def _make_room(self, newest: Path) -> None:
-        """Delete the shards that were used longest ago, until all of them fit."""
+        """Evict the least recently used shards until the rest fits."""
         found = []
         for source in Path(self.cache).rglob(_SOURCE):  # shards without one were not downloaded
             for path in source.parent.glob("shard-*.tar"):
@@ -144,12 +158,17 @@ class _OtherContent(Exception):
     """The bytes are not those of the manifest; `replacing` drops them."""
 
 
-def local_root(root: str | Path, cache: Path | None, cache_bytes: int) -> Path:
-    """`root`, or where it is a URL a local folder of the dataset folders below it.
+def local_root(root: str | Path, *, cache: Path | None, cache_bytes: int) -> Path:
+    """`root` itself, or for a URL a local folder with the dataset folders below it.
 
-    cache: where such folders lie; None is ~/.cache/generalist.
+    Args:
+        root: a folder, or a URL that fsspec reads.
+        cache: local folder below which such folders lie; None is ~/.cache/generalist.
+        cache_bytes: most that all shards below `cache` may take.
 
-    Raises GeneralistError where no dataset can be found there, or names lead elsewhere.
+    Raises:
+        GeneralistError: no dataset is found there, or a name leads elsewhere.
+        UsageError: the URL is a chain of filesystems.
     """
     if not is_url(root):
         return Path(root)
@@ -186,7 +205,7 @@ def local_root(root: str | Path, cache: Path | None, cache_bytes: int) -> Path:
 
 
 def _inside(local: Path, path: str, top: str) -> Path:
-    """Local place of a file below `top`; raises GeneralistError where its name leads elsewhere."""
+    """The local path of a file below `top`; GeneralistError where its name leads elsewhere."""
     parts = path.removeprefix(top).strip("/").split("/")
     strange = {"", ".", ".."} & set(parts) or set("\\\0") & set(path) or "::" in path
     if not path.startswith(top) or path[len(top) : len(top) + 1] not in ("/", "") or strange:
@@ -265,7 +284,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's downloads against other processes, which then find what came."""
+    """Hold a folder's downloads against other processes, which then find the file there."""
     with open(folder / _LOCK, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

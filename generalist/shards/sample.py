@@ -1,8 +1,8 @@
-"""One block of episodes in a shard, and how it is noticed that it is not what was written.
+"""One block of episodes in a shard, verified: damage is an error that names shard and sample.
 
-webdataset alone returns half a damaged shard without a word; here damage is an error that names
-shard and sample. Headers and records are checked when a block is first used, the checksum of an
-array when that is first used, and everything by `validate`.
+webdataset alone returns half a damaged shard without a word. Here headers and records are checked
+when a block is first used, and the checksum of an array when that is first used. `validate` checks
+everything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALL_VERIFIED = 2 * _HEADERS - 1
 
 
 class DamagedShard(GeneralistError):
-    """A shard that is not what the manifest says."""
+    """A shard that differs from its manifest."""
 
     def __init__(self, shard: Path, sample: str | None, reason: str) -> None:
         where = f"Shard {shard}" + (f", sample {sample}" if sample else "")
@@ -47,15 +47,26 @@ class DamagedShard(GeneralistError):
 class Sample:
     """One block of episodes: arrays over the mapped file, each verified when first used.
 
-    sizes: (tokens, steps) of the block where they are known; else its records are read for them.
-    verified: (1,) uint8, flags of what needs no check any more; shared, so that a block that is
-        opened again is not checked again.
+    Args:
+        shard: path of the tar, for errors.
+        key: of the sample, the first part of its members' names.
+        members: by suffix, where each stands in the file.
+        file: the mapped shard.
+        dtype: of the tokens.
+        layout: of a timestep.
+        sizes: (tokens, steps) of the block; None reads its records for them.
+        verified: (1,) uint8, flags of the checks that are done; shared, so that a block that is
+            opened again is not checked again.
+
+    Raises:
+        DamagedShard: a header or the records are damaged, or disagree.
     """
 
     def __init__(
         self,
         shard: Path,
         key: str,
+        *,
         members: dict[str, Member],
         file: mmap.mmap | bytes,
         dtype: np.dtype,
@@ -216,14 +227,21 @@ class Sample:
 
 
 def map_shard(
-    path: Path, size: int, sha256: str, remote: Remote | None = None
+    path: Path, *, size: int, sha256: str, remote: Remote | None = None
 ) -> mmap.mmap | bytes:
-    """A shard's bytes, mapped; downloaded first where it has to be.
+    """The bytes of a shard, mapped; downloads it first where it has a remote source.
 
-    Raises DamagedShard where it cannot be opened, or is not what was promised.
+    Args:
+        path: of the shard.
+        size: its bytes, by the manifest.
+        sha256: its hash, by the manifest.
+        remote: where it comes from; None for a local dataset.
+
+    Raises:
+        DamagedShard: it cannot be opened, or its download is not the promised one.
     """
     for _ in range(_ATTEMPTS):
-        if remote is not None and (reason := remote.fetch(path, size, sha256)):
+        if remote is not None and (reason := remote.fetch(path, size=size, sha256=sha256)):
             raise DamagedShard(path, None, reason)
         try:
             with open(path, "rb") as handle:
@@ -237,19 +255,21 @@ def map_shard(
 
 
 def open_shard(
-    folder: Path, entry: ShardEntry, layout: Layout, vocabulary: Vocabulary
+    folder: Path, entry: ShardEntry, *, layout: Layout, vocabulary: Vocabulary
 ) -> Iterator[Sample | DamagedShard]:
-    """The samples of a shard in order; in place of a damaged one, the error that says so."""
+    """The samples of a shard in order; a damaged one is yielded as its DamagedShard."""
     path = folder / entry.name
     try:
-        file = map_shard(path, entry.bytes, entry.sha256, Remote.of(folder))
+        remote = Remote.of(folder)
+        file = map_shard(path, size=entry.bytes, sha256=entry.sha256, remote=remote)
     except DamagedShard as error:
         yield error
         return
     damaged = 0
     for key, members in entry.samples().items():
         try:
-            yield Sample(path, key, members, file, vocabulary.dtype, layout)
+            dtype = vocabulary.dtype
+            yield Sample(path, key, members=members, file=file, dtype=dtype, layout=layout)
         except DamagedShard as error:
             damaged += 1
             yield error

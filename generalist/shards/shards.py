@@ -1,4 +1,4 @@
-"""What a dataset folder holds, and how it is written.
+"""Writing a dataset folder.
 
 One folder a task, `ROOT/<family>/<Name>/`:
 
@@ -12,8 +12,8 @@ One folder a task, `ROOT/<family>/<Name>/`:
                           from the executed action
         KEY.episodes.json a list of records: offset, length, steps, return, seed, expert, ...
 
-A shard is written under another name, synced and renamed; the manifest follows last. So whatever
-interrupts the writer, the manifest describes complete shards and nothing else counts.
+A shard is written under another name, synced and renamed; the manifest follows last. So the
+manifest always describes complete shards, whatever interrupts the writer.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ EVALUATION_SEEDS_FROM = 1_000_000
 
 @dataclass
 class EncodedEpisode:
-    """An episode as tokens.
+    """An episode of T steps as tokens.
 
-    tokens: (T * tokens_per_timestep,) ids of what was executed.
-    rewards: (T,) float32, raw.
-    labels: (T * k,) ids of the expert's own actions, or None where they are the executed ones.
-    record: JSON-able facts: seed, expert, noise, terminated, truncated, instruction, source.
+    Attributes:
+        tokens: (T * tokens_per_timestep,) ids of the observations and the executed actions.
+        rewards: (T,) float32, raw.
+        labels: (T * k,) ids of the expert's own actions; None where they are the executed ones.
+        record: JSON-able facts: seed, expert, noise, terminated, truncated, instruction, source.
     """
 
     tokens: np.ndarray
@@ -62,7 +63,17 @@ class ShardWriter:
     """Append episodes to a dataset folder; use as a context manager.
 
     An existing folder is continued: `seeds` says which episodes are there already. Leaving the
-    context, also through Ctrl-C or an error, writes what was added so far.
+    context, also through Ctrl-C or an error, writes the episodes that were added so far.
+
+    Args:
+        folder: of the dataset, made where it does not exist.
+        header: of the dataset; an existing folder must have been written for its task, layout,
+            vocabulary and processor.
+        block_tokens: tokens of a sample, about.
+        shard_tokens: tokens of a shard, about.
+
+    Raises:
+        GeneralistError: another process writes to the folder, it is damaged, or of another header.
     """
 
     def __init__(
@@ -139,7 +150,12 @@ class ShardWriter:
         return self.manifest.counts()["episodes"] + len(self._pending)
 
     def add(self, episode: EncodedEpisode) -> None:
-        """Append one episode; writes a shard when enough tokens are pending."""
+        """Append one episode; writes a shard when enough tokens are pending.
+
+        Raises:
+            GeneralistError: its parts disagree, or a fact cannot be stored; its seed is named.
+            DiskFull: there is no room for the shard.
+        """
         episode = self._checked(episode)
         self._pending.append(episode)
         self._pending_tokens += len(episode.tokens)
@@ -149,15 +165,18 @@ class ShardWriter:
             self.flush()
 
     def reject(self, seed: int, reason: str) -> None:
-        """Remember that this seed was tried and left out, so that it is not tried again."""
+        """Leave a seed out for good: it is not tried again."""
         self.manifest.rejected[str(seed)] = reason
         self._rejections_pending = True
 
     def flush(self) -> None:
         """Write the pending episodes as a shard, then the manifest.
 
-        Only then are they let go of, so an interrupted flush is simply done again: it writes
-        the same shard under the same name.
+        They stay pending until both are written, so an interrupted flush can be done again: it
+        writes the same shard under the same name.
+
+        Raises:
+            DiskFull: there is no room.
         """
         shards = list(self.manifest.shards)
         if self._pending:
@@ -308,7 +327,7 @@ def _describe(file: BufferedRandom) -> tuple[list[Member], str, int]:
 
 
 def append_episodes(folder: str | Path, episodes: Iterable[EncodedEpisode]) -> int:
-    """Add episodes (of DAgger, say) to an existing dataset folder; returns how many."""
+    """Add episodes, such as corrections, to an existing dataset folder; returns how many."""
     with ShardWriter(folder, DatasetHeader.read(Path(folder))) as writer:
         before = writer.episodes_written
         for episode in episodes:

@@ -1,4 +1,4 @@
-"""What a folder from elsewhere may name, and what happens otherwise.
+"""The names that a folder from elsewhere may hold, and what happens to others.
 
 A dataset or a checkpoint may have been downloaded, so the names in it are data, never code:
 
@@ -70,9 +70,12 @@ def tasks_matching(tasks: Iterable[str], patterns: Iterable[str]) -> list[str]:
 def expert_of_header(task: str, collection: Mapping[str, Any]) -> str | None:
     """The expert that demonstrated a dataset, by its name; None for the task's default.
 
-    task, collection: of the dataset's header.
+    Args:
+        task: of the dataset's header.
+        collection: of the dataset's header, how it was made.
 
-    Raises UsageError where the dataset names code or a folder: the user has to name that.
+    Raises:
+        UsageError: the dataset names code or a folder, which the user has to name.
     """
     name = collection.get("expert")
     if name is None or isinstance(name, str) and _EXPERT.fullmatch(name):

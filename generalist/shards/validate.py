@@ -21,7 +21,7 @@ from generalist.vocabulary import Vocabulary
 
 @dataclass
 class TaskValidation:
-    """What was found in one dataset folder; the counts are those of undamaged samples."""
+    """The findings in one dataset folder; counts are of undamaged samples."""
 
     task: str
     folder: str
@@ -35,7 +35,7 @@ class TaskValidation:
 
 @dataclass
 class ValidationReport:
-    """What was found below a root."""
+    """The findings below a root."""
 
     tasks: list[TaskValidation]
     skip_damaged: bool = False
@@ -43,13 +43,13 @@ class ValidationReport:
 
     @property
     def problems(self) -> list[str]:
-        """One sentence for each thing that is wrong, naming shard and sample."""
+        """One sentence for each fault; it names the file, and the sample in a shard."""
         of_spec = [] if self.spec_problem is None else [self.spec_problem]
         return of_spec + [problem for task in self.tasks for problem in task.problems]
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong; with skip_damaged: every task has episodes left."""
+        """True where nothing is wrong; with skip_damaged, where every task has episodes left."""
         if self.skip_damaged:
             return self.spec_problem is None and all(task.episodes for task in self.tasks)
         return not self.problems
@@ -61,8 +61,16 @@ class ValidationReport:
         return {**facts, "tasks": tasks}
 
 
-def validate(root: str | Path, skip_damaged: bool = False) -> ValidationReport:
-    """Verify all dataset folders at or below `root`; problems are reported, not raised."""
+def validate(root: str | Path, *, skip_damaged: bool = False) -> ValidationReport:
+    """Verify all dataset folders at or below `root`; faults are reported, not raised.
+
+    Args:
+        root: a dataset folder, or a folder of them.
+        skip_damaged: call the data good where every task has undamaged episodes.
+
+    Raises:
+        GeneralistError: there is no dataset at or below `root`.
+    """
     tasks = [_task(folder) for folder in dataset_folders(root)]
     return ValidationReport(tasks, skip_damaged, _spec_problem(Path(root) / SPEC_FILE))
 
@@ -101,20 +109,22 @@ def _compare(folder: Path, report: TaskValidation) -> None:
         if path.name not in listed:
             report.problems.append(f"Shard {path} is not in the manifest and will not be read.")
     for entry in manifest.shards:
-        _shard(folder, entry, layout, vocabulary, report)
+        _compare_shard(report, folder, entry, layout=layout, vocabulary=vocabulary)
 
 
-def _shard(
+def _compare_shard(
+    report: TaskValidation,
     folder: Path,
     entry: ShardEntry,
+    *,
     layout: Layout,
     vocabulary: Vocabulary,
-    report: TaskValidation,
 ) -> None:
+    """Add what is wrong in a shard, and count what is not."""
     problems = []
     found = dict.fromkeys(("episodes", "steps", "tokens", "relabelled"), 0)
     report.shards += 1
-    for sample in open_shard(folder, entry, layout, vocabulary):
+    for sample in open_shard(folder, entry, layout=layout, vocabulary=vocabulary):
         try:
             if isinstance(sample, DamagedShard):
                 raise sample
@@ -144,7 +154,7 @@ def _shard(
 
 
 def check_ids(sample: Sample, layout: Layout) -> None:
-    """Raise DamagedShard unless separators and actions stand where the layout has them."""
+    """Raise DamagedShard unless separators and legal actions stand at the layout's positions."""
     timesteps = sample.tokens.reshape(-1, layout.tokens_per_timestep)
     separators = layout.positions.of_role("separator")
     wrong = (timesteps[:, separators] != layout.positions.first[separators]).any(axis=1)

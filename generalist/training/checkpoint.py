@@ -1,8 +1,8 @@
 """Checkpoints that survive anything: safetensors and JSON, whole on disk or not there at all.
 
-A folder is written under a temporary name, every file is flushed, the manifest of hashes comes
-last, then the folder is renamed and its parent flushed; older ones are removed only after that.
-Loading takes the newest whose manifest verifies.
+A folder is written under a temporary name and renamed when all of it is on the disk, with its
+manifest; see `integrity.write_folder`. Older ones are removed only after that. Loading takes the
+newest checkpoint that verifies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODEL, OPTIMIZER, RANDOM, STATE, DATA, RECIPE = (
 
 @dataclass
 class RunState:
-    """Where a run stands."""
+    """The progress of a run."""
 
     step: int = 0  # optimizer steps done, skipped ones included
     elapsed_seconds: float = 0.0  # wall-clock time of training, over all starts
@@ -45,7 +45,7 @@ class RunState:
 
 @dataclass
 class Snapshot:
-    """What resuming needs, with whole tensors on the CPU, however a run spreads them."""
+    """All that resuming needs, as whole tensors on the CPU, however a run spreads them."""
 
     state: RunState
     weights: dict[str, Tensor]  # by name, float32
@@ -58,7 +58,15 @@ def save_checkpoint(
 ) -> Path:
     """Save a snapshot as `root/step-XXXXXXXX`, then remove all but the `keep` newest.
 
-    recipe_yaml, data: what the run was of; `data` as JSON.
+    Args:
+        root: folder of the run's checkpoints.
+        snapshot: what resuming needs.
+        recipe_yaml: the resolved recipe of the run.
+        data: facts of the run's data, as JSON.
+        keep: how many checkpoints stay.
+
+    Raises:
+        GeneralistError: the disk is full; older checkpoints are untouched.
     """
 
     def write(folder: Path) -> None:

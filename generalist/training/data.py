@@ -104,7 +104,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     processor = load_processor(data.processor)
     roots = data.root if isinstance(data.root, list) else [data.root]
     room = int(data.cache_gigabytes * 1e9)
-    folders = [local_root(root, data.cache, room) for root in roots]
+    folders = [local_root(root, cache=data.cache, cache_bytes=room) for root in roots]
     mixture = open_mixture(
         folders,
         data.weights,

@@ -160,7 +160,7 @@ def _opened(
     """Task -> its folders that hold episodes."""
     opened: dict[str, _Opened] = {}
     for each in found:
-        if len(data := TaskData(each.folder, processor, skip_damaged)):
+        if len(data := TaskData(each.folder, processor, skip_damaged=skip_damaged)):
             opened.setdefault(each.task, []).append((data, each.weight))
     check_layouts([data for mine in opened.values() for data, _ in mine])
     return opened

@@ -14,7 +14,7 @@ import pytest
 
 from generalist.collecting import collect as module
 from generalist.collecting.collect import CollectReport, collect
-from generalist.collecting.worker import Job, Worker
+from generalist.collecting.worker import CollectJob, Worker
 from generalist.envs import text
 from generalist.errors import GeneralistError
 from generalist.shards.manifest import Manifest
@@ -94,7 +94,7 @@ def test_a_batch_that_cannot_be_read_is_a_failure_and_not_left_out(
         raise OSError("the disk is away")
 
     monkeypatch.setattr(text, "documents", away)
-    job = Job(spec().tasks[0], 64, documents=(64, 65))
+    job = CollectJob(spec().tasks[0], 64, documents=(64, 65))
     result = Worker(without_frames).run(job)
     assert not result.episodes and not result.rejections
     (failure,) = result.failures

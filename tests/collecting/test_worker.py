@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from generalist.collecting.worker import Job, Worker
+from generalist.collecting.worker import CollectJob, Worker
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.windows.spec import TaskSpec
 
@@ -23,7 +23,7 @@ TASKS = [
 def check(name: str, processor: GeneralistProcessor) -> None:
     """Seed 2 after seeds 0 and 1 is the same as seed 2 alone."""
     task = TaskSpec(task=name, episodes=3, max_steps=40)
-    jobs = [Job(task, seed, noise=0.3) for seed in range(3)]
+    jobs = [CollectJob(task, seed, noise=0.3) for seed in range(3)]
     used, fresh = Worker(processor), Worker(processor)
     for job in jobs[:2]:
         assert not used.run(job).failures
@@ -55,7 +55,7 @@ def test_documents_are_taken_in_the_order_of_the_job(without_frames: GeneralistP
     worker = Worker(without_frames)
     texts = documents("text/pydoc")
     assert worker.open(task, {}).documents == len(texts)
-    result = worker.run(Job(task, 3, documents=(3, 5, 4)))
+    result = worker.run(CollectJob(task, 3, documents=(3, 5, 4)))
     read = [without_frames.decode_text(episode.tokens) for episode in result.episodes]
     assert read == [texts[3], texts[5], texts[4]]
     assert [e.record["seed"] for e in result.episodes] == [3, 5, 4]

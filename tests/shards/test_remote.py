@@ -52,7 +52,7 @@ def urls(root: Path) -> dict[str, str]:
 
 
 def opened(url: str, cache: Path, room: int = PLENTY) -> TaskData:
-    return TaskData(local_root(url, cache, room) / TASK)
+    return TaskData(local_root(url, cache=cache, cache_bytes=room) / TASK)
 
 
 def shards_in(cache: Path) -> list[Path]:
@@ -111,7 +111,8 @@ def test_what_arrives_damaged_is_never_opened(there: Path, cache: Path) -> None:
         data.tokens(4)
     assert not shards_in(cache) and not list(cache.rglob("*.partial"))
     data.tokens(0)
-    left = TaskData(local_root(f"file://{there}", cache, PLENTY) / TASK, skip_damaged=True)
+    root = local_root(f"file://{there}", cache=cache, cache_bytes=PLENTY)
+    left = TaskData(root / TASK, skip_damaged=True)
     assert len(left.damaged) == 1 and len(left) == 36
 
 
@@ -199,10 +200,10 @@ def test_mistakes_are_sentences(tmp_path: Path, cache: Path) -> None:
         ("nosuch://bucket", "nosuch"),
     ):
         with pytest.raises(GeneralistError, match=words):
-            local_root(url, cache, PLENTY)
+            local_root(url, cache=cache, cache_bytes=PLENTY)
     with pytest.raises(UsageError, match="one plain URL"):
-        local_root("simplecache::file:///data", cache, PLENTY)
-    assert local_root(tmp_path, cache, PLENTY) == tmp_path
+        local_root("simplecache::file:///data", cache=cache, cache_bytes=PLENTY)
+    assert local_root(tmp_path, cache=cache, cache_bytes=PLENTY) == tmp_path
 
 
 def test_a_flipped_bit_of_where_shards_come_from_is_named(there: Path, cache: Path) -> None:

@@ -104,7 +104,7 @@ def every_way(there: Path, tmp_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: ShardWriter(folder, make_header(TASK, LAYOUT))
     yield lambda: append_episodes(folder, [make_episode(LAYOUT, 9, 90)])
     for url in (f"file://{there}", "memory://bucket/data"):
-        yield lambda url=url: read(local_root(url, tmp_path / "cache", PLENTY))
+        yield lambda url=url: read(local_root(url, cache=tmp_path / "cache", cache_bytes=PLENTY))
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "older"])
@@ -228,7 +228,10 @@ def test_an_index_names_no_other_file(there: Path, tmp_path: Path, name: bytes) 
     folder = there / TASK
     expected = TaskData(folder).tokens(15).tolist()
     change_section(folder, "shards", index._shard_dtype(64), "name", name)
-    for root in (there, local_root(f"file://{there}", tmp_path / "cache", PLENTY)):
+    for root in (
+        there,
+        local_root(f"file://{there}", cache=tmp_path / "cache", cache_bytes=PLENTY),
+    ):
         assert name in (root / TASK / INDEX).read_bytes()
         assert TaskData(root / TASK).tokens(15).tolist() == expected
         assert name not in (root / TASK / INDEX).read_bytes(), "it is made again"
@@ -299,7 +302,7 @@ def test_a_name_in_a_listing_leads_nowhere_else(
     fsspec.register_implementation("listing", Listing, clobber=True)
     Listing.names = (f"{{top}}/{TASK}/dataset.json", name)
     with pytest.raises(GeneralistError, match="is no path below"):
-        local_root(f"listing://{there}", tmp_path / "cache", PLENTY)
+        local_root(f"listing://{there}", cache=tmp_path / "cache", cache_bytes=PLENTY)
     assert not (tmp_path / "cache").exists()
 
 
@@ -310,7 +313,7 @@ def test_a_folder_of_the_name_of_a_file_is_one_sentence(
     shutil.copytree(there / TASK, tmp_path / "copy")
     shutil.copytree(tmp_path / "copy", there / TASK / name)
     with pytest.raises(GeneralistError, match="cannot be kept"):
-        local_root(f"file://{there}", tmp_path / "cache", PLENTY)
+        local_root(f"file://{there}", cache=tmp_path / "cache", cache_bytes=PLENTY)
 
 
 def test_a_repository_of_the_hub_leads_nowhere_else(victim: Path, tmp_path: Path) -> None:
@@ -332,7 +335,8 @@ def test_a_repository_of_the_hub_leads_nowhere_else(victim: Path, tmp_path: Path
             "from generalist.shards.remote import local_root\n"
             "from generalist.shards.reader import TaskData\n"
             "try:\n"
-            "    root = local_root(sys.argv[1], pathlib.Path(sys.argv[2]), 10**9)\n"
+            "    cache = pathlib.Path(sys.argv[2])\n"
+            "    root = local_root(sys.argv[1], cache=cache, cache_bytes=10**9)\n"
             f"    print(len(TaskData(root / {TASK!r}).tokens(3)))\n"
             "except GeneralistError as error:\n"
             "    print(error)\n"
@@ -376,7 +380,9 @@ def test_only_what_was_downloaded_makes_room(there: Path, tmp_path: Path) -> Non
     mine = write_task(tmp_path / "cache", TASK, LAYOUT, [25] * 16, shard_tokens=600)
     TaskData(there / TASK)
     size = Manifest.read(there / TASK).shards[0].bytes
-    data = TaskData(local_root(f"file://{there}", tmp_path / "cache", size) / TASK)
+    data = TaskData(
+        local_root(f"file://{there}", cache=tmp_path / "cache", cache_bytes=size) / TASK
+    )
     for number in range(16):
         data.tokens(number)
     assert len(list(data.folder.glob("shard-*.tar"))) == 1
@@ -386,14 +392,16 @@ def test_only_what_was_downloaded_makes_room(there: Path, tmp_path: Path) -> Non
 def test_a_shard_is_not_downloaded_beyond_its_size(there: Path, tmp_path: Path) -> None:
     folder = there / TASK
     TaskData(folder)
-    data = TaskData(local_root(f"file://{there}", tmp_path / "cache", PLENTY) / TASK)
+    data = TaskData(
+        local_root(f"file://{there}", cache=tmp_path / "cache", cache_bytes=PLENTY) / TASK
+    )
     with open(folder / "shard-00003.tar", "ab") as file:
         file.truncate(50_000_000)
     with pytest.raises(GeneralistError, match=r"shard-00003\.tar"):
         data.tokens(15)
     assert not list((tmp_path / "cache").rglob("*.partial"))
     with pytest.raises(GeneralistError, match="more than the cache.*cache_gigabytes"):
-        tiny = local_root(f"file://{there}", tmp_path / "cache", 100)
+        tiny = local_root(f"file://{there}", cache=tmp_path / "cache", cache_bytes=100)
         TaskData(tiny / TASK).tokens(0)
 
 
