@@ -54,7 +54,7 @@ class Snapshot:
 
 
 def save_checkpoint(
-    root: Path, snapshot: Snapshot, recipe_yaml: str, data: dict[str, Any], keep: int
+    root: Path, snapshot: Snapshot, *, recipe_yaml: str, data: dict[str, Any], keep: int
 ) -> Path:
     """Save a snapshot as `root/step-XXXXXXXX`, then remove all but the `keep` newest.
 

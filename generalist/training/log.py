@@ -23,30 +23,52 @@ LOG_FILE = "log.jsonl"
 
 
 class TrainingLog:
-    """Averages over `log_every` steps; only the main process shows and writes them."""
+    """Averages over `log_every` steps; only the main process shows and writes them.
+
+    Losses stay on the device until a row is written.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    device: torch.device
+    tasks: list[str]  # of each dataset folder; several may hold one task
+    flops: FlopCounter
+    spikes: int
+
+    # Since the last row
+    _sums: Tensor  # (tasks, 2) float64: sum of losses, number of targets
+    _losses: list[Tensor]  # of this rank's steps, () each
+    _number: int  # of the last step
+    _norm: float
+    _lr: float
+    _flops: float
+    _waited: float  # seconds
+    _began: float  # seconds of the monotonic clock
+    # Of the whole run
+    _spikes: SpikeDetector
+    _bar: tqdm | None
+    _file: IO[str] | None
+    _trackers: bool
 
     def __init__(
-        self, recipe: Recipe, tasks: Sequence[str], accelerator: Accelerator, flops: FlopCounter
+        self, recipe: Recipe, accelerator: Accelerator, *, tasks: Sequence[str], flops: FlopCounter
     ) -> None:
         self.recipe, self.tasks, self.accelerator = recipe, list(tasks), accelerator
+        self.device = accelerator.device
         self.flops, self.spikes = flops, 0
         self._spikes = SpikeDetector()
-        self.device = accelerator.device
-        self._bar: tqdm | None = None
-        self._file: IO[str] | None = None
+        self._bar, self._file = None, None
         self._trackers = bool(recipe.trackers)
         self._reset()
 
     def _reset(self) -> None:
-        # Sum of losses and number of targets by task.
         self._sums = torch.zeros(len(self.tasks), 2, dtype=torch.float64, device=self.device)
-        self._losses: list[float] = []
-        self._norm = self._lr = self._flops = 0.0
-        self._waited = 0.0
+        self._losses, self._number = [], 0
+        self._norm = self._lr = self._flops = self._waited = 0.0
         self._began = time.monotonic()
 
     def describe(
-        self, model: nn.Module, parameters: dict[str, int], running: str, state: RunState
+        self, model: nn.Module, parameters: dict[str, int], *, running: str, step: int
     ) -> None:
         """One line on what is really about to run."""
         data = self.recipe.data
@@ -54,7 +76,7 @@ class TrainingLog:
             f"{type(model).__name__}, {parameters['total']:,} parameters "
             f"({parameters['body']:,} in the body), "
             f"{data.rows_per_step} x {data.window_tokens} tokens a step, "
-            f"{running}, from step {state.step}."
+            f"{running}, from step {step}."
         )
 
     def __enter__(self) -> TrainingLog:
@@ -84,13 +106,17 @@ class TrainingLog:
             tracker.finish()
 
     def restart(self, tasks: Sequence[str]) -> None:
-        """Go on with other data; the time in between does not count."""
+        """Begin a row of other data; what was counted since the last one is left out."""
+        self._means()
         self.tasks = list(tasks)
         self._reset()
 
-    def paused(self, seconds: float) -> None:
-        """Leave out a time in which nothing was trained."""
-        self._began += seconds
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leaves out the time inside, in which nothing is trained."""
+        start = time.monotonic()
+        yield
+        self._began += time.monotonic() - start
 
     def scores(self, state: RunState, row: dict[str, float]) -> None:
         """Write a row of scores, on the main process."""
@@ -140,24 +166,32 @@ class TrainingLog:
         self._sums.index_add_(0, batch.targets.task, pairs)
         self._flops += self.flops.of(batch)
 
-    def step(self, number: int, loss: float, norm: float, lr: float) -> None:
-        """Count one optimizer step."""
+    def step(self, number: int, loss: Tensor, *, norm: float, lr: float) -> None:
+        """Count one optimizer step, with this rank's loss, ()."""
         self._losses.append(loss)
-        if (spike := self._spikes.see(loss)) is not None:
-            self.spikes += 1
-            self.say(f"Step {number}: {spike}.")
-        self._norm, self._lr = norm, lr
+        self._number, self._norm, self._lr = number, norm, lr
+
+    def _means(self) -> list[float]:
+        """Losses of the steps since the last row, over all ranks; says which stand out."""
+        if not self._losses:
+            return []
+        losses = self.accelerator.reduce(torch.stack(self._losses), "mean").tolist()
+        for step, loss in enumerate(losses, self._number - len(losses) + 1):
+            if (spike := self._spikes.see(loss)) is not None:
+                self.spikes += 1
+                self.say(f"Step {step}: {spike}.")
+        return losses
 
     def flush_if_due(self, state: RunState, done: float) -> None:
         """Every `log_every` steps: write a row of averages and move the bar."""
         if state.step % self.recipe.log_every:
             return
-        sums = self.accelerator.reduce(self._sums, "sum").tolist()
+        sums, losses = self.accelerator.reduce(self._sums, "sum").tolist(), self._means()
         seconds = time.monotonic() - self._began
         data = self.recipe.data
-        tokens = len(self._losses) * data.rows_per_step * data.window_tokens
+        tokens = len(losses) * data.rows_per_step * data.window_tokens
         row = {
-            "loss": sum(self._losses) / max(1, len(self._losses)),
+            "loss": sum(losses) / max(1, len(losses)),
             "gradient_norm": self._norm,
             "lr": self._lr,
             "tokens_per_second": tokens / seconds,

@@ -1,8 +1,10 @@
 """The training loop, over an `Accelerator`: one process or many, laptop or cluster.
 
-One step: every rank takes its share of the step's rows, accumulates gradients over forward passes
-of a few rows, and the sum is divided by the count of all targets of the step on all ranks. So the
-result does not depend on how the rows are split.
+A run alternates between two phases until its schedule ends or it is stopped:
+1. Steps, until a round is due. In a step every rank takes its share of the step's rows, accumulates
+   gradients over forward passes of a few rows, and the sum is divided by the count of all targets
+   of the step on all ranks. So the result does not depend on how the rows are split.
+2. The rounds that are due (see generalist.training.rounds.round).
 """
 
 from __future__ import annotations
@@ -10,22 +12,19 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-import torch
+import numpy as np
 from accelerate import Accelerator
-from transformers import PreTrainedModel
 
 from generalist.errors import GeneralistError
-from generalist.gpu import has_flash_attention
-from generalist.modeling.build import build_model, count_parameters
-from generalist.modeling.lora import add_adapters
-from generalist.modeling.pretrained import start_model, with_sizes_of_start
-from generalist.modeling.segments import can_run_segments
+from generalist.modeling.build import count_parameters
+from generalist.modeling.pretrained import with_sizes_of_start
+from generalist.training.ahead import one_ahead
 from generalist.training.checkpoint import (
     RunState,
     Snapshot,
@@ -37,7 +36,7 @@ from generalist.training.checkpoint import (
 from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
 from generalist.training.export import export
 from generalist.training.log import TrainingLog
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
 from generalist.training.passes import ForwardPass
 from generalist.training.ranks import Ranks
@@ -45,28 +44,26 @@ from generalist.training.recipe import Recipe, dump_recipe, load_recipe
 from generalist.training.resume import (
     CHECKPOINTS,
     SHARE_THE_FOLDER,
-    bring_corrections,
     checkpoint_to_continue,
     only_run_in,
     require_same_checkpoint,
+    require_same_rows,
 )
-from generalist.training.rounds.corrections import corrected_tasks, play_round
-from generalist.training.rounds.scores import Cadence, evaluated_tasks, play_evaluation
+from generalist.training.rounds.corrections import Corrections
+from generalist.training.rounds.round import Round
+from generalist.training.rounds.scores import Scores
+from generalist.training.setup import build_objective
 from generalist.training.strategies.launch import (
     StopSignal,
     build_strategy,
-    is_alone_on_cpu,
-    launched_with_fsdp,
-    resolve_precision,
-    should_compile,
     start_accelerator,
     torch_settings_kept,
 )
+from generalist.training.strategies.strategy import Strategy
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"
 ACTING = ".acting"  # the model as it stands, while a round is played
-ROWS_COMPARED = 8
 
 
 class TrainingInterrupted(GeneralistError):
@@ -76,6 +73,7 @@ class TrainingInterrupted(GeneralistError):
 def train(
     recipe: Recipe | str | Path,
     data: TrainingData | None = None,
+    *,
     resume_from: Path | None = None,
     allow_changes: bool = False,
 ) -> Path:
@@ -101,75 +99,102 @@ def train(
         data = data or open_data(recipe)
         main = accelerator.is_main_process
         lock = only_run_in(recipe.output_dir) if main else nullcontext()
-        with lock, closing(Trainer(recipe, data, accelerator)) as trainer:
-            trainer.resume(resume_from, allow_changes)
+        with lock, closing(build_trainer(recipe, data, accelerator)) as trainer:
+            trainer.resume(resume_from, allow_changes=allow_changes)
             with StopSignal() as stop:
                 trainer.run(stop)
             return trainer.export()
 
 
-def _model(recipe: Recipe, data: TrainingData) -> PreTrainedModel:
-    """The model to be trained, as it starts; the same on every process."""
-    window, processor = recipe.data.window_tokens, data.processor
-    if recipe.model.init_from is not None:
-        model = start_model(recipe.model, processor, window, recipe.seed)
-    else:
-        codes = None if processor.frames is None else processor.frames.code_coordinates
-        model = build_model(recipe.model, processor.vocabulary, window, recipe.seed, codes)
-    if recipe.model.lora is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            add_adapters(model, recipe.model.lora)
-    return model
+def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> Trainer:
+    """A trainer with the objective and the rounds that a recipe asks for."""
+    return Trainer(
+        recipe,
+        accelerator,
+        objective=build_objective(recipe, data, accelerator),
+        data=data,
+        rounds=[Scores(recipe, data), Corrections(recipe, data)],
+    )
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """What all ranks know alike before a step.
+
+    Attributes:
+        count: of the targets of all ranks.
+        elapsed_seconds: the main process's clock.
+        stopping: whether any rank was asked to stop.
+    """
+
+    count: float
+    elapsed_seconds: float
+    stopping: bool
 
 
 class Trainer:
-    """A model, its optimizers and its data, and where the run stands."""
+    """An objective with its optimizers, what it is trained on, and where the run stands.
 
-    def __init__(self, recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> None:
+    Args:
+        recipe: how to train.
+        accelerator: started for this recipe.
+        objective: the model with its loss, on the accelerator's device.
+        data: what is trained on at first.
+        rounds: what may happen between steps; those due at once are played in this order.
+    """
+
+    # What is trained, and how
+    recipe: Recipe
+    objective: TokenObjective
+    strategy: Strategy
+    rounds: Sequence[Round]
+    # On what
+    data: TrainingData
+    task_weights: np.ndarray  # (tasks,) float32
+    facts: dict[str, Any]  # of the data it began with, which a run that is resumed must find
+    rows_per_rank: int
+    # Where
+    accelerator: Accelerator
+    ranks: Ranks
+    # The run
+    state: RunState
+    stop: StopSignal
+    log: TrainingLog
+
+    _parameters: dict[str, int]
+    _saved: RunState  # what the newest checkpoint says
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        *,
+        objective: TokenObjective,
+        data: TrainingData,
+        rounds: Sequence[Round],
+    ) -> None:
         self.recipe, self.accelerator = recipe, accelerator
-        self.ranks = Ranks(accelerator)
-        vocabulary = data.processor.vocabulary
-        self.model = _model(recipe, data)
-        bins = vocabulary["continuous"]
-        ordinal = OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins)
-        self.objective = TokenObjective(
-            self.model.to(accelerator.device),
-            ordinal,
-            ranges=[(r.start, r.stop) for r in vocabulary],
-            full_every=recipe.loss.full_every,
-        )
-        self.parameters = count_parameters(self.model)
-        self._choose_pass()
-        self.strategy = build_strategy(self.objective, recipe, accelerator)
-        self._take(data)
-        self.facts = data.facts()  # of the demonstrations; what is added later is the run's own
-        self.state = RunState()
-        self.scored = evaluated_tasks(recipe, data)
-        self.rounds = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
-        self.rows_per_rank = recipe.data.rows_per_step // accelerator.num_processes
-        if self.rows_per_rank * accelerator.num_processes != recipe.data.rows_per_step:
+        self.objective, self.rounds = objective, rounds
+        self.ranks, self.stop = Ranks(accelerator), StopSignal()
+        self.rows_per_rank, rest = divmod(recipe.data.rows_per_step, self.ranks.count)
+        if rest:
             raise GeneralistError(
                 f"data.rows_per_step {recipe.data.rows_per_step} does not divide evenly over "
-                f"{accelerator.num_processes} processes; make it a multiple."
+                f"{self.ranks.count} processes; make it a multiple."
             )
+        self.data, self.facts = data, data.facts()
+        self.task_weights = task_weights(data, recipe.loss.balance_tasks)
+        self.state, self._saved = RunState(), RunState()
+        flops = FlopCounter(recipe, data.processor.vocabulary.size)
+        self.log = TrainingLog(recipe, accelerator, tasks=data.task_names, flops=flops)
+        self._parameters = count_parameters(objective.model)  # before they are cut
+        self.strategy = build_strategy(objective, recipe, accelerator)
 
-    def _choose_pass(self) -> None:
-        """How hidden states are computed: the fastest way that is known on the device."""
-        recipe, device = self.recipe, self.accelerator.device
-        decoder = self.model.get_decoder()
-        known = can_run_segments(decoder)
-        # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
-        plain = not launched_with_fsdp() and recipe.model.lora is None
-        self.segments = known and plain and device.type == "cpu" and not recipe.compile
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """Arithmetic of the forward pass, as it runs."""
         autocast = self.accelerator.mixed_precision == "bf16"
-        lean = is_alone_on_cpu(recipe) and self.segments
-        self.objective.half = lean and resolve_precision(recipe) == "bf16"
-        self.precision = "bf16" if autocast or self.objective.half else "fp32"
-        self.objective.flash = known and autocast and has_flash_attention(device)
-        if should_compile(recipe, self.accelerator):
-            for block in decoder.layers:
-                block.compile()
+        return "bf16" if autocast or self.objective.half else "fp32"
 
     # Starting and ending
 
@@ -178,23 +203,27 @@ class Trainer:
         """Folder of the checkpoints to resume from."""
         return self.recipe.output_dir / CHECKPOINTS
 
-    def resume(self, source: Path | None = None, allow_changes: bool = False) -> None:
+    def resume(self, source: Path | None = None, *, allow_changes: bool = False) -> None:
         """Continue from a checkpoint, if there is one; see `checkpoint_to_continue`."""
-        self._require_same_rows()
+        require_same_rows(self.data, self.ranks)
+        # 1. The main process decides; all ranks see the same checkpoint.
         folder = self.ranks.on_main(
-            lambda: checkpoint_to_continue(self.recipe, self.data, source, allow_changes)
+            lambda: checkpoint_to_continue(
+                self.recipe, self.data, source=source, allow_changes=allow_changes
+            )
         )
         if folder is None:
             return
         require_same_checkpoint(folder, self.ranks)
+        # 2. Weights, moments, random numbers, and where the run stood.
         snapshot = load_checkpoint(folder)
         self.strategy.load(snapshot.weights, snapshot.moments)
         set_random_states(snapshot.random)
-        self.state = snapshot.state
-        if self.state.rounds:
-            self.ranks.on_main(lambda: bring_corrections(folder, self.recipe, self.state.rounds))
-            self._take(open_data(self.recipe, self.state.rounds))
-            self._require_same_rows()
+        self.state, self._saved = snapshot.state, replace(snapshot.state)
+        # 3. What the rounds before it have given.
+        for each in self.rounds:
+            each.restore(self, folder)
+            self._take(each.rows(self.state))
         self.accelerator.print(f"Continuing from {folder}.")
 
     def save(self) -> None:
@@ -202,133 +231,26 @@ class Trainer:
         snapshot = Snapshot(
             self.state, self.strategy.weights(), self.strategy.moments(), random_states()
         )
-        if self.accelerator.is_main_process:
+        if self.ranks.main:
             keep = self.recipe.checkpoint.keep
             yaml = dump_recipe(self.recipe)
-            save_checkpoint(self.checkpoints, snapshot, yaml, self.facts, keep)
-        self._note_saved()
+            save_checkpoint(
+                self.checkpoints, snapshot, recipe_yaml=yaml, data=self.facts, keep=keep
+            )
+        self._saved = replace(self.state)
         self.ranks.meet()
-
-    def _note_saved(self) -> None:
-        """From here on it is counted when the next checkpoint is due."""
-        self._saved_step, self._saved_at = self.state.step, time.monotonic()
 
     def export(self) -> Path:
         """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
         folder = self.recipe.output_dir / FINAL
         self._export_to(folder)
-        self.ranks.meet()
         return folder
 
-    def _export_to(self, folder: Path) -> None:
-        weights = self.strategy.weights()
-        if self.accelerator.is_main_process:
-            export(folder, self.model, weights, self.data, self.recipe, self.state)
-
-    def close(self) -> None:
-        """End what runs besides this process; the weights of shards are gone then."""
-        self.strategy.close()
-
-    # Training
-
-    def run(self, stop: StopSignal) -> None:
-        """Train until the schedule ends or `stop` is raised; saves at the end either way.
-
-        In between the model is corrected in rounds, where the recipe says so.
-        """
-        flops = FlopCounter(self.recipe, self.data.processor.vocabulary.size)
-        log = TrainingLog(self.recipe, self.data.task_names, self.accelerator, flops)
-        running = f"{self.strategy.describe()}, {self.precision}"
-        log.describe(self.model, self.parameters, running, self.state)
-        self._note_saved()
-        with log:
-            while True:
-                until = self._next_round()
-                stopped = self._train_until(until, stop, log)
-                if stopped or until >= 1:
-                    break
-                self.save()  # a round that is cut short begins again with these very weights
-                if not self._correct(stop, log):
-                    stopped = True
-                    break
-        # By the clock a run may end without another step; what is saved must say that it has.
-        if self._saved_step != self.state.step or self.recipe.schedule.minutes is not None:
-            self.save()
-        if stopped:
-            raise TrainingInterrupted(
-                f"Stopped at step {self.state.step}; everything is saved in {self.checkpoints}. "
-                "The same command continues from there."
-            )
-
-    def _next_round(self) -> float:
-        """Progress at which the next round of corrections is played; 1 where there is none."""
-        played, begin = self.state.rounds, self.recipe.corrections.begin
-        return begin + (1 - begin) * played / self.rounds if played < self.rounds else 1.0
-
-    def _train_until(self, until: float, stop: StopSignal, log: TrainingLog) -> bool:
-        """Take steps up to this progress; True where `stop` ended it before that."""
-        start = time.monotonic() - self.state.elapsed_seconds
-        cadence = Cadence(self.recipe.evaluation, self.state) if self.scored else None
-        self.objective.train()
-        with self._batches() as batches:
-            while True:
-                with log.waiting():
-                    batch = next(batches)
-                count, elapsed, stopping = self._agree(batch, time.monotonic() - start, stop)
-                self.state.elapsed_seconds = elapsed
-                done = progress(self.recipe.schedule, self.state.step, elapsed)
-                if done >= until or stopping:
-                    return done < until
-                self._step(batch, count, done, log)
-                log.flush_if_due(self.state, done)
-                if self._any(self._save_is_due()):
-                    self.save()
-                if cadence is not None and self._any(cadence.is_due(self.state)):
-                    start += self._evaluate(stop, log)  # what it took is no training
-
-    def _save_is_due(self) -> bool:
-        cadence = self.recipe.checkpoint
-        steps = self.state.step - self._saved_step
-        minutes = (time.monotonic() - self._saved_at) / 60
-        return bool(
-            (cadence.every_steps and steps >= cadence.every_steps)
-            or (cadence.every_minutes and minutes >= cadence.every_minutes)
-        )
-
-    def _evaluate(self, stop: StopSignal, log: TrainingLog) -> float:
-        """Score the model as it stands and log that; returns the seconds it took."""
-        began = time.monotonic()
-        with self._exported() as agent:
-            row = play_evaluation(
-                self.recipe, self.data, self.scored, agent,
-                ranks=self.ranks, stop=stop, say=log.say,
-            )  # fmt: skip
-        log.scores(self.state, row)
-        seconds = time.monotonic() - began
-        log.paused(seconds)
-        return seconds
-
-    def _correct(self, stop: StopSignal, log: TrainingLog) -> bool:
-        """Play a round of corrections and go on with what it gave; False where it was stopped."""
-        number = self.state.rounds
-        with self._exported() as agent:
-            complete = play_round(
-                self.recipe, self.data, agent, number, ranks=self.ranks, stop=stop, say=log.say
-            )
-        if not all(self.ranks.gather(complete)):
-            return False
-        self._take(open_data(self.recipe, number + 1))
-        self._require_same_rows()
-        self.state.rounds = number + 1
-        log.restart(self.data.task_names)
-        return True
-
     @contextmanager
-    def _exported(self) -> Iterator[Path]:
-        """The model as it stands, as a checkpoint that acts, for a while; all ranks see it."""
+    def exported(self) -> Iterator[Path]:
+        """See generalist.training.rounds.round.Run."""
         folder = self.recipe.output_dir / ACTING
         self._export_to(folder)
-        self.ranks.meet()
         seen = (folder / "config.json").is_file()
         self.ranks.require(None if seen else f"does not see {folder}", SHARE_THE_FOLDER)
         try:
@@ -337,39 +259,106 @@ class Trainer:
             if self.ranks.main:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _require_same_rows(self) -> None:
-        """Raise GeneralistError where a rank would draw other rows than the main process."""
-        if self.ranks.count == 1:
-            return
-        rows = self.data.windows.batch(0, ROWS_COMPARED)
-        mine = sha256(rows.input_ids.tobytes() + rows.targets.tobytes()).hexdigest()
-        same = self.ranks.gather(mine)[0] == mine
-        self.ranks.require(
-            None if same else "has other data than rank 0",
-            "All ranks draw from the same data; give them the same data.root.",
+    def _export_to(self, folder: Path) -> None:
+        weights = self.strategy.weights()
+        if self.ranks.main:
+            export(folder, self.objective.model, weights, self.data, self.recipe, self.state)
+        self.ranks.meet()
+
+    def close(self) -> None:
+        """End what runs besides this process; the weights of shards are gone then."""
+        self.strategy.close()
+
+    # Training
+
+    def run(self, stop: StopSignal) -> None:
+        """Train until the schedule ends or `stop` is raised; saves at the end either way."""
+        self.stop = stop
+        self.log.describe(
+            self.objective.model,
+            self._parameters,
+            running=f"{self.strategy.describe()}, {self.precision}",
+            step=self.state.step,
+        )
+        with self.log:
+            while (due := self._train_until_due()) and all(self._play(each) for each in due):
+                pass
+        # By the clock a run may end without another step; what is saved must say that it has.
+        if self._saved.step != self.state.step or self.recipe.schedule.minutes is not None:
+            self.save()
+        if self._done() < 1:
+            raise TrainingInterrupted(
+                f"Stopped at step {self.state.step}; everything is saved in {self.checkpoints}. "
+                "The same command continues from there."
+            )
+
+    def _done(self) -> float:
+        """Share of the schedule that is done, in [0, 1]."""
+        return progress(self.recipe.schedule, self.state.step, self.state.elapsed_seconds)
+
+    def _train_until_due(self) -> list[Round]:
+        """Take steps until rounds are due, which it returns; none at the end or at a stop."""
+        began = time.monotonic() - self.state.elapsed_seconds  # pauses do not count as training
+        self.objective.train()
+        with one_ahead(self._rows, self.state.step) as batches:
+            while True:
+                with self.log.waiting():
+                    batch = next(batches)
+                totals = self._totals(batch, time.monotonic() - began)
+                self.state.elapsed_seconds = totals.elapsed_seconds
+                if totals.stopping:
+                    return []
+                due = [each for each in self.rounds if each.due(self.state)]
+                if due or self._done() >= 1:
+                    return due
+                self._step(batch, totals.count)
+                self.log.flush_if_due(self.state, self._done())
+                if self._save_is_due():
+                    self.save()
+
+    def _play(self, due: Round) -> bool:
+        """Play a round and go on with what it gives; False where it was stopped."""
+        with self.log.pause():
+            complete = due.play(self)
+        if complete:
+            self._take(due.rows(self.state))
+        return complete
+
+    def _save_is_due(self) -> bool:
+        cadence, state = self.recipe.checkpoint, self.state
+        steps = state.step - self._saved.step
+        minutes = (state.elapsed_seconds - self._saved.elapsed_seconds) / 60
+        return bool(
+            (cadence.every_steps and steps >= cadence.every_steps)
+            or (cadence.every_minutes and minutes >= cadence.every_minutes)
         )
 
-    def _take(self, data: TrainingData) -> None:
-        """Go on with these data."""
+    def _take(self, data: TrainingData | None) -> None:
+        """Go on with these data, if they are others."""
+        if data is None:
+            return
         self.data = data
         self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
+        self.log.restart(data.task_names)
+        require_same_rows(data, self.ranks)
 
-    def _step(self, batch: list[ForwardPass], count: float, done: float, log: TrainingLog) -> None:
+    def _step(self, batch: list[ForwardPass], count: float) -> None:
         """Take an optimizer step on this rank's passes; `count` is that of all ranks' targets."""
-        optimizer = self.recipe.optimizer
-        factor = learning_rate_factor(self.recipe.schedule, self.state.step, done)
-        set_learning_rate(self.strategy.optimizers, optimizer.lr * factor)
-        # Ranks average their gradients, hence the factor that turns the mean into a sum.
-        scale = self.accelerator.num_processes / max(count, 1e-8)
+        # 1. The learning rate of this point of the schedule.
+        factor = learning_rate_factor(self.recipe.schedule, self.state.step, self._done())
+        lr = self.recipe.optimizer.lr * factor
+        set_learning_rate(self.strategy.optimizers, lr)
+        # 2. Gradients. Ranks average theirs, hence the factor that turns the mean into a sum.
+        scale = self.ranks.count / max(count, 1e-8)
         loss, outcomes = self.strategy.accumulate(batch, scale)
         for each, losses in outcomes:
-            log.add(each, losses)
-        loss_mean = self.accelerator.reduce(loss, "mean").item()
+            self.log.add(each, losses)
+        # 3. The step, unless a gradient is not finite.
         norm = self.strategy.step()
         if not math.isfinite(norm):
-            self._skip(loss_mean, norm)
+            self._skip(self.accelerator.reduce(loss, "mean").item(), norm)
         self.state.step += 1
-        log.step(self.state.step, loss_mean, norm, optimizer.lr * factor)
+        self.log.step(self.state.step, loss, norm=norm, lr=lr)
 
     def _skip(self, loss: float, norm: float) -> None:
         """Leave out a step whose loss or gradient is not finite; too many end the run."""
@@ -381,48 +370,26 @@ class Trainer:
                 "the last good step; try a lower optimizer.lr."
             )
 
-    # Data and agreement between ranks
-
-    @contextmanager
-    def _batches(self) -> Iterator[Iterator[list[ForwardPass]]]:
-        """This rank's forward passes of every step from here on, one step ahead in a thread."""
-        with ThreadPoolExecutor(max_workers=1) as thread:
-
-            def generate() -> Iterator[list[ForwardPass]]:
-                step = self.state.step
-                ahead: Future = thread.submit(self._rows, step)
-                while True:
-                    batch = ahead.result()
-                    step += 1
-                    ahead = thread.submit(self._rows, step)
-                    yield batch
-
-            yield generate()
+    # Data, and agreement between ranks
 
     def _rows(self, step: int) -> list[ForwardPass]:
-        """Row numbers depend on the step alone, so another number of ranks sees the same step."""
-        first = step * self.recipe.data.rows_per_step
-        first += self.accelerator.process_index * self.rows_per_rank
+        """This rank's forward passes of a step.
+
+        Row numbers depend on the step alone, so another number of ranks sees the same step.
+        """
+        first = step * self.recipe.data.rows_per_step + self.ranks.number * self.rows_per_rank
         # No more than a core's share, so that a machine of many cores has work for all of them.
         share = -(-self.rows_per_rank // self.strategy.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
         batch = self.data.windows.batch(first, self.rows_per_rank)
         return [
-            to_tensors(rows, self.task_weights, segments=self.segments)
+            to_tensors(rows, self.task_weights, segments=self.objective.segments)
             for rows in batch.split(stride)
         ]
 
-    def _agree(
-        self, batch: list[ForwardPass], elapsed: float, stop: StopSignal
-    ) -> tuple[float, float, bool]:
-        """Count of all ranks' targets, the main process's clock, and whether any has to stop."""
+    def _totals(self, batch: list[ForwardPass], elapsed_seconds: float) -> StepTotals:
+        """What the ranks come to together before a step on these passes."""
         count = sum(each.targets.count.sum().item() for each in batch)
-        main = self.accelerator.is_main_process
-        count, elapsed, stopping = self.ranks.sum(
-            [count, elapsed if main else 0.0, float(stop.raised)]
-        )
-        return count, elapsed, stopping > 0
-
-    def _any(self, flag: bool) -> bool:
-        """True on all ranks if it is on the main one."""
-        return self.ranks.sum([float(flag and self.ranks.main)]) != [0.0]
+        clock = elapsed_seconds if self.ranks.main else 0.0
+        count, clock, stopping = self.ranks.sum([count, clock, float(self.stop.raised)])
+        return StepTotals(count, clock, stopping > 0)

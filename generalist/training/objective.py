@@ -57,14 +57,16 @@ class TokenObjective(nn.Module):
         ranges: (start, stop) of the vocabulary's ranges, which cover it in order.
         full_every: see LossRecipe.full_every.
 
-        `half`, False at first, has segments multiplied in bfloat16; `flash`, False at first, has
-        rows attended to by flash attention, which takes a GPU and 16 bits.
+        `segments`, False at first, says that batches are to be segments end to end; `half`, False
+        at first, has these multiplied in bfloat16; `flash`, False at first, has rows attended to
+        by flash attention, which takes a GPU and 16 bits.
         """
         super().__init__()
         self.model = model
         self.ordinal = ordinal
         self.ranges = list(ranges)
         self.full_every = full_every
+        self.segments = False
         self.half = False
         self.flash = False
 

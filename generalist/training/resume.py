@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 SHARE_THE_FOLDER = "Put output_dir on a disk that all ranks share."
+ROWS_COMPARED = 8
 LOCK_SECONDS = 15.0  # what a process may need to end after its last sign of life
 
 
 def checkpoint_to_continue(
-    recipe: Recipe, data: TrainingData, source: Path | None, allow_changes: bool
+    recipe: Recipe, data: TrainingData, *, source: Path | None, allow_changes: bool
 ) -> Path | None:
     """The checkpoint to load, None to begin anew.
 
@@ -85,6 +87,19 @@ def require_same_checkpoint(folder: Path, ranks: Ranks) -> None:
     if ranks.gather(mine)[0] != mine and problem is None:
         problem = f"has another checkpoint {folder} than rank 0"
     ranks.require(problem, SHARE_THE_FOLDER)
+
+
+def require_same_rows(data: TrainingData, ranks: Ranks) -> None:
+    """Raise GeneralistError on all ranks where one would draw other rows than the main process."""
+    if ranks.count == 1:
+        return
+    rows = data.windows.batch(0, ROWS_COMPARED)
+    mine = sha256(rows.input_ids.tobytes() + rows.targets.tobytes()).hexdigest()
+    same = ranks.gather(mine)[0] == mine
+    ranks.require(
+        None if same else "has other data than rank 0",
+        "All ranks draw from the same data; give them the same data.root.",
+    )
 
 
 def bring_corrections(folder: Path, recipe: Recipe, rounds: int) -> None:

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 from generalist.training.data import open_data
-from generalist.training.loop import ROWS_COMPARED, TrainingInterrupted, train
+from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.recipe import load_recipe
+from generalist.training.resume import ROWS_COMPARED
 from tests.training.runs import Counting, last_step, replaced
 
 

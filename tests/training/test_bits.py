@@ -40,7 +40,8 @@ def two(make_recipe, data, tmp_path: Path) -> tuple[Path, Path]:
     weights = {"a": torch.ones(3, 2)}
     for step in (3, 6):
         snapshot = Snapshot(RunState(step), weights, weights, random_states())
-        save_checkpoint(tmp_path / "checkpoints", snapshot, recipe, data.facts(), keep=2)
+        what = {"recipe_yaml": recipe, "data": data.facts()}
+        save_checkpoint(tmp_path / "checkpoints", snapshot, **what, keep=2)
     newer, older = list_checkpoints(tmp_path / "checkpoints")
     return newer, older
 
@@ -98,9 +99,9 @@ def test_a_run_goes_on_from_the_older_checkpoint(make_recipe, data) -> None:
         written = path.read_bytes()
         path.write_bytes(flipped(written, 4 * len(written)))
         with pytest.warns(UserWarning, match=f"left out.*{name}"):
-            assert checkpoint_to_continue(recipe, data, None, False) == older
+            assert checkpoint_to_continue(recipe, data, source=None, allow_changes=False) == older
         with pytest.raises(GeneralistError, match=f"cannot be continued.*{name}"):
-            checkpoint_to_continue(recipe, data, newer, False)
+            checkpoint_to_continue(recipe, data, source=newer, allow_changes=False)
         path.write_bytes(written)
     (newer / checkpoint.STATE).write_text("{}")
     with pytest.warns(UserWarning, match="left out"):

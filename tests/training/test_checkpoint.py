@@ -31,14 +31,17 @@ def snapshot(step: int = 1) -> Snapshot:
     return Snapshot(RunState(step, 1.5, 1, 2), weights, moments, random_states())
 
 
+WHAT = {"recipe_yaml": "a: 1\n", "data": {"tasks": []}}
+
+
 def save(root: Path, step: int, keep: int = 2) -> Path:
-    return save_checkpoint(root, snapshot(step), "a: 1\n", {"tasks": []}, keep)
+    return save_checkpoint(root, snapshot(step), **WHAT, keep=keep)
 
 
 def test_what_is_saved_comes_back(tmp_path):
     saved = snapshot(7)
     drawn = torch.rand(3)
-    loaded = load_checkpoint(save_checkpoint(tmp_path, saved, "a: 1\n", {"tasks": []}, keep=2))
+    loaded = load_checkpoint(save_checkpoint(tmp_path, saved, **WHAT, keep=2))
     assert loaded.state == saved.state
     for name in ("weights", "moments", "random"):
         one, other = getattr(saved, name), getattr(loaded, name)

@@ -15,7 +15,7 @@ import torch
 from generalist.errors import GeneralistError
 from generalist.training.data import to_tensors
 from generalist.training.gradients import ParallelGradients, share_gradients
-from generalist.training.loop import Trainer
+from generalist.training.loop import Trainer, build_trainer
 from generalist.training.strategies.launch import start_accelerator, torch_settings_kept
 
 
@@ -24,14 +24,14 @@ def trainer(make_recipe, data):
     """A model and its data; helpers, once started, end with the test."""
     with torch_settings_kept():
         recipe = make_recipe(cores=3)
-        trainer = Trainer(recipe, data, start_accelerator(recipe))
+        trainer = build_trainer(recipe, data, start_accelerator(recipe))
         yield trainer
         trainer.strategy.gradients.close()
 
 
 def gradients_of(trainer: Trainer) -> list[torch.Tensor]:
     gradients = [p.grad.clone() for p in trainer.strategy.gradients.parameters]
-    trainer.model.zero_grad(set_to_none=True)
+    trainer.objective.zero_grad(set_to_none=True)
     return gradients
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.training.data import open_data
-from generalist.training.loop import Trainer, train
+from generalist.training.loop import build_trainer, train
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import load_recipe
 from generalist.training.strategies.launch import start_accelerator, torch_settings_kept
@@ -75,7 +75,7 @@ def begin(rank: int, cases: list[str], folder: Path) -> dict[str, object]:
         os.chdir(folder / case / f"disk-{rank}")
         recipe = load_recipe("recipe.yaml")
         with torch_settings_kept():
-            trainer = Trainer(recipe, open_data(recipe), start_accelerator(recipe))
+            trainer = build_trainer(recipe, open_data(recipe), start_accelerator(recipe))
             try:
                 trainer.resume()
                 found[case] = trainer.state.step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -20,11 +20,14 @@ from generalist.integrity import read_json, sealed, unsealed
 from generalist.shards.files import write_json
 from generalist.shards.manifest import Manifest
 from generalist.shards.strangers import expert_of_header
-from generalist.training.data import TrainingData, corrections_root, warn_of_unknown
-from generalist.training.ranks import Problem, Ranks
+from generalist.training.checkpoint import RunState
+from generalist.training.data import TrainingData, corrections_root, open_data, warn_of_unknown
+from generalist.training.optimizer import progress
+from generalist.training.ranks import Problem
 from generalist.training.recipe import SEEDS_PER_ROUND, Recipe
+from generalist.training.resume import bring_corrections
 from generalist.training.rounds.jobs import Job, play_jobs, processes_for
-from generalist.training.strategies.launch import StopSignal
+from generalist.training.rounds.round import Run
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -34,38 +37,70 @@ SOURCE = "dagger"
 ROUND_FILE = "round.json"  # which weights play it
 
 
-def play_round(
-    recipe: Recipe,
-    data: TrainingData,
-    checkpoint: Path,
-    number: int,
-    *,
-    ranks: Ranks,
-    stop: StopSignal,
-    say: Callable[[str], None],
-) -> bool:
-    """Play what is missing of round `number`, from 0; False where `stop` was raised before its end.
+class Corrections:
+    """A round (see generalist.training.rounds.round) in which the experts correct the model.
 
-    Raises GeneralistError where a job failed.
+    Args:
+        recipe: of the run.
+        data: its demonstrations.
     """
 
-    def find() -> list[Job]:
-        if forget_other_weights(corrections_root(recipe, number), checkpoint):
-            say(f"Round {number + 1} was begun with other weights and is played anew.")
-        jobs = list(_jobs(recipe, data, number))
-        say(f"Round {number + 1} of {recipe.corrections.rounds}: acting in {len(jobs)} tasks.")
+    recipe: Recipe
+    count: int  # how often it is played in a run
+
+    def __init__(self, recipe: Recipe, data: TrainingData) -> None:
+        self.recipe = recipe
+        self.count = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
+
+    def due(self, state: RunState) -> bool:
+        """See Round: at equal distances of progress, from `corrections.begin` on."""
+        if state.rounds >= self.count:
+            return False
+        begin = self.recipe.corrections.begin
+        next_at = begin + (1 - begin) * state.rounds / self.count
+        return progress(self.recipe.schedule, state.step, state.elapsed_seconds) >= next_at
+
+    def play(self, run: Run) -> bool:
+        """See Round. Raises GeneralistError where a job failed."""
+        run.save()
+        with run.exported() as checkpoint:
+            complete = play_jobs(
+                partial(self._find, run, checkpoint),
+                checkpoint,
+                ranks=run.ranks,
+                processes=processes_for(run.ranks, self.recipe.cores),
+                stop=run.stop,
+                tell=partial(self._tell, run),
+            )
+        if complete:
+            run.state.rounds += 1
+        return complete
+
+    def _find(self, run: Run, checkpoint: Path) -> list[Job]:
+        """What is left to be played of the round that is due."""
+        number = run.state.rounds
+        if forget_other_weights(corrections_root(self.recipe, number), checkpoint):
+            run.log.say(f"Round {number + 1} was begun with other weights and is played anew.")
+        jobs = list(_jobs(self.recipe, run.data, number))
+        run.log.say(f"Round {number + 1} of {self.count}: acting in {len(jobs)} tasks.")
         return jobs
 
-    def tell(job: Job, outcome: Any) -> None:
+    def _tell(self, run: Run, job: Job, outcome: Any) -> None:
+        """Say what came of a job."""
         if isinstance(outcome, Problem):
             raise GeneralistError(
-                f"Round {number + 1} of corrections failed in {job.task}: {outcome.message} "
-                "The same command continues it."
+                f"Round {run.state.rounds + 1} of corrections failed in {job.task}: "
+                f"{outcome.message} The same command continues it."
             )
-        say(outcome)
+        run.log.say(outcome)
 
-    processes = processes_for(ranks, recipe.cores)
-    return play_jobs(find, checkpoint, ranks=ranks, processes=processes, stop=stop, tell=tell)
+    def rows(self, state: RunState) -> TrainingData | None:
+        """See Round: the demonstrations with the corrections of all rounds so far."""
+        return open_data(self.recipe, state.rounds) if state.rounds else None
+
+    def restore(self, run: Run, checkpoint: Path) -> None:
+        """See Round: copies the corrections of another run's checkpoint into this run's folder."""
+        run.ranks.on_main(lambda: bring_corrections(checkpoint, self.recipe, run.state.rounds))
 
 
 def forget_other_weights(folder: Path, checkpoint: Path) -> bool:

@@ -66,14 +66,17 @@ def play_jobs(
             may raise a GeneralistError, which then ends the round on all.
 
     Returns:
-        False where it was stopped before the last outcome was known.
+        False on all ranks where one was stopped before it knew the last outcome.
     """
     jobs = ranks.on_main(find)
     board = ranks.board()
     unknown, read = list(range(len(jobs))), 0
     try:
         with process_pool(min(processes, len(jobs))) as pool:
-            mine = _Share(jobs, board, pool, processes, checkpoint, str(ranks.device))
+            mine = _Share(
+                jobs, board, pool,
+                processes=processes, checkpoint=checkpoint, device=str(ranks.device),
+            )  # fmt: skip
             while unknown:
                 mine.take()
                 mine.post_what_ended()
@@ -88,8 +91,11 @@ def play_jobs(
                     unknown.remove(number)
                     tell(jobs[number], board.read(str(number)))
     except _Stopped:
-        return False
-    return True
+        complete = False
+    else:
+        complete = True
+    # One rank may have seen the last outcome before another was asked to stop.
+    return all(ranks.gather(complete))
 
 
 def processes_for(ranks: Ranks, cores: int | None) -> int:
@@ -105,19 +111,28 @@ def processes_for(ranks: Ranks, cores: int | None) -> int:
 class _Share:
     """What one rank plays of the jobs."""
 
+    _jobs: Sequence[Job]
+    _board: Board
+    _pool: ProcessPoolExecutor
+    _processes: int
+    _checkpoint: Path
+    _device: str
+    _running: dict[Future[Any], int]  # which job
+    _more: bool  # whether there may be jobs that nobody has
+
     def __init__(
         self,
         jobs: Sequence[Job],
         board: Board,
         pool: ProcessPoolExecutor,
+        *,
         processes: int,
         checkpoint: Path,
         device: str,
     ) -> None:
         self._jobs, self._board, self._pool = jobs, board, pool
         self._processes, self._checkpoint, self._device = processes, checkpoint, device
-        self._running: dict[Future[Any], int] = {}
-        self._more = True
+        self._running, self._more = {}, True
 
     def take(self) -> None:
         """Begin jobs that no rank has, as many as there is room for."""

@@ -7,7 +7,6 @@ steps comes to the same weights.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,10 @@ from generalist.shards.strangers import tasks_matching
 from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData, warn_of_unknown
-from generalist.training.ranks import Problem, Ranks
-from generalist.training.recipe import EvaluationRecipe, Recipe
+from generalist.training.ranks import Problem
+from generalist.training.recipe import Recipe
 from generalist.training.rounds.jobs import Job, play_jobs, processes_for
-from generalist.training.strategies.launch import StopSignal
+from generalist.training.rounds.round import Run
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -27,22 +26,81 @@ if TYPE_CHECKING:
 FIRST_SEED = 1_900_000  # of no data, and not of `generalist evaluate`: that scores unseen episodes
 
 
-class Cadence:
-    """When scores are due: a function of where the run stands, so that resuming changes nothing."""
+class Scores:
+    """A round (see generalist.training.rounds.round) that scores the model as it stands.
 
-    def __init__(self, recipe: EvaluationRecipe, state: RunState) -> None:
-        self._recipe = recipe
-        self._periods = self._periods_at(state)
+    Args:
+        recipe: of the run.
+        data: which tasks there are, and how they are played.
+    """
 
-    def _periods_at(self, state: RunState) -> int:
-        minutes = self._recipe.every_minutes
-        return int(state.elapsed_seconds / 60 / minutes) if minutes else 0
+    recipe: Recipe
+    tasks: list[str]
 
-    def is_due(self, state: RunState) -> bool:
-        """Whether scores are due after this step; asked once a step."""
-        before, self._periods = self._periods, self._periods_at(state)
-        steps = self._recipe.every_steps
-        return self._periods > before or bool(steps and state.step % steps == 0)
+    _periods: tuple[int, int] | None  # of minutes and of steps, where it was last asked
+
+    def __init__(self, recipe: Recipe, data: TrainingData) -> None:
+        self.recipe = recipe
+        self.tasks = evaluated_tasks(recipe, data)
+        self._periods = None
+
+    def due(self, state: RunState) -> bool:
+        """See Round: where a period has ended since it was last asked, so resuming adds none."""
+        cadence = self.recipe.evaluation
+        minutes, steps = cadence.every_minutes, cadence.every_steps
+        now = (
+            int(state.elapsed_seconds / 60 / minutes) if minutes else 0,
+            state.step // steps if steps else 0,
+        )
+        before, self._periods = self._periods or now, now
+        return bool(self.tasks) and (now[0] > before[0] or now[1] > before[1])
+
+    def play(self, run: Run) -> bool:
+        """See Round. A task that fails is said and left out.
+
+        Logs `score/TASK`, the mean of the task's metric, and `normalized_score/TASK` where random
+        and expert are known; nothing where it was stopped.
+        """
+        row: dict[str, float] = {}
+        with run.exported() as checkpoint:
+            complete = play_jobs(
+                partial(self._find, run),
+                checkpoint,
+                ranks=run.ranks,
+                processes=processes_for(run.ranks, self.recipe.cores),
+                stop=run.stop,
+                tell=partial(self._tell, run, row),
+            )
+        if complete:
+            run.log.scores(run.state, dict(sorted(row.items())))
+        return complete
+
+    def _find(self, run: Run) -> list[Job]:
+        """A job for each task."""
+        episodes = self.recipe.evaluation.episodes
+        return [
+            Job(task, partial(score, episodes=episodes, options=self._options(run.data, task)))
+            for task in self.tasks
+        ]
+
+    def _tell(self, run: Run, row: dict[str, float], job: Job, outcome: Any) -> None:
+        """Add what came of a job to the row."""
+        if isinstance(outcome, Problem):
+            run.log.say(f"{job.task} could not be scored: {outcome.message}")
+        else:
+            row.update(outcome)
+
+    def rows(self, state: RunState) -> None:
+        """See Round: what is trained on does not depend on scores."""
+
+    def restore(self, run: Run, checkpoint: Path) -> None:
+        """See Round: there is nothing to find again."""
+
+    def _options(self, data: TrainingData, task: str) -> dict[str, Any]:
+        """Of the environment: those it was collected with, but for episodes that are cut."""
+        cut = self.recipe.evaluation.max_steps
+        options = data.headers[task].collection.get("options") or {}
+        return options | ({} if cut is None else {"max_steps": cut})
 
 
 def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
@@ -56,53 +114,6 @@ def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     unmatched = [each for each in wanted if not fnmatch.filter(data.headers, each)]
     warn_of_unknown("evaluation.tasks", unmatched, data.headers)
     return found
-
-
-def play_evaluation(
-    recipe: Recipe,
-    data: TrainingData,
-    tasks: Sequence[str],
-    checkpoint: Path,
-    *,
-    ranks: Ranks,
-    stop: StopSignal,
-    say: Callable[[str], None],
-) -> dict[str, float]:
-    """Act in tasks of the data, side by side; a task that fails is said and left out.
-
-    Returns `score/TASK`, the mean of the task's metric, and `normalized_score/TASK` where random
-    and expert are known; empty where `stop` was raised before the end.
-    """
-    row: dict[str, float] = {}
-
-    def find() -> list[Job]:
-        return [
-            Job(
-                task,
-                partial(
-                    score,
-                    episodes=recipe.evaluation.episodes,
-                    options=_options(recipe, data.headers[task].collection),
-                ),
-            )
-            for task in tasks
-        ]
-
-    def tell(job: Job, outcome: Any) -> None:
-        if isinstance(outcome, Problem):
-            say(f"{job.task} could not be scored: {outcome.message}")
-        else:
-            row.update(outcome)
-
-    processes = processes_for(ranks, recipe.cores)
-    complete = play_jobs(find, checkpoint, ranks=ranks, processes=processes, stop=stop, tell=tell)
-    return dict(sorted(row.items())) if complete else {}
-
-
-def _options(recipe: Recipe, collection: dict[str, Any]) -> dict[str, Any]:
-    """Options of the environment: those it was collected with, but for episodes that were cut."""
-    cut = recipe.evaluation.max_steps
-    return (collection.get("options") or {}) | ({} if cut is None else {"max_steps": cut})
 
 
 def score(agent: Agent, *, episodes: int, options: dict[str, Any]) -> dict[str, float]:

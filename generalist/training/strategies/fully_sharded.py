@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -27,6 +27,11 @@ from generalist.training.strategies.strategy import Tensors, check_names, requir
 class FullySharded:
     """A strategy (see generalist.training.strategies.strategy) over `fully_shard`."""
 
+    model: nn.Module
+    objective: nn.Module  # cut into shards
+    accelerator: Accelerator
+    max_norm: float
+    optimizers: list[torch.optim.Optimizer]
     cores = 1
 
     def __init__(self, objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> None:

@@ -218,9 +218,13 @@ def check_world(accelerator: Accelerator) -> None:
 class StopSignal:
     """Turns SIGTERM and Ctrl-C into a flag; a second one takes its usual effect at once."""
 
+    raised: bool
+
+    _previous: dict[int, object]  # handlers by signal
+
     def __init__(self) -> None:
         self.raised = False
-        self._previous: dict[int, object] = {}
+        self._previous = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():

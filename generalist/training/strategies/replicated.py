@@ -22,13 +22,19 @@ from generalist.training.strategies.strategy import Tensors, check_names
 class Replicated:
     """One process, or several that each hold everything and average gradients (DDP)."""
 
+    model: nn.Module
+    accelerator: Accelerator
+    max_norm: float
+    optimizers: list[torch.optim.Optimizer]
+    gradients: ParallelGradients | SequentialGradients
+    cores: int
+
     def __init__(self, objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> None:
         self.model, self.accelerator = objective.model, accelerator
         self.max_norm = recipe.optimizer.max_grad_norm
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         # All cores where one process has a CPU for itself, else what accelerate does.
         alone = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
-        self.gradients: ParallelGradients | SequentialGradients
         if alone and accelerator.mixed_precision == "no":
             self.gradients = ParallelGradients(objective, recipe.cores or usable_cpus())
         else:

@@ -65,6 +65,12 @@ def complete(config: dict[str, Any]) -> None:
 class Zero:
     """A strategy (see generalist.training.strategies.strategy) over a DeepSpeed engine."""
 
+    model: nn.Module
+    accelerator: Accelerator
+    engine: deepspeed.DeepSpeedEngine
+    stage: int  # of ZeRO: 1, 2 or 3
+    zero: Any  # the engine's optimizer, which shards
+    optimizers: list[torch.optim.Optimizer]  # AdamW under it
     cores = 1
 
     def __init__(self, objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> None:

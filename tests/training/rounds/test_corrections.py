@@ -13,7 +13,6 @@ import pytest
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.reader import TaskData
 from generalist.shards.shards import EVALUATION_SEEDS_FROM
-from generalist.training import loop
 from generalist.training.checkpoint import list_checkpoints
 from generalist.training.data import corrections_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
@@ -53,15 +52,15 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     cut = make_recipe(corrections=CORRECTIONS, output_dir=tmp_path / "cut")
     with pytest.raises(TrainingInterrupted):
         train(cut, replaced(data, Counting(data.windows, at=4, action=terminate)))
-    real, calls = loop.play_round, []
+    real, calls = corrections.play_jobs, []
 
-    def stopped(recipe, data, checkpoint, number, *, ranks, stop, say):
-        calls.append(number)
-        stop.raised = number == 1
-        return real(recipe, data, checkpoint, number, ranks=ranks, stop=stop, say=say)
+    def stopped(*arguments, stop, **options):
+        calls.append(len(calls))
+        stop.raised = calls[-1] == 1
+        return real(*arguments, stop=stop, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "play_round", stopped)
+        patch.setattr(corrections, "play_jobs", stopped)
         with pytest.raises(TrainingInterrupted, match="same command continues"):
             train(cut, data)
     assert calls == [0, 1]

@@ -15,8 +15,8 @@ from generalist.errors import UsageError
 from generalist.evaluation.report import training_log
 from generalist.training.checkpoint import RunState
 from generalist.training.loop import TrainingInterrupted, train
-from generalist.training.recipe import EvaluationRecipe, load_recipe
-from generalist.training.rounds.scores import FIRST_SEED, Cadence, evaluated_tasks
+from generalist.training.recipe import load_recipe
+from generalist.training.rounds.scores import FIRST_SEED, Scores, evaluated_tasks
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
 
 EVALUATION = {"tasks": ["gym/CartPole*"], "episodes": 2, "every_steps": 6}
@@ -62,12 +62,17 @@ def test_a_run_that_is_stopped_between_scores_comes_to_the_same(make_recipe, dat
     assert found in (whole, [whole[0], whole[2]])
 
 
-def test_minutes_are_counted_from_where_the_run_stands():
-    recipe = EvaluationRecipe(tasks=["gym/*"], every_minutes=1)
-    cadence = Cadence(recipe, RunState(step=5, elapsed_seconds=70))
-    seconds = [75, 119, 120, 130, 250, 251]
-    due = [cadence.is_due(RunState(step=6, elapsed_seconds=each)) for each in seconds]
-    assert due == [False, False, True, False, True, False]
+def test_what_is_due_is_counted_from_where_the_run_stands(make_recipe, data):
+    """Scores that were due before a run was stopped are not due again as it goes on."""
+    often = {"tasks": ["gym/*"], "every_minutes": 1, "every_steps": 100}
+    scores = Scores(make_recipe(evaluation=often), data)
+    asked = [(5, 70), (6, 75), (6, 119), (6, 120), (7, 130), (9, 250), (9, 251), (100, 252)]
+    due = [scores.due(RunState(step=step, elapsed_seconds=seconds)) for step, seconds in asked]
+    assert due == [False, False, False, True, False, True, False, True]
+    resumed = Scores(make_recipe(evaluation=often), data)
+    due = [resumed.due(RunState(step=step, elapsed_seconds=252)) for step in (100, 101, 199, 200)]
+    assert due == [False, False, False, True]
+    assert not Scores(make_recipe(evaluation={}), data).due(RunState())
 
 
 def test_what_matches_nothing_is_named(make_recipe, data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,11 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.recipe import LoraRecipe, ModelRecipe
-from generalist.specs import find_spec
 from generalist.training.__main__ import main
 from generalist.training.recipe import DataRecipe, Recipe, dump_recipe
 from generalist.training.strategies import launch
@@ -29,6 +28,8 @@ from generalist.training.strategies.launch import (
     start_accelerator,
 )
 from generalist.training.strategies.replicated import check_wrapped
+from tests.training.conftest import TASKS
+from tests.training.runs import launched, recipe_file, weights
 
 MODULE = [sys.executable, "-m", "generalist.training"]
 
@@ -165,27 +166,30 @@ def test_wrong_use_is_one_sentence(capsys, tmp_path, arguments, code, message):
 
 
 @pytest.mark.slow
-def test_a_round_of_corrections_on_two_processes_equals_one(make_recipe, tmp_path):
-    """One rank plays it, and all train on it: same weights within rounding."""
-    tasks = {"gym/Pendulum-v1": {"episodes": 2, "max_steps": 30}}
-    corrections = {"tasks": tasks, "rounds": 1, "begin": 0.5}
-    config = find_spec("accelerate", "ddp")
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-    launch += ["--config_file", str(config), "-m", "generalist.training"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = {}
-    for name, command in {"one": MODULE, "two": launch}.items():
-        recipe = make_recipe(output_dir=tmp_path / name, corrections=corrections)
-        (tmp_path / f"{name}.yaml").write_text(dump_recipe(recipe))
-        command = [*command, str(tmp_path / f"{name}.yaml")]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert ("1 process on cpu" if name == "one" else "DDP over 2 processes") in done.stdout
-        played = sorted((tmp_path / name / "corrections").glob("round-*/gym/*/dataset.json"))
-        assert len(played) == 1
-        runs[name] = load_file(tmp_path / name / "checkpoint" / "model.safetensors")
-    for name, tensor in runs["one"].items():
-        torch.testing.assert_close(runs["two"][name], tensor, atol=1e-5, rtol=1e-5)
+def test_rounds_on_two_processes_equal_those_of_one(make_recipe, tmp_path):
+    """Both ranks play, and all train on what either has played: same weights within rounding."""
+    cut = {"episodes": 2, "max_steps": 30}
+    rounds = {
+        "corrections": {"tasks": {task: cut for task in TASKS}, "rounds": 1, "begin": 0.5},
+        "evaluation": {"tasks": ["*"], **cut, "every_steps": 3},
+    }
+    one = make_recipe(output_dir=tmp_path / "one", **rounds)
+    done = subprocess.run(
+        [*MODULE, str(recipe_file(one, tmp_path / "launch-one"))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 process on cpu" in done.stdout
+    two = recipe_file(make_recipe(output_dir=tmp_path / "two", **rounds), tmp_path / "launch-two")
+    assert "DDP over 2 processes" in launched(two, "ddp", "generalist.training").read_text()
+    for name in ("one", "two"):
+        assert len(list((tmp_path / name).glob("corrections/round-1/gym/*/dataset.json"))) == 2
+        assert not (tmp_path / name / ".acting").exists()
+    mine, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, atol=1e-5, rtol=1e-5)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    scores = [[row for row in map(json.loads, log) if "loss" not in row] for log in logs]
+    assert scores[0] == scores[1] and [row["step"] for row in scores[0]] == [3, 6]
 
 
 @pytest.mark.slow

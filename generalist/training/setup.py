@@ -1,0 +1,71 @@
+"""What a recipe asks for, built: the model as it starts, and its loss by the fastest known way."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from generalist.gpu import has_flash_attention
+from generalist.modeling.build import build_model
+from generalist.modeling.lora import add_adapters
+from generalist.modeling.pretrained import start_model
+from generalist.modeling.segments import can_run_segments
+from generalist.training.data import TrainingData
+from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.recipe import Recipe
+from generalist.training.strategies.launch import (
+    is_alone_on_cpu,
+    launched_with_fsdp,
+    resolve_precision,
+    should_compile,
+)
+
+
+def build_objective(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> TokenObjective:
+    """The model that a recipe asks for, with its loss, on the device of this process.
+
+    recipe: with the sizes of the model it starts from.
+    """
+    vocabulary = data.processor.vocabulary
+    bins = vocabulary["continuous"]
+    objective = TokenObjective(
+        build_start(recipe, data).to(accelerator.device),
+        OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins),
+        ranges=[(r.start, r.stop) for r in vocabulary],
+        full_every=recipe.loss.full_every,
+    )
+    _choose_pass(objective, recipe, accelerator)
+    return objective
+
+
+def build_start(recipe: Recipe, data: TrainingData) -> PreTrainedModel:
+    """The model to be trained, as it starts; the same on every process."""
+    window, processor = recipe.data.window_tokens, data.processor
+    if recipe.model.init_from is not None:
+        model = start_model(recipe.model, processor, window, recipe.seed)
+    else:
+        codes = None if processor.frames is None else processor.frames.code_coordinates
+        model = build_model(recipe.model, processor.vocabulary, window, recipe.seed, codes)
+    if recipe.model.lora is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            add_adapters(model, recipe.model.lora)
+    return model
+
+
+def _choose_pass(objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> None:
+    """Have hidden states computed in the fastest way that is known on the device."""
+    device = accelerator.device
+    decoder = objective.model.get_decoder()
+    known = can_run_segments(decoder)
+    # FSDP gathers the weights of a block when it is called, and adapters are no plain matrices.
+    plain = not launched_with_fsdp() and recipe.model.lora is None
+    objective.segments = known and plain and device.type == "cpu" and not recipe.compile
+    lean = objective.segments and is_alone_on_cpu(recipe)
+    objective.half = lean and resolve_precision(recipe) == "bf16"
+    autocast = accelerator.mixed_precision == "bf16"
+    objective.flash = known and autocast and has_flash_attention(device)
+    if should_compile(recipe, accelerator):
+        for block in decoder.layers:
+            block.compile()
