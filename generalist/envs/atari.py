@@ -56,7 +56,7 @@ def find(name: str) -> Task | None:
         name=f"atari/{name}",
         family="atari",
         make=functools.partial(AtariEnv, _rom_ids()[name]),
-        max_steps=MAX_STEPS,
+        step_limit=MAX_STEPS,
         description=REGISTERED.get(name, f"the Atari 2600 game {name}"),
         frames=True,
         default_expert="" if name in _WITHOUT_EXPERT else _EXPERTS.get(name, "planner"),

@@ -88,7 +88,7 @@ def find(name: str) -> Task | None:
         name=f"babyai/{name}",
         family="babyai",
         make=functools.partial(_make, name),
-        max_steps=_level_steps(name),
+        step_limit=functools.partial(_level_steps, name),
         description=_description(name),
         metric="success",
         default_expert="bot",

@@ -62,7 +62,7 @@ def find(name: str) -> Task | None:
         name=f"board/{name}",
         family="board",
         make=functools.partial(_make, name),
-        max_steps=agent_steps(game),
+        step_limit=agent_steps(game),
         description=f"{REGISTERED.get(name, name)}; against {default_opponent(game)}",
         default_expert="mcts",
     )

@@ -123,7 +123,7 @@ def find(name: str) -> Task | None:
         name=f"dmc/{name}",
         family="dmc",
         make=functools.partial(DmcEnv, domain, task),
-        max_steps=MAX_STEPS,
+        step_limit=MAX_STEPS,
         description=REGISTERED.get(name, f"the Control Suite's {domain}, {task}"),
         default_expert=_EXPERTS.get(name, "planner"),
     )

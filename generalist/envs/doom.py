@@ -82,7 +82,7 @@ def find(name: str) -> Task | None:
         name=f"doom/{name}",
         family="doom",
         make=functools.partial(DoomEnv, name),
-        max_steps=_TICS.get(name, _MOST_TICS) // TICS_PER_STEP,
+        step_limit=_TICS.get(name, _MOST_TICS) // TICS_PER_STEP,
         description=REGISTERED[name],
         frames=True,
         default_expert=_EXPERTS.get(name, ""),

@@ -100,7 +100,7 @@ def find(name: str) -> Task | None:
         name=f"metaworld/{name}",
         family="metaworld",
         make=functools.partial(MetaWorldEnv, name),
-        max_steps=MAX_STEPS,
+        step_limit=MAX_STEPS,
         description=REGISTERED[name],
         metric="success",
         default_expert="scripted",
