@@ -171,6 +171,7 @@ def _load(plugin: EntryPoint) -> None:
 
 def _make(
     name: str,
+    *,
     render_mode: str | None = None,
     max_steps: int | None = None,
     wrappers: Sequence[Mapping[str, Any]] = (),
