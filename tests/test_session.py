@@ -84,7 +84,7 @@ def test_what_an_expert_does_wrong_is_said_of_the_expert(expert: str, words: str
     with pytest.raises(EpisodeError, match=f"seed 2, {words}"):
         collect_episode(env, STRANGE, teacher, 2)
     with pytest.raises(EpisodeError, match=f"seed 2, {words}"):
-        list(act_episodes(tiny_agent(STRANGE), [env], [2], [teacher]))
+        list(act_episodes(tiny_agent(STRANGE), [env], [2], experts=[teacher]))
 
 
 def test_what_cannot_be_made_is_said() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from generalist.acting.checkpoint import Checkpoint, check_replaceable
 from generalist.acting.hub import checkpoint_folder
-from generalist.acting.prompts import encode_prompts
+from generalist.acting.prompts import Prompts, encode_prompt
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Sampling
 from generalist.envs.vector import VectorEpisodes, split_infos
@@ -78,7 +78,7 @@ class Agent:
         self.sampling = self.sampling_in(self.task)
         self.layout = _layout_of(self.task, self.layouts, name)
         self._decoder: Decoder | None = None
-        self._prompts: list[list[int]] = []
+        self._prompts = Prompts()
         self._started = 0  # episodes started so far: the default seed of the next
 
     @classmethod
@@ -180,13 +180,15 @@ class Agent:
     def set_prompts(
         self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"
     ) -> None:
-        """Begin every later episode with a demonstration: episode i gets number i modulo n of n.
+        """Begin every later episode with a demonstration: number i modulo n of n in episode i.
 
+        Those of the episode's own instruction are taken, where demonstrations have instructions.
         part: which end of a demonstration is kept where it exceeds a quarter of the window.
         No episodes: act without prompts again.
         """
-        self._prompts = encode_prompts(
-            episodes, self.processor, self.layout, self.window_tokens, part
+        self._prompts = Prompts(
+            episodes,
+            lambda each: encode_prompt(each, self.processor, self.layout, self.window_tokens, part),
         )
 
     @property
@@ -349,7 +351,7 @@ class Agent:
     def header(self, instruction: str | None = None, episode: int = 0) -> list[int]:
         """Ids at the head of the window: task, instruction, demonstration."""
         ids = self.processor.header(self.task, instruction).tolist()
-        return ids + self._prompts[episode % len(self._prompts)] if self._prompts else ids
+        return ids + self._prompts.of(instruction, episode)
 
     def _require_slots(self, count: int, all_begin: bool) -> None:
         if self._decoder is not None and count <= len(self._decoder):

@@ -6,13 +6,16 @@ same form is made here: whole timesteps, at most a quarter of the window, then `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import gymnasium
 import numpy as np
 
 from generalist.episode import Episode
 from generalist.errors import GeneralistError
+from generalist.session import Trace
 
 if TYPE_CHECKING:
     from generalist.tokenization.layout import Layout
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 PROMPT_SEED = 2_000_000
 """First environment seed of demonstrations made for prompts: far from data and evaluation."""
+
+PATIENCE = 200
+"""So many seeds in a row without an instruction that is wanted, and no more are looked at."""
 
 WINDOW_SHARE = 4
 """A demonstration takes at most one part in four of the window (as in training)."""
@@ -64,32 +70,98 @@ def encode_prompt(
     return np.append(ids, processor.vocabulary.special("demonstration_end"))
 
 
-def demonstrations(
-    task: str, episodes: int, *, seed: int = PROMPT_SEED, options: Mapping[str, Any] | None = None
-) -> list[Episode]:
-    """Undisturbed episodes of the task's own expert, with seeds `seed`, `seed + 1`, ...
+class Prompts:
+    """Demonstrations as ids, dealt out to episodes that are told the same.
 
-    options: of the environment, which should be the one that is acted in.
+    As in training, what is asked in a demonstration is what is to be done: an episode with an
+    instruction begins with a demonstration of that instruction, or with none. Demonstrations
+    without an instruction suit every episode.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode] = (),
+        encode: Callable[[Episode], np.ndarray] | None = None,
+    ) -> None:
+        """encode: one of the episodes as ids; `encode_prompt` with a processor and a layout."""
+        assert encode is not None or not episodes
+        self._prompts: dict[str | None, list[list[int]]] = {}
+        for episode in episodes:
+            ids = encode(episode).tolist()  # type: ignore[misc]
+            self._prompts.setdefault(episode.instruction, []).append(ids)
+
+    def __bool__(self) -> bool:
+        return bool(self._prompts)
+
+    def of(self, instruction: str | None, episode: int) -> list[int]:
+        """Ids for an episode; number `episode` modulo n of the n that suit, [] for none."""
+        suiting = self._prompts.get(None, []) + (
+            [] if instruction is None else self._prompts.get(instruction, [])
+        )
+        return suiting[episode % len(suiting)] if suiting else []
+
+
+def demonstrations(
+    task: str,
+    episodes: int,
+    *,
+    seed: int = PROMPT_SEED,
+    options: Mapping[str, Any] | None = None,
+    instructions: Collection[str] = (),
+) -> list[Episode]:
+    """Undisturbed episodes of the task's own expert, with seeds from `seed` on.
+
+    Args:
+        task: with an expert.
+        episodes: how many; of each instruction, where those are given.
+        seed: of the first episode.
+        options: of the environment, which should be the one that is acted in.
+        instructions: what the demonstrations are to be of. Seeds are gone through until
+            `PATIENCE` of them in a row had none that was missing, so rare ones may be left out.
     """
     from generalist import envs, experts
 
     expert = experts.get_expert(task)
     env = envs.make(task, **(options or {}))
     try:
-        return [experts.collect_episode(env, task, expert, seed + i) for i in range(episodes)]
+        seeds: Iterable[int] = range(seed, seed + episodes)
+        if instructions:
+            seeds = _seeds_of(env, task, seed, episodes, instructions)
+        return [experts.collect_episode(env, task, expert, each) for each in seeds]
     finally:
         env.close()
 
 
-def encode_prompts(
-    episodes: Sequence[Episode],
-    processor: GeneralistProcessor,
-    layout: Layout,
-    window_tokens: int,
-    part: Literal["start", "end"] = "end",
-) -> list[list[int]]:
-    """`encode_prompt` of several episodes."""
-    return [
-        encode_prompt(episode, processor, layout, window_tokens, part).tolist()
-        for episode in episodes
-    ]
+def _seeds_of(
+    env: gymnasium.Env, task: str, seed: int, episodes: int, instructions: Collection[str]
+) -> Iterator[int]:
+    """Seeds of so many episodes of each instruction, as far as they are found."""
+    missing = dict.fromkeys(instructions, episodes)
+    last = seed
+    for each in itertools.count(seed):
+        if not any(missing.values()) or each - last > PATIENCE:
+            return
+        told = Trace(env, task, each).instruction
+        if told is not None and missing.get(told, 0) > 0:
+            missing[told] -= 1
+            last = each
+            yield each
+
+
+def instructions_of(
+    task: str, seeds: Iterable[int], options: Mapping[str, Any] | None = None
+) -> set[str]:
+    """What the episodes of these seeds are told; empty where the task has no instructions."""
+    from generalist import envs
+
+    found: set[str] = set()
+    env = envs.make(task, **(options or {}))
+    try:
+        for seed in seeds:
+            told = Trace(env, task, seed).instruction
+            if told is None:
+                return set()
+            found.add(told)
+    finally:
+        env.close()
+    return found

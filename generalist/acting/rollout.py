@@ -48,7 +48,8 @@ class RolloutResult:
         make another environment than they were measured in.
     normalized: (mean - random) / (expert - random); None where these are not fit for it, as
         `Task.not_normalized` says.
-    prompted: True where episodes began with a demonstration.
+    prompted: True where demonstrations were given; an episode whose instruction none of them has
+        begins without.
     instruction: told the agent in place of the episodes' own ones; None for those.
     options: what the environment was made with.
     note: how the environment differs from what the checkpoint was trained in; None where it does
@@ -116,7 +117,8 @@ def rollout(
         episodes: how many.
         seed: of the first episode.
         num_envs: episodes side by side; changes nothing but the speed.
-        prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn.
+        prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn; of
+            each instruction so many, where episodes are told what to do.
         instruction: told the agent in place of what the environment says.
         video_dir: folder for mp4 files of the first `video_episodes` episodes.
         render: `human` shows every episode in a window, one after the other.
@@ -155,7 +157,7 @@ def rollout(
             player = agent = agent_for(agent, name, stage.environments[0])
             if prompt_episodes:
                 player = agent = agent.for_task(name)  # the caller's own keeps its prompts
-                _demonstrate(agent, name, prompt_episodes, env_options)
+                _demonstrate(agent, name, prompt_episodes, env_options, seeds, instruction)
         began = time.perf_counter()
         for trace in _episodes(player, name, stage, seeds, instruction):
             ended.append(trace)
@@ -194,13 +196,26 @@ def _is_expert(player: Agent | Expert) -> TypeIs[Expert]:
     return hasattr(player, "label")
 
 
-def _demonstrate(agent: Agent, task: str, episodes: int, given: Mapping[str, Any]) -> None:
-    """Give the agent demonstrations in the environment that is acted in, as prompts."""
+def _demonstrate(
+    agent: Agent,
+    task: str,
+    episodes: int,
+    given: Mapping[str, Any],
+    seeds: Sequence[int],
+    instruction: str | None,
+) -> None:
+    """Give the agent demonstrations in the environment that is acted in, as prompts.
+
+    Where episodes are told what to do, there are `episodes` of each instruction.
+    """
     # Said before the expert plays, which may take minutes.
     prompts.prompt_steps(task, agent.layout, agent.window_tokens)
     whole = {name: value for name, value in given.items() if name != "max_steps"}
     options = options_for(agent, task, whole)
-    agent.set_prompts(prompts.demonstrations(task, episodes, options=options))
+    told = prompts.instructions_of(task, seeds, options)
+    if instruction is not None:
+        told = {instruction} if told else set()
+    agent.set_prompts(prompts.demonstrations(task, episodes, options=options, instructions=told))
 
 
 def _expert(task: str, name: str) -> Expert:

@@ -131,10 +131,10 @@ class DmcSimulator:
         return reward, over
 
     def exchange_random(self, random: Any) -> Any:
-        """As the Protocol says; a task draws from a RandomState, which can share a generator's."""
+        """As the Protocol says; a task's kind of generator is made to share the numbers."""
         own = self._task._random
         if isinstance(random, np.random.Generator):
-            random = np.random.RandomState(random.bit_generator)
+            random = type(own)(random.bit_generator)
         self._task._random = random
         return own
 
