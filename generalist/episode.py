@@ -32,8 +32,15 @@ def sorted_keys(tree: Mapping[Any, Any]) -> list[Any]:
 
 
 def path_name(path: Path) -> str:
-    """Readable form of a path, such as `arm/0/angle`; odd strings are quoted."""
-    return "/".join(repr(part) if part == "" or "/" in str(part) else str(part) for part in path)
+    """Readable form of a path, such as `arm/0/angle`; strings that could mislead are quoted."""
+    return "/".join(repr(part) if _misleads(part) else str(part) for part in path)
+
+
+def _misleads(part: str | int) -> bool:
+    """Whether a key looks like another one, like several or like none: `"0"`, `"a/b"`, `""`."""
+    if isinstance(part, int):
+        return False
+    return not part or part.lstrip("-").isdigit() or any(sign in part for sign in "/'\"")
 
 
 def tree_leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, np.ndarray]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from generalist.cli.common import JsonFile, console, write_json
 
 if TYPE_CHECKING:
-    from generalist.envs.registry import Score
+    from generalist.envs.registry import Score, Task
 
 
 _SEES = {True: "frames", False: "state", None: "-"}  # None: only making it would tell
@@ -61,18 +61,24 @@ def tasks(
         screen.print("* one episode, or episodes that were cut: no score is normalised by it")
     for reason in missing_families().values() if family is None else ():
         console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
-    write_json(json, [
-        {
-            "task": task.name, "family": task.family, "description": task.description,
-            "frames": task.frames, "metric": task.metric, "max_steps": task.max_steps,
-            "expert": task.default_expert or None,
-            "random_score": task.random_score and task.random_score.to_dict(),
-            "expert_score": task.expert_score and task.expert_score.to_dict(),
-            "other_scores": {name: each.to_dict() for name, each in task.other_scores.items()},
-            "not_normalized": None if task.family == "text" else task.not_normalized,
-        }
-        for task in found
-    ])  # fmt: skip
+    if json is not None:  # the levels of BabyAI are made to learn their step limits
+        write_json(json, [_facts(task) for task in found])
+
+
+def _facts(task: Task) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "family": task.family,
+        "description": task.description,
+        "frames": task.frames,
+        "metric": task.metric,
+        "max_steps": task.max_steps,
+        "expert": task.default_expert or None,
+        "random_score": task.random_score and task.random_score.to_dict(),
+        "expert_score": task.expert_score and task.expert_score.to_dict(),
+        "other_scores": {name: each.to_dict() for name, each in task.other_scores.items()},
+        "not_normalized": None if task.family == "text" else task.not_normalized,
+    }
 
 
 def _show(score: Score | None) -> str:

@@ -1,9 +1,11 @@
 """Atari 2600 games over the raw ALE: 84x84 RGB frames, raw rewards, sticky actions.
 
 The preprocessing follows Machado et al. 2018 (arXiv:1709.06009), with frames kept in colour:
-every action lasts 4 frames, what is seen is the pixelwise maximum of the last two (games flicker),
-resized by area; with probability 0.25 a frame repeats the action before it; an episode ends when
-the game is over, not when a life is lost, or is truncated after 108,000 frames.
+
+- An action lasts 4 frames. With probability 0.25 a frame repeats the action before it.
+- The agent sees the pixelwise maximum of the last two frames (games flicker), resized by area.
+- An episode ends when the game is over, not when a life is lost, or is truncated after 108,000
+  frames.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def find(name: str) -> Task | None:
         name=f"atari/{name}",
         family="atari",
         make=functools.partial(AtariEnv, _rom_ids()[name]),
-        max_steps=MAX_STEPS,
+        step_limit=MAX_STEPS,
         description=REGISTERED.get(name, f"the Atari 2600 game {name}"),
         frames=True,
         default_expert="" if name in _WITHOUT_EXPERT else _EXPERTS.get(name, "planner"),
@@ -69,9 +71,16 @@ class AtariEnv(gymnasium.Env):
     Observations: (84, 84, 3) uint8. Actions: Discrete, the game's minimal set.
     Rewards: the change of the game's score over the step, neither clipped nor scaled.
 
-    sticky: probability, at each frame, that the emulator repeats the action before it.
-        With 0.0 the game is deterministic, and seeds make no difference.
-    max_steps: steps (of 4 frames) after which the episode is truncated.
+    Args:
+        rom_id: The game as ale-py calls it, such as `ms_pacman`.
+        render_mode: `rgb_array` or None.
+        sticky: Probability, at each frame, that the emulator repeats the action before it. With 0.0
+            the game is deterministic, and seeds make no difference.
+        max_steps: Steps (of 4 frames) after which the episode is truncated.
+
+    Raises:
+        MissingPackageError: A package of the family is missing.
+        UsageError: `sticky` is no probability below 1.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60 // FRAMES_PER_STEP}
@@ -79,6 +88,7 @@ class AtariEnv(gymnasium.Env):
     def __init__(
         self,
         rom_id: str,
+        *,
         render_mode: str | None = None,
         sticky: float = 0.25,
         max_steps: int | None = None,
@@ -104,6 +114,7 @@ class AtariEnv(gymnasium.Env):
         self._sticky = float(sticky)
         self.ale.setBool("truncate_on_loss_of_life", False)
         self._rom_path = str(roms.get_rom_path(rom_id))
+        self._actions: list[Any] = []
         self._load(seed=0)
         self.action_names = tuple(action.name for action in self._actions)
         self.action_space = spaces.Discrete(len(self._actions))
@@ -161,10 +172,15 @@ class AtariEnv(gymnasium.Env):
         screens: np.ndarray | None = None,
         sticks: np.ndarray | None = None,
     ) -> tuple[float, bool, bool]:
-        """A step's reward, terminated and truncated, without a frame to look at.
+        """Play a step without making an observation.
 
-        screens: where to put the last two screens, (2, height, width, 3) uint8.
-        sticks: (4,) bool, where the button sticks, in place of what the episode has drawn.
+        Args:
+            action: One of the game's minimal set.
+            screens: (2, height, width, 3) uint8, which receives the last two screens.
+            sticks: (4,) bool, where the button sticks, in place of what the episode has drawn.
+
+        Returns:
+            The reward, terminated and truncated.
         """
         button = self._actions[action]
         first = self._frame if sticks is None else 0
@@ -187,7 +203,7 @@ class AtariEnv(gymnasium.Env):
         return reward, over, not over and self.steps >= self._max_steps
 
     def save(self) -> Any:
-        """The state of the game, all that later steps depend on but what was seen before them."""
+        """The state of the game: all that later steps depend on, but for past observations."""
         mine = (self._frame, self._held, self.steps, self.last_action, self._ram_before.copy())
         return self.ale.cloneState(), mine
 

@@ -88,7 +88,7 @@ def find(name: str) -> Task | None:
         name=f"babyai/{name}",
         family="babyai",
         make=functools.partial(_make, name),
-        max_steps=_level_steps(name),
+        step_limit=functools.partial(_level_steps, name),
         description=_description(name),
         metric="success",
         default_expert="bot",
@@ -96,7 +96,7 @@ def find(name: str) -> Task | None:
 
 
 def _level_steps(name: str) -> int:
-    """The level's own step limit, which some levels set for each mission: the largest of ten."""
+    """The level's own step limit; the largest of ten missions, for some levels set one for each."""
     return max(_level_limits(name))
 
 
@@ -117,10 +117,12 @@ def defaults(name: str) -> dict[str, Any]:
     return {"max_steps": max(limits) if len(limits) == 1 else None}
 
 
-def _make(name: str, render_mode: str | None = None, max_steps: int | None = None) -> gymnasium.Env:
-    """The level behind the observation this project uses.
+def _make(
+    name: str, *, render_mode: str | None = None, max_steps: int | None = None
+) -> gymnasium.Env:
+    """Make the level with the observation that this project uses.
 
-    max_steps: in place of the level's own limit; minigrid's rewards depend on that limit.
+    max_steps: In place of the level's own limit, on which minigrid's rewards depend.
     """
     options = {} if max_steps is None else {"max_steps": max_steps}
     with _quiet():
@@ -140,9 +142,10 @@ def _quiet() -> Any:
 class BabyAIEnv(gymnasium.Wrapper):
     """Observations as {"direction": Discrete(4), "image": (7, 7, 3) uint8}; raw rewards.
 
-    direction: 0 east, 1 south, 2 west, 3 north.
-    image: object type, colour and door state of each cell in view, the agent at [3, 6].
-    Reward: 1 - 0.9 * steps / max_steps on success, else 0; so success is a positive return.
+    Observations: `direction` is 0 east, 1 south, 2 west or 3 north. `image` holds object type,
+        colour and door state of each cell in view, with the agent at [3, 6].
+    Actions: Discrete, as minigrid numbers them.
+    Rewards: 1 - 0.9 * steps / max_steps on success, else 0. So success is a positive return.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:

@@ -1,8 +1,8 @@
 """Board games over OpenSpiel, each a task of one agent against a stated opponent.
 
-A step is the agent's move and the opponent's answer. All is told from the agent's side: its pieces
-are "mine" whichever player it is, and where the two go different ways (Hex, Breakthrough) it
-always goes the first player's.
+A step is the agent's move and the opponent's answer. The agent sees the board from its own side:
+its pieces are "mine" whichever player it is. Where the players go different ways (Hex,
+Breakthrough), it always goes the first player's.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def find(name: str) -> Task | None:
         name=f"board/{name}",
         family="board",
         make=functools.partial(_make, name),
-        max_steps=agent_steps(game),
+        step_limit=agent_steps(game),
         description=f"{REGISTERED.get(name, name)}; against {default_opponent(game)}",
         default_expert="mcts",
     )
@@ -71,17 +71,25 @@ def find(name: str) -> Task | None:
 def default_opponent(game: BoardGame) -> str:
     """A search with as many simulations a move as the board has cells.
 
-    So it wins most games against random moves on any board, and loses most to a search with many
-    more simulations.
+    It wins most games against random moves on any board, and loses most to a search with many more
+    simulations.
     """
     return f"mcts@{game.rows * game.columns}"
 
 
 def search(state: Any, simulations: int, seed: int) -> int:
-    """The move that OpenSpiel's MCTS finds best in `state` (pyspiel.State), which is left as it is.
+    """The move that OpenSpiel's MCTS finds best.
 
-    UCT with one random playout a simulation (Kocsis and Szepesvari 2006), proven wins and losses
-    backed up (Winands et al. 2008). The same state, simulations and seed give the same move.
+    It is UCT with one random playout a simulation (Kocsis and Szepesvari 2006). Proven wins and
+    losses are backed up (Winands et al. 2008).
+
+    Args:
+        state: A pyspiel.State in which a player is to move; it is left as it is.
+        simulations: How many playouts the search may take.
+        seed: Of the playouts; the same arguments give the same move.
+
+    Returns:
+        OpenSpiel's id of the move.
     """
     import pyspiel
 
@@ -100,6 +108,7 @@ def search(state: Any, simulations: int, seed: int) -> int:
 
 def _make(
     name: str,
+    *,
     render_mode: str | None = None,
     opponent: str | None = None,
     side: Side | None = None,
@@ -111,7 +120,8 @@ def _make(
     """
     game = find_game(name)
     assert game is not None
-    env = BoardEnv(game, opponent or default_opponent(game), side, render_mode)
+    opponent = opponent or default_opponent(game)
+    env = BoardEnv(game, opponent, side=side, render_mode=render_mode)
     return env if max_steps is None else gymnasium.wrappers.TimeLimit(env, max_steps)
 
 
@@ -135,20 +145,28 @@ def _simulations(opponent: str) -> int:
 class BoardEnv(gymnasium.Env):
     """A board game for one player.
 
-    Observation: (rows, columns) uint8, each cell 0 empty, 1 mine, 2 theirs.
-    Action: an id of OpenSpiel's, told from the agent's side as the cells are.
-        `info["action_mask"]`, (n,) int8, is 1 where it is legal, at reset and after every step; an
-        illegal one raises GeneralistError and changes nothing.
-    Reward: 1 for a game won, -1 for one lost, 0 for a draw and while it goes on.
-    opponent: "random", or "mcts@N": a search of N simulations a move. Its moves follow from the
-        episode's seed and the game so far.
-    side: "first" or "second"; None draws it from the episode's seed. `info["side"]` says which.
+    Observations: (rows, columns) uint8, each cell 0 empty, 1 mine, 2 theirs.
+    Actions: Discrete, an id of OpenSpiel's as the agent's side sees it. `info["action_mask"]`, (n,)
+        int8, is 1 where it is legal, at reset and after every step. An illegal one raises
+        GeneralistError and changes nothing.
+    Rewards: 1 for a game won, -1 for one lost, 0 for a draw and while it goes on.
+
+    Args:
+        game: The game and its board.
+        opponent: `random`, or `mcts@N`: a search of N simulations a move. Its moves follow from the
+            episode's seed and the game so far.
+        side: `first` or `second`; None draws it from the episode's seed. `info["side"]` says which.
+        render_mode: `ansi`, `rgb_array` or None.
+
+    Raises:
+        MissingPackageError: OpenSpiel is missing.
+        UsageError: There is no such side or opponent.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
 
     def __init__(
-        self, game: BoardGame, opponent: str, side: Side | None, render_mode: str | None
+        self, game: BoardGame, opponent: str, *, side: Side | None, render_mode: str | None
     ) -> None:
         try:
             import pyspiel

@@ -54,6 +54,7 @@ def _placing(
     spiel: str,
     rows: int,
     columns: int,
+    *,
     planes: tuple[int, int],
     second: np.ndarray | None = None,
     slanted: bool = False,
@@ -155,7 +156,8 @@ _KINDS = {
 def find_game(name: str) -> BoardGame | None:
     """The game called `Game-RxC`, or `TicTacToe` or `Othello`; None where there is none.
 
-    Raises UsageError for a size on which the game cannot be played here.
+    Raises:
+        UsageError: The game cannot be played here on a board of that size.
     """
     match = re.fullmatch(r"([A-Za-z]+)(?:-([1-9]\d*)x([1-9]\d*))?", name)
     kind = _KINDS.get(match[1]) if match else None
@@ -164,7 +166,7 @@ def find_game(name: str) -> BoardGame | None:
     if kind.only:
         return kind.build(kind.only, kind.only)
     rows, columns = int(match[2]), int(match[3])
-    _check_size(name, kind, rows, columns)
+    _check_size(name, kind, rows=rows, columns=columns)
     game = kind.build(rows, columns)
     if game.actions > MOST_ACTIONS:
         raise UsageError(
@@ -174,7 +176,7 @@ def find_game(name: str) -> BoardGame | None:
     return game
 
 
-def _check_size(name: str, kind: _Kind, rows: int, columns: int) -> None:
+def _check_size(name: str, kind: _Kind, *, rows: int, columns: int) -> None:
     if not all(kind.smallest <= side <= MOST_CELLS_A_SIDE for side in (rows, columns)):
         raise UsageError(
             f"board/{name}: this game has boards from {kind.smallest} to {MOST_CELLS_A_SIDE} rows "

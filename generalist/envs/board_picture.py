@@ -10,9 +10,14 @@ _STONES = {1: (35, 35, 40), 2: (245, 245, 240)}  # codes of cells: mine, theirs
 
 
 def draw_board(cells: np.ndarray, slanted: bool = False) -> np.ndarray:
-    """An (H, W, 3) uint8 picture of (rows, columns) cells: 0 empty, 1 mine, 2 theirs.
+    """Draw a board.
 
-    slanted: each row lies half a cell further to the right, so that Hex's neighbours touch.
+    Args:
+        cells: (rows, columns) integers, 0 empty, 1 mine, 2 theirs.
+        slanted: Each row lies half a cell further to the right, so that Hex's neighbours touch.
+
+    Returns:
+        (H, W, 3) uint8 RGB, about 360 pixels on the longer side.
     """
     rows, columns = cells.shape
     half = max(4, _PIXELS // (2 * max(rows, columns)))

@@ -1,6 +1,6 @@
 """DeepMind Control Suite: every task of it as `dmc/DOMAIN-TASK`, from low-dimensional state.
 
-Observations are the suite's own named vectors, rewards its own (0 to 1 a step), and an episode is
+Observations are the suite's own named vectors, and rewards its own, 0 to 1 a step. An episode is
 1000 steps of the suite's control interval. `dm_control` is imported when a task is first made.
 """
 
@@ -123,7 +123,7 @@ def find(name: str) -> Task | None:
         name=f"dmc/{name}",
         family="dmc",
         make=functools.partial(DmcEnv, domain, task),
-        max_steps=MAX_STEPS,
+        step_limit=MAX_STEPS,
         description=REGISTERED.get(name, f"the Control Suite's {domain}, {task}"),
         default_expert=_EXPERTS.get(name, "planner"),
     )
@@ -138,7 +138,16 @@ class DmcEnv(gymnasium.Env):
     An episode is truncated after `max_steps` steps, and terminated where the suite ends it with
     discount 0. The model is compiled once; a reset only draws a new start.
 
-    camera: index of the scene's camera for `render`; height, width: its frames, in pixels.
+    Args:
+        domain, task: As the suite names them.
+        render_mode: `rgb_array` or None.
+        max_steps: Steps after which the episode is truncated.
+        camera: Index of the scene's camera for `render`.
+        height, width: Of rendered frames, in pixels.
+
+    Raises:
+        MissingPackageError: dm_control is missing.
+        GeneralistError: dm_control does not load, or rendering is wanted without any OpenGL.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}
@@ -147,6 +156,7 @@ class DmcEnv(gymnasium.Env):
         self,
         domain: str,
         task: str,
+        *,
         render_mode: str | None = None,
         max_steps: int | None = None,
         camera: int = 0,
@@ -167,7 +177,7 @@ class DmcEnv(gymnasium.Env):
         self._max_steps = max_steps or MAX_STEPS
         self._steps: int | None = None  # None until reset, and after an episode's end
         self._name = f"dmc/{domain}-{task}"
-        self._view = (camera, height, width)
+        self._view = {"camera": camera, "height": height, "width": width}
         self._camera: OffscreenCamera | None = None
         self.metadata = {
             **self.metadata,
@@ -225,7 +235,7 @@ class DmcEnv(gymnasium.Env):
         if self.render_mode is None:
             return None
         if self._camera is None:
-            self._camera = OffscreenCamera(self.physics.model.ptr, *self._view)
+            self._camera = OffscreenCamera(self.physics.model.ptr, **self._view)
         return self._camera.frame(self.physics.data.ptr)
 
     def close(self) -> None:

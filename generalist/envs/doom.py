@@ -1,10 +1,10 @@
 """ViZDoom: what one sees in Doom, played with keys and a mouse; `doom/basic`, `doom/deathmatch`.
 
 Kempka et al. 2016 (arXiv:1605.02097). The scenarios come with the package, as does a free set of
-graphics. Frames are 84x84 RGB, each action lasts 4 tics of the engine's 35 a second, and rewards
-are the scenario's own, raw. Keys are a MultiBinary, any of them at a time; the mouse is a Box of
-the motions that the scenario knows, spread over the tics of a step. An episode ends with the
-scenario (death, or the goal reached) or is truncated after the scenario's time.
+graphics. Frames are 84x84 RGB. An action lasts 4 tics of the engine's 35 a second, and rewards are
+the scenario's own, raw. Keys are a MultiBinary, any of them at a time. The mouse is a Box of the
+motions that the scenario knows, spread over the tics of a step. An episode ends with the scenario
+(death, or the goal reached) or is truncated after the scenario's time.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def find(name: str) -> Task | None:
         name=f"doom/{name}",
         family="doom",
         make=functools.partial(DoomEnv, name),
-        max_steps=_TICS.get(name, _MOST_TICS) // TICS_PER_STEP,
+        step_limit=_TICS.get(name, _MOST_TICS) // TICS_PER_STEP,
         description=REGISTERED[name],
         frames=True,
         default_expert=_EXPERTS.get(name, ""),
@@ -105,9 +105,16 @@ class DoomEnv(gymnasium.Env):
         float32 Box of the motions of `mouse`, from -45 to 45 degrees a step, to the right positive.
     Rewards: the scenario's own, summed over the tics of a step.
 
-    mouse: turn with the mouse in place of the scenario's two keys for it.
-    frame_skip: tics that an action lasts.
-    max_steps: steps after which the episode is truncated.
+    Args:
+        scenario: As ViZDoom names it.
+        render_mode: `rgb_array` or None.
+        max_steps: Steps after which the episode is truncated.
+        frame_skip: Tics that an action lasts.
+        mouse: Turn with the mouse in place of the scenario's two keys for it.
+
+    Raises:
+        MissingPackageError: ViZDoom is missing.
+        UsageError: `frame_skip` is below 1, or the scenario has no turning.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 9}
@@ -115,6 +122,7 @@ class DoomEnv(gymnasium.Env):
     def __init__(
         self,
         scenario: str,
+        *,
         render_mode: str | None = None,
         max_steps: int | None = None,
         frame_skip: int = TICS_PER_STEP,
@@ -221,7 +229,7 @@ def _configured(scenario: str, mouse: bool, folder: str) -> Any:
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """What is started here never hears Ctrl-C, which a terminal sends to all: that is ours."""
+    """Processes that are started here never hear the Ctrl-C that a terminal sends to all."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -100,7 +100,7 @@ def find(name: str) -> Task | None:
         name=f"gym/{name}",
         family="gym",
         make=functools.partial(_make, name),
-        max_steps=spec.max_episode_steps or _NO_LIMIT_STEPS,
+        step_limit=spec.max_episode_steps or _NO_LIMIT_STEPS,
         description=REGISTERED.get(name, f"the Gymnasium environment {name}"),
         frames=False if name in REGISTERED else None,
         default_expert=_EXPERTS.get(name, ""),
@@ -171,6 +171,7 @@ def _load(plugin: EntryPoint) -> None:
 
 def _make(
     name: str,
+    *,
     render_mode: str | None = None,
     max_steps: int | None = None,
     wrappers: Sequence[Mapping[str, Any]] = (),

@@ -1,10 +1,13 @@
 """Masks of legal actions, as environments give them in `info["action_mask"]`.
 
-Gymnasium's `Space.sample(mask)` says what a mask is: for `Discrete` (n,) flags; for `MultiDiscrete`
-a tuple of them, one an element; for `MultiBinary` an array of the space's shape, of 0 and 1 for
-what an element has to be and 2 for either; for `Dict` and `Tuple` the masks of their parts, None
-where a part is free. Gymnasium takes a mask that allows nothing for the smallest action; here it is
-an error.
+Gymnasium's `Space.sample(mask)` says what a mask is:
+
+- of `Discrete`, (n,) flags;
+- of `MultiDiscrete`, a tuple of such flags, one an element;
+- of `MultiBinary`, an array of the space's shape: 0 or 1 for what an element must be, 2 for either;
+- of `Dict` and `Tuple`, the masks of their parts, None where a part is free.
+
+Gymnasium takes a mask that allows nothing for the smallest action; here it is an error.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 Yu et al. 2019 (arXiv:1910.10897), the tasks that the package calls v3: `metaworld/push` is its
 `push-v3`. A seed draws where things stand and where they are to go.
 
-The goal is told twice. The header says it in words, once an episode, as any task's instruction; the
-observation carries it as in Meta-World's multi-task setting (MT), whose scripted policies read it
-there. Three tokens a step buy that the goal's ids are of the same bins as those of the hand and the
-objects: how far they lie apart is easily learned from those, and hardly from the digits of a text.
+The agent is told the goal twice. The header says it in words, once an episode, as any task's
+instruction. The observation carries it as in Meta-World's multi-task setting (MT), whose scripted
+policies read it there. That costs three tokens a step. In return the goal's ids are of the same
+bins as those of the hand and the objects. A model learns easily from these how far they lie apart,
+and hardly from the digits of a text.
 
-An episode ends with success, as Meta-World's own evaluation ends it, so that success at any step
-(the score by convention) is success; with `to_the_end` it goes on to 500 steps.
+An episode ends with success, as Meta-World's own evaluation ends it. So success at any step, the
+score by convention, is success. With `to_the_end` the episode goes on to 500 steps.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def find(name: str) -> Task | None:
         name=f"metaworld/{name}",
         family="metaworld",
         make=functools.partial(MetaWorldEnv, name),
-        max_steps=MAX_STEPS,
+        step_limit=MAX_STEPS,
         description=REGISTERED[name],
         metric="success",
         default_expert="scripted",
@@ -122,14 +123,23 @@ class MetaWorldEnv(gymnasium.Env):
     Observations: Dict of float32 Boxes: hand (3,) in metres, gripper (1,) 1.0 for open,
         objects (7,) or (14,) position and quaternion of each, goal (3,) in metres.
         With `flat`, the package's own (39,) vector: hand, gripper and objects padded to 18 numbers,
-        the same as they were one step ago, the goal. What was one step ago stands in the sequence
-        anyway, so the Dict says the same in less than half of the tokens.
+        the same as they were one step ago, the goal. The Dict takes less than half of the tokens,
+        and the sequence holds the step before anyway.
     Actions: float32 Box (4,) in [-1, 1]: the hand's motion, 1 cm a unit, and the gripper's effort.
     Rewards: the package's own (its v2 formulas, 0 to 10 a step), raw.
 
-    max_steps: steps after which the episode is truncated, 500 at most.
-    to_the_end: go on after success.
-    height, width: frames of `render`, in pixels.
+    Args:
+        name: The task, without the package's version.
+        render_mode: `rgb_array` or None.
+        max_steps: Steps after which the episode is truncated, 500 at most.
+        to_the_end: Go on after success.
+        flat: Observe the package's own vector.
+        height, width: Of rendered frames, in pixels.
+
+    Raises:
+        MissingPackageError: Meta-World is missing.
+        UsageError: There is no such render mode, or `max_steps` is out of range.
+        GeneralistError: Rendering is wanted without any OpenGL.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}
@@ -137,6 +147,7 @@ class MetaWorldEnv(gymnasium.Env):
     def __init__(
         self,
         name: str,
+        *,
         render_mode: str | None = None,
         max_steps: int | None = None,
         to_the_end: bool = False,
@@ -159,7 +170,7 @@ class MetaWorldEnv(gymnasium.Env):
         self._max_steps = max_steps or MAX_STEPS
         self._to_the_end = to_the_end
         self._flat = flat
-        self._view = (height, width)
+        self._view = {"height": height, "width": width}
         self._camera: OffscreenCamera | None = None
         self._steps: int | None = None  # None until reset, and after an episode's end
         self._vector = np.zeros(0)
@@ -227,7 +238,8 @@ class MetaWorldEnv(gymnasium.Env):
             return None
         if self._camera is None:
             model = self._sawyer.model
-            self._camera = OffscreenCamera(model, model.camera(_CAMERA).id, *self._view)
+            camera = model.camera(_CAMERA).id
+            self._camera = OffscreenCamera(model, camera=camera, **self._view)
         return self._camera.frame(self._sawyer.data)[::-1, ::-1]
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ class Task:
     """One task: how to make it, and what a random policy and the expert score in it.
 
     make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
-    max_steps: steps after which an episode is truncated.
+    step_limit: steps after which an episode is truncated, or what finds them out at some cost.
     frames: True where the agent sees images; None where only making it would tell.
     metric: what a score counts: the raw return, or success (1.0 or 0.0).
     default_expert: name of the expert that demonstrates, "" where there is none.
@@ -90,7 +90,7 @@ class Task:
     name: str
     family: str
     make: Callable[..., gymnasium.Env]
-    max_steps: int
+    step_limit: int | Callable[[], int]
     description: str
     frames: bool | None = False
     metric: Metric = "return"
@@ -98,6 +98,11 @@ class Task:
     random_score: Score | None = None
     expert_score: Score | None = None
     other_scores: Mapping[str, Score] = dataclasses.field(default_factory=dict, hash=False)
+
+    @functools.cached_property
+    def max_steps(self) -> int:
+        """Steps after which an episode is truncated; some BabyAI levels are made to learn them."""
+        return self.step_limit if isinstance(self.step_limit, int) else self.step_limit()
 
     @property
     def not_normalized(self) -> str | None:

@@ -34,7 +34,11 @@ def offscreen_backend() -> str | None:
 
 
 def use_offscreen_gl() -> str:
-    """Set MUJOCO_GL to the backend of this machine; raises GeneralistError where there is none."""
+    """Set MUJOCO_GL to the backend of this machine, and return its name.
+
+    Raises:
+        GeneralistError: This machine has neither EGL nor OSMesa.
+    """
     backend = offscreen_backend()
     if backend is None:
         raise GeneralistError(NO_GL_MESSAGE)
@@ -61,11 +65,19 @@ def _gl_context(width: int, height: int) -> Any:
 class OffscreenCamera:
     """Draws one MuJoCo model from one camera into (height, width, 3) uint8 frames.
 
-    It holds its own OpenGL context, because dm_control decides at import time whether it can
-    render at all, and a process that only steps must not need OpenGL.
+    It holds its own OpenGL context. dm_control decides at import time whether it can render at all,
+    but a process that only steps must not need OpenGL.
+
+    Args:
+        model: A mujoco.MjModel.
+        camera: Index of the model's camera; the free camera where there is none of that index.
+        height, width: Of a frame, in pixels.
+
+    Raises:
+        GeneralistError: This machine has no OpenGL that works.
     """
 
-    def __init__(self, model: Any, camera: int = 0, height: int = 240, width: int = 320) -> None:
+    def __init__(self, model: Any, *, camera: int = 0, height: int = 240, width: int = 320) -> None:
         import mujoco
 
         self._mujoco = mujoco

@@ -38,7 +38,7 @@ def find(name: str) -> Task | None:
         name=f"text/{name}",
         family="text",
         make=functools.partial(_refuse, name),
-        max_steps=0,
+        step_limit=0,
         description=REGISTERED[name],
     )
 

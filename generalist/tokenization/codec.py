@@ -33,7 +33,11 @@ class Toolbox:
 
 @dataclass(frozen=True)
 class Codec:
-    """One field's values as K codes; `shape` and `dtype` are those of one value."""
+    """One field's values as K codes.
+
+    What a codec does follows from its stored attributes alone, so that data and checkpoints keep
+    their meaning. `shape` and `dtype` are those of one value.
+    """
 
     kind: ClassVar[str]
     range_name: ClassVar[str]
@@ -56,11 +60,30 @@ class Codec:
         raise NotImplementedError
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        """(N, *shape) values to (N, K) int64 codes; raises ValueError on what cannot be coded."""
+        """Values to codes.
+
+        Args:
+            values: (N, *shape) of a dtype that can stand for the codec's own.
+            toolbox: The trained parts, where the codec needs one.
+
+        Returns:
+            (N, K) int64 codes, each in its interval of `legal`.
+
+        Raises:
+            ValueError: A value cannot be coded; the message goes on after the name of the field.
+        """
         raise NotImplementedError
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        """(N, K) codes to (N, *shape) values of the codec's dtype."""
+        """Codes to values.
+
+        Args:
+            codes: (N, K) integers, each in its interval of `legal`.
+            toolbox: The trained parts, where the codec needs one.
+
+        Returns:
+            (N, *shape) values of the codec's dtype, within the bounds of the field's space.
+        """
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +92,11 @@ class Codec:
 
 
 def codec_from_dict(data: dict[str, Any]) -> Codec:
-    """Inverse of `Codec.to_dict`."""
+    """Inverse of `Codec.to_dict`.
+
+    Raises:
+        GeneralistError: This version has no codec of that kind.
+    """
     data = dict(data)
     kind = data.pop("kind")
     if kind not in CODECS:

@@ -30,7 +30,10 @@ Bounds = tuple[float, float] | tuple[None, None]
 
 
 def mu_law(x: np.ndarray) -> np.ndarray:
-    """Squash any real number: sign(x) log(|x| mu + 1) / log(M mu + 1) (Gato, appendix B)."""
+    """Squash real numbers: sign(x) log(|x| mu + 1) / log(M mu + 1).
+
+    Source: Reed et al. 2022 (Gato, arXiv:2205.06175), appendix B; there mu is 100 and M 256.
+    """
     return _logarithm(x) / math.log(M * MU + 1.0)
 
 
@@ -65,9 +68,9 @@ def coded_bounds(low: float, high: float) -> Bounds:
         high: Upper bound, not below `low`.
 
     Returns:
-        Two bounds within those of the space: the space's own where they are real ones. A bound
-        that is missing, or so large that it says nothing, is replaced by 1e6 or by 1,000 times the
-        size of the other bound. Where both are missing, (None, None) stands for the mu-law.
+        Two bounds within those of the space. The space's own come back where they are real ones.
+        A bound that is missing, or too large to say anything, becomes 1e6 or 1,000 times the size
+        of the other bound. Where both are missing, (None, None) stands for the mu-law.
 
     Raises:
         ValueError: The bounds are too large to compute with.
@@ -117,8 +120,8 @@ class ContinuousCodec(Codec):
     - both equal: one bin;
     - None: the mu-law, which is the same logarithm between -256 and 256.
 
-    Values beyond are clipped. Decoding gives the centre of the bin, which lies between the bounds,
-    so encode(decode(code)) == code, and +1.0 is the last bin, not one past it.
+    Values beyond are clipped. Decoding gives the centre of the bin, which lies between the bounds.
+    So encode(decode(code)) == code, and +1.0 is the last bin, not one past it.
     """
 
     kind: ClassVar[str] = "continuous"

@@ -18,8 +18,8 @@ class DigitsCodec(Codec):
     """Each element as the digits of the integer less its smallest legal value, highest first.
 
     All digits but the first run from 0 to base - 1; the first runs as far as the largest value
-    needs. The few combinations beyond the largest value decode to the largest value, so that
-    whatever digits are chosen, each on its own, are a legal value.
+    needs. The few combinations beyond the largest value decode to the largest value. So any legal
+    digits, each chosen on its own, are a legal value.
     """
 
     kind: ClassVar[str] = "digits"
@@ -100,9 +100,14 @@ class DigitsCodec(Codec):
 
 
 def digits_for(count: int, largest_base: int) -> tuple[int, int]:
-    """How many digits, and of which base, hold `count` values with the fewest combinations beyond.
+    """How many digits hold `count` values, and of which base.
 
-    The digits are as few as bases up to `largest_base` allow, and the base the smallest for them.
+    Args:
+        count: Number of values, at least 1.
+        largest_base: Most values of a digit.
+
+    Returns:
+        The fewest digits that suffice, and the smallest base that does for so many.
     """
     digits = 1
     while largest_base**digits < count:

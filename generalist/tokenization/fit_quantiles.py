@@ -25,10 +25,16 @@ LEAST_WIDTH = 0.01
 
 
 def fit_quantiles(layout: Layout, observations: Sequence[Tree]) -> Layout:
-    """The layout with bins fitted to these episodes, in place of all bins of its observations.
+    """The layout with bins of its observations that are fitted to episodes.
 
-    Actions keep theirs, for they are chosen between bounds.
-    Raises UsageError where nothing that is observed is a real number.
+    Actions keep their bins, for they are chosen between bounds.
+
+    Args:
+        layout: The layout of the episodes.
+        observations: Batched observations of each episode, (T, ...).
+
+    Raises:
+        UsageError: No observation is a real number.
     """
     parts = []
     for part in layout.parts:
@@ -45,7 +51,14 @@ def fit_quantiles(layout: Layout, observations: Sequence[Tree]) -> Layout:
 
 
 def fit_knots(values: np.ndarray) -> tuple[float, ...]:
-    """(N,) finite values to increasing knots: quantiles, drawn a little towards an even spacing."""
+    """Knots of an element: quantiles, drawn a little towards an even spacing.
+
+    Args:
+        values: (N,) finite numbers, N >= 1.
+
+    Returns:
+        `PARTS` + 3 increasing numbers, the first and the last beyond what occurs.
+    """
     low, high = values.min(), values.max()
     missing = max(LEAST_WIDTH * abs(low + high) / 2, 1e-6) - (high - low)
     if missing > 0:

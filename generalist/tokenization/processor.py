@@ -41,12 +41,17 @@ TEXT_FOLDER = "text"
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """What one token of a sequence means."""
+    """What one token of a sequence means.
+
+    range, field: Names of the range of the vocabulary and of the field of the timestep.
+    timestep: Counted from 0; -1 in the header.
+    value: What the token stands for, readable.
+    """
 
     id: int
     range: str
     field: str
-    timestep: int  # -1 in the header
+    timestep: int
     value: str
 
 
@@ -124,7 +129,8 @@ class GeneralistProcessor:
     def from_pretrained(cls, folder: str | Path) -> GeneralistProcessor:
         """Load a processor from its own folder, or from that of a checkpoint.
 
-        Raises GeneralistError where there is none, and if a part was changed since.
+        Raises:
+            GeneralistError: There is none, it is damaged, or a part was changed since.
         """
         folder = Path(folder)
         if not (folder / CONFIG_FILE).exists() and (folder / PARTS_FOLDER / CONFIG_FILE).exists():
@@ -162,22 +168,28 @@ class GeneralistProcessor:
     ) -> Layout:
         """The layout of one timestep.
 
-        This is the one way to a task's layout: collecting, importing and acting in a task that the
-        checkpoint does not know all take it, so the same frame has the same codes everywhere.
+        This is the one way to a task's layout. Collecting, importing and acting in a task that the
+        checkpoint does not know all take it. So a frame has the same codes everywhere.
 
         Args:
             observation_space: What the environment shows.
             action_space: What it takes.
             task: Name of the task, whose still background the frame tokenizer may know.
-            fit_to: Batched observations of episodes, (T, ...) each, to fit the bins of all
-                observed real numbers to. Without any, bins follow from the bounds.
+            fit_to: Batched observations of episodes, (T, ...) each. The bins of all observed real
+                numbers are fitted to them; without any, bins follow from the bounds.
 
         Raises:
             GeneralistError: A part of a space cannot be laid out; the message says which and why.
+            UsageError: There is no observed real number to fit bins to.
         """
-        parts = self.vocabulary, self.toolbox
         try:
-            layout = build_layout(observation_space, action_space, *parts, background=task)
+            layout = build_layout(
+                observation_space,
+                action_space,
+                vocabulary=self.vocabulary,
+                toolbox=self.toolbox,
+                background=task,
+            )
         except GeneralistError as error:
             raise GeneralistError(f"{task}: {error}" if task else str(error)) from None
         return fit_quantiles(layout, fit_to) if fit_to else layout
@@ -202,7 +214,14 @@ class GeneralistProcessor:
         return np.array(ids, dtype=np.int64)
 
     def encode(self, episode: Episode, layout: Layout) -> np.ndarray:
-        """(T * tokens_per_timestep,) ids of the executed episode, of the vocabulary's dtype."""
+        """Ids of an episode, with the actions that were executed.
+
+        Returns:
+            (T * tokens_per_timestep,) ids of the vocabulary's dtype.
+
+        Raises:
+            GeneralistError: A value cannot be coded; the message names task, field and step.
+        """
         trees: dict[Role, Tree] = {"action": episode.actions}
         if not layout.is_document:
             trees["observation"] = episode.observations
@@ -213,7 +232,14 @@ class GeneralistProcessor:
         return layout.weave(ids).ravel().astype(self.vocabulary.dtype)
 
     def encode_labels(self, episode: Episode, layout: Layout) -> np.ndarray:
-        """(T * k,) ids of the expert's own actions; the executed ones where it was not asked."""
+        """Ids of the expert's own actions, or of the executed ones where it was not asked.
+
+        Returns:
+            (T * k,) ids of the vocabulary's dtype.
+
+        Raises:
+            GeneralistError: A value cannot be coded; the message names task, field and step.
+        """
         tree = episode.actions if episode.labels is None else episode.labels
         ids = layout.encode("action", tree, self.toolbox, task=episode.task)
         return ids.ravel().astype(self.vocabulary.dtype)
@@ -229,11 +255,28 @@ class GeneralistProcessor:
     # Ids to values
 
     def decode_actions(self, ids: np.ndarray, layout: Layout) -> Tree:
-        """(N, k) ids to batched actions with the shapes and dtypes of the action space."""
+        """Ids to actions, which lie within the action space whatever legal ids are given.
+
+        Args:
+            ids: (N, k) ids, each in its interval of `layout.legal`.
+            layout: The layout of the task.
+
+        Returns:
+            Batched actions with leading axis N, of the shapes and dtypes of the action space.
+
+        Raises:
+            GeneralistError: An id is not legal at its place.
+        """
         return layout.decode("action", np.asarray(ids), self.toolbox)
 
     def decode(self, ids: np.ndarray, layout: Layout, task: str = "") -> Episode:
-        """Whole timesteps of ids to an episode; tokens hold no rewards, which come back as NaN."""
+        """Whole timesteps of ids to an episode.
+
+        Tokens hold no rewards, which come back as NaN.
+
+        Raises:
+            GeneralistError: The ids are no whole timesteps, or one is not legal at its place.
+        """
         timesteps = self._timesteps(ids, layout)
         steps, positions = len(timesteps), layout.positions
         actions = timesteps[:, positions.of_role("action")]
@@ -267,7 +310,7 @@ class GeneralistProcessor:
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
                 name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
-                value = _show(part.codec, values[number], index, token - where.start)
+                value = _show(part.codec, values[number], index=index, code=token - where.start)
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
@@ -314,7 +357,7 @@ def load_processor(folder: str | Path | None) -> GeneralistProcessor:
     return GeneralistProcessor.from_pretrained(folder)
 
 
-def _show(codec: Codec, values: np.ndarray, index: int, code: int) -> str:
+def _show(codec: Codec, values: np.ndarray, *, index: int, code: int) -> str:
     """What token `index` of a field means; values: what `_values` says of the field."""
     if isinstance(codec, ImageCodec):
         return f"code {code}"

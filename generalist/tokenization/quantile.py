@@ -1,7 +1,7 @@
 """Real numbers as bins that were fitted on data: each about as often used as any other.
 
-Where bounds are far wider than what occurs, or values lie far from zero, uniform and mu-law bins
-spend most of their ids on what never happens. `fit_quantiles.py` fits them.
+Uniform and mu-law bins spend most ids on what never happens where bounds are far wider than the
+values, or values lie far from zero. `fit_quantiles.py` fits these bins.
 """
 
 from __future__ import annotations

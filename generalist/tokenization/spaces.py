@@ -52,11 +52,25 @@ RESHAPE = (
 def build_layout(
     observation_space: spaces.Space,
     action_space: spaces.Space,
+    *,
     vocabulary: Vocabulary,
     toolbox: Toolbox,
     background: str | None = None,
 ) -> Layout:
-    """The layout of one timestep; raises GeneralistError saying which part cannot be laid out."""
+    """The layout of one timestep.
+
+    A field of more than 1,024 tokens is warned of.
+
+    Args:
+        observation_space: What the environment shows.
+        action_space: What it takes.
+        vocabulary: The ranges that ids are from.
+        toolbox: The trained parts that codecs need.
+        background: Name of the task whose still background the frame tokenizer may know.
+
+    Raises:
+        GeneralistError: A part of a space cannot be laid out; the message names it and says why.
+    """
     builder = _Builder(vocabulary, toolbox, background)
     fields = [
         *builder.fields("observation", observation_space, ()),
@@ -82,10 +96,14 @@ def build_layout(
 
 
 class _Builder:
+    """Chooses a codec for each leaf of a space; ValueErrors say why there is none."""
+
     def __init__(self, vocabulary: Vocabulary, toolbox: Toolbox, background: str | None) -> None:
         self.vocabulary = vocabulary
         self.toolbox = toolbox
         self.background = background
+
+    # Each method takes a space and gives its fields or its codec.
 
     def fields(self, role: Role, space: spaces.Space, path: Path) -> Iterator[Part]:
         if isinstance(space, (spaces.Dict, spaces.Tuple)):
@@ -95,7 +113,7 @@ class _Builder:
         try:
             codec = self.codec(role, space)
         except ValueError as error:
-            raise _refusal(role, path, space, str(error)) from None
+            raise _refusal(role, path, space=space, reason=str(error)) from None
         yield Part(role, path, codec, self.vocabulary[codec.range_name].start)
 
     def within(
@@ -103,13 +121,14 @@ class _Builder:
     ) -> Iterator[tuple[str | int, spaces.Space]]:
         """The spaces within, in the order of their fields."""
         if path and not len(space.spaces):
-            raise _refusal(role, path, space, "it is empty")
+            raise _refusal(role, path, space=space, reason="it is empty")
         if isinstance(space, spaces.Tuple):
             yield from enumerate(space.spaces)
             return
         for key in space.spaces:
             if not isinstance(key, (str, int)) or isinstance(key, bool):
-                raise _refusal(role, path, space, f"its key {key!r} is no string and no integer")
+                reason = f"its key {key!r} is no string and no integer"
+                raise _refusal(role, path, space=space, reason=reason)
         for key in sorted_keys(space.spaces):
             yield IntegerKey(key) if isinstance(key, int) else key, space.spaces[key]
 
@@ -117,13 +136,14 @@ class _Builder:
         if isinstance(space, spaces.Box):
             return self.box(space)
         if isinstance(space, spaces.Discrete):
-            return self.integers((), space.dtype, [int(space.start)], [int(space.n)])
+            low, counts = [int(space.start)], [int(space.n)]
+            return self.integers((), space.dtype, low=low, count=counts)
         if isinstance(space, spaces.MultiDiscrete):
             low, counts = space.start.ravel().tolist(), space.nvec.ravel().tolist()
-            return self.integers(space.shape, space.dtype, low, counts)
+            return self.integers(space.shape, space.dtype, low=low, count=counts)
         if isinstance(space, spaces.MultiBinary):
             size = math.prod(space.shape)
-            return self.integers(space.shape, space.dtype, [0] * size, [2] * size)
+            return self.integers(space.shape, space.dtype, low=[0] * size, count=[2] * size)
         if isinstance(space, spaces.Text):
             return self.text(space) if role == "observation" else self.characters(space)
         raise ValueError(f"there is no codec for {type(space).__name__} spaces")
@@ -138,7 +158,8 @@ class _Builder:
                 return self.image(space)
             if math.prod(space.shape) > MANY_TOKENS:
                 raise ValueError(f"it would take {math.prod(space.shape)} tokens a step; {RESHAPE}")
-        return self.grid(space) or self.integers(space.shape, space.dtype, *_integers(space))
+        low, count = _integers(space)
+        return self.grid(space) or self.integers(space.shape, space.dtype, low=low, count=count)
 
     def grid(self, space: spaces.Box) -> GridCodec | None:
         """One token a cell, where the channels of all cells have the same few values."""
@@ -168,6 +189,7 @@ class _Builder:
         self,
         shape: tuple[int, ...],
         dtype: np.dtype,
+        *,
         low: Sequence[int],
         count: Sequence[int],
     ) -> Codec:
@@ -213,7 +235,7 @@ class _Builder:
         return CharactersCodec((), "str", characters, space.min_length, space.max_length)
 
 
-def _refusal(role: Role, path: Path, space: spaces.Space, reason: str) -> GeneralistError:
+def _refusal(role: Role, path: Path, *, space: spaces.Space, reason: str) -> GeneralistError:
     return GeneralistError(f"{path_name((role, *path))}: {space} cannot be laid out: {reason}.")
 
 

@@ -14,10 +14,9 @@ from generalist.tokenization.codec import Codec, Toolbox
 class TextFieldCodec(Codec):
     """A string of bounded length inside a timestep: its tokens, then an end code, then filling.
 
-    The slot has room for the longest string the space allows in the worst case of one token a
-    byte, so a timestep keeps its length. Codes of the text itself are the tokenizer's ids; the
-    filling repeats the end code, which is the tokenizer's size (the first id after the text
-    range, that is the vocabulary's `pad`).
+    The slot has room for the longest string of the space at one token a byte, the worst case. So a
+    timestep keeps its length. Codes of the text are the tokenizer's ids. The end code is the
+    tokenizer's size, the first id after the text range: the vocabulary's `pad`.
     """
 
     kind: ClassVar[str] = "text"

@@ -1,4 +1,4 @@
-"""How the real numbers of episodes fall on codes, and what is to be said where too much is lost.
+"""How the real numbers of episodes fall on codes, and which fields lose too much of them.
 
 Legend: T = steps of an episode, K = elements of a field.
 """
@@ -22,7 +22,7 @@ CLIPPED_SHARE = 0.01
 
 @dataclass
 class FieldUse:
-    """What one field held; (K,) arrays over the steps seen so far."""
+    """What one field held in the steps seen so far; the arrays have shape (K,)."""
 
     steps: int
     low: np.ndarray  # smallest values
@@ -41,13 +41,19 @@ class FieldUse:
 
 @dataclass
 class CodeUse:
-    """How the codes of all fields of real numbers were used, by the fields' names."""
+    """How the codes of each field of real numbers were used, by the field's name."""
 
     fields: dict[str, FieldUse] = field(default_factory=dict)
 
     @classmethod
     def of(cls, episode: Episode, tokens: np.ndarray, layout: Layout) -> CodeUse:
-        """The use in one episode, given its (T * tokens_per_timestep,) ids."""
+        """The use in one episode.
+
+        Args:
+            episode: Its values.
+            tokens: (T * tokens_per_timestep,) ids that they were encoded to.
+            layout: The layout of these ids.
+        """
         use = cls()
         timesteps = tokens.reshape(-1, layout.tokens_per_timestep)
         for number, each in enumerate(layout.parts):

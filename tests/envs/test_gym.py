@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,30 @@ def test_a_name_costs_no_environment(
     line = next(row for row in capsys.readouterr().out.splitlines() if "gym/Broken-v0" in row)
     assert line.split()[1] == "-", "whether it shows frames would cost an environment"
     assert get_task("gym/CarRacing-v3").frames is None
+
+
+def test_no_environment_of_any_family_is_made_for_its_name() -> None:
+    """In a process of its own: what replaces a class's `__new__` cannot be taken back."""
+    program = (
+        "import gymnasium\n"
+        "from generalist.envs import list_tasks\n"
+        "def refuse(cls, *args, **options): raise AssertionError(cls)\n"
+        "gymnasium.Env.__new__ = refuse\n"
+        "print(len(list_tasks(everything=True)), len(list_tasks()))\n"
+        "import generalist\n"
+        "try: generalist.make('babyai/GoToLocal')\n"
+        "except Exception: print('refused')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    counts, refused = done.stdout.splitlines()[-2:]
+    everything, registered = map(int, counts.split())
+    assert everything > registered > 300 and refused == "refused"
 
 
 @pytest.mark.parametrize("name", ["gym/Reacher-v2", "gym/GymV21Environment-v0", "gym/Broken-v0"])
