@@ -52,25 +52,24 @@ def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False)
     from tqdm import tqdm
 
     from generalist.envs import get_task
-    from generalist.experts.collect import RandomPolicy, collect_episode
-    from generalist.experts.registry import get_expert
+    from generalist.experts import demonstrate, policy_named
 
     entry = get_task(task)
     if not entry.frames:
         raise UsageError(f"{task} has no frames: a frame tokenizer is trained on pixel tasks.")
     quick = entry.default_expert not in ("", "planner")
-    expert = get_expert(task) if quick else RandomPolicy()
     env = entry.make()
+    player = policy_named(task, None if quick else "random", [env])
     taken: list[np.ndarray] = []
     with tqdm(total=count, desc=f"frames of {task}", disable=not progress, leave=False) as bar:
         for part, noise in enumerate(NOISES):
             wanted = count * (part + 1) // len(NOISES)
             while (missing := wanted - sum(map(len, taken))) > 0:
-                episode = collect_episode(
+                episode = demonstrate(
+                    player,
                     env,
                     task,
-                    expert,
-                    seed=seed + len(taken),
+                    seed + len(taken),
                     noise=noise,
                     burst_steps=BURST_STEPS,
                     max_steps=min(missing, EPISODE_STEPS),
