@@ -129,8 +129,6 @@ class BoardEnv(gymnasium.Env):
         if side not in (None, *_SIDES):
             raise UsageError(f"side is 'first' or 'second', or not given, got {side!r}.")
         self._rules, self._side = game, side
-        make_opponent = opponent_named(opponent) if isinstance(opponent, str) else opponent
-        self._opponent = make_opponent(self)
         self._spiel = pyspiel.load_game(game.spiel)
         self.state = self._spiel.new_initial_state()
         self.player = 0
@@ -138,6 +136,8 @@ class BoardEnv(gymnasium.Env):
         shape = (game.rows, game.columns)
         self.observation_space = spaces.Box(EMPTY, THEIRS, shape, np.uint8)
         self.action_space = spaces.Discrete(game.actions)
+        make_opponent = opponent_named(opponent) if isinstance(opponent, str) else opponent
+        self._opponent = make_opponent(self)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

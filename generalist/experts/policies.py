@@ -36,7 +36,7 @@ class ExpertPolicy:
             try:
                 expert.reset(env, seed)
             except Exception as error:
-                raise SlotError(slot, f"the expert {self.name}", error) from error
+                raise SlotError(slot, f"the expert {name_of(expert)}", error) from error
 
     def decide(
         self, observations: Tree, infos: Sequence[Mapping[str, Any]], slots: Sequence[int]
@@ -49,7 +49,7 @@ class ExpertPolicy:
                 seen = tree_map(lambda leaf: leaf[row], observations)  # noqa: B023 - used at once
                 labels.append(expert.label(seen, env))
             except Exception as error:
-                raise SlotError(slot, f"the expert {self.name}", error) from error
+                raise SlotError(slot, f"the expert {name_of(expert)}", error) from error
         return Decision(actions=tree_stack(labels))
 
     def end(self, slots: Sequence[int]) -> None:
