@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from generalist.errors import needing
+from generalist.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from generalist.training.loop import train
     from generalist.training.recipe import load_recipe
     from generalist.vocabulary import Vocabulary
-
-__version__ = "0.1.0"
 
 # SDL, which pygame draws with, would catch SIGTERM and let no process that has drawn end by it.
 os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")

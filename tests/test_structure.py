@@ -19,7 +19,7 @@ SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
 # and the ground all stand on. Stations of the same number know nothing of each other.
 GROUND = {
     "errors", "gpu", "integrity", "network", "processes", "settings", "specs", "streams",
-    "yaml_values",
+    "version", "yaml_values",
 }  # fmt: skip
 STATIONS = {
     "vocabulary": 0,

@@ -57,10 +57,10 @@ def tasks(
     for row in rows:
         table.add_row(*row)
     screen.print(table)
-    for reason in missing_families().values() if family is None else ():
-        console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
     if any(_is_weak(score) for task in found for score in (task.random_score, task.expert_score)):
         screen.print("* one episode, or episodes that were cut: no score is normalised by it")
+    for reason in missing_families().values() if family is None else ():
+        console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
     write_json(json, [
         {
             "task": task.name, "family": task.family, "description": task.description,

@@ -93,5 +93,7 @@ def frames(
     """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 
-    path = train_frame_tokenizer(out, task, frames_per_task, minutes, seed, steps=steps)
+    path = train_frame_tokenizer(
+        out, task, frames_per_task=frames_per_task, minutes=minutes, seed=seed, steps=steps
+    )
     console().print(f"Frame tokenizer: [bold]{path}[/]", soft_wrap=True)

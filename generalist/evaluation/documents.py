@@ -21,7 +21,18 @@ SAMPLE_PROMPT = "Return a list of the"
 def score_documents(agent: Agent, task: str, sample_tokens: int = 120) -> dict[str, Any]:
     """Bits per byte of held-out documents for the agent's model, a byte trigram and `xz -9`.
 
-    The trigram is fitted on, and xz is given, the task's training documents.
+    The trigram is fitted on the task's training documents, and xz reads them first.
+
+    Args:
+        agent: of any task; its model is scored.
+        task: of documents.
+        sample_tokens: length of the sample of text.
+
+    Returns:
+        JSON-able: bits per byte of the three, counts of documents and bytes, and a sample.
+
+    Raises:
+        GeneralistError: the task has no held-out documents.
     """
     from generalist.acting.text import generate_text
     from generalist.envs.text import documents
@@ -33,7 +44,7 @@ def score_documents(agent: Agent, task: str, sample_tokens: int = 120) -> dict[s
         "task": task,
         "checkpoint": agent.name,
         "bits_per_byte": model_bits_per_byte(
-            agent.model, agent.processor, heldout, agent.window_tokens
+            agent.model, agent.processor, heldout, window_tokens=agent.window_tokens
         ),
         "trigram_bits_per_byte": ByteTrigram(train).bits_per_byte(heldout),
         "xz_bits_per_byte": xz_bits_per_byte(train, heldout),

@@ -33,7 +33,16 @@ ZERO_SHOT, PROMPTED, FINE_TUNED, FROM_SCRATCH = WAYS = (
 
 @dataclass
 class HeldOutScores:
-    """Scores by task and way; `skipped` says why one is missing."""
+    """Scores of tasks in four ways.
+
+    Attributes:
+        suite: its name.
+        checkpoint: its folder.
+        demonstrations: by task, how many were collected.
+        steps: of fine-tuning, and of training from scratch.
+        scores: by task and way.
+        skipped: by task and way, why a score is missing.
+    """
 
     suite: str
     checkpoint: str
@@ -108,7 +117,9 @@ def evaluate_heldout(
             run = out / way / entry.task.replace("/", "-")
             if start is not None:  # of these very weights
                 run = run / weights_fingerprint(start)
-            recipe = _recipe(checkpoint, start, suite.heldout, root / entry.task, run)
+            recipe = _recipe(
+                checkpoint, start, heldout=suite.heldout, data=root / entry.task, run=run
+            )
             only = {"tasks": [entry.model_copy(update={"prompted_episodes": 0})]}
             final = _trained(recipe)
             alone = suite.model_copy(update=only)
@@ -129,7 +140,7 @@ def _demonstrations(heldout: HeldOut, tasks: list[str]) -> DatasetSpec:
 
 
 def _recipe(
-    checkpoint: Path, start: Path | None, heldout: HeldOut, data: Path, run: Path
+    checkpoint: Path, start: Path | None, *, heldout: HeldOut, data: Path, run: Path
 ) -> Recipe:
     """The checkpoint's own recipe, for these demonstrations and so many steps."""
     source = checkpoint / PARTS_FOLDER

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 
 def write_heldout_report(found: HeldOutScores, out: Path) -> dict[str, Any]:
-    """Write report.html and report.json into `out`; returns what report.json holds."""
+    """Write report.html and report.json.
+
+    Args:
+        found: the scores.
+        out: folder of both files.
+
+    Returns:
+        What report.json holds.
+    """
     rows, normalized = [], []
     for task, ways in found.scores.items():
         some = next(iter(ways.values()))

@@ -1,8 +1,9 @@
 """Means over episodes, and intervals that hold the true mean 95 times in 100.
 
 Success has the Beta interval of Clopper and Pearson (1934), returns have Student's t. Neither
-needs many episodes: the percentile bootstrap's interval covers 83% with 5 normal values, and 34%
-with 20 episodes of a policy that succeeds 98 times in 100, because 20 successes show no spread.
+needs many episodes. The percentile bootstrap does: its interval covers 83% with 5 normal values.
+With 20 episodes of a policy that succeeds 98 times in 100 it covers 34%, because 20 successes
+show no spread.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Estimate:
         """The standard error to combine with others: of success it is never 0.
 
         The share of successes is taken as (successes + 1/2) / (episodes + 1), the mean of
-        Jeffreys' posterior, so that 20 of 20 have an error of 0.034.
+        Jeffreys' posterior. So 20 of 20 have an error of 0.034.
         """
         if not self.success:
             return self.stderr

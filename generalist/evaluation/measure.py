@@ -8,9 +8,9 @@
     OUT/errors/*.txt                             the traceback of what failed
 
 A result is written when its task is done, so the same evaluation continues after an interruption.
-A result of other weights, settings or another version is measured anew. What fails is named in the
-report and tried again by the next evaluation; the rest goes on. One process with one thread acts
-in each task: small models gain nothing from threads, and an episode comes out the same.
+A result of other weights, settings or an older protocol is measured anew. What fails is named in
+the report and tried again by the next evaluation; the rest goes on. One process with one thread
+acts in each task: small models gain nothing from threads, and an episode comes out the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from generalist import __version__
 from generalist.envs import get_task, is_document_task
 from generalist.envs.instructions import OWN
 from generalist.errors import GeneralistError, MissingPackageError, in_words
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
 RESULTS, VIDEOS, ERRORS = "results", "videos", "errors"
+# Raised whenever the same settings come to give other results.
+PROTOCOL = 2
 OnResult = Callable[[int, int, Result, bool], None]
 
 
@@ -231,7 +232,7 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
     """What a result depends on; the device changes it by rounding alone."""
     suite, task = shared.suite, job.entry.task
     settings: dict[str, Any] = {
-        "version": __version__, "weights": weights, "dtype": shared.dtype,
+        "protocol": PROTOCOL, "weights": weights, "dtype": shared.dtype,
         "options": job.entry.env_options, "window_tokens": agent.window_tokens,
     }  # fmt: skip
     if is_document_task(task):

@@ -32,7 +32,8 @@ MOST_POINTS = 300  # of a line
 SHOWN_LOW, SHOWN_HIGH = -0.25, 1.25  # bars that reach further are cut, their figures are written
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its (rows, columns) axes."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -54,7 +55,12 @@ def _svg(figure: Figure) -> str:
 
 
 def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> str:
-    """Normalised scores with 95% intervals, random at 0 and expert at 1."""
+    """Normalised scores with 95% intervals, random at 0 and expert at 1, as an <svg> element.
+
+    Args:
+        plain: scores without a prompt; those that are not normalised are left out.
+        prompted: with one, of some of the same rows.
+    """
     from matplotlib import rc_context
 
     shown = [score for score in plain if score.normalized is not None]
@@ -65,9 +71,9 @@ def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> st
         for position, score in enumerate(shown):
             other = by_label.get(score.label)
             shift = 0.17 if other else 0.0
-            _bar(ax, position - shift, score, AGENT, 0.3 if other else 0.46)
+            _bar(ax, position - shift, score, color=AGENT, height=0.3 if other else 0.46)
             if other:
-                _bar(ax, position + shift, other, PROMPTED, 0.3)
+                _bar(ax, position + shift, other, color=PROMPTED, height=0.3)
         for value, name in ((0, "random"), (1, "expert")):
             ax.axvline(value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
             ax.annotate(
@@ -82,7 +88,7 @@ def scores_plot(plain: Sequence[TaskScore], prompted: Sequence[TaskScore]) -> st
         return _svg(figure)
 
 
-def _bar(ax: Axes, y: float, score: TaskScore, color: str, height: float) -> None:
+def _bar(ax: Axes, y: float, score: TaskScore, *, color: str, height: float) -> None:
     """A score with its interval, where the error is known."""
     assert score.normalized is not None
     value = float(np.clip(score.normalized, SHOWN_LOW, SHOWN_HIGH))
@@ -95,7 +101,11 @@ def _bar(ax: Axes, y: float, score: TaskScore, color: str, height: float) -> Non
 
 
 def reached_plot(found: dict[str, Any]) -> str:
-    """How many tasks are at or above each percentage of the expert's score, stacked by family."""
+    """How many tasks reach each percentage of the expert's score, by family, as an <svg> element.
+
+    Args:
+        found: what `generalist.evaluation.reached.reached` returns.
+    """
     from matplotlib import rc_context
 
     families = found["families"]
@@ -119,7 +129,7 @@ def reached_plot(found: dict[str, Any]) -> str:
 
 
 def text_plot(text: dict[str, Any]) -> str:
-    """Bits per byte of the model beside a byte trigram and xz; less is better."""
+    """Bits per byte of the model beside a byte trigram and xz, as an <svg> element."""
     from matplotlib import rc_context
 
     bars = [
@@ -143,7 +153,13 @@ def text_plot(text: dict[str, Any]) -> str:
 
 
 def training_plot(log: Sequence[dict[str, Any]]) -> str:
-    """Loss over the steps, in all and task by task, or by family where there are many tasks."""
+    """Loss over the steps, overall and task by task, as an <svg> element.
+
+    More than 24 tasks are shown by family.
+
+    Args:
+        log: rows of a run's log, with `step`, `loss` and `loss/TASK` in nats.
+    """
     from matplotlib import rc_context
 
     parts = _names(log, "loss/")
@@ -153,7 +169,7 @@ def training_plot(log: Sequence[dict[str, Any]]) -> str:
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
-        figure, axes = _figure(8.2, 1.55 * rows, rows, columns)
+        figure, axes = _figure(8.2, 1.55 * rows, rows=rows, columns=columns)
         for ax, task in zip(axes.flat, panels, strict=False):
             steps, values = _series(log, task or "loss")
             ax.plot(steps, values, color=AGENT, alpha=0.25, linewidth=0.8)

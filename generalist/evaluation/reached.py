@@ -15,7 +15,7 @@ HALF = PERCENT.index(50)
 
 
 def reached(scores: Sequence[TaskScore]) -> dict[str, Any]:
-    """Counts of the tasks whose mean normalised score is at or above each of `PERCENT`.
+    """Count the tasks whose mean normalised score is at or above each of `PERCENT`.
 
     0% is a random policy, 100% the expert. Tasks without a normalised score are left out, and so
     are rows with another instruction than the task's own.
@@ -44,7 +44,11 @@ def _counts(scores: Sequence[TaskScore]) -> dict[str, Any]:
 
 
 def half_line(found: dict[str, Any]) -> str:
-    """`5 of 9 tasks (dmc 1 of 2, ...)`: those at or above half the expert's score."""
+    """`5 of 9 tasks (dmc 1 of 2, ...)`: tasks at or above half the expert's score.
+
+    Args:
+        found: what `reached` returns.
+    """
     by_family = ", ".join(
         f"{family} {each['counts'][HALF]} of {each['tasks']}"
         for family, each in found["families"].items()

@@ -30,7 +30,15 @@ KEY = '<span class="key" style="background:var(--{0})"></span>{1}'
 
 
 def write_report(evaluation: Evaluation, out: Path) -> dict[str, Any]:
-    """Write report.html and report.json into `out`; returns what report.json holds."""
+    """Write report.html and report.json.
+
+    Args:
+        evaluation: the results.
+        out: folder of both files.
+
+    Returns:
+        What report.json holds.
+    """
     checkpoint = Path(evaluation.checkpoint)
     log = training_log(checkpoint)
     summary = summarize(evaluation, training_facts(checkpoint))
@@ -42,7 +50,12 @@ def write_report(evaluation: Evaluation, out: Path) -> dict[str, Any]:
 
 
 def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
-    """Everything the report says, JSON-able."""
+    """Everything the report says, JSON-able.
+
+    Args:
+        evaluation: the results.
+        facts: what training left in the checkpoint; any of them may be missing.
+    """
     plain, prompted = evaluation.scores(), evaluation.scores(prompted=True)
     return {
         "suite": evaluation.suite,

@@ -19,7 +19,12 @@ WIDE = 112  # columns of a terminal with room for intervals
 
 
 def print_tables(evaluation: Evaluation, console: Console) -> None:
-    """Print the scores of acting and of text, and what they amount to."""
+    """Print the scores of acting and of text, their aggregates, and what is missing.
+
+    Args:
+        evaluation: the results.
+        console: of rich; intervals are left out where it is narrow.
+    """
     plain, prompted = evaluation.scores(), evaluation.scores(prompted=True)
     if plain:
         console.print(_table(plain, prompted, intervals=console.width >= WIDE))
@@ -44,7 +49,7 @@ def _plain(text: str) -> str:
 
 
 def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -> Table:
-    """Intervals are left out where the terminal has no room; they stand in the report."""
+    """A row for each score; where the terminal has no room, intervals stand in the report alone."""
     from rich.table import Table
 
     by_label = {score.label: score for score in prompted}

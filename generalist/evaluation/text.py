@@ -2,8 +2,8 @@
 
 Legend: B = rows of a batch, L = tokens of a window, N = tokens of a document.
 
-All three code each held-out document on its own after the same training documents; fewer bits
-per UTF-8 byte are better, and 8 is what no model at all needs.
+All three code each held-out document on its own after the same training documents. Fewer bits per
+UTF-8 byte are better; without any model a byte needs 8.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def utf8_bytes(documents: Sequence[str]) -> int:
 
 
 def xz_bits_per_byte(train: Sequence[str], heldout: Sequence[str]) -> float:
-    """Bits that `xz -9` adds for the held-out text after the training text, per held-out byte."""
+    """Bits that `xz -9` adds for the held-out text after the training text, per held-out byte.
+
+    Raises:
+        GeneralistError: there is no held-out text.
+    """
     before = "\n".join(train).encode("utf-8")
     after = before + b"\n" + "\n".join(heldout).encode("utf-8")
     with ThreadPoolExecutor(2) as pool:  # lzma lets go of the interpreter while it works
@@ -41,9 +45,9 @@ def xz_bits_per_byte(train: Sequence[str], heldout: Sequence[str]) -> float:
 class ByteTrigram:
     """Byte-trigram model with interpolated Witten-Bell smoothing.
 
-    p(c | ab) = (n(abc) + t(ab) p(c | b)) / (n(ab) + t(ab)), where n counts and t is the number
-    of distinct bytes seen after a context; the same below it, and 1/256 at the bottom
-    (Witten and Bell, 1991; Chen and Goodman, 1998, section 2.4).
+    p(c | ab) = (n(abc) + t(ab) p(c | b)) / (n(ab) + t(ab)) (Witten and Bell, 1991; Chen and
+    Goodman, 1998, section 2.4). n counts; t is the number of distinct bytes seen after a context.
+    Bigrams and unigrams are mixed alike, with 1/256 at the bottom.
     """
 
     START = b"\n\n"  # context of a document's first byte
@@ -109,14 +113,25 @@ def model_bits_per_byte(
     model: Any,
     processor: GeneralistProcessor,
     documents: Sequence[str],
+    *,
     window_tokens: int,
     batch_rows: int = 4,
 ) -> float:
     """-sum log2 p over the documents' tokens, over their UTF-8 bytes.
 
-    Windows of `window_tokens` slide by half their length; each token is scored once, in the first
-    window that holds it, so that it sees all of its document or at least half a window. The
-    probabilities are normalised over the text range, as they are when the agent writes.
+    Windows slide by half their length. Each token is scored once, in the first window that holds
+    it. So it sees all of its document before it, or at least half a window. Probabilities are
+    normalised over the text range, as they are when the agent writes.
+
+    Args:
+        model: a causal language model.
+        processor: with the model's vocabulary.
+        documents: held out.
+        window_tokens: length of a window.
+        batch_rows: windows in a forward pass.
+
+    Raises:
+        GeneralistError: a window has no room for text, or there is no text.
     """
     import torch
 
@@ -153,6 +168,9 @@ def scored_windows(
     """Yield (input ids, targets) that together score each of (N,) tokens exactly once.
 
     targets[j] is the token that follows input j, or -100 where an earlier window scored it.
+
+    Raises:
+        GeneralistError: a window has no room for text behind the header.
     """
     room = window_tokens - len(header)
     if room < 2:
@@ -182,6 +200,7 @@ def _pad(rows: list[tuple[np.ndarray, np.ndarray]], pad: int) -> tuple[np.ndarra
 
 
 def _some(count: int) -> int:
+    """The count itself; GeneralistError where it is 0."""
     if count == 0:
         raise GeneralistError("Bits per byte need held-out documents, but there is no text.")
     return count

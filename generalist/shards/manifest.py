@@ -98,7 +98,8 @@ class DatasetHeader:
         try:
             layout = Layout.from_dict(self.layout)
             vocabulary = Vocabulary.from_dict(self.vocabulary)
-            tokens, chosen = layout.tokens_per_timestep, len(layout.legal)
+            tokens = layout.tokens_per_timestep  # not `legal`: what is promised is not allocated
+            chosen = sum(part.tokens for part in layout.parts_of("action"))
             if not 0 < chosen <= tokens <= _LONGEST_TIMESTEP_TOKENS:
                 raise ValueError(f"{chosen} action tokens in a timestep of {tokens}")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -17,13 +17,10 @@ import fnmatch
 import re
 import sys
 import warnings
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from generalist.errors import UsageError
-
-if TYPE_CHECKING:
-    from generalist.shards.manifest import DatasetHeader
 
 _SHARD = re.compile(r"shard-[0-9]{5,}\.tar")
 _EXPERT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(@[0-9]+)?")
@@ -70,16 +67,18 @@ def tasks_matching(tasks: Iterable[str], patterns: Iterable[str]) -> list[str]:
     return found
 
 
-def expert_of_header(header: DatasetHeader) -> str | None:
+def expert_of_header(task: str, collection: Mapping[str, Any]) -> str | None:
     """The expert that demonstrated a dataset, by its name; None for the task's default.
+
+    task, collection: of the dataset's header.
 
     Raises UsageError where the dataset names code or a folder: the user has to name that.
     """
-    name = header.collection.get("expert")
+    name = collection.get("expert")
     if name is None or isinstance(name, str) and _EXPERT.fullmatch(name):
         return name
     raise UsageError(
-        f"The data of {header.task} name the expert {name!r}, which is code or a folder. Those are "
-        f"not taken from data; name it yourself: corrections.tasks.{header.task}.expert in a "
+        f"The data of {task} name the expert {name!r}, which is code or a folder. Those are "
+        f"not taken from data; name it yourself: corrections.tasks.{task}.expert in a "
         "recipe, --expert in a command."
     )

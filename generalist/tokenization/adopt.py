@@ -18,9 +18,11 @@ PROBE = "Größe  naïve 中文 \U0001f469\u200d\U0001f680\tx\r\n\u3000\x00 <|en
 def adopt_text_tokenizer(model: str) -> GeneralistProcessor:
     """The shipped processor with another text tokenizer.
 
-    model: folder or repository of a language model with a fast tokenizer.
+    Args:
+        model: Folder or repository of a language model with a fast tokenizer.
 
-    Raises UsageError where there is none, or its text does not come back as it was.
+    Raises:
+        UsageError: There is no such tokenizer, or text does not come back from it unchanged.
     """
     from transformers import AutoTokenizer
 

@@ -4,14 +4,14 @@ Four things make it work where plain reconstruction collapses to a few codes:
 
 - It learns from the patches that just changed, each different one once (weighted by the root of
   its count): the rare patch with ball and paddle counts, the ever-same score does not.
-- Its metric is the squared error of the difference from the background, sharp and blurred twice,
-  so that a ball that is reconstructed one pixel off costs less than one that is lost. The metric
-  and a projection on its principal directions are linear: training runs on 128 numbers in place
-  of a patch's 588, and both are folded into the first and last layers afterwards.
-- The latents are held near a uniform distribution over the FSQ cube by a sliced Wasserstein
-  distance, so that all codes are used: within each game, for a batch is of one game.
-- For the first half noise as wide as a level stands in for rounding. Gradients then see where a
-  code's borders are, and neighbouring codes come to mean neighbouring pictures.
+- Its metric is the squared error of the difference from the background, sharp and blurred twice.
+  A ball that is reconstructed one pixel off then costs less than one that is lost.
+- The metric and a projection on its principal directions are linear. So training runs on 128
+  numbers in place of a patch's 588, and both are folded into the outer layers afterwards.
+- A sliced Wasserstein distance holds the latents near a uniform distribution over the FSQ cube.
+  So all codes are used, and within each game, for a batch is of one game.
+- In the first half of the training, noise as wide as a level replaces rounding. Gradients then see
+  the borders of a code, and neighbouring codes come to mean neighbouring pictures.
 
 Shapes: M = different patches, P = 588 values of a patch, K = features, B = patches of a batch,
 U = different background patches.
@@ -39,7 +39,13 @@ MOST_CHANGED = 0.9
 
 
 def recolour(patches: np.ndarray, patch_size: int, rng: np.random.Generator) -> None:
-    """Change (M, P) uint8 patches in place: other hues, greys and lights than the games have."""
+    """Change patches in place to hues, greys and lights that the games do not have.
+
+    Args:
+        patches: (M, P) uint8, row-major pixels of three colours.
+        patch_size: Height and width of a patch in pixels.
+        rng: Draws one change for each patch.
+    """
     colours = patches.reshape(len(patches), patch_size**2, 3).astype(np.float32)
     grey = colours.mean(axis=-1, keepdims=True)
     saturation = rng.choice([0.0, 0.5, 1.0], (len(patches), 1, 1))
@@ -75,7 +81,7 @@ class PatchData:
 
 
 def different_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of one row of each kind, and how many there are of it, of (M, P) uint8."""
+    """Distinct rows of (M, P) uint8: the index of one of each, and the count of each."""
     whole = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))  # words are of four bytes
     words = whole.view(np.uint32).astype(np.int64)
     factors = np.random.default_rng(0).integers(-(2**62), 2**62, words.shape[1])
@@ -85,13 +91,22 @@ def different_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def patch_data(
-    games: list[tuple[np.ndarray, np.ndarray, float]], patch_size: int, seed: int = 0
+    games: list[tuple[np.ndarray, np.ndarray, float]], patch_size: int, *, seed: int = 0
 ) -> PatchData:
-    """Patches of games, each given as frames (N, S, S, 3), background (S, S, 3) and weight."""
+    """Choose the patches to learn from.
+
+    Args:
+        games: For each game its uint8 frames (N, S, S, 3), background (S, S, 3) and weight.
+        patch_size: Height and width of a patch in pixels.
+        seed: Of the choice, and of the changed colours.
+
+    Raises:
+        GeneralistError: There is no game.
+    """
     rng = np.random.default_rng(seed)
     patches, backgrounds, weights = [], [], []
 
-    def add(rows: np.ndarray, behind: np.ndarray, power: float, share: float) -> None:
+    def add(rows: np.ndarray, behind: np.ndarray, *, power: float, share: float) -> None:
         index, counts = different_rows(np.concatenate([rows, behind], axis=1))
         drawn = counts.astype(np.float64) ** power
         patches.append(rows[index])
@@ -110,11 +125,11 @@ def patch_data(
         if len(rows):
             chosen = rng.permutation(len(rows))[:MOST_PATCHES]
             rows, cols = rows[chosen], cols[chosen]
-            add(cells[rows, cols], still[cols], 0.5, weight)
+            add(cells[rows, cols], still[cols], power=0.5, share=weight)
         count = min(20_000, 3 * len(cells))
         whole = cells[rng.integers(len(cells), size=count), rng.integers(len(still), size=count)]
         recolour(whole[::2], patch_size, rng)
-        add(whole, np.zeros_like(whole), 0.3, weight * UNKNOWN_SHARE)
+        add(whole, np.zeros_like(whole), power=0.3, share=weight * UNKNOWN_SHARE)
     if not games:
         raise GeneralistError("The frame tokenizer was given no frames to learn from.")
     table, index = np.unique(np.concatenate(backgrounds), axis=0, return_inverse=True)
@@ -129,7 +144,10 @@ def patch_data(
 
 
 def blur_metric(patch_size: int) -> np.ndarray:
-    """(pixels, pixels) symmetric matrix A: |A e|^2 is the error e, sharp plus blurred, squared."""
+    """(pixels, pixels) symmetric matrix A, where |A e|^2 is the error e squared, at each sharpness.
+
+    The error counts as it is, and blurred by each of `BLUR_PIXELS`.
+    """
     row, column = np.mgrid[:patch_size, :patch_size].reshape(2, -1)
     squared = (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
     metric = np.eye(patch_size**2)
@@ -156,7 +174,7 @@ class Features:
 
 
 def make_features(data: PatchData, patch_size: int) -> Features:
-    """Project all differences on the principal directions of the blurred metric."""
+    """Project all differences on the `FEATURES` principal directions of the blurred metric."""
     per_pixel = blur_metric(patch_size)
     metric = np.kron(per_pixel, np.eye(3))
     inverse = np.kron(np.linalg.inv(per_pixel), np.eye(3))
@@ -259,7 +277,16 @@ class _Trainer:
 
 
 def uniformity(points: Tensor) -> Tensor:
-    """Sliced Wasserstein distance, squared, of (B, D) points in [-1, 1]^D to the uniform law."""
+    """Squared sliced Wasserstein distance of points to the uniform distribution on [-1, 1]^D.
+
+    It is the mean over D axes and D random directions (Bonneel et al. 2015).
+
+    Args:
+        points: (B, D) float32, nearly in [-1, 1].
+
+    Returns:
+        () float32.
+    """
     count, size = points.shape
     slices = nn.functional.normalize(torch.randn(size, size), dim=0)
     slices = torch.cat([torch.eye(size), slices], dim=1)
@@ -271,6 +298,7 @@ def uniformity(points: Tensor) -> Tensor:
 def fit_codec(
     data: PatchData,
     config: FrameConfig,
+    *,
     steps: int,
     minutes: float | None = None,
     seed: int = 0,
@@ -278,7 +306,21 @@ def fit_codec(
     batch: int = 512,
     learning_rate: float = 2e-3,
 ) -> PatchCodec:
-    """Train for `steps`, the same weights from the same seed; `minutes` may end it earlier."""
+    """Train a patch codec; the same seed gives the same weights.
+
+    Args:
+        data: Patches, of which each step draws `batch` from one game.
+        config: Sizes of the codec.
+        steps: Optimizer steps. The learning rate decays to zero over them by a cosine.
+        minutes: Ends the training earlier; the weights then depend on the machine's speed.
+        seed: Of the initial weights and of all that is drawn.
+        progress: Show a bar on stderr.
+        batch: Patches a step.
+        learning_rate: The largest one, reached after 50 steps.
+
+    Raises:
+        GeneralistError: The loss is not finite.
+    """
     from tqdm import tqdm
 
     with torch.random.fork_rng(devices=[]):

@@ -33,7 +33,7 @@ def fit_quantiles(layout: Layout, observations: Sequence[Tree]) -> Layout:
     parts = []
     for part in layout.parts:
         codec = part.codec
-        if part.role == "observation" and isinstance(codec, ContinuousCodec):
+        if part.role == "observation" and isinstance(codec, ContinuousCodec) and codec.tokens:
             seen = [flat(tree_get(tree, part.path), codec.shape) for tree in observations]
             knots = tuple(map(fit_knots, finite(np.concatenate(seen)).T))
             fitted = QuantileCodec(codec.shape, codec.dtype, knots, codec.bins)

@@ -1,13 +1,12 @@
 """Frames as discrete codes: one 84x84 RGB frame becomes 6x6 = 36 codes of 1,000 values.
 
-A patch of 14x14 pixels is encoded by itself, as its difference from the background of the game
-(the per-pixel median frame, stored with the weights), and quantised by FSQ (finite scalar
-quantisation, arXiv:2309.15505). Both the encoder and the decoder also see the background patch, so
-a code says "what has changed here" and the background says what such a change looks like.
+A patch of 14x14 pixels is encoded by itself, as its difference from the background of the game.
+The background is the per-pixel median frame, stored with the weights. FSQ (finite scalar
+quantisation, Mentzer et al. 2023, arXiv:2309.15505) makes the code. Encoder and decoder also see
+the background patch: the code says what has changed, the background what such a change looks like.
 
-It follows from the construction, not from training, that a patch equal to its background always
-has the code `still_code` and decodes exactly to the background; so only changed patches are
-computed, and a code never flickers because of something that happens in another patch.
+By construction, a patch equal to its background has the code `still_code`, and decodes exactly to
+the background. So only changed patches are computed, and no patch changes the code of another.
 
 Shapes: N = frames, M = changed patches, P = 14*14*3 = 588 values of a patch.
 """

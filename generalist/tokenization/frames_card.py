@@ -19,12 +19,18 @@ CARD_FILE = "README.md"
 
 
 def measure(tokenizer: FrameTokenizer, frames: np.ndarray, task: str) -> dict[str, float]:
-    """Figures on (N, S, S, 3) frames.
+    """Measure what codes keep of frames.
+
+    Args:
+        tokenizer: Knows the background of `task`.
+        frames: (N, S, S, 3) uint8.
+        task: The game they are of.
 
     Returns:
-        codes: different codes in use; changed: codes a frame that differ from the background's;
-        psnr, median_psnr: dB on the pixels that differ from the background, of the
-        reconstruction and of the background alone.
+        codes: Different codes in use.
+        changed: Codes a frame that differ from the background's.
+        psnr, median_psnr: Peak signal-to-noise ratio in dB, on the pixels that differ from the
+            background, of the decoded codes and of the background alone.
     """
     codes = tokenizer.encode(frames, task)
     background = tokenizer.backgrounds[task]
@@ -45,7 +51,7 @@ def _psnr(seen: np.ndarray, true: np.ndarray) -> float:
 
 
 def comparison(tokenizer: FrameTokenizer, frames: np.ndarray, task: str) -> np.ndarray:
-    """(height, width, 3) uint8 picture: frames in the upper row, what their codes say below."""
+    """(height, width, 3) uint8 picture: frames in the upper row, their decoded codes below."""
     chosen = frames[np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)]
     decoded = tokenizer.decode(tokenizer.encode(chosen, task), task)
     gap = ((GAP_PIXELS, GAP_PIXELS), (GAP_PIXELS, GAP_PIXELS), (0, 0))
@@ -60,11 +66,19 @@ def write_card(
     tokenizer: FrameTokenizer,
     frames: Mapping[str, np.ndarray],
     out_dir: str | Path,
+    *,
     notes: str = "",
 ) -> Path:
-    """Write `README.md` and one picture a task, `Name.png`, from frames of each task.
+    """Write the card `README.md`, and one picture a task, `Name.png`.
 
-    A task whose background the tokenizer does not know is left out.
+    Args:
+        tokenizer: The tokenizer that the card describes.
+        frames: (N, H, W, 3) uint8 of each task. Tasks without a known background are left out.
+        out_dir: Folder of the files.
+        notes: Markdown below the table.
+
+    Returns:
+        The path of the card.
     """
     from PIL import Image
 

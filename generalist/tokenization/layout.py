@@ -183,7 +183,7 @@ class Layout:
     @cached_property
     def tokens_per_timestep(self) -> int:
         """S."""
-        return len(self.positions)
+        return sum(part.tokens for part in self.parts)
 
     @cached_property
     def legal(self) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,7 @@
 """Training of the frame tokenizer: frames from play of every strength, then `fit_frames.py`.
 
-What is trained on is declared in `tokenizers/frames/spec.yaml`. Nothing is written before the end,
-so an interruption costs the training and never a tokenizer that was there before.
+`tokenizers/frames/spec.yaml` declares the tasks. Nothing is written before the end, so an
+interruption costs the training and never a tokenizer that was there before.
 """
 
 from __future__ import annotations
@@ -43,22 +43,41 @@ class FrameTokenizerSpec(BaseModel):
     seed: int = 0
 
 
-def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False) -> np.ndarray:
-    """(count, H, W, 3) uint8 frames of `task`, by its expert disturbed to four degrees.
+def collect_frames(task: str, count: int, *, seed: int = 0, progress: bool = False) -> np.ndarray:
+    """Play a task and keep what is seen.
 
-    A task without an expert, or with none but a planner (some 20 steps a second), is played at
-    random. Raises UsageError for a task without frames.
+    The expert plays, disturbed to the degrees of `NOISES`. Without an expert, or with a planner
+    (some 20 steps a second), play is random.
+
+    Args:
+        task: Name of the task.
+        count: Number of frames.
+        seed: Of the first episode.
+        progress: Show a bar on stderr.
+
+    Returns:
+        (count, H, W, 3) uint8 RGB frames in the order they were seen.
+
+    Raises:
+        UsageError: The task shows no such frames.
     """
     from tqdm import tqdm
 
     from generalist.envs import get_task
+    from generalist.envs.frames import frame_axes, is_full_uint8
     from generalist.experts import demonstrate, policy_named
 
     entry = get_task(task)
-    if not entry.frames:
+    if entry.frames is False:
         raise UsageError(f"{task} has no frames: a frame tokenizer is trained on pixel tasks.")
-    quick = entry.default_expert not in ("", "planner")
     env = entry.make()
+    shape: tuple[int, ...] = env.observation_space.shape or ()
+    if not is_full_uint8(env.observation_space) or frame_axes(shape) != (0, 2) or shape[2] != 3:
+        raise UsageError(
+            f"{task} shows {env.observation_space}; a frame tokenizer is trained on uint8 RGB "
+            "frames (height, width, 3)."
+        )
+    quick = entry.default_expert not in ("", "planner")
     player = policy_named(task, None if quick else "random", [env])
     taken: list[np.ndarray] = []
     with tqdm(total=count, desc=f"frames of {task}", disable=not progress, leave=False) as bar:
@@ -83,16 +102,25 @@ def collect_frames(task: str, count: int, seed: int = 0, progress: bool = False)
 def fit_frame_tokenizer(
     frames: Mapping[str, np.ndarray],
     weights: Mapping[str, float] | None = None,
+    *,
     steps: int = 4000,
     minutes: float | None = None,
     seed: int = 0,
     progress: bool = False,
     config: FrameConfig | None = None,
 ) -> FrameTokenizer:
-    """Train on frames (N, H, W, 3) uint8 of each task, in the order they were seen.
+    """Train a frame tokenizer.
 
-    The per-pixel median of a task's frames becomes its background. `config`: other sizes than the
-    shipped ones.
+    The per-pixel median of a task's frames becomes its background.
+
+    Args:
+        frames: (N, H, W, 3) uint8 of each task, in the order they were seen.
+        weights: How much each task counts; 1 if not given.
+        steps: Optimizer steps.
+        minutes: Ends the training earlier.
+        seed: Of all that is drawn.
+        progress: Show a bar on stderr.
+        config: Other sizes than the shipped ones.
     """
     from generalist.tokenization.fit_frames import fit_codec, patch_data
     from generalist.tokenization.frames import FrameConfig, FrameTokenizer, resize_frames
@@ -104,24 +132,37 @@ def fit_frame_tokenizer(
         median = np.median(sized[:: max(1, len(sized) // 2000)], axis=0).astype(np.uint8)
         backgrounds[name] = median
         games.append((sized, median, 1.0 if weights is None else weights[name]))
-    data = patch_data(games, config.patch_size, seed)
-    codec = fit_codec(data, config, steps, minutes, seed, progress)
+    data = patch_data(games, config.patch_size, seed=seed)
+    codec = fit_codec(data, config, steps=steps, minutes=minutes, seed=seed, progress=progress)
     return FrameTokenizer(codec, backgrounds)
 
 
 def train_frame_tokenizer(
     out_dir: str | Path,
     tasks: Sequence[str] | Mapping[str, float] | None = None,
+    *,
     frames_per_task: int | None = None,
     minutes: float | None = None,
     seed: int | None = None,
     progress: bool = True,
     steps: int | None = None,
 ) -> Path:
-    """Collect frames, train, and write the tokenizer and its card to `out_dir`; returns it.
+    """Collect frames, train, and write the tokenizer and its card.
 
-    What is not given comes from the spec `tokenizers/frames/spec.yaml`. The same seed gives the
+    The spec `tokenizers/frames/spec.yaml` gives what is not given here. The same seed gives the
     same tokenizer, unless `minutes` ends the training before its last step.
+
+    Args:
+        out_dir: Folder of the tokenizer.
+        tasks: Names of tasks, or the weight of each.
+        frames_per_task: Frames of a task of weight 1.
+        minutes: Ends the training earlier.
+        seed: Of play and training.
+        progress: Show bars on stderr.
+        steps: Optimizer steps.
+
+    Returns:
+        `out_dir`.
     """
     from generalist.tokenization.frames_card import write_card
 
@@ -134,16 +175,18 @@ def train_frame_tokenizer(
     count = spec.frames_per_task if frames_per_task is None else frames_per_task
     frames = {
         # A task that counts for less also shows fewer frames; every task has seeds of its own.
-        name: collect_frames(name, max(8, round(count * weight**0.5)), seed + 1000 * i, progress)
+        name: collect_frames(
+            name, max(8, round(count * weight**0.5)), seed=seed + 1000 * i, progress=progress
+        )
         for i, (name, weight) in enumerate(weights.items())
     }
     tokenizer = fit_frame_tokenizer(
         frames,
         weights,
-        spec.steps if steps is None else steps,
-        spec.minutes if minutes is None else minutes,
-        seed,
-        progress,
+        steps=spec.steps if steps is None else steps,
+        minutes=spec.minutes if minutes is None else minutes,
+        seed=seed,
+        progress=progress,
     )
     out_dir = Path(out_dir)
     tokenizer.save_pretrained(out_dir)

@@ -27,11 +27,16 @@ CONFIG_TEXT = """{
 
 
 def train_bpe(
-    documents: Iterable[str], vocabulary_size: int = 8192, progress: bool = False
+    documents: Iterable[str], vocabulary_size: int = 8192, *, progress: bool = False
 ) -> Tokenizer:
-    """Train a lossless byte-level BPE of exactly `vocabulary_size` ids on `documents`.
+    """Train a lossless byte-level BPE of exactly `vocabulary_size` ids.
 
     The same documents in the same order give the same tokenizer.
+
+    Args:
+        documents: Texts to learn merges from.
+        vocabulary_size: Number of ids, the 256 bytes among them.
+        progress: Show a bar on stderr.
 
     Raises:
         GeneralistError: `vocabulary_size` is under 256, or the documents are too few to fill it.
@@ -66,19 +71,27 @@ def train_bpe(
 def train_text_tokenizer(
     out_dir: str | Path,
     vocabulary_size: int = 8192,
+    *,
     documents: Iterable[str] | None = None,
     progress: bool = False,
 ) -> Path:
-    """Train the text tokenizer and write it to `out_dir`; returns the path of `tokenizer.json`.
+    """Train the text tokenizer and write it.
 
-    Without `documents` it is trained on the training documents of `text/pydoc`: the documentation
-    that comes with the running Python, so another Python version gives other merges.
+    Args:
+        out_dir: Folder of the tokenizer.
+        vocabulary_size: Number of ids.
+        documents: Texts to learn from. Without any, these are the training documents of
+            `text/pydoc`, the documentation of the running Python; other versions give other merges.
+        progress: Show a bar on stderr.
+
+    Returns:
+        The path of `tokenizer.json`.
     """
     if documents is None:
         from generalist.envs.text import documents as documents_of
 
         documents = documents_of("text/pydoc")
-    tokenizer = train_bpe(documents, vocabulary_size, progress)
+    tokenizer = train_bpe(documents, vocabulary_size, progress=progress)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / TOKENIZER_FILE
@@ -88,14 +101,3 @@ def train_text_tokenizer(
     temporary.replace(path)
     (out_dir / CONFIG_FILE).write_text(CONFIG_TEXT)
     return path
-
-
-def bytes_per_token(tokenizer: Tokenizer, documents: Iterable[str]) -> float:
-    """UTF-8 bytes of `documents` for each token that `tokenizer` makes of them."""
-    byte_count = token_count = 0
-    for text in documents:
-        byte_count += len(text.encode("utf-8"))
-        token_count += len(tokenizer.encode(text, add_special_tokens=False).ids)
-    if token_count == 0:
-        raise GeneralistError("Bytes per token need at least one document that is not empty.")
-    return byte_count / token_count

@@ -212,7 +212,7 @@ class BatchBuilder:
             task_index=folder.reshape(shape),
             role=role.reshape(shape),
             weight=weight.reshape(shape),
-            count=weight.reshape(shape),  # weights by role are not negative
+            count=weight.copy().reshape(shape),  # weights by role are not negative
         )
 
     def _hide(self, ids: np.ndarray, where: np.ndarray, keys: np.ndarray) -> None:

@@ -77,20 +77,21 @@ class Folder:
     def _check(self, window_tokens: int, numbers: np.ndarray, lengths: np.ndarray) -> None:
         """Raise GeneralistError where a header leaves no room for a timestep in a window."""
         size, room = self.timestep_tokens, window_tokens - self.timestep_tokens
-        if self.least_tokens > window_tokens:
-            raise GeneralistError(
-                f"{self.data.task}: a header and a timestep of {size} tokens do not fit in a "
-                f"window of {window_tokens}; make the window larger (data.window_tokens)."
-            )
-        longest = len(self.header(-1)) + _IDS_OF_A_BYTE * lengths + _IDS_AT_ENDS
+        shortest = len(self.header(-1))
+        longest = shortest + _IDS_OF_A_BYTE * lengths + _IDS_AT_ENDS
         for number in numbers[longest > room].tolist():
-            if (tokens := len(self.header(number))) > room:
+            if (tokens := len(self.header(number))) > room >= shortest:
                 raise GeneralistError(
                     f"{self.data.folder}: episode {self._first_with(number)} of {self.data.task} "
                     f"has a header of {tokens} tokens, most of them its instruction. With a "
                     f"timestep of {size} tokens it does not fit in a window of {window_tokens}; "
                     "make the window larger (data.window_tokens) or leave the episode out."
                 )
+        if self.least_tokens > window_tokens:
+            raise GeneralistError(
+                f"{self.data.task}: a header and a timestep of {size} tokens do not fit in a "
+                f"window of {window_tokens}; make the window larger (data.window_tokens)."
+            )
 
     def _first_with(self, instruction: int) -> int:
         """Number, within the folder, of the first episode with an instruction."""

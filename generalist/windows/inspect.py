@@ -36,13 +36,13 @@ def describe(root: str | Path) -> list[TaskSummary]:
 
 
 def _summary(folder: Path) -> TaskSummary:
-    header, manifest = DatasetHeader.read(folder), Manifest.read(folder)
+    dataset, manifest = DatasetHeader.read(folder), Manifest.read(folder)
     counts = manifest.counts()
     episodes, steps = counts["episodes"], counts["steps"]
-    document = Layout.from_dict(header.layout).is_document
+    document = Layout.from_dict(dataset.layout).is_document
     total = sum(shard.return_sum for shard in manifest.shards)
     return TaskSummary(
-        task=header.task,
+        task=dataset.task,
         episodes=episodes,
         steps=steps,
         tokens=counts["tokens"],

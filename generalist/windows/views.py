@@ -38,12 +38,12 @@ class View:
     layout: of what is stored.
     parts: what is shown, in order: parts of the layout, and parts woven in. Left out: the layout's.
         The actions come last, in their stored order, so that all that is chosen stands together.
-    losses: weight of the loss of each role; a role that is not named has none.
+    losses: weight of the loss of each role, not negative; a role that is not named has none.
 
     positions: of the V shown tokens. loss: (V,) float32, weight of each token's loss.
 
-    Raises GeneralistError for parts that are not the layout's, and for actions that do not come
-    last or have no loss.
+    Raises GeneralistError for parts that are not the layout's, for actions that do not come last or
+    have no loss, and for negative weights.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class View:
             raise GeneralistError(
                 "A view shows all actions of its layout, once, in their order and after all else."
             )
+        if (self.loss < 0).any():
+            raise GeneralistError(f"Weights of losses must not be negative: {self.loss.tolist()}.")
         if not self.loss[chosen].all():
             raise GeneralistError("A view without a loss on its actions cannot be trained.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +191,9 @@ def test_a_suite_goes_on_without_the_film(tiny_run: TinyRun, tmp_path: Path) -> 
     suite = tmp_path / "suite.yaml"
     tasks = [{"task": TASK, "options": {"frames": "fails"}}, "gym/CartPole-v1"]
     suite.write_text(yaml.safe_dump({"tasks": tasks, "episodes": 2, "prompted_episodes": 0}))
-    out = tmp_path / "out"
-    assert main(["evaluate", str(suite), "--checkpoint", str(tiny_run.checkpoint), "--out",
+    out, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
+    shutil.copytree(tiny_run.checkpoint, checkpoint)  # whose card gets the scores
+    assert main(["evaluate", str(suite), "--checkpoint", str(checkpoint), "--out",
                  str(out), "--workers", "0"]) == 0  # fmt: skip
     results = {path.stem: json.loads(path.read_text()) for path in (out / "results").iterdir()}
     assert len(results) == 2 and results["gym-CartPole-v1"]["video"]

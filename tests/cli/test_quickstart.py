@@ -40,7 +40,7 @@ def test_quickstart_passes_every_station_and_can_be_repeated(command, tmp_path, 
         assert words in printed
     run = tmp_path / "run"
     assert (run / "checkpoint" / "model.safetensors").exists()
-    report = json.loads((run / "evaluation" / "report.json").read_text())
+    report = json.loads(next((run / "evaluation").glob("*/report.json")).read_text())
     assert [score["task"] for score in report["scores"]] == ["gym/CartPole-v1"]
 
     before = times(run)
@@ -56,5 +56,5 @@ def test_quickstart_passes_every_station_and_can_be_repeated(command, tmp_path, 
 @pytest.mark.slow
 def test_the_shipped_quickstart_passes_every_station(tmp_path):
     assert main(["quickstart", "--smoke", "--output", str(tmp_path)]) == 0
-    report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
+    report = json.loads((tmp_path / "evaluation" / "quickstart" / "report.json").read_text())
     assert len(report["scores"]) == 9 and len(report["texts"]) == 1

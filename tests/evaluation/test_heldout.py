@@ -83,7 +83,8 @@ def test_the_short_runs_are_neither_scored_nor_corrected_on_the_way(
     recipe["evaluation"] = {"tasks": ["gym/*"], "every_minutes": 1}
     recipe["corrections"] = {"tasks": {"gym/CartPole-v1": {"episodes": 1}}}
     own.write_text(yaml.safe_dump(recipe))
-    short = heldout._recipe(tmp_path, None, HeldOut(data="heldout", steps=3), tmp_path, tmp_path)
+    held_out = HeldOut(data="heldout", steps=3)
+    short = heldout._recipe(tmp_path, None, heldout=held_out, data=tmp_path, run=tmp_path)
     assert short.schedule.steps == 3 and short.schedule.minutes is None
     assert short.evaluation.tasks == [] and short.corrections.tasks == {}
 

@@ -125,7 +125,7 @@ class _Model(torch.nn.Module):
 
 def test_a_model_without_knowledge_needs_8_bits_of_a_byte():
     model = _Model(torch.zeros(257, 256))
-    assert model_bits_per_byte(model, _Bytes(), HELDOUT, 16) == pytest.approx(8.0)
+    assert model_bits_per_byte(model, _Bytes(), HELDOUT, window_tokens=16) == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize("window", [8, 50, 10_000])
@@ -138,5 +138,5 @@ def test_a_bigram_model_gets_its_own_bits_whatever_the_window(window):
         ids = [256, *text.encode()]
         bits -= sum(log_p[a, b].item() for a, b in zip(ids, ids[1:], strict=False))
         size += len(text.encode())
-    found = model_bits_per_byte(_Model(table), _Bytes(), documents, window)
+    found = model_bits_per_byte(_Model(table), _Bytes(), documents, window_tokens=window)
     assert found == pytest.approx(bits / size, rel=1e-5)

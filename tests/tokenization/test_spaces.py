@@ -135,7 +135,7 @@ def test_what_is_not_finite_is_an_error_that_names_field_and_step(
     spoilt.reshape(4, -1)[2, -1] = bad
     tree = tree_from_leaves([(p, spoilt if p == path else x) for p, x in tree_leaves(elements)])
     with pytest.raises(GeneralistError, match="at step 2") as caught:
-        layout.encode_observations(tree, without_frames.toolbox, "gym/X")
+        layout.encode("observation", tree, without_frames.toolbox, task="gym/X")
     assert f"gym/X: {path_name(('observation', *path))} " in str(caught.value)
 
 
@@ -147,7 +147,7 @@ def test_what_is_no_number_is_an_error_that_names_the_field(
     layout = without_frames.layout(spaces.Dict(x=space), OTHER)
     values = np.array([[value]] if space.shape else [value], dtype=object)
     with pytest.raises(GeneralistError, match="gym/X: observation/x "):
-        layout.encode_observations({"x": values}, without_frames.toolbox, "gym/X")
+        layout.encode("observation", {"x": values}, without_frames.toolbox, task="gym/X")
 
 
 KINDS = [

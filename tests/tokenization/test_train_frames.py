@@ -118,6 +118,14 @@ def test_a_planner_is_not_waited_for(monkeypatch):
     assert frames.shape == (16, 84, 84, 3) and (frames != frames[0]).any()
 
 
+def test_frames_of_a_task_that_is_not_registered_are_taken():
+    """What it shows is known only once it is made."""
+    assert get_task("gym/CarRacing-v3").frames is None
+    assert collect_frames("gym/CarRacing-v3", 8).shape == (8, 96, 96, 3)
+    with pytest.raises(UsageError, match="gym/Taxi-v4 shows Discrete"):
+        collect_frames("gym/Taxi-v4", 8)
+
+
 def test_the_whole_command(tmp_path):
     folder = train_frame_tokenizer(
         tmp_path, ["atari/Freeway"], frames_per_task=40, steps=3, progress=False

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 
+from generalist.cli.main import main
 from generalist.collecting.collect import collect
 from generalist.episode import Episode
 from generalist.importing.hub import HubSource
@@ -16,7 +17,6 @@ from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import dataset_spec
-from tests.conftest import command
 from tests.importing.recorded import PENDULUM, episode_rows, played
 from tests.tokenization.wide_env import WideEnv
 
@@ -43,12 +43,14 @@ def test_collecting_names_fields_whose_values_have_one_id(
     assert "`bins: quantiles`" in far
 
 
-def test_the_command_prints_them(tmp_path: Path, saved: str) -> None:
+def test_the_command_prints_them(
+    tmp_path: Path, saved: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "wide.yaml"
     path.write_text(f"tasks: [{{task: '{WIDE}', episodes: 2, expert: random}}]")
-    report = tmp_path / "report.json"
-    command("collect", path, "--out", tmp_path / "data", "--processor", saved, "--json", report)
-    assert "observation/far has one id" in report.read_text()
+    options = ["--out", str(tmp_path / "data"), "--processor", saved, "--workers", "0"]
+    assert main(["collect", str(path), *options]) == 0
+    assert f"Warning: {WIDE}: observation/far has one id in 100%" in capsys.readouterr().err
 
 
 def test_fitted_bins_tell_the_values_apart(tmp_path: Path, saved: str) -> None:
@@ -74,6 +76,7 @@ def use_of(layout: Layout, processor: GeneralistProcessor, far: np.ndarray) -> C
         "coarse": np.linspace(-9e4, 9e4, steps)[:, None],
         "fine": np.zeros((steps, 2)),
         "still": np.full((steps, 1), 300.0),
+        "nothing": np.zeros((steps, 0)),
     }
     episode = Episode("gym/X", observations, np.ones((steps, 1)), np.zeros(steps), True, False)
     return CodeUse.of(episode, processor.encode(episode, layout), layout)

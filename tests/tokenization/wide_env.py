@@ -17,6 +17,7 @@ class WideEnv(gymnasium.Env):
         coarse=spaces.Box(-1e5, 1e5, (1,), np.float32),
         fine=spaces.Box(-1, 1, (2,), np.float32),
         still=spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        nothing=spaces.Box(-1, 1, (0,), np.float32),
     )
     action_space = spaces.Box(0.0, np.inf, (1,), np.float32)
 
@@ -32,6 +33,7 @@ class WideEnv(gymnasium.Env):
             "coarse": draw(10, 90, 1).astype(np.float32),
             "fine": draw(-1, 1, 2).astype(np.float32),
             "still": np.full(1, 0.25, np.float32),
+            "nothing": np.zeros(0, np.float32),
         }
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:

@@ -42,7 +42,7 @@ names = (st.sampled_from(ODD) | names).filter(lambda name: "://" not in name and
 def test_a_path_is_what_is_written_but_for_the_home_folder(recipe_file, name, home):
     given, expected = (f"~/{name}", Path.home() / name) if home else (name, Path(name))
     recipe = load_recipe(recipe_file, [f"output_dir={given}", f"data.cache=./{name}"])
-    assert recipe.output_dir == expected and recipe.data.cache == Path(name)
+    assert recipe.output_dir == expected and recipe.data.cache == Path(f"./{name}")
     text = yaml.safe_dump({"output_dir": given, "data": {"root": [given, "b"]}})
     recipe_file.with_name("names.yaml").write_text(text, encoding="utf-8")
     recipe = load_recipe(recipe_file.with_name("names.yaml"))

@@ -23,7 +23,7 @@ from generalist.training.data import open_data
 from generalist.training.loop import train
 from generalist.windows.mixture import open_mixture
 from generalist.windows.selection import Selection
-from tests.dataset_folders import control_layout, make_header, write_task
+from tests.dataset_folders import control_layout, write_task
 
 TASK = "gym/CartPole-v1"
 MODULE = "strangers_module"
@@ -90,8 +90,7 @@ def test_every_expert_of_this_package_may_be_named_by_data() -> None:
     names = {name for task in registered_names() for name in expert_names(task)}
     assert len(names) > 10
     for name in [*names, "planner@256", None]:
-        header = make_header(TASK, control_layout(), expert=name)
-        assert expert_of_header(header) == name
+        assert expert_of_header(TASK, {"expert": name}) == name
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_every_expert_of_this_package_may_be_named_by_data() -> None:
 )
 def test_no_other_may(name) -> None:
     with pytest.raises(UsageError, match="name it yourself"):
-        expert_of_header(make_header(TASK, control_layout(), expert=name))
+        expert_of_header(TASK, {"expert": name})
 
 
 def test_a_task_that_data_name_is_read_and_not_imported(tmp_path: Path, imported: Path) -> None:

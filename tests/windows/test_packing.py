@@ -249,5 +249,8 @@ def test_an_instruction_too_long_for_the_window_is_named_when_data_are_opened(
     assert (batch.task_index >= 0).any(axis=1).all()
     with pytest.raises(GeneralistError, match="episode 40"):
         WindowSampler([data], [1.0], by_words, window_tokens=smallest - 1)
+    alone = data.select(np.array([40]))
+    with pytest.raises(GeneralistError, match="episode 40 of babyai/Long"):
+        WindowSampler([alone], [1.0], by_words, window_tokens=smallest - 1)
     fine = data.select(np.arange(40))  # it is not trained on
     assert WindowSampler([fine], [1.0], by_words, window_tokens=64).batch(0, 10) is not None

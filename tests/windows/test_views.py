@@ -185,6 +185,8 @@ def test_what_is_no_view_is_refused(task: TaskData) -> None:
         View(layout, [chosen, separator, observed])
     with pytest.raises(GeneralistError, match="without a loss on its actions"):
         View(layout, losses={"observation": 1.0})
+    with pytest.raises(GeneralistError, match="must not be negative"):
+        View(layout, losses={"observation": -1.0, "action": 1.0})
     blind = View(layout, [separator, chosen])
     with pytest.raises(GeneralistError, match="observation is stored but not shown"):
         blind.unpack(blind.show(task.tokens(0), task.rewards(0), 0))

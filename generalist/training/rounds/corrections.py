@@ -95,7 +95,7 @@ def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     found = [task for task in tasks if task in data.headers]
     for task in found:
         if recipe.corrections.tasks[task].expert is None:
-            expert_of_header(data.headers[task])
+            expert_of_header(task, data.headers[task].collection)
     return found
 
 
@@ -112,7 +112,7 @@ def _jobs(recipe: Recipe, data: TrainingData, number: int) -> Iterator[Job]:
             episodes=wanted.episodes,
             seed=first_seed(number),
             max_steps=wanted.max_steps,
-            expert=wanted.expert or expert_of_header(data.headers[task]),
+            expert=wanted.expert or expert_of_header(task, data.headers[task].collection),
         )
         yield Job(task, play)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generalist.shards.strangers import tasks_matching
+from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData, warn_of_unknown
 from generalist.training.ranks import Problem, Ranks
@@ -50,7 +51,7 @@ def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
     found = [
         task
         for task in tasks_matching(data.headers, wanted)
-        if data.headers[task].layout["separator"] is not None  # documents are not acted in
+        if not Layout.from_dict(data.layouts[task]).is_document  # which nobody acts in
     ]
     unmatched = [each for each in wanted if not fnmatch.filter(data.headers, each)]
     warn_of_unknown("evaluation.tasks", unmatched, data.headers)

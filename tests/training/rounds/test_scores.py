@@ -12,7 +12,7 @@ import pytest
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.errors import UsageError
-from generalist.evaluation.report import training_facts
+from generalist.evaluation.report import training_log
 from generalist.training.checkpoint import RunState
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.recipe import EvaluationRecipe, load_recipe
@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_model_and_change_nothing(make_recipe, data, tmp
     agent = Agent.from_pretrained(final, task="gym/CartPole-v1")
     last = rollout(agent, episodes=2, seed=FIRST_SEED, progress=False)
     assert found[-1][1] == last.mean
-    _, rows = training_facts(final)
+    rows = training_log(final)
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert {"loss", "score/gym/CartPole-v1", "normalized_score/gym/CartPole-v1"} <= set(rows[-1])
 
