@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from generalist.episode import Tree
+from generalist.episode import Tree, tree_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,27 @@ class Decision:
     log_probs: np.ndarray | None = None
     values: np.ndarray | None = None
 
+    def row(self, number: int) -> Decision:
+        """What was decided for one of the environments, with a leading axis of 1."""
+        only = slice(number, number + 1)
+        parts = (self.ids, self.log_probs, self.values)
+        ids, log_probs, values = (None if part is None else part[only] for part in parts)
+        actions = tree_map(lambda leaf: leaf[only], self.actions)
+        return Decision(actions=actions, ids=ids, log_probs=log_probs, values=values)
+
+
+class SlotError(Exception):
+    """What a policy could not do in one of its slots.
+
+    who: at fault, in words. reason: what was raised.
+    """
+
+    def __init__(self, slot: int, who: str, reason: Exception) -> None:
+        super().__init__(f"{who} in slot {slot}: {reason}")
+        self.slot = slot
+        self.who = who
+        self.reason = reason
+
 
 class Policy(Protocol):
     """Whoever acts: an agent, an expert, random play, a person, a planner.
@@ -42,7 +63,9 @@ class Policy(Protocol):
     infos: one dict for each slot, as a single Gymnasium environment returns it from `reset` or
         `step`. Policies read `info["instruction"]` (a str, at `begin`) and
         `info["action_mask"]` (as the action space's `sample` takes it, at `decide`); both may
-        be missing or None.
+        be missing or None. Whoever steers an episode from outside adds at `decide`
+        `info["executed_action"]`, where the step before executed another action than the one
+        decided, and `info["new_instruction"]`, where from now on something else is to be done.
     """
 
     def begin(

@@ -83,6 +83,13 @@ class Failing:
         return 0
 
 
+class Patient(Failing):
+    """An expert that does not."""
+
+    def label(self, observation: Any, env: gymnasium.Env) -> int:
+        return 0
+
+
 class FailingAtReset(Failing):
     """An expert that never begins."""
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import generalist
 from generalist.acting.rollout import dagger_episodes, rollout
 from generalist.decoding.sampling import Sampling
-from generalist.experts.collect import RandomPolicy, collect_episode
+from generalist.experts import RandomPolicy, demonstrate
 from generalist.streams import Stream, random_stream
 from tests.coin import TASK, TASK_OF_NUMBERS
 from tests.decoding.models import tiny_agent
@@ -69,14 +69,16 @@ class Heads:
 @pytest.mark.parametrize("task", [TASK, TASK_OF_NUMBERS])
 @pytest.mark.parametrize("noise", [0.0, 0.5, 1.0])
 def test_random_play_and_noise_win_half_of_the_bets(task: str, noise: float) -> None:
-    env, who = generalist.make(task), RandomPolicy()
-    returns = [collect_episode(env, task, who, seed, noise).return_ for seed in range(EPISODES)]
+    env = generalist.make(task)
+    who = RandomPolicy(env.action_space)
+    returns = [demonstrate(who, env, task, seed, noise=noise).return_ for seed in range(EPISODES)]
     assert np.mean(returns) / 100 == pytest.approx(0.5, abs=TOLERANCE)
 
 
 def test_noise_is_independent_of_a_random_demonstrator() -> None:
     env = generalist.make(TASK)
-    pairs = [collect_episode(env, TASK, RandomPolicy(), seed, 1.0) for seed in range(EPISODES)]
+    who = RandomPolicy(env.action_space)
+    pairs = [demonstrate(who, env, TASK, seed, noise=1.0) for seed in range(EPISODES)]
     same = np.mean([each.actions == each.labels for each in pairs])
     assert same == pytest.approx(0.5, abs=TOLERANCE)
 

@@ -22,6 +22,7 @@ from generalist.envs.vector import VectorEpisodes, split_infos
 from generalist.episode import Episode, Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.gpu import device_for
+from generalist.policy import Decision
 from generalist.settings import setting_of
 from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
@@ -78,6 +79,7 @@ class Agent:
         self.sampling = self.sampling_in(self.task)
         self.layout = _layout_of(self.task, self.layouts, name)
         self._decoder: Decoder | None = None
+        self._waiting: dict[int, tuple[int, str | None]] = {}  # seed and instruction, by slot
         self._prompts = Prompts()
         self._started = 0  # episodes started so far: the default seed of the next
 
@@ -266,6 +268,36 @@ class Agent:
         )
         self._started += int(first.sum())  # not before: an interrupted call may be repeated
         return self.processor.decode_actions(np.stack(chosen), self.layout)
+
+    def begin(
+        self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """As `Policy.begin`; the seed also chooses among the prompts."""
+        for slot, seed, info in zip(slots, seeds, infos, strict=True):
+            self._waiting[slot] = int(seed), info.get("instruction")
+
+    def decide(
+        self, observations: Tree, infos: Sequence[Mapping[str, Any]], slots: Sequence[int]
+    ) -> Decision:
+        """As `Policy.decide`."""
+        first = [slot in self._waiting for slot in slots]
+        begun = [self._waiting.get(slot, (0, None)) for slot in slots]
+        masks = [info.get("action_mask") for info in infos]
+        actions = self.act(
+            observations,
+            np.array(first),
+            [told for _, told in begun],
+            slots,
+            [seed for seed, _ in begun],
+            None if all(mask is None for mask in masks) else masks,
+        )
+        for slot in slots:
+            self._waiting.pop(slot, None)
+        return Decision(actions=actions)
+
+    def end(self, slots: Sequence[int]) -> None:
+        """As `Policy.end`."""
+        self.release(slots)
 
     def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
         """The next actions of a vector environment, in any autoreset mode.

@@ -1,10 +1,10 @@
-"""Rollouts: scores of whoever acts in a task over episodes with fixed seeds; corrections too."""
+"""Rollouts: scores of whoever acts in a task over episodes with fixed seeds; corrections."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,22 +12,20 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 from tqdm import tqdm
-from typing_extensions import TypeIs
 
-from generalist import envs, experts
+from generalist import envs
 from generalist.acting import prompts
 from generalist.acting.environment import difference_note, options_for
-from generalist.acting.episodes import act_episodes, expert_episodes
 from generalist.acting.stage import Stage
 from generalist.envs.options import changed_options
 from generalist.episode import Episode
 from generalist.errors import UsageError
-from generalist.experts.collect import RandomPolicy
-from generalist.session import Trace
+from generalist.experts import ExpertPolicy, RandomPolicy, policy_named
+from generalist.policy import Policy
+from generalist.session import Trace, play
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
-    from generalist.experts import Expert
 
 EVALUATION_SEED = 1_000_000
 """First environment seed of evaluation; data are collected with smaller ones."""
@@ -134,32 +132,40 @@ def rollout(
     """
     agent = None if isinstance(who, str) else who
     _check_counts(episodes=episodes, num_envs=num_envs, video_episodes=video_episodes)
-    if task is None and agent is None:
-        raise UsageError("Say which task to act in.")
-    name = task or agent.task  # type: ignore[union-attr]
     _check_agents_own(agent, prompt_episodes=prompt_episodes, instruction=instruction)
-    record = envs.get_task(name)
-    player = _expert(name, who) if isinstance(who, str) else who
+    name = task or (None if agent is None else agent.task)
+    if name is None:
+        raise UsageError("Say which task to act in.")
     options = env_options if agent is None else options_for(agent, name, env_options)
-    count = 1 if render else min(episodes, num_envs or MAX_ENVS)
-    seeds = list(range(seed, seed + episodes))
-    filmed = seeds[:video_episodes] if video_dir is not None else []
+    # Only an agent gains from acting in many at a time.
+    count = 1 if render or agent is None else min(episodes, num_envs or MAX_ENVS)
+    seeds = range(seed, seed + episodes)
+    filmed = seeds[:video_episodes] if video_dir is not None else ()
     stage = Stage(name, options, count, filmed=filmed, folder=video_dir, render=render)
+    note = None
     ended: list[Trace] = []
     interrupted = False
-    note = None
     bar = tqdm(total=episodes, desc=name, unit="episode", disable=not progress, leave=False)
     try:
-        if agent is not None:
+        if agent is None:
+            policy: Policy = _named(str(who), name, stage)
+        else:
             note = difference_note(agent, name, options, stage.environments[0])
             if note and say is not None:
                 say(note)
-            player = agent = agent_for(agent, name, stage.environments[0])
+            policy = agent = agent_for(agent, name, stage.environments[0])
             if prompt_episodes:
-                player = agent = agent.for_task(name)  # the caller's own keeps its prompts
-                _demonstrate(agent, name, prompt_episodes, env_options, seeds, instruction)
+                policy = agent = agent.for_task(name)  # the caller's own keeps its prompts
+                _demonstrate(agent, prompt_episodes, env_options, seeds, instruction)
         began = time.perf_counter()
-        for trace in _episodes(player, name, stage, seeds, instruction):
+        for trace in play(
+            policy,
+            stage.environments,
+            seeds,
+            task=name,
+            instruction=instruction,
+            watch=stage.watch,
+        ):
             ended.append(trace)
             bar.update()
             bar.set_postfix_str(f"mean return {np.mean([t.return_ for t in ended]):.4g}")
@@ -170,35 +176,30 @@ def rollout(
     finally:
         bar.close()
         stage.close()
-    if changed_options(name, options):
-        record = dataclasses.replace(record, random_score=None, expert_score=None)
-    result = _score(player, record, ended, time.perf_counter() - began)
-    result.interrupted = interrupted
-    result.instruction, result.options, result.note = instruction, options, note
-    result.videos, result.no_video = stage.films()
-    result.video = result.videos[0] if result.videos else None
-    return result
+    films, no_film = stage.films()
+    return RolloutResult(
+        **_scores(name, options, ended, time.perf_counter() - began),
+        policy="agent" if agent is not None else getattr(policy, "name", str(who)),
+        checkpoint=None if agent is None else agent.name,
+        prompted=agent is not None and agent.prompted,
+        temperature=None if agent is None else agent.sampling.temperature,
+        instruction=instruction,
+        options=options,
+        note=note,
+        video=films[0] if films else None,
+        videos=films,
+        no_video=no_film,
+        interrupted=interrupted,
+    )
 
 
-def _episodes(
-    player: Agent | Expert, task: str, stage: Stage, seeds: Sequence[int], instruction: str | None
-) -> Iterator[Trace]:
-    """The episodes of these seeds, each as it ends."""
-    if _is_expert(player):
-        yield from expert_episodes(player, stage.environments[0], task, seeds, watch=stage.watch)
-    else:
-        yield from act_episodes(
-            player, stage.environments, seeds, watch=stage.watch, instruction=instruction
-        )
-
-
-def _is_expert(player: Agent | Expert) -> TypeIs[Expert]:
-    return hasattr(player, "label")
+def _named(who: str, task: str, stage: Stage) -> ExpertPolicy | RandomPolicy:
+    """`random`, `expert` for the task's own, or another by its name."""
+    return policy_named(task, None if who == "expert" else who, stage.environments)
 
 
 def _demonstrate(
     agent: Agent,
-    task: str,
     episodes: int,
     given: Mapping[str, Any],
     seeds: Sequence[int],
@@ -208,6 +209,7 @@ def _demonstrate(
 
     Where episodes are told what to do, there are `episodes` of each instruction.
     """
+    task = agent.task
     # Said before the expert plays, which may take minutes.
     prompts.prompt_steps(task, agent.layout, agent.window_tokens)
     whole = {name: value for name, value in given.items() if name != "max_steps"}
@@ -216,13 +218,6 @@ def _demonstrate(
     if instruction is not None:
         told = {instruction} if told else set()
     agent.set_prompts(prompts.demonstrations(task, episodes, options=options, instructions=told))
-
-
-def _expert(task: str, name: str) -> Expert:
-    """`random`, `expert` for the task's own, or another by its name."""
-    if name == "random":
-        return RandomPolicy()
-    return experts.get_expert(task, None if name == "expert" else name)
 
 
 def dagger_episodes(
@@ -239,30 +234,44 @@ def dagger_episodes(
 ) -> list[Episode]:
     """Episodes in which the agent acts and the expert says at every step what it would have done.
 
-    actions are the agent's, labels the expert's (Ross, Gordon and Bagnell 2011, DAgger); info says
-    "source": "dagger". The environment is made as the agent was trained in it, but for env_options.
-    In the order of the seeds `seed`, `seed + 1`, ...; cut after max_steps. On
-    Ctrl-C the episodes that have ended are returned, or where there is none KeyboardInterrupt goes
-    on.
+    Ross, Gordon and Bagnell 2011, DAgger. The environment is made as the agent was trained in it,
+    but for `env_options`.
+
+    Args:
+        agent: who acts.
+        task: default the agent's own.
+        episodes: how many.
+        seed: of the first episode.
+        num_envs: episodes side by side; changes nothing but the speed.
+        expert: who labels, by name; default the task's own.
+        max_steps: cut (truncate) episodes there.
+        progress: show a bar on stderr.
+        env_options: of the environment, as `generalist.make` takes them.
+
+    Returns:
+        The episodes in the order of the seeds `seed`, `seed + 1`, ...; actions are the agent's,
+        labels the expert's, and info says "source": "dagger". On Ctrl-C those that have ended.
+
+    Raises:
+        UsageError: there is no such task, expert or option.
+        KeyboardInterrupt: Ctrl-C before any episode has ended.
     """
     _check_counts(episodes=episodes, num_envs=num_envs)
     name = task or agent.task
-    count = min(episodes, num_envs or MAX_ENVS)
-    teachers = [experts.get_expert(name, expert) for _ in range(count)]
-    stage = Stage(name, options_for(agent, name, env_options), count)
-    seeds = list(range(seed, seed + episodes))
-    info = {"source": "dagger", "expert": _name_of(teachers[0]), "checkpoint": agent.name}
+    stage = Stage(name, options_for(agent, name, env_options), min(episodes, num_envs or MAX_ENVS))
     ended: list[Episode] = []
     bar = tqdm(total=episodes, desc=f"dagger {name}", unit="episode", disable=not progress)
     try:
-        agent = agent_for(agent, name, stage.environments[0])
-        for trace in act_episodes(
-            agent,
+        teacher = policy_named(name, expert, stage.environments)
+        info = {"source": "dagger", "expert": teacher.name, "checkpoint": agent.name}
+        for trace in play(
+            agent_for(agent, name, stage.environments[0]),
             stage.environments,
-            seeds,
-            experts=teachers,
+            range(seed, seed + episodes),
+            task=name,
             keep_steps=True,
             max_steps=max_steps,
+            teacher=teacher,
         ):
             ended.append(trace.to_episode(info))
             bar.update()
@@ -273,10 +282,6 @@ def dagger_episodes(
         bar.close()
         stage.close()
     return sorted(ended, key=lambda episode: episode.info["seed"])
-
-
-def _name_of(expert: Expert) -> str:
-    return getattr(expert, "name", type(expert).__name__)
 
 
 def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
@@ -305,33 +310,28 @@ def _check_agents_own(agent: Agent | None, **given: Any) -> None:
             raise UsageError(f"{what} is for an agent; others neither read nor are shown anything.")
 
 
-def _score(
-    player: Agent | Expert, record: envs.Task, traces: Sequence[Trace], seconds: float
-) -> RolloutResult:
+def _scores(
+    task: str, options: Mapping[str, Any], traces: Sequence[Trace], seconds: float
+) -> dict[str, Any]:
+    """The part of a result that the episodes say, in the order of their seeds."""
+    record = envs.get_task(task)
+    if changed_options(task, options):
+        record = dataclasses.replace(record, random_score=None, expert_score=None)
     traces = sorted(traces, key=lambda trace: trace.seed)
     scores = np.array([record.score_of(trace.return_, trace.success) for trace in traces])
-    lengths = [len(trace.rewards) for trace in traces]
-    mean = float(scores.mean())
-    random = record.random_score.mean if record.random_score else None
-    expert = record.expert_score.mean if record.expert_score else None
     several = len(scores) > 1
-    agent = None if _is_expert(player) else player
-    return RolloutResult(
-        task=record.name,
-        policy=_name_of(player) if _is_expert(player) else "agent",
-        checkpoint=None if agent is None else agent.name,
-        episodes=len(traces),
-        seeds=[trace.seed for trace in traces],
-        returns=[trace.return_ for trace in traces],
-        scores=scores.tolist(),
-        mean=mean,
-        stderr=float(scores.std(ddof=1) / np.sqrt(len(scores))) if several else None,
-        lengths=lengths,
-        random=random,
-        expert=expert,
-        normalized=record.normalized(mean),
-        prompted=agent is not None and agent.prompted,
-        steps_per_second=sum(lengths) / seconds,
-        metric=record.metric,
-        temperature=None if agent is None else agent.sampling.temperature,
-    )
+    return {
+        "task": task,
+        "metric": record.metric,
+        "episodes": len(traces),
+        "seeds": [trace.seed for trace in traces],
+        "returns": [trace.return_ for trace in traces],
+        "scores": scores.tolist(),
+        "lengths": [trace.steps for trace in traces],
+        "mean": float(scores.mean()),
+        "stderr": float(scores.std(ddof=1) / np.sqrt(len(scores))) if several else None,
+        "random": record.random_score.mean if record.random_score else None,
+        "expert": record.expert_score.mean if record.expert_score else None,
+        "normalized": record.normalized(float(scores.mean())),
+        "steps_per_second": sum(trace.steps for trace in traces) / seconds,
+    }

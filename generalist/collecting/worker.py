@@ -22,7 +22,7 @@ from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from generalist.episode import Tree
+    from generalist.episode import Episode, Tree
     from generalist.tokenization.processor import GeneralistProcessor
 
 FIT_EPISODES = 10
@@ -109,6 +109,8 @@ class Worker:
 
     def open(self, task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
         """Header of a task, and how many documents it has; `collection` goes into the header."""
+        from generalist.experts import policy_named
+
         try:
             if task.is_document:
                 layout, spaces = self.processor.document_layout(), {}
@@ -116,7 +118,7 @@ class Worker:
                 collection = {**collection, "documents": documents}
             else:
                 self._prepare(task)
-                _expert(task)
+                policy_named(task.task, task.expert, [self._env])  # wrong names are found here
                 layout, documents = self._layout, 0
                 spaces = {
                     "observation": space_to_json(self._env.observation_space),
@@ -143,19 +145,9 @@ class Worker:
             return CollectResult(failures=[f"{job.name}: {_in_words(error)}"])
 
     def _play(self, job: CollectJob) -> CollectResult:
-        from generalist.experts.collect import collect_episode
-
         task = job.task
         self._prepare(task)
-        episode = collect_episode(
-            self._env,
-            task.task,
-            _expert(task),
-            job.seed,
-            noise=job.noise,
-            burst_steps=task.burst_steps,
-            max_steps=task.max_steps,
-        )
+        episode = self._episode(task, job.seed, job.noise)
         if task.min_return is not None and episode.return_ < task.min_return:
             reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
             return CollectResult(rejections={job.seed: reason})
@@ -205,34 +197,28 @@ class Worker:
 
     def _observations(self, task: TaskSpec) -> list[Tree]:
         """What bins are fitted to: in every process the same, without talking."""
-        from generalist.experts.collect import collect_episode
+        seeds = range(FIT_EPISODES)
+        return [self._episode(task, seed, FIT_NOISE).observations for seed in seeds]
 
-        episodes = (
-            collect_episode(
-                self._env,
-                task.task,
-                _expert(task),
-                seed,
-                noise=FIT_NOISE,
-                burst_steps=task.burst_steps,
-                max_steps=task.max_steps,
-            )
-            for seed in range(FIT_EPISODES)
+    def _episode(self, task: TaskSpec, seed: int, noise: float) -> Episode:
+        """An episode of the task in this process's environment."""
+        from generalist.experts import demonstrate, policy_named
+
+        return demonstrate(
+            policy_named(task.task, task.expert, [self._env]),
+            self._env,
+            task.task,
+            seed,
+            noise=noise,
+            burst_steps=task.burst_steps,
+            max_steps=task.max_steps,
         )
-        return [episode.observations for episode in episodes]
 
     def _close(self) -> None:
         env, self._env, self._task = self._env, None, None
         if env is not None:
             with contextlib.suppress(Exception):  # it is not needed any more
                 env.close()
-
-
-def _expert(task: TaskSpec) -> Any:
-    from generalist.experts.collect import RandomPolicy
-    from generalist.experts.registry import get_expert
-
-    return RandomPolicy() if task.expert == "random" else get_expert(task.task, task.expert)
 
 
 def _in_words(error: BaseException) -> str:

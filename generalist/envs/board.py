@@ -8,7 +8,6 @@ Breakthrough), it always goes the first player's.
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any, Literal
 
 import gymnasium
@@ -16,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from generalist.envs.board_games import EMPTY, MINE, THEIRS, BoardGame, agent_steps, find_game
+from generalist.envs.board_opponents import MakeOpponent, opponent_named
 from generalist.envs.board_picture import draw_board
 from generalist.envs.registry import Task
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
@@ -41,8 +41,6 @@ REGISTERED = {
 
 Side = Literal["first", "second"]
 _SIDES = ("first", "second")
-_EXPLORATION = 1.0  # UCT's constant, for returns within [-1, 1]
-_TREE_MEGABYTES = 1_000  # a search forgets its least visited branches beyond it
 
 
 def names() -> list[str]:
@@ -77,40 +75,11 @@ def default_opponent(game: BoardGame) -> str:
     return f"mcts@{game.rows * game.columns}"
 
 
-def search(state: Any, simulations: int, seed: int) -> int:
-    """The move that OpenSpiel's MCTS finds best.
-
-    It is UCT with one random playout a simulation (Kocsis and Szepesvari 2006). Proven wins and
-    losses are backed up (Winands et al. 2008).
-
-    Args:
-        state: A pyspiel.State in which a player is to move; it is left as it is.
-        simulations: How many playouts the search may take.
-        seed: Of the playouts; the same arguments give the same move.
-
-    Returns:
-        OpenSpiel's id of the move.
-    """
-    import pyspiel
-
-    bot = pyspiel.MCTSBot(
-        state.get_game(),
-        pyspiel.RandomRolloutEvaluator(1, seed),
-        _EXPLORATION,
-        simulations,
-        _TREE_MEGABYTES,
-        True,  # back up what is proven
-        seed,
-        False,  # be silent
-    )
-    return bot.step(state)
-
-
 def _make(
     name: str,
     *,
     render_mode: str | None = None,
-    opponent: str | None = None,
+    opponent: str | MakeOpponent | None = None,
     side: Side | None = None,
     max_steps: int | None = None,
 ) -> gymnasium.Env:
@@ -132,16 +101,6 @@ def defaults(name: str) -> dict[str, Any]:
     return {"opponent": default_opponent(game)}
 
 
-def _simulations(opponent: str) -> int:
-    """Of the opponent's search; 0 for random moves."""
-    match = re.fullmatch(r"random|mcts@([1-9]\d*)", opponent)
-    if match is None:
-        raise UsageError(
-            f"An opponent is 'random' or 'mcts@N' with N simulations a move, got {opponent!r}."
-        )
-    return int(match[1] or 0)
-
-
 class BoardEnv(gymnasium.Env):
     """A board game for one player.
 
@@ -153,8 +112,9 @@ class BoardEnv(gymnasium.Env):
 
     Args:
         game: The game and its board.
-        opponent: `random`, or `mcts@N`: a search of N simulations a move. Its moves follow from the
-            episode's seed and the game so far.
+        opponent: `random`, or `mcts@N`: a search of N simulations a move; or what makes the policy
+            that plays against the agent. The policy sees the board and its legal moves as the agent
+            does, told from its own side. Its seed follows from the episode's.
         side: `first` or `second`; None draws it from the episode's seed. `info["side"]` says which.
         render_mode: `ansi`, `rgb_array` or None.
 
@@ -166,7 +126,12 @@ class BoardEnv(gymnasium.Env):
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
 
     def __init__(
-        self, game: BoardGame, opponent: str, *, side: Side | None, render_mode: str | None
+        self,
+        game: BoardGame,
+        opponent: str | MakeOpponent,
+        *,
+        side: Side | None,
+        render_mode: str | None,
     ) -> None:
         try:
             import pyspiel
@@ -175,15 +140,15 @@ class BoardEnv(gymnasium.Env):
         if side not in (None, *_SIDES):
             raise UsageError(f"side is 'first' or 'second', or not given, got {side!r}.")
         self._rules, self._side = game, side
-        self._opponent = _simulations(opponent)
         self._spiel = pyspiel.load_game(game.spiel)
         self.state = self._spiel.new_initial_state()
         self.player = 0
-        self._opponent_seed = 0
         self.render_mode = render_mode
         shape = (game.rows, game.columns)
         self.observation_space = spaces.Box(EMPTY, THEIRS, shape, np.uint8)
         self.action_space = spaces.Discrete(game.actions)
+        make_opponent = opponent_named(opponent) if isinstance(opponent, str) else opponent
+        self._opponent = make_opponent(self)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -192,8 +157,10 @@ class BoardEnv(gymnasium.Env):
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(2))
         self.player = drawn if self._side is None else _SIDES.index(self._side)
-        self._opponent_seed = int(self.np_random.integers(2**30))
+        opponent_seed = int(self.np_random.integers(2**30))
         self.state = self._spiel.new_initial_state()
+        other = 1 - self.player
+        self._opponent.begin([0], [opponent_seed], [{"side": _SIDES[other]}])
         self._answer()
         return self.cells(), {**self._info(), "side": _SIDES[self.player]}
 
@@ -211,21 +178,27 @@ class BoardEnv(gymnasium.Env):
         reward = float(self.state.returns()[self.player]) if over else 0.0
         return self.cells(), reward, over, False, self._info()
 
-    def translate(self, action: int) -> int:
-        """An action told from the agent's side as OpenSpiel's, and the other way round."""
-        return int(self._rules.moves[self.player][action])
+    def translate(self, action: int, player: int | None = None) -> int:
+        """An action told from a player's side as OpenSpiel's, and the other way round.
 
-    def legal(self) -> np.ndarray:
-        """The legal actions in ascending order, told from the agent's side; none at the end."""
-        return np.sort(self._rules.moves[self.player][self.state.legal_actions()])
+        player: 0 or 1; None is the agent.
+        """
+        return int(self._rules.moves[self._side_of(player)][action])
 
-    def cells(self) -> np.ndarray:
-        """The board from the agent's side: (rows, columns) uint8 of 0 empty, 1 mine, 2 theirs."""
-        rules = self._rules
+    def legal(self, player: int | None = None) -> np.ndarray:
+        """The legal actions in ascending order, told from a player's side; none at the end."""
+        return np.sort(self._rules.moves[self._side_of(player)][self.state.legal_actions()])
+
+    def cells(self, player: int | None = None) -> np.ndarray:
+        """The board from a player's side: (rows, columns) uint8, 0 empty, 1 mine, 2 theirs."""
+        rules, player = self._rules, self._side_of(player)
         planes = np.asarray(self.state.observation_tensor(0), np.uint8).reshape(3, -1)
-        mine, theirs = (planes[rules.planes[p]] for p in (self.player, 1 - self.player))
-        seen = (MINE * mine + THEIRS * theirs)[rules.cells[self.player]]
+        mine, theirs = (planes[rules.planes[p]] for p in (player, 1 - player))
+        seen = (MINE * mine + THEIRS * theirs)[rules.cells[player]]
         return seen.reshape(rules.rows, rules.columns)
+
+    def _side_of(self, player: int | None) -> int:
+        return self.player if player is None else player
 
     def render(self) -> str | np.ndarray | None:
         """The board as text or as a picture, from the agent's side."""
@@ -235,17 +208,19 @@ class BoardEnv(gymnasium.Env):
             return draw_board(self.cells(), self._rules.slanted)
         return None
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self, player: int | None = None) -> dict[str, Any]:
         mask = np.zeros(self._rules.actions, np.int8)
-        mask[self.legal()] = 1
+        mask[self.legal(player)] = 1
         return {"action_mask": mask}
 
     def _answer(self) -> None:
-        state = self.state
-        while not state.is_terminal() and state.current_player() != self.player:
-            seed, legal = self._opponent_seed + state.move_number(), state.legal_actions()
-            if self._opponent:
-                move = search(state, self._opponent, seed)
-            else:
-                move = int(np.random.default_rng(seed).choice(legal))
-            state.apply_action(move)
+        """The opponent's moves until it is the agent's turn."""
+        state, other = self.state, 1 - self.player
+        while not state.is_terminal() and state.current_player() == other:
+            seen, info = self.cells(other)[None], self._info(other)
+            action = int(self._opponent.decide(seen, [info], [0]).actions[0])
+            if not info["action_mask"][action]:
+                raise GeneralistError(f"The opponent's action {action} is not legal here.")
+            state.apply_action(self.translate(action, other))
+        if state.is_terminal():
+            self._opponent.end([0])

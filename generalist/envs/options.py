@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from generalist.envs.instructions import OWN
 from generalist.envs.registry import get_task
 
 Options = Mapping[str, Any]
@@ -22,7 +23,7 @@ def default_options(task: str) -> dict[str, Any]:
     """
     family, _, name = task.partition("/")
     record = get_task(task)
-    found = defaults_of(record.make)
+    found = {"instructions": OWN, **defaults_of(record.make)}
     if "max_steps" in found:
         found["max_steps"] = record.max_steps
     module = importlib.import_module(f"generalist.envs.{family}")

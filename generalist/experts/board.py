@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from generalist.envs.board import search
+from generalist.envs.board_opponents import search
 
 
 class BoardSearch:

@@ -1,7 +1,4 @@
-"""Episodes from an expert whose execution is disturbed while its labels stay its own.
-
-Legend: T = steps of the episode.
-"""
+"""Episodes of experts whose execution is disturbed while their labels stay their own."""
 
 from __future__ import annotations
 
@@ -13,8 +10,9 @@ import numpy as np
 
 from generalist.episode import Episode
 from generalist.errors import UsageError
+from generalist.experts.policies import ExpertPolicy, RandomPolicy
 from generalist.experts.registry import Expert
-from generalist.session import Trace
+from generalist.session import play
 from generalist.streams import Stream, random_stream
 
 
@@ -54,69 +52,57 @@ class Disturbance:
         return self._held if mask is None else self._space.sample(mask)
 
 
-def collect_episode(
+def demonstrate(
+    policy: ExpertPolicy | RandomPolicy,
     env: gymnasium.Env,
     task: str,
-    expert: Expert,
     seed: int,
+    *,
     noise: float = 0.0,
-    rng: np.random.Generator | None = None,
     burst_steps: float = 1.0,
     max_steps: int | None = None,
 ) -> Episode:
-    """One episode demonstrated by `expert` in `env`, reset with `seed`.
+    """One episode played by `policy` in `env`, its slot 0.
 
-    noise: share of executed actions that are random; the labels are the expert's own actions.
-    rng: where the noise comes from, by default a generator made from `seed`.
-    max_steps: cut (truncate) the episode there, below the task's own limit.
+    Args:
+        policy: an expert or random play.
+        env: the environment; it is reset.
+        task: of the environment.
+        seed: of the environment, the policy and the noise.
+        noise: share of executed actions that are random; the labels are the policy's own actions.
+        burst_steps: mean number of steps for which the execution stays random once it is.
+        max_steps: cut (truncate) the episode there, below the task's own limit.
+
+    Raises UsageError for an impossible noise, EpisodeError where environment or expert fails.
     """
-    rng = rng if rng is not None else random_stream(seed, Stream.NOISE)
-    disturb = Disturbance(env.action_space, noise, burst_steps, rng)
-    trace = Trace(env, task, seed, keep_steps=True, max_steps=max_steps)
-    name = getattr(expert, "name", type(expert).__name__)
-    try:
-        expert.reset(env, seed)
-    except Exception as error:
-        trace.blame(f"the expert {name}", error)
-    while not trace.done:
-        mask = trace.mask
-        if isinstance(expert, RandomPolicy):
-            expert.mask = mask
-        try:
-            label = expert.label(trace.observation, env)
-        except Exception as error:
-            trace.blame(f"the expert {name}", error)
-        trace.labels.append(label)
-        trace.step(disturb(label, mask))
-    if noise == 0:
-        trace.labels.clear()  # they are the actions
+
+    def disturbance(env: gymnasium.Env, seed: int) -> Disturbance:
+        random = random_stream(seed, Stream.NOISE)
+        return Disturbance(env.action_space, noise, burst_steps, random)
+
+    (trace,) = play(
+        policy,
+        [env],
+        [seed],
+        task=task,
+        keep_steps=True,
+        max_steps=max_steps,
+        disturb=disturbance if noise else None,
+    )
     return trace.to_episode(
-        {"expert": name, "noise": float(noise), "burst_steps": float(burst_steps)}
+        {"expert": policy.name, "noise": float(noise), "burst_steps": float(burst_steps)}
     )
 
 
-class RandomPolicy:
-    """Uniformly random actions: the floor of every normalised score.
-
-    mask: `info["action_mask"]` of the current state, where the environment says which actions are
-        legal; only those are drawn. `collect_episode` keeps it up to date.
-    """
-
-    name = "random"
-    mask: Any = None
-
-    def reset(self, env: gymnasium.Env, seed: int) -> None:
-        """Seed the action space; the environment's own randomness stays apart."""
-        self._space = copy.deepcopy(env.action_space)
-        self._space.seed(int(random_stream(seed, Stream.RANDOM_POLICY).integers(2**31)))
-
-    def label(self, observation: Any, env: gymnasium.Env) -> Any:
-        """A random action, a legal one."""
-        return self._space.sample(self.mask)
+def collect_episode(
+    env: gymnasium.Env, task: str, expert: Expert, seed: int, **options: Any
+) -> Episode:
+    """`demonstrate` of an expert."""
+    return demonstrate(ExpertPolicy([expert], [env]), env, task, seed, **options)
 
 
 def random_episode(
     env: gymnasium.Env, task: str, seed: int, max_steps: int | None = None
 ) -> Episode:
-    """One episode of uniformly random actions."""
-    return collect_episode(env, task, RandomPolicy(), seed, max_steps=max_steps)
+    """`demonstrate` of uniformly random legal actions."""
+    return demonstrate(RandomPolicy(env.action_space), env, task, seed, max_steps=max_steps)

@@ -18,9 +18,9 @@ from gymnasium import spaces
 from generalist.envs import get_task, is_document_task, make
 from generalist.envs.frames import has_frames
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
-from generalist.experts.collect import RandomPolicy, collect_episode
+from generalist.experts.collect import demonstrate
+from generalist.experts.policies import ExpertPolicy, RandomPolicy
 from generalist.experts.recipes import Recipe, recipe_for
-from generalist.experts.registry import Expert
 from generalist.experts.trained import TrainedExpert, is_trained
 from generalist.streams import Stream, random_stream
 
@@ -69,8 +69,9 @@ def train_expert(
                      "normalize": recipe.normalize, **recipe.settings},
     }  # fmt: skip
     expert = _exported(model, algorithm, card)
-    for name, who in (("random", RandomPolicy()), ("score", expert)):
-        expert.card[name] = _measured(env, task, who, episodes, spec.score_of)
+    chance, demonstrator = RandomPolicy(env.action_space), ExpertPolicy([expert], [env])
+    expert.card["random"] = _measured(env, task, chance, episodes, spec.score_of)
+    expert.card["score"] = _measured(env, task, demonstrator, episodes, spec.score_of)
     env.close()
     expert.save(out)
     return expert
@@ -179,12 +180,12 @@ def _exported(model: Any, algorithm: str, card: dict[str, Any]) -> TrainedExpert
 def _measured(
     env: gymnasium.Env,
     task: str,
-    who: Expert,
+    who: ExpertPolicy | RandomPolicy,
     episodes: int,
     score_of: Callable[[float, bool | None], float],
 ) -> dict[str, Any]:
     """Mean score over unseen episodes, and its standard error, None for a single one."""
-    played = (collect_episode(env, task, who, EVALUATION_SEED + i) for i in range(episodes))
+    played = (demonstrate(who, env, task, EVALUATION_SEED + i) for i in range(episodes))
     scores = [score_of(episode.return_, episode.success) for episode in played]
     spread = statistics.stdev(scores) if episodes > 1 else None
     return {"mean": round(statistics.fmean(scores), 3),

@@ -65,8 +65,7 @@ def collect_frames(task: str, count: int, *, seed: int = 0, progress: bool = Fal
 
     from generalist.envs import get_task
     from generalist.envs.frames import frame_axes, is_full_uint8
-    from generalist.experts.collect import RandomPolicy, collect_episode
-    from generalist.experts.registry import get_expert
+    from generalist.experts import demonstrate, policy_named
 
     entry = get_task(task)
     if entry.frames is False:
@@ -79,17 +78,17 @@ def collect_frames(task: str, count: int, *, seed: int = 0, progress: bool = Fal
             "frames (height, width, 3)."
         )
     quick = entry.default_expert not in ("", "planner")
-    expert = get_expert(task) if quick else RandomPolicy()
+    player = policy_named(task, None if quick else "random", [env])
     taken: list[np.ndarray] = []
     with tqdm(total=count, desc=f"frames of {task}", disable=not progress, leave=False) as bar:
         for part, noise in enumerate(NOISES):
             wanted = count * (part + 1) // len(NOISES)
             while (missing := wanted - sum(map(len, taken))) > 0:
-                episode = collect_episode(
+                episode = demonstrate(
+                    player,
                     env,
                     task,
-                    expert,
-                    seed=seed + len(taken),
+                    seed + len(taken),
                     noise=noise,
                     burst_steps=BURST_STEPS,
                     max_steps=min(missing, EPISODE_STEPS),

@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generalist.acting.agent import Agent
-from generalist.acting.episodes import act_episodes
 from generalist.decoding.sampling import Sampling
-from generalist.experts import random_episode
-from generalist.experts.collect import RandomPolicy, collect_episode
-from generalist.session import EpisodeError
+from generalist.experts import RandomPolicy, demonstrate, random_episode
+from generalist.session import EpisodeError, play
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.decoding.models import tiny_model
 from tests.masks import allowed, masks_of, nested_spaces
 
+TASK = "own/Masked"
 PROCESSOR = GeneralistProcessor.default()
 MODEL = tiny_model(window=64, size=PROCESSOR.vocabulary.size)
 
@@ -68,7 +67,7 @@ def test_an_agent_takes_legal_actions_of_any_space(
 ) -> None:
     agent = agent_for(env, temperature)
     other = Masked(env.action_space, [None] * 3)  # beside it, without masks
-    traces = list(act_episodes(agent, [env, other], [seed, seed + 1]))
+    traces = list(play(agent, [env, other], [seed, seed + 1], task=TASK))
     assert {trace.steps for trace in traces} == {len(env.masks), 3}
     assert env.legal == len(env.masks) and other.legal == 3
 
@@ -76,7 +75,8 @@ def test_an_agent_takes_legal_actions_of_any_space(
 @settings(max_examples=100, deadline=None)
 @given(env=environments(), noise=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 1000))
 def test_random_play_and_disturbed_play_are_legal(env: Masked, noise: float, seed: int) -> None:
-    episode = collect_episode(env, "own/Masked", RandomPolicy(), seed, noise=noise, burst_steps=2)
+    who = RandomPolicy(env.action_space)
+    episode = demonstrate(who, env, TASK, seed, noise=noise, burst_steps=2)
     assert episode.steps == env.legal == len(env.masks)
 
 
@@ -98,4 +98,4 @@ def test_a_mask_that_cannot_be_obeyed_names_task_field_and_step(
         random_episode(Masked(space, [None, None, mask]), "own/Masked", 7)
     env = Masked(space, [None, None, mask])
     with pytest.raises(EpisodeError, match=where):
-        list(act_episodes(agent_for(env), [env], [7]))
+        list(play(agent_for(env), [env], [7], task=TASK))

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 import generalist
-from generalist.acting import episodes as episodes_module
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import EVALUATION_SEED, dagger_episodes, rollout
 from generalist.decoding.sampling import Sampling
 from generalist.errors import GeneralistError, UsageError
-from generalist.session import Trace
+from generalist.session import Trace, play
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.decoding.models import tiny_agent, tiny_model
 
@@ -215,7 +214,7 @@ def test_an_environment_that_says_which_actions_are_legal_sees_no_other() -> Non
 
     for number in range(2):
         watching(number)
-    traces = list(episodes_module.act_episodes(agent, environments, [1, 2, 3], max_steps=60))
+    traces = list(play(agent, environments, [1, 2, 3], task=TAXI, max_steps=60))
     assert sum(len(trace.rewards) for trace in traces) > 100 and illegal == 0
 
 

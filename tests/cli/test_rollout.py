@@ -12,6 +12,7 @@ import pytest
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.cli import rollout as command
+from generalist.cli.families import FAMILIES, SHARED
 from generalist.cli.main import main
 from generalist.envs import get_task
 from generalist.envs.options import defaults_of
@@ -40,13 +41,13 @@ def failed(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 
 def test_every_family_has_a_subcommand_with_options_that_its_environments_take() -> None:
-    assert set(command._FAMILIES) == set(EXAMPLES)
-    for name, family in command._FAMILIES.items():
+    assert set(FAMILIES) == set(EXAMPLES)
+    for name, family in FAMILIES.items():
         takes = defaults_of(get_task(f"{name}/{EXAMPLES[name]}").make)
         own = {"max_steps", *family.options} - {"option"}
         assert own <= set(takes), name
         shown = inspect.signature(command._command(name, family)).parameters
-        assert {*own, *command._SHARED, "task"} <= set(shown)
+        assert {*own, *SHARED, "task"} <= set(shown)
 
 
 @pytest.mark.parametrize("family", EXAMPLES)

@@ -12,7 +12,7 @@ from generalist.acting.rollout import rollout
 from generalist.collecting.collect import collect
 from generalist.decoding.sampling import Sampling
 from generalist.episode import tree_get, tree_leaves
-from generalist.experts.collect import RandomPolicy, collect_episode
+from generalist.experts import random_episode
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.reader import TaskData
 from generalist.shards.spaces import space_from_json
@@ -38,7 +38,7 @@ def test_episodes_of_odd_spaces_come_back_from_shards_and_are_acted_in(
     assert space_from_json(stored["action"]) == env.action_space
 
     seed = data.records[1]["seed"]
-    played = collect_episode(env, ODD, RandomPolicy(), seed, noise=0)
+    played = random_episode(env, ODD, seed)
     again = without_frames.decode(data.tokens(1), data.layout)
     for side in ("observations", "actions"):
         for path, leaf in tree_leaves(getattr(played, side)):
@@ -65,5 +65,5 @@ def test_moves_of_thousands_are_chosen_from_the_few_that_are_legal(
     agent = Agent(model, without_frames, {CHESS_LIKE: layout}, sampling=Sampling(3.0))
     result = rollout(agent, episodes=5, progress=False)
     assert result.returns == [6.0] * 5, "a legal action each step"
-    episode = collect_episode(env, CHESS_LIKE, RandomPolicy(), 0, noise=0)
+    episode = random_episode(env, CHESS_LIKE, 0)
     assert episode.return_ == 6

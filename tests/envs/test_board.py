@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from generalist.envs import get_task, list_tasks, make
 from generalist.envs.board import REGISTERED, BoardEnv
 from generalist.envs.board_picture import _STONES
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.policy import Decision
 from generalist.tokenization.processor import GeneralistProcessor
 
 NAMES = [f"board/{name}" for name in REGISTERED]
@@ -94,6 +96,59 @@ def test_the_step_limit_is_openspiels(name: str) -> None:
     env, _ = start(name)
     longest = env.state.get_game().max_game_length()
     assert get_task(name).max_steps == -(-longest // 2)
+
+
+@pytest.mark.parametrize(("name", "side"), BOTH_SIDES)
+def test_the_opponent_is_a_policy_that_sees_the_board_from_its_own_side(
+    name: str, side: str
+) -> None:
+    """It is shown what the agent would be shown in its place, and plays as the agent would."""
+    from generalist.experts import RandomPolicy
+
+    class Seeing(RandomPolicy):
+        def begin(self, slots: Any, seeds: Any, infos: Any) -> None:
+            super().begin(slots, seeds, infos)
+            assert slots == [0] and infos[0]["side"] != side
+            begun.append(seeds[0])
+
+        def decide(self, observations: Any, infos: Any, slots: Any) -> Any:
+            other = make(name, side="second" if side == "first" else "first")
+            other.reset(seed=0)
+            other.state = env.state  # the same game, asked for by the other player
+            assert np.array_equal(observations[0], other.cells())
+            assert np.array_equal(np.flatnonzero(infos[0]["action_mask"]), other.legal())
+            decision = super().decide(observations, infos, slots)
+            moves.append(other.translate(int(decision.actions[0])))
+            return decision
+
+    begun: list[int] = []
+    moves: list[int] = []
+    env = make(name, side=side, opponent=lambda board: Seeing(board.action_space))
+    rng = np.random.default_rng(1)
+    env.reset(seed=3)
+    over = False
+    for _ in range(6):
+        if over:
+            break
+        _, _, over, _, _ = env.step(rng.choice(env.legal()))
+    history = env.state.full_history()
+    assert moves == [move.action for move in history if move.player != env.player]
+    assert len(begun) == 1
+
+
+def test_an_opponent_that_breaks_the_rules_is_said() -> None:
+    class Illegal:
+        def begin(self, slots: Any, seeds: Any, infos: Any) -> None: ...
+
+        def decide(self, observations: Any, infos: Any, slots: Any) -> Decision:
+            return Decision(actions=np.flatnonzero(infos[0]["action_mask"] == 0)[:1])
+
+        def end(self, slots: Any) -> None: ...
+
+    env = make("board/TicTacToe", side="first", opponent=lambda board: Illegal())
+    env.reset(seed=0)
+    with pytest.raises(GeneralistError, match="opponent's action . is not legal"):
+        env.step(4)
 
 
 @pytest.mark.parametrize("side", ["first", "second"])

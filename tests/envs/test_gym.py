@@ -18,7 +18,7 @@ from generalist.cli.main import main
 from generalist.envs import get_task, known_names, list_tasks, make
 from generalist.envs.rendering import offscreen_backend
 from generalist.errors import GeneralistError, UsageError
-from generalist.experts.collect import RandomPolicy, collect_episode
+from generalist.experts import random_episode
 from generalist.tokenization.processor import GeneralistProcessor
 
 REGISTERED = [task.name for task in list_tasks("gym")]
@@ -225,7 +225,7 @@ def test_missions_of_minigrid_are_instructions() -> None:
     layout = processor.layout(env.observation_space, env.action_space)
     assert {field.path for field in layout.fields[:-1]} == {("direction",), ("image",)}
     env.action_space.seed(0)
-    episode = collect_episode(env, "gym/MiniGrid-Empty-5x5-v0", RandomPolicy(), 0, max_steps=20)
+    episode = random_episode(env, "gym/MiniGrid-Empty-5x5-v0", 0, max_steps=20)
     again = processor.decode(processor.encode(episode, layout), layout)
     assert np.array_equal(again.observations["image"], episode.observations["image"])
     assert np.array_equal(again.actions, episode.actions)

@@ -30,7 +30,8 @@ OWN = "gym/tests.strange_envs:Strange-v0"
         ("board/ConnectFour-6x7", {"opponent": "mcts@42", "side": None}, {}),
         ("board/ConnectFour-6x7", {"opponent": "mcts@41"}, {"opponent": "mcts@41"}),
         ("board/TicTacToe", {"max_steps": 5}, {}),  # the board is full by then
-        ("babyai/GoToLocal", {"max_steps": 64}, {}),
+        ("babyai/GoToLocal", {"max_steps": 64, "instructions": "own"}, {}),
+        ("babyai/GoToLocal", {"instructions": "none"}, {"instructions": "none"}),
         ("babyai/GoToLocal", {"max_steps": 65}, {"max_steps": 65}),
         ("doom/basic", {"frame_skip": 4, "mouse": False, "max_steps": 75}, {}),
         ("doom/defend_the_center", {"mouse": True}, {"mouse": True}),

@@ -13,8 +13,7 @@ import yaml
 from generalist.cli.main import main
 from generalist.envs import get_task, make
 from generalist.errors import GeneralistError, UsageError
-from generalist.experts import collect_episode, get_expert, learning
-from generalist.experts.collect import RandomPolicy
+from generalist.experts import RandomPolicy, collect_episode, get_expert, learning
 from generalist.experts.recipes import ALGORITHMS, recipe_for
 from generalist.experts.trained import CARD_FILE, WEIGHTS_FILE, TrainedExpert, is_trained
 
@@ -127,7 +126,8 @@ def test_success_is_what_the_environment_says(episodes: int) -> None:
     """Random play in Meta-World earns rewards at every step, and reaches nothing."""
     task = "metaworld/reach"
     env = make(task, max_steps=5)
-    found = learning._measured(env, task, RandomPolicy(), episodes, get_task(task).score_of)
+    chance = RandomPolicy(env.action_space)
+    found = learning._measured(env, task, chance, episodes, get_task(task).score_of)
     assert found["mean"] == 0.0 and found["stderr"] == (None if episodes == 1 else 0.0)
 
 

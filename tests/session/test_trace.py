@@ -10,12 +10,10 @@ import pytest
 import yaml
 
 import generalist
-from generalist.acting.episodes import act_episodes
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
-from generalist.experts import get_expert, random_episode
-from generalist.experts.collect import RandomPolicy, collect_episode
-from generalist.session import EpisodeError, Trace
+from generalist.experts import ExpertPolicy, collect_episode, get_expert, random_episode
+from generalist.session import EpisodeError, Trace, play
 from tests.conftest import TinyRun
 from tests.decoding.models import tiny_agent
 
@@ -49,7 +47,7 @@ def test_what_an_environment_does_wrong_names_task_seed_and_step(
     assert "\n" not in str(caught.value)
     environments = [strange(""), strange(fault)]  # also in a batch with one that does well
     with pytest.raises(EpisodeError, match=pattern):
-        list(act_episodes(tiny_agent(STRANGE), environments, [4, 5]))
+        list(play(tiny_agent(STRANGE), environments, [4, 5], task=STRANGE))
 
 
 def test_an_environment_without_wrappers_may_return_anything() -> None:
@@ -81,10 +79,11 @@ def test_a_reset_that_fails_is_at_step_0(fault: str, words: str) -> None:
 )
 def test_what_an_expert_does_wrong_is_said_of_the_expert(expert: str, words: str) -> None:
     env, teacher = strange(""), get_expert(STRANGE, f"tests.strange_envs:{expert}")
+    labels = ExpertPolicy([teacher], [env])
     with pytest.raises(EpisodeError, match=f"seed 2, {words}"):
         collect_episode(env, STRANGE, teacher, 2)
     with pytest.raises(EpisodeError, match=f"seed 2, {words}"):
-        list(act_episodes(tiny_agent(STRANGE), [env], [2], experts=[teacher]))
+        list(play(tiny_agent(STRANGE), [env], [2], task=STRANGE, teacher=labels))
 
 
 def test_what_cannot_be_made_is_said() -> None:
@@ -125,9 +124,3 @@ def test_the_command_line_blames_the_environment(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
     assert len(said) == 1 and said[0].count(STRANGE) == 2  # which task has none; why
     assert "seed 0, step" in said[0] and "fault of generalist" not in said[0]
-
-
-def test_random_play_is_what_it_was_without_masks() -> None:
-    """A mask that allows all draws other numbers than none, as Gymnasium has it."""
-    episode = collect_episode(strange(""), STRANGE, RandomPolicy(), 3)
-    assert episode.steps == 8 and episode.return_ == 8.0

@@ -1,4 +1,4 @@
-"""One episode in one environment, step by step; what goes wrong in it is named with its place."""
+"""Trace: one episode in one environment; what goes wrong in it is named with its place."""
 
 from __future__ import annotations
 
