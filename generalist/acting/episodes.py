@@ -52,7 +52,7 @@ def act_episodes(
         seed = next(waiting, None)
         if seed is None:
             running.pop(slot, None)
-            agent.release([slot])
+            agent.end([slot])
             return
         trace = Trace(
             environments[slot], agent.task, seed, keep_steps=keep_steps, max_steps=max_steps
@@ -74,10 +74,10 @@ def act_episodes(
         actions = agent.act(
             tree_stack([trace.observation for trace in traces]),
             np.array([not trace.steps for trace in traces]),
-            [trace.instruction for trace in traces],
-            slots,
-            [trace.seed for trace in traces],
-            None if all(mask is None for mask in masks) else masks,
+            instructions=[trace.instruction for trace in traces],
+            action_masks=None if all(mask is None for mask in masks) else masks,
+            slots=slots,
+            seeds=[trace.seed for trace in traces],
         )
         for i, (slot, trace) in enumerate(zip(slots, traces, strict=True)):
             if experts is not None:
