@@ -40,7 +40,8 @@ from benchmarks.measure import (
     timing_parser,
     write_json,
 )
-from generalist.decoding.decoder import Decoder, Interval
+from generalist.decoding.decoder import Decoder
+from generalist.decoding.sampling import Choice
 from generalist.modeling.build import build_model
 from generalist.modeling.recipe import ModelRecipe
 from generalist.tokenization.processor import GeneralistProcessor
@@ -93,12 +94,12 @@ def decoder_step(
     source = Observations(vocabulary)
     decoder = Decoder(model, environments, window, plain=plain)
     slots = range(environments)
-    legal: list[list[Interval]] = [[source.bins] * ACTION_TOKENS] * environments
+    choices = [[Choice(interval=source.bins)] * ACTION_TOKENS] * environments
     for slot in slots:
         decoder.reset(slot, source.header())
 
     def step() -> None:
-        decoder.act(slots, [source.next() for _ in slots], legal)
+        decoder.act(slots, [source.next() for _ in slots], choices)
 
     for _ in range(window // (OBSERVATION_TOKENS + ACTION_TOKENS) + 1):
         step()
@@ -215,7 +216,7 @@ def difference_to_full_pass(
                 own = decoder.logits(hidden, (0, vocabulary.size))[0]
                 largest = max(largest, float((own - full).abs().max()))
                 spread = float(full.std())
-            decoder.choose([0], hidden, [source.bins], [True])
+            decoder.choose([0], hidden, [Choice(interval=source.bins, ordinal=True)])
     return largest, spread
 
 

@@ -45,7 +45,7 @@ from benchmarks.measure import (
 from generalist import envs
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import MAX_ENVS, rollout
-from generalist.decoding.decoder import Decoder
+from generalist.decoding.decoder import Chosen, Decoder
 from generalist.envs.atari import FRAMES_PER_STEP, MAX_STEPS
 from generalist.envs.dmc import MODEL_SEED
 from generalist.modeling.build import build_model
@@ -192,7 +192,7 @@ class TimedAgent(Agent):
         decoder = super().new_decoder(slots)
         plain = decoder.act
 
-        def act(*given: Any, **named: Any) -> list[np.ndarray]:
+        def act(*given: Any, **named: Any) -> Chosen:
             with self._clock("model"):
                 return plain(*given, **named)
 

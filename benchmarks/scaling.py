@@ -30,7 +30,8 @@ import torch
 from scipy.optimize import nnls
 
 from benchmarks.measure import print_facts, print_table, screen, write_json
-from generalist.decoding.decoder import Decoder, Interval
+from generalist.decoding.decoder import Decoder
+from generalist.decoding.sampling import Choice
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
 from generalist.tokenization.processor import GeneralistProcessor
@@ -86,17 +87,18 @@ def measure(
 ) -> Point:  # fmt: skip
     """Median of `rounds` timesteps, all environments at once, after the window has filled once."""
     vocabulary = GeneralistProcessor.default().vocabulary
-    bins: Interval = (vocabulary["continuous"].start, vocabulary["continuous"].stop)
+    bins = (vocabulary["continuous"].start, vocabulary["continuous"].stop)
     rng = np.random.default_rng(0)
     decoder = Decoder(model, environments, window)
     slots = range(environments)
+    choices = [[Choice(interval=bins)] * action_tokens] * environments
     for slot in slots:
         decoder.reset(slot, rng.integers(*bins, HEADER_TOKENS).tolist())
 
     def step() -> float:
         chunks = rng.integers(*bins, (environments, OBSERVATION_TOKENS)).tolist()
         began = time.perf_counter()
-        decoder.act(slots, chunks, [[bins] * action_tokens] * environments)
+        decoder.act(slots, chunks, choices)
         return time.perf_counter() - began
 
     for _ in range(window // (OBSERVATION_TOKENS + action_tokens) + 1):

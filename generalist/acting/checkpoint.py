@@ -30,9 +30,12 @@ from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.attention import plain_config
 from generalist.modeling.build import count_parameters
 from generalist.modeling.pretrained import load_model, verify_checkpoint
+from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
+SETTINGS = ("window_tokens", "context_steps", "temperature", "environments")
+"""What training.json says of how to act, by the names that `Agent` has for it."""
 FACTS_FILE = "training.json"
 RECIPE_FILE = "recipe.yaml"
 _OWN = {"config.json", "generation_config.json", CARD, MANIFEST, PARTS_FOLDER}
@@ -44,8 +47,8 @@ class Checkpoint:
 
     model: a causal LM over the processor's vocabulary.
     layouts: of the tasks it was trained on, by name.
-    facts: what training.json says besides what follows from the above: `window_tokens`,
-        `context_steps` and `temperature` to act with; `steps`, `minutes` and `tokens` of training.
+    facts: what training.json says besides what follows from the above: the `SETTINGS` to act with;
+        `steps`, `minutes` and `tokens` of training.
     recipe, card: text of recipe.yaml and README.md; None where there is none.
     """
 
@@ -55,6 +58,11 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
     recipe: str | None = None
     card: str | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the `SETTINGS` that it says."""
+        return {name: self.facts[name] for name in SETTINGS if self.facts.get(name) is not None}
 
     @property
     def all_facts(self) -> dict[str, Any]:
@@ -149,6 +157,36 @@ def check_replaceable(folder: Path) -> None:
             f"{folder} holds other things than a checkpoint, such as {foreign[0]}, which saving "
             "one would remove; name a new folder."
         )
+
+
+def only_task(layouts: Mapping[str, Layout], name: str) -> str:
+    """The one task there is, of the checkpoint `name`.
+
+    Raises UsageError where there are several, and where its name is a stranger's word for code.
+    """
+    if len(layouts) == 1:
+        (task,) = layouts
+        if names_new_code(task):
+            raise UsageError(
+                f"The checkpoint {name or 'given'} knows {task!r} alone, which names a module to "
+                "import. That is done only where you name the task yourself: pass task=."
+            )
+        return task
+    raise UsageError(
+        f"The checkpoint {name or 'given'} knows {len(layouts)} tasks; say which to act in: "
+        f"{', '.join(sorted(layouts))}."
+    )
+
+
+def layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
+    """The layout of a task; raises UsageError where it is not known. name: of the checkpoint."""
+    if task not in layouts:
+        raise UsageError(
+            f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
+            f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
+            "layout=processor.layout(env.observation_space, env.action_space)."
+        )
+    return layouts[task]
 
 
 def _layouts(path: Path) -> dict[str, Layout]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from generalist.decoding.sampling import Sampling
+from generalist.decoding.sampling import Choice, Interval, Sampling
 from generalist.errors import UsageError
 from generalist.vocabulary import Vocabulary
 
@@ -23,6 +23,7 @@ _UNFINISHED = "\ufffd"  # what a cut-off UTF-8 sequence decodes to
 def stream_text(
     agent: Agent,
     prompt: str,
+    *,
     max_tokens: int = 200,
     temperature: float = 0.8,
     top_p: float = 0.95,
@@ -38,7 +39,9 @@ def stream_text(
         raise UsageError(f"max_tokens must be at least 1, got {max_tokens}.")
     sampling = Sampling(temperature, top_p)
     processor = agent.processor
-    interval, mask, end = _text_or_end(processor.vocabulary)
+    interval, mask = _text_or_end(processor.vocabulary)
+    end = processor.vocabulary.special("end")
+    choice = Choice(interval=interval, mask=mask, sampling=sampling)
     decoder = agent.new_decoder(1)
     decoder.reset(0, processor.header(DOCUMENTS).tolist(), seed)
     ids = processor.encode_text(prompt).tolist()
@@ -49,7 +52,7 @@ def stream_text(
         hidden = decoder.feed([0], [[]], [1])
     pending: list[int] = []
     for count in range(1, max_tokens + 1):
-        pending += decoder.choose([0], hidden, [interval], [False], sampling, [mask])
+        pending += decoder.choose([0], hidden, [choice])
         last = count == max_tokens or pending[-1] == end
         text = processor.decode_text(np.array([token for token in pending if token != end]))
         if last or not text.endswith(_UNFINISHED) or len(pending) > _LONGEST_CHARACTER_TOKENS:
@@ -60,21 +63,25 @@ def stream_text(
         hidden = decoder.feed([0], [[]], [1])
 
 
-def _text_or_end(vocabulary: Vocabulary) -> tuple[tuple[int, int], np.ndarray, int]:
-    """An interval of ids, which of them are text or `end` (bool), and the id `end`."""
+def _text_or_end(vocabulary: Vocabulary) -> tuple[Interval, np.ndarray]:
+    """An interval of V ids, and (V,) bool which of them are text or `end`."""
     text, end = vocabulary["text"], vocabulary.special("end")
     start, stop = min(text.start, end), max(text.stop, end + 1)
     ids = np.arange(start, stop)
-    return (start, stop), (text.start <= ids) & (ids < text.stop) | (ids == end), end
+    return (start, stop), (text.start <= ids) & (ids < text.stop) | (ids == end)
 
 
 def generate_text(
     agent: Agent,
     prompt: str,
+    *,
     max_tokens: int = 200,
     temperature: float = 0.8,
     top_p: float = 0.95,
     seed: int = 0,
 ) -> str:
     """The continuation of `prompt`, without it; `stream_text` in one piece."""
-    return "".join(stream_text(agent, prompt, max_tokens, temperature, top_p, seed))
+    pieces = stream_text(
+        agent, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    return "".join(pieces)

@@ -113,7 +113,10 @@ def text(
     for number in range(episodes):
         typer.echo(prompt, nl=False)
         pieces = []
-        for piece in stream_text(agent, prompt, tokens, temperature, top_p, seed + number):
+        for piece in stream_text(
+            agent, prompt, max_tokens=tokens, temperature=temperature, top_p=top_p,
+            seed=seed + number,
+        ):  # fmt: skip
             typer.echo(piece, nl=False)
             pieces.append(piece)
         typer.echo("")

@@ -14,9 +14,9 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,17 +27,27 @@ from generalist.decoding.graphs import GraphedPass, can_be_graphed
 from generalist.decoding.lean import LeanPass
 from generalist.decoding.packed import is_known
 from generalist.decoding.plain import PlainPass
-from generalist.decoding.sampling import GREEDY, Sampling, choose
+from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
 from generalist.decoding.slots import Row, Slot
 from generalist.errors import GeneralistError
 from generalist.streams import Stream, random_stream
 
-Interval = tuple[int, int]  # half-open interval of token ids
-Flags = np.ndarray | None  # bool or 0 and 1, one an id of an interval; None: all of them
-# Flags, or what makes them from the ids that were chosen before in the timestep.
-Mask = Flags | Callable[[Sequence[int]], np.ndarray]
-
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
+
+
+class Chosen(NamedTuple):
+    """The action tokens of one timestep, for each of N slots the k it has."""
+
+    ids: list[list[int]]
+    log_probs: list[list[float]] | None  # of each when it was chosen, if asked for
+
+
+class _Position(NamedTuple):
+    """What was chosen at one position of the timestep, on the model's device."""
+
+    active: list[int]  # n slots, as numbers within the call
+    ids: torch.Tensor  # (n,) int64
+    log_probs: torch.Tensor | None  # (n,) float32
 
 
 class Decoder:
@@ -63,6 +73,7 @@ class Decoder:
         model: Any,
         slots: int,
         window_tokens: int | None = None,
+        *,
         keep: float = 0.5,
         backlog_tokens: int | None = 16,
         body_tokens: int | None = None,
@@ -117,7 +128,7 @@ class Decoder:
 
     def context(self, slot: int) -> np.ndarray:
         """Ids (int64) that the slot's next choice is conditioned on, the header included."""
-        self._settle([])
+        self._settle()
         return np.array(self._state(slot).context, dtype=np.int64)
 
     def _state(self, slot: int) -> Slot:
@@ -132,57 +143,44 @@ class Decoder:
         self,
         slots: Sequence[int],
         chunks: Sequence[Sequence[int]],
-        legal: Sequence[Sequence[Interval]],
-        ordinal: Sequence[Sequence[bool]] | None = None,
-        sampling: Sampling = GREEDY,
-        masks: Sequence[Sequence[Mask]] | None = None,
-    ) -> list[np.ndarray]:
+        choices: Sequence[Sequence[Choice]],
+        *,
+        log_probs: bool = False,
+    ) -> Chosen:
         """Feed each slot its observation tokens, choose its action tokens.
 
         chunks: per slot, the ids from the start of the timestep to the first action token.
-        legal: per slot, k intervals of legal ids. ordinal: per slot, k flags.
-        masks: per slot, k masks that say which ids of each interval are legal now; default all.
-            One may be a function of the ids chosen before it, which waits for the device.
-        Returns per slot (k,) int64 ids. Costs max(k) forward passes. Where it raises, or Ctrl-C
-        interrupts it, the timestep has not begun in any slot and may be repeated.
+        choices: per slot, how its k action tokens are chosen. A mask that depends on the ids before
+            it waits for the device.
+        log_probs: also say how probable each of them was.
+        Costs max(k) forward passes. Where it raises, or Ctrl-C interrupts it, the timestep has not
+        begun in any slot and may be repeated.
         """
-        ordinal = ordinal or [[False] * len(intervals) for intervals in legal]
         states = [self._state(slot) for slot in slots]
-        drawn = None
-        if sampling.temperature > 0:
-            self._settle(states)
-            drawn = [
-                state.uniforms(len(intervals))
-                for state, intervals in zip(states, legal, strict=True)
-            ]
-        hidden = self._feed(states, chunks, [len(intervals) for intervals in legal])
-        chosen: list[torch.Tensor] = []  # of each position, and of which slots
-        members: list[list[int]] = []
+        self._settle()
+        for state in states:
+            state.restore()
+        hidden = self._feed(states, chunks, [len(own) for own in choices])
+        parts: list[_Position] = []
         active = list(range(len(slots)))
-        for position in range(max(len(intervals) for intervals in legal)):
+        for position in range(max(len(own) for own in choices)):
             if position:
-                going_on = [len(legal[i]) > position for i in active]
+                going_on = [len(choices[i]) > position for i in active]
                 active = [i for i, goes_on in zip(active, going_on, strict=True) if goes_on]
-                ids = chosen[-1] if all(going_on) else chosen[-1][going_on]
+                ids = parts[-1].ids if all(going_on) else parts[-1].ids[going_on]
                 hidden = self._forward([states[i].older for i in active], [], ids)
-            ids = self._choose(
-                hidden,
-                [legal[i][position] for i in active],
-                [ordinal[i][position] for i in active],
-                sampling,
-                None
-                if masks is None
-                else _flags([masks[i][position] for i in active], active, members, chosen),
-                None if drawn is None else [drawn[i][position] for i in active],
-            )
-            for i in active:
-                states[i].append([_UNKNOWN])
-            chosen.append(ids)
-            members.append(active)
-        told = _told(states, members, chosen)
+            now, acting = [choices[i][position] for i in active], [states[i] for i in active]
+            if any(callable(choice.mask) for choice in now):
+                told = [token for part in parts for token in part.ids.tolist()]
+                chosen = _by_slot(len(slots), parts, told)
+                now = [choice.after(chosen[i]) for choice, i in zip(now, active, strict=True)]
+            parts.append(_Position(active, *self._choose(acting, hidden, now, log_probs)))
+            for state in acting:
+                state.append([_UNKNOWN])
+        found = _told(states, parts)
         self._complete = states  # by one assignment, in all slots or in none
-        self._settle(states)
-        return told
+        self._settle()
+        return found
 
     def feed(
         self, slots: Sequence[int], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
@@ -193,16 +191,18 @@ class Decoder:
         Returns (n, hidden) states from which the next token is predicted.
         """
         states = [self._state(slot) for slot in slots]
+        self._settle()
+        for state in states:
+            state.restore()
         hidden = self._feed(states, chunks, reserve)
         self._complete = states
-        self._settle(states)
+        self._settle()
         return hidden
 
     def _feed(
         self, states: Sequence[Slot], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
     ) -> torch.Tensor:
         """As `feed`, but the chunks do not count before the timestep is complete."""
-        self._settle(states)
         self.forward.refresh(thoroughly=self._was_reset)
         self._was_reset = False
         for state, chunk, more in zip(states, chunks, reserve, strict=True):
@@ -215,65 +215,79 @@ class Decoder:
         ]
         return self._forward([state.older for state in states], waiting)
 
-    def _settle(self, states: Sequence[Slot]) -> None:
-        """Commit timesteps that are complete, and drop what these slots hold of one that is not."""
+    def _settle(self) -> None:
+        """Commit the timesteps that are complete."""
         for state in self._complete:
             state.commit()
         self._complete = ()
-        for state in states:
-            state.restore()
 
     def advance(self, slots: Sequence[int]) -> torch.Tensor:
         """Feed each slot the token chosen last; one forward pass. Returns (n, hidden)."""
         return self._forward([self._state(slot).older for slot in slots], [])
 
     def choose(
-        self,
-        slots: Sequence[int],
-        hidden: torch.Tensor,
-        legal: Sequence[Interval],
-        ordinal: Sequence[bool],
-        sampling: Sampling = GREEDY,
-        masks: Sequence[Flags] | None = None,
+        self, slots: Sequence[int], hidden: torch.Tensor, choices: Sequence[Choice]
     ) -> list[int]:
-        """Choose one legal id a slot from (n, hidden) states; it is fed with what comes next."""
+        """Choose one legal id a slot from (n, E) states; it is fed with what comes next."""
         states = [self._state(slot) for slot in slots]
-        drawn = None
-        if sampling.temperature > 0:
-            drawn = [state.uniforms(1)[0] for state in states]
-        chosen = self._choose(hidden, legal, ordinal, sampling, masks, drawn).tolist()
+        chosen = self._choose(states, hidden, choices)[0].tolist()
         for state, token in zip(states, chosen, strict=True):
             state.append([token])
         self._complete = states
-        self._settle(states)
+        self._settle()
         return chosen
 
     def _choose(
         self,
+        states: Sequence[Slot],
         hidden: torch.Tensor,
-        legal: Sequence[Interval],
-        ordinal: Sequence[bool],
-        sampling: Sampling,
-        masks: Sequence[Flags] | None,
-        drawn: Sequence[float] | None,
-    ) -> torch.Tensor:
-        """(n,) int64 ids on the model's device, one for each row of `hidden`."""
-        groups: dict[tuple[Interval, bool], list[int]] = {}
-        for i, key in enumerate(zip(legal, ordinal, strict=True)):
-            groups.setdefault((tuple(key[0]), bool(key[1])), []).append(i)  # type: ignore[arg-type]
-        chosen = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
-        for (interval, is_ordinal), members in groups.items():
-            uniform = None if drawn is None else torch.tensor([drawn[i] for i in members])
-            rows = hidden if len(members) == len(hidden) else hidden[members]
-            logits = self.logits(rows, interval)
-            own = [] if masks is None else [masks[i] for i in members]
-            if any(mask is not None for mask in own):
-                logits = _masked(logits, own)
-            ids = choose(logits, sampling, is_ordinal, uniform) + interval[0]
-            if len(members) == len(hidden):
-                return ids
-            chosen[members] = ids
-        return chosen
+        choices: Sequence[Choice],
+        log_probs: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Choose from each slot's (n, E) states; on the model's device.
+
+        Returns (n,) int64 ids and, if asked for, their (n,) float32 log-probabilities.
+        """
+        if choices.count(choices[0]) == len(choices):  # the very same, as in one task without masks
+            return self._choose_alike(states, hidden, choices, log_probs)
+        groups: dict[tuple[Interval, bool, Sampling], list[int]] = {}
+        for i, choice in enumerate(choices):
+            groups.setdefault(choice.key, []).append(i)
+        if len(groups) == 1:
+            return self._choose_alike(states, hidden, choices, log_probs)
+        ids = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
+        probable = torch.empty(len(hidden), device=hidden.device) if log_probs else None
+        for members in groups.values():
+            ids[members], said = self._choose_alike(
+                [states[i] for i in members],
+                hidden[members],
+                [choices[i] for i in members],
+                log_probs,
+            )
+            if probable is not None:
+                probable[members] = said
+        return ids, probable
+
+    def _choose_alike(
+        self,
+        states: Sequence[Slot],
+        hidden: torch.Tensor,
+        choices: Sequence[Choice],
+        log_probs: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As `_choose`, where all choices are the same but for their masks."""
+        interval, ordinal, sampling = choices[0].key
+        logits = self.logits(hidden, interval)
+        masks = [choice.flags for choice in choices]
+        if any(mask is not None for mask in masks):
+            logits = masked(logits, masks)
+        uniform = None
+        if sampling.temperature > 0:
+            uniform = torch.tensor([state.uniform() for state in states])
+        chosen, said = choose(
+            logits, sampling, ordinal=ordinal, uniform=uniform, log_probs=log_probs
+        )
+        return chosen + interval[0], said
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
@@ -336,58 +350,23 @@ def _forward_of(
     return PlainPass(model, rows, capacity)
 
 
-def _told(
-    states: Sequence[Slot], members: Sequence[Sequence[int]], chosen: Sequence[torch.Tensor]
-) -> list[np.ndarray]:
-    """Fetch what was chosen, position by position; per slot (k,) ids, which it holds from now on.
+def _told(states: Sequence[Slot], parts: Sequence[_Position]) -> Chosen:
+    """Fetch what was chosen, position by position, and give each slot its own.
 
     Only here does the CPU wait for the device.
     """
-    ids = iter(torch.cat(list(chosen)).tolist())
-    found: list[list[int]] = [[] for _ in states]
-    for active in members:
-        for i in active:
-            found[i].append(next(ids))
-    for state, tokens in zip(states, found, strict=True):
+    ids = _by_slot(len(states), parts, torch.cat([part.ids for part in parts]).tolist())
+    for state, tokens in zip(states, ids, strict=True):
         state.replace_last(tokens)
-    return [np.array(tokens, dtype=np.int64) for tokens in found]
+    said = [part.log_probs for part in parts if part.log_probs is not None]
+    return Chosen(ids, _by_slot(len(states), parts, torch.cat(said).tolist()) if said else None)
 
 
-def _flags(
-    masks: Sequence[Mask],
-    active: Sequence[int],
-    members: Sequence[Sequence[int]],
-    chosen: Sequence[torch.Tensor],
-) -> list[Flags]:
-    """Masks of one position of the slots `active`; functions get what was chosen before.
-
-    members, chosen: of each position before, which slots went on and the ids they chose.
-    """
-    if not any(map(callable, masks)):
-        return list(masks)  # type: ignore[arg-type]
-    before: dict[int, list[int]] = {i: [] for i in active}
-    for slots, ids in zip(members, chosen, strict=True):
-        for i, token in zip(slots, ids.tolist(), strict=True):
-            if i in before:
-                before[i].append(token)
-    return [
-        mask(before[i]) if callable(mask) else mask for mask, i in zip(masks, active, strict=True)
-    ]
-
-
-def _masked(logits: torch.Tensor, masks: Sequence[Flags]) -> torch.Tensor:
-    """(n, V) logits, those that a row's mask excludes set to -inf."""
-    size = logits.shape[1]
-    allowed = np.ones(logits.shape, dtype=bool)
-    for row, mask in zip(allowed, masks, strict=True):
-        if mask is None:
-            continue
-        if np.shape(mask) != (size,):
-            raise GeneralistError(
-                f"A mask of legal actions has shape {np.shape(mask)}; expected ({size},), one flag "
-                "for each action."
-            )
-        row[:] = mask
-        if not row.any():
-            raise GeneralistError("A mask of legal actions excludes all; none can be taken.")
-    return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
+def _by_slot(slots: int, parts: Sequence[_Position], values: Sequence[Any]) -> list[list[Any]]:
+    """Values that come position by position, slot by slot."""
+    found: list[list[Any]] = [[] for _ in range(slots)]
+    coming = iter(values)
+    for part in parts:
+        for i in part.active:
+            found[i].append(next(coming))
+    return found

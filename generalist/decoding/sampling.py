@@ -5,12 +5,19 @@ Legend: n = rows, V = legal ids of one position (a slice of the vocabulary).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 
-from generalist.errors import UsageError
+from generalist.errors import GeneralistError, UsageError
+
+Interval = tuple[int, int]  # half-open interval of token ids
+Flags = np.ndarray | None  # (V,) bool, or 0 and 1; None: all of them
+# Flags, or what makes them from the ids that were chosen before in the timestep.
+Mask = Flags | Callable[[Sequence[int]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,28 +50,63 @@ class Sampling:
 
 GREEDY = Sampling()
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """How one token is chosen.
+
+    interval: the V ids that it may be, [start, stop).
+    ordinal: whether neighbouring ids stand for neighbouring values.
+    mask: which of the V ids are legal now.
+    sampling: how to choose among them.
+    """
+
+    interval: Interval
+    ordinal: bool = False
+    mask: Mask = None
+    sampling: Sampling = GREEDY
+
+    @property
+    def key(self) -> tuple[Interval, bool, Sampling]:
+        """What choices that are made together have in common: all but the mask."""
+        return self.interval, self.ordinal, self.sampling
+
+    @property
+    def flags(self) -> Flags:
+        """The mask, once it depends on no other id."""
+        assert not callable(self.mask), "Choice.after resolves the mask first"
+        return self.mask
+
+    def after(self, ids: Sequence[int]) -> Choice:
+        """The same choice, its mask as flags. ids: chosen before it in the timestep."""
+        return replace(self, mask=self.mask(ids)) if callable(self.mask) else self
+
+
 DEFAULT_TEMPERATURE = 1.0
 """Act as often as the model believes an action right. An imitator of experts that switch back and
 forth is right in its probabilities long before its likeliest action is (measured: benchmarks)."""
 
 
 def choose(
-    logits: torch.Tensor, sampling: Sampling, ordinal: bool, uniform: torch.Tensor | None
-) -> torch.Tensor:
-    """(n, V) logits to (n,) int64 offsets within the legal slice.
+    logits: torch.Tensor,
+    sampling: Sampling,
+    *,
+    ordinal: bool = False,
+    uniform: torch.Tensor | None = None,
+    log_probs: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Choose one offset within the legal slice from each row of (n, V) logits.
 
     An id whose logit is -inf is never chosen, but as the mean of others.
     uniform: (n,) float numbers in [0, 1), one a row, which make all randomness there is: a row's
     choice does not depend on the other rows. Unused at temperature 0.
+    log_probs: also say how probable each choice was.
+    Returns (n,) int64 offsets, and the (n,) float32 natural logarithms of their probabilities
+    after mask, temperature and top-p (0 at temperature 0, where nothing is left to chance) or None.
     """
     if sampling.temperature == 0:
-        if ordinal and sampling.ordinal == "mean":
-            bins = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
-            return (logits.float().softmax(-1) @ bins).round().long()
-        if ordinal and sampling.ordinal == "median":
-            below = logits.float().softmax(-1).cumsum(-1) < 0.5
-            return below.sum(-1).clamp(max=logits.shape[1] - 1)
-        return logits.argmax(-1)
+        chosen = _likeliest(logits, sampling, ordinal)
+        return chosen, torch.zeros_like(chosen, dtype=torch.float32) if log_probs else None
     assert uniform is not None, "sampling needs one uniform number a row"
     temperature = sampling.temperature * (sampling.ordinal_factor if ordinal else 1.0)
     probabilities = (logits.float() / temperature).softmax(-1)
@@ -79,4 +121,39 @@ def choose(
     # The first id whose cumulative probability lies above the threshold has some probability, and
     # so has the first that completes the total, where rounding put the threshold there.
     index = ((cumulative <= threshold) & (cumulative < total)).sum(-1, keepdim=True)
-    return order.gather(1, index)[:, 0]
+    chosen = order.gather(1, index)[:, 0]
+    if not log_probs:
+        return chosen, None
+    return chosen, (probabilities.gather(1, index) / total).log().float()[:, 0]
+
+
+def _likeliest(logits: torch.Tensor, sampling: Sampling, ordinal: bool) -> torch.Tensor:
+    """What temperature 0 takes."""
+    if ordinal and sampling.ordinal == "mean":
+        bins = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
+        return (logits.float().softmax(-1) @ bins).round().long()
+    if ordinal and sampling.ordinal == "median":
+        below = logits.float().softmax(-1).cumsum(-1) < 0.5
+        return below.sum(-1).clamp(max=logits.shape[1] - 1)
+    return logits.argmax(-1)
+
+
+def masked(logits: torch.Tensor, masks: Sequence[Flags]) -> torch.Tensor:
+    """(n, V) logits, those that a row's mask excludes set to -inf.
+
+    Raises GeneralistError where a mask has another length than V, or excludes all.
+    """
+    size = logits.shape[1]
+    allowed = np.ones(logits.shape, dtype=bool)
+    for row, mask in zip(allowed, masks, strict=True):
+        if mask is None:
+            continue
+        if np.shape(mask) != (size,):
+            raise GeneralistError(
+                f"A mask of legal actions has shape {np.shape(mask)}; expected ({size},), one flag "
+                "for each action."
+            )
+        row[:] = mask
+        if not row.any():
+            raise GeneralistError("A mask of legal actions excludes all; none can be taken.")
+    return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), float("-inf"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,20 @@ class Row:
     def backlog(self) -> int:
         """How many tokens are not cached yet."""
         return len(self.tokens) - self.fed
+
+    def cut(self, length: int) -> None:
+        """Drop what comes after so many tokens."""
+        del self.tokens[length:]
+        self.fed = min(self.fed, length)
+
+
+class _Rows(NamedTuple):
+    """The rows of a slot, and how much of them is committed."""
+
+    older: Row  # which the slot acts from
+    younger: Row | None  # takes over when `older` is full
+    skipped: int  # tokens that `older` has and `younger` has not
+    whole: int  # tokens of `older` that are committed
 
 
 class Slot:
@@ -52,51 +67,59 @@ class Slot:
         self._half_full = body - int(keep * body)  # then a younger row begins
         self._random = random
         self._drawn: list[float] = []  # for the timestep that goes on
-        first = Row(2 * number, list(self.header))
-        # The rows, the older first, each with how many of its tokens are committed.
-        self._rows: tuple[tuple[Row, int], ...] = ((first, len(self.header)),)
+        self._used = 0  # of these
+        self._rows = _Rows(Row(2 * number, list(self.header)), None, 0, len(self.header))
 
     @property
     def older(self) -> Row:
         """The row that the slot acts from."""
-        return self._rows[0][0]
+        return self._rows.older
 
     @property
     def younger(self) -> Row | None:
         """The row that takes over when `older` is full, where one has begun."""
-        return self._rows[1][0] if len(self._rows) > 1 else None
+        return self._rows.younger
 
     @property
     def context(self) -> list[int]:
         """The committed tokens that the next choice is conditioned on."""
-        row, whole = self._rows[0]
-        return row.tokens[:whole]
+        return self._rows.older.tokens[: self._rows.whole]
 
     def append(self, tokens: Sequence[int]) -> None:
         """Add tokens to the timestep that goes on."""
-        for row, _ in self._rows:
-            row.tokens.extend(tokens)
+        older, younger, _, _ = self._rows
+        older.tokens.extend(tokens)
+        if younger is not None:
+            younger.tokens.extend(tokens)
 
     def replace_last(self, tokens: Sequence[int]) -> None:
         """Put these tokens in the place of as many appended last."""
-        for row, _ in self._rows:
-            row.tokens[-len(tokens) :] = tokens
+        older, younger, _, _ = self._rows
+        older.tokens[-len(tokens) :] = tokens
+        if younger is not None:
+            younger.tokens[-len(tokens) :] = tokens
 
-    def uniforms(self, count: int) -> list[float]:
-        """Numbers in [0, 1) for the choices of this timestep; the same again after `restore`."""
-        self._drawn += self._random.random(max(0, count - len(self._drawn))).tolist()
-        return self._drawn[:count]
+    def uniform(self) -> float:
+        """The next number in [0, 1) for a choice of this timestep; after `restore` the same."""
+        if self._used == len(self._drawn):
+            self._drawn.append(self._random.random())
+        self._used += 1
+        return self._drawn[self._used - 1]
 
     def commit(self) -> None:
         """Keep all that was appended."""
-        rows = tuple((row, len(row.tokens)) for row, _ in self._rows)
-        self._rows, self._drawn = rows, []
+        older, younger, skipped, _ = self._rows
+        rows = _Rows(older, younger, skipped, len(older.tokens))
+        self._rows, self._drawn, self._used = rows, [], 0
 
     def restore(self) -> None:
         """Drop what was appended since the last commit."""
-        for row, whole in self._rows:
-            del row.tokens[whole:]
-            row.fed = min(row.fed, whole)
+        older, younger, skipped, whole = self._rows
+        self._used = 0
+        if len(older.tokens) > whole:
+            older.cut(whole)
+        if younger is not None and len(younger.tokens) > whole - skipped:
+            younger.cut(whole - skipped)
 
     def make_room(self, tokens: int, copy_prefix: CopyPrefix) -> None:
         """Before a timestep of so many tokens: begin the younger row, or let it take over."""
@@ -105,14 +128,14 @@ class Slot:
             younger = self.younger or self._fork(copy_prefix)
             if len(younger.tokens) + tokens > self._limit:  # long header, short window
                 younger = self._fork(copy_prefix)
-            self._rows = ((younger, len(younger.tokens)),)
+            self._rows = _Rows(younger, None, 0, len(younger.tokens))
             self._start_younger(copy_prefix)
 
     def _start_younger(self, copy_prefix: CopyPrefix) -> None:
-        older = self.older
-        if self.younger is None and len(older.tokens) - len(self.header) >= self._half_full:
+        older, younger, _, whole = self._rows
+        if younger is None and len(older.tokens) - len(self.header) >= self._half_full:
             younger = self._fork(copy_prefix)
-            self._rows = ((older, len(older.tokens)), (younger, len(younger.tokens)))
+            self._rows = _Rows(older, younger, whole - len(younger.tokens), whole)
 
     def _fork(self, copy_prefix: CopyPrefix) -> Row:
         """The slot's other row, with the header alone, its keys copied."""

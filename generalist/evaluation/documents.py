@@ -53,5 +53,5 @@ def score_documents(agent: Agent, task: str, sample_tokens: int = 120) -> dict[s
         "train_bytes": utf8_bytes(train),
         "prompted": False,
         "sample_prompt": SAMPLE_PROMPT,
-        "sample": generate_text(agent, SAMPLE_PROMPT, sample_tokens),
+        "sample": generate_text(agent, SAMPLE_PROMPT, max_tokens=sample_tokens),
     }

@@ -246,7 +246,11 @@ def play(
         for slot in range(len(environments)):
             begin(slot)
         while sessions:
-            advance(sessions.values())
+            try:
+                advance(sessions.values())
+            except KeyboardInterrupt:  # episodes that have just ended are not lost
+                yield from (each.trace for each in sessions.values() if each.done)
+                raise
             for slot, session in list(sessions.items()):
                 if watch is not None:
                     watch(session.trace)

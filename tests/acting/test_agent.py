@@ -84,7 +84,7 @@ def test_the_instruction_is_part_of_what_the_agent_knows() -> None:
     agent = tiny_agent(CARTPOLE)
     observations = np.zeros((2, 4), np.float32)
     agent.act(observations, np.array([True, True]), instructions=["go left", "go right"])
-    contexts = [agent._decoder.context(slot) for slot in range(2)]
+    contexts = [agent._running.decoder.context(slot) for slot in range(2)]
     for context, words in zip(contexts, ("go left", "go right"), strict=True):
         header = agent.processor.header(CARTPOLE, words)
         np.testing.assert_array_equal(context[: len(header)], header)
@@ -110,7 +110,7 @@ def test_prompts_stand_in_the_header_at_most_a_quarter_of_the_window(part: str) 
         assert prompt[:-1] == kept
     for step in range(100):  # the demonstration stays in view however often the window turns over
         agent.act(np.zeros(4, np.float32), first=step == 0, seeds=[1])
-        context = agent._decoder.context(0).tolist()
+        context = agent._running.decoder.context(0).tolist()
         assert context[: len(header)] == header and len(context) <= window
 
 
@@ -266,8 +266,8 @@ def test_the_agent_sees_as_many_timesteps_as_it_was_trained_on(
     assert Agent.from_pretrained(tmp_path, context_steps=5).context_steps == 5
     for step, observation in enumerate(observations_of(PENDULUM, 6)):
         loaded.act(observation, first=step == 0)
-    assert loaded._decoder is not None
-    body = len(loaded._decoder.context(0)) - len(loaded.header())
+    assert loaded._running.decoder is not None
+    body = len(loaded._running.decoder.context(0)) - len(loaded.header())
     assert body == seen * loaded.layout.tokens_per_timestep
 
 
@@ -319,5 +319,5 @@ def test_masks_of_legal_actions_are_kept_alone_and_in_a_batch() -> None:
 def test_masks_that_do_not_belong_are_refused() -> None:
     with pytest.raises(GeneralistError, match="Pendulum-v1: action has a mask"):
         tiny_agent(PENDULUM).act(np.zeros(3, np.float32), True, action_masks=np.ones(5, bool))
-    with pytest.raises(GeneralistError, match="3 masks of legal actions for 2"):
+    with pytest.raises(GeneralistError, match="3 action masks for 2"):
         tiny_agent(TAXI).act(np.array([0, 1]), np.ones(2, bool), action_masks=np.ones((3, 6), bool))

@@ -41,8 +41,8 @@ def longest_context(agent: Agent, steps: int) -> int:
     longest = 0
     for step in range(steps):
         agent.act(np.zeros(4, np.float32), first=step == 0)
-        assert agent._decoder is not None
-        longest = max(longest, len(agent._decoder.context(0)))
+        assert agent._running.decoder is not None
+        longest = max(longest, len(agent._running.decoder.context(0)))
     return longest
 
 

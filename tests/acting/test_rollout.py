@@ -184,7 +184,7 @@ def test_an_agent_that_sees_frames_presses_keys_and_moves_the_mouse() -> None:
     layouts = {name: processor.layout(env.observation_space, env.action_space, task=name)}
     env.close()
     model = tiny_model(window=256, size=processor.vocabulary.size)
-    agent = Agent(model, processor, layouts, name, sampling=Sampling(1.0))
+    agent = Agent(model, processor, layouts, task=name, sampling=Sampling(1.0))
     result = rollout(agent, episodes=2, progress=False, max_steps=4, mouse=True)
     assert result.lengths == [4, 4] and result.scores == result.returns
 

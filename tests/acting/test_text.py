@@ -64,7 +64,10 @@ def agent_that_ends(soon: bool) -> Agent:
 def test_a_document_ends_where_the_model_writes_end(temperature: float) -> None:
     ends, goes_on = agent_that_ends(True), agent_that_ends(False)
     assert generate_text(ends, "once", max_tokens=30, temperature=temperature) == ""
-    passes = [list(stream_text(each, "once", 30, temperature)) for each in (ends, goes_on)]
+    passes = [
+        list(stream_text(each, "once", max_tokens=30, temperature=temperature))
+        for each in (ends, goes_on)
+    ]
     assert passes[0] == [""] and len("".join(passes[1])) > 10
 
 

@@ -147,7 +147,7 @@ def test_environments_that_are_vectors_by_themselves() -> None:
         actions = agent.act_vector(envs)
         for row in np.flatnonzero(first):  # the context is the header and this timestep
             tokens = len(agent.header()) + agent.layout.tokens_per_timestep
-            assert len(agent._decoder.context(row)) == tokens
+            assert len(agent._running.decoder.context(row)) == tokens
         _, _, terminated, truncated, _ = envs.step(actions)
         np.testing.assert_array_equal(envs.first, ended)
         np.testing.assert_array_equal(envs.ended, terminated | truncated)
@@ -169,7 +169,7 @@ def test_instructions_are_taken_as_an_array() -> None:
     np.testing.assert_equal(actions, other.act(observations, first, infos=infos, seeds=range(ROWS)))
     for row in range(ROWS):
         header = agent.processor.header(TALK, str(infos["instruction"][row])).tolist()
-        assert agent._decoder.context(row)[: len(header)].tolist() == header
+        assert agent._running.decoder.context(row)[: len(header)].tolist() == header
 
 
 def test_masks_after_a_masked_reset_are_those_of_the_rows_that_were_reset() -> None:

@@ -66,4 +66,4 @@ def tiny_agent(*tasks: str, window: int = 128, **options: Any) -> Agent:
         layouts[task] = processor.layout(env.observation_space, env.action_space)
         env.close()
     model = tiny_model(window=window, size=processor.vocabulary.size)
-    return Agent(model, processor, layouts, tasks[0], **options)
+    return Agent(model, processor, layouts, task=tasks[0], **options)

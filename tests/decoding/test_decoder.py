@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.lean import LeanPass
 from generalist.decoding.plain import PlainPass
-from generalist.decoding.sampling import Sampling
+from generalist.decoding.sampling import Choice, Mask, Sampling
 from generalist.errors import GeneralistError
 from tests.decoding.models import VOCABULARY_SIZE, full_logits, tiny_model
 
 TOLERANCE = 1e-4
 EVERYTHING = (0, VOCABULARY_SIZE)
+ANY = Choice(interval=EVERYTHING)
 WINDOW = 64
 MODELS = {name: tiny_model(name, WINDOW) for name in ("qwen3", "llama")}
 
@@ -61,7 +63,7 @@ def run(
                 hidden = decoder.advance(slots)
             if position == checked:
                 check(decoder, model, slots, hidden)
-            decoder.choose(slots, hidden, [EVERYTHING] * len(slots), [False] * len(slots))
+            decoder.choose(slots, hidden, [ANY] * len(slots))
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "llama"])
@@ -104,7 +106,10 @@ def test_any_pattern_of_resets_and_lengths_is_exact(
     lean: bool,
     seed: int,
 ) -> None:
-    decoder = Decoder(MODELS["qwen3"], slots, window, keep, backlog, body, not lean, padded)
+    decoder = Decoder(
+        MODELS["qwen3"], slots, window, keep=keep, backlog_tokens=backlog, body_tokens=body,
+        plain=not lean, padded=padded,
+    )  # fmt: skip
     run(decoder, MODELS["qwen3"], 14, observation, action, reset_chance, seed)
 
 
@@ -118,8 +123,8 @@ def kept_timesteps(
     found = []
     for _ in range(steps):
         chunk = some_ids(rng, observation)
-        ids = decoder.act([0], [chunk], [[EVERYTHING] * action])[0]
-        history += [*chunk, *ids.tolist()]
+        ids = decoder.act([0], [chunk], [[ANY] * action]).ids[0]
+        history += [*chunk, *ids]
         context = decoder.context(0).tolist()
         kept = len(context) - len(header)
         assert context == header + history[len(history) - kept :]
@@ -165,7 +170,7 @@ def test_header_keys_are_copied_not_recomputed(backlog: int | None) -> None:
         decoder.reset(0, header)
         steps, observation = 80, 4
         for _ in range(steps):
-            decoder.act([0], [[7] * observation], [[EVERYTHING]])
+            decoder.act([0], [[7] * observation], [[ANY]])
     finally:
         hook.remove()
     once_by_each_row = 2 * steps * (observation + 1)
@@ -179,7 +184,7 @@ def test_a_timestep_costs_as_many_passes_as_it_has_action_tokens(action: int) ->
     for slot in range(2):
         decoder.reset(slot, [1, 2])
     for step in range(1, 40):  # across resets of the window as well
-        decoder.act([0, 1], [[3, 4, 5]] * 2, [[EVERYTHING] * action] * 2)
+        decoder.act([0, 1], [[3, 4, 5]] * 2, [[ANY] * action] * 2)
         assert decoder.forward_passes == step * action
 
 
@@ -188,24 +193,23 @@ def test_batched_equals_single() -> None:
     rng = np.random.default_rng(3)
     chunks = [[some_ids(rng, 4) for _ in range(30)] for _ in range(4)]
     headers = [some_ids(rng, 1 + 3 * slot) for slot in range(4)]
-    legal = [EVERYTHING] * 2
+    choices = [Choice(interval=EVERYTHING, sampling=Sampling(temperature=1.0))] * 2
 
     together = Decoder(MODELS["qwen3"], 4)
     for slot in range(4):
         together.reset(slot, headers[slot], seed=slot)
-    sampling = Sampling(temperature=1.0)
     batched = []
     for step in range(30):
         slots = list(range(4)) if step % 3 else [3, 1, 0, 2]
-        ids = together.act(slots, [chunks[s][step] for s in slots], [legal] * 4, sampling=sampling)
-        batched.append([ids[slots.index(s)].tolist() for s in range(4)])
+        ids = together.act(slots, [chunks[s][step] for s in slots], [choices] * 4).ids
+        batched.append([ids[slots.index(s)] for s in range(4)])
 
     for slot in range(4):
         alone = Decoder(MODELS["qwen3"], 1)
         alone.reset(0, headers[slot], seed=slot)
         for step in range(30):
-            ids = alone.act([0], [chunks[slot][step]], [legal], sampling=sampling)
-            assert ids[0].tolist() == batched[step][slot]
+            ids = alone.act([0], [chunks[slot][step]], [choices]).ids
+            assert ids[0] == batched[step][slot]
 
 
 def test_slots_with_different_actions_share_a_batch() -> None:
@@ -214,8 +218,12 @@ def test_slots_with_different_actions_share_a_batch() -> None:
     decoder.reset(0, [1])
     decoder.reset(1, [2, 3])
     legal = [[(10, 12)], [(20, 25), (30, 31), (40, 60)]]
+    choices = [
+        [Choice(interval=each, sampling=Sampling(temperature=2.0)) for each in intervals]
+        for intervals in legal
+    ]
     for step in range(1, 20):
-        ids = decoder.act([0, 1], [[5], [6, 7, 8]], legal, sampling=Sampling(temperature=2.0))
+        ids = decoder.act([0, 1], [[5], [6, 7, 8]], choices).ids
         assert decoder.forward_passes == 3 * step
         for chosen, intervals in zip(ids, legal, strict=True):
             assert len(chosen) == len(intervals)
@@ -228,15 +236,15 @@ def test_act_takes_what_a_full_pass_holds_likeliest(lean: bool) -> None:
     """Of every action token, in slots of 1 and of 3, also past the window (64 tokens)."""
     model = MODELS["qwen3"]
     decoder = Decoder(model, 3, plain=not lean)
-    legal = [[(10, 90)] * count for count in (1, 3, 3)]
+    choices = [[Choice(interval=(10, 90))] * count for count in (1, 3, 3)]
     rng = np.random.default_rng(0)
     for slot in range(3):
         decoder.reset(slot, some_ids(rng, 1 + slot))
     for _ in range(15):
-        chunks = [some_ids(rng, 5) for _ in legal]
-        for slot, chosen in enumerate(decoder.act([0, 1, 2], chunks, legal)):
+        chunks = [some_ids(rng, 5) for _ in choices]
+        for slot, chosen in enumerate(decoder.act([0, 1, 2], chunks, choices).ids):
             context = decoder.context(slot)
-            assert context[-len(chosen) :].tolist() == chosen.tolist()
+            assert context[-len(chosen) :].tolist() == chosen
             for left in range(len(chosen), 0, -1):
                 logits = full_logits(model, context[:-left])[10:90]
                 assert logits.max() - logits[context[-left] - 10] < TOLERANCE
@@ -247,7 +255,7 @@ def test_the_model_is_given_back_as_it_was() -> None:
     before = model.config._attn_implementation
     decoder = Decoder(model, 1, plain=True)
     decoder.reset(0, [1])
-    decoder.act([0], [[2]], [[EVERYTHING]])
+    decoder.act([0], [[2]], [[ANY]])
     assert model.config._attn_implementation == before
 
 
@@ -281,15 +289,20 @@ def test_masks_exclude_ids_of_the_position_they_are_of(
     for decoder in (masked, plain):
         for slot in range(2):
             decoder.reset(slot, [1, slot], seed)
-    intervals = [[(10, 16), (40, 90)]] * 2
+    free = [
+        Choice(interval=(10, 16), sampling=sampling),
+        Choice(interval=(40, 90), sampling=sampling),
+    ]
     for number, (first, second) in enumerate(legal):
         later = np.array(second) if number % 3 else None
-        masks = [[np.array(first), later], [None, None]]
-        mine, other = masked.act([0, 1], [[3, 4]] * 2, intervals, None, sampling, masks)
+        bound = [
+            dataclasses.replace(choice, mask=mask)
+            for choice, mask in zip(free, (np.array(first), later), strict=True)
+        ]
+        mine, other = masked.act([0, 1], [[3, 4]] * 2, [bound, free]).ids
         assert first[mine[0] - 10] and 40 <= mine[1] < 90
         assert later is None or later[mine[1] - 40]
-        expected = plain.act([0, 1], [[3, 4]] * 2, intervals, None, sampling)[1]
-        assert other.tolist() == expected.tolist()
+        assert other == plain.act([0, 1], [[3, 4]] * 2, [free, free]).ids[1]
 
 
 def test_a_mask_may_depend_on_the_ids_chosen_before_it() -> None:
@@ -303,26 +316,28 @@ def test_a_mask_may_depend_on_the_ids_chosen_before_it() -> None:
         asked.append(list(ids))
         return np.arange(6) == (ids[-1] - 10 + 1) % 6
 
-    intervals = [[(10, 16)], [(10, 16)] * 2, [(10, 16)] * 3]
-    masks = [[None], [None, next_after], [np.arange(6) == 4, next_after, next_after]]
+    def choices(*masks: Mask) -> list[Choice]:
+        return [Choice(interval=(10, 16), mask=mask, sampling=Sampling(3.0)) for mask in masks]
+
+    first, second = choices(None), choices(None, next_after)
+    third = choices(np.arange(6) == 4, next_after, next_after)
     for _ in range(15):
         asked.clear()
-        chunks = [[3, 4]] * 3
-        _, two, three = decoder.act([0, 1, 2], chunks, intervals, None, Sampling(3.0), masks)
+        _, two, three = decoder.act([0, 1, 2], [[3, 4]] * 3, [first, second, third]).ids
         assert two[1] == 10 + (two[0] - 9) % 6
-        assert three.tolist() == [14, 15, 10]
+        assert three == [14, 15, 10]
         assert asked == [[two[0]], [14], [14, 15]]
 
 
 def test_a_mask_that_allows_all_changes_nothing() -> None:
     chosen: list[list[int]] = []
-    for masks in (None, [[None]], [[np.ones(6, bool)]]):
+    for mask in (None, np.ones(6, bool), np.ones(6, np.int8)):
+        choice = Choice(interval=(10, 16), mask=mask, sampling=Sampling(1.0))
         decoder = Decoder(MODELS["qwen3"], 1)
         decoder.reset(0, [1])
         chosen.append([])
         for _ in range(40):
-            ids = decoder.act([0], [[2, 3]], [[(10, 16)]], None, Sampling(1.0), masks)[0]
-            chosen[-1] += ids.tolist()
+            chosen[-1] += decoder.act([0], [[2, 3]], [[choice]]).ids[0]
     assert chosen[0] == chosen[1] == chosen[2]
     assert len(set(chosen[0])) > 1
 
@@ -332,4 +347,37 @@ def test_a_mask_that_cannot_be_met_is_refused() -> None:
     for mask, words in ((np.zeros(6, bool), "excludes all"), (np.ones(5, bool), "expected .6,.")):
         decoder.reset(0, [1])
         with pytest.raises(GeneralistError, match=words):
-            decoder.act([0], [[2]], [[(10, 16)]], masks=[[mask]])
+            decoder.act([0], [[2]], [[Choice(interval=(10, 16), mask=mask)]])
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_log_probs_are_of_the_distribution_that_was_drawn_from(top_p: float) -> None:
+    """Against full passes; in one batch choices of other slices, temperatures and masks."""
+    decoder, other = (Decoder(MODELS["qwen3"], 3) for _ in range(2))
+    mask = np.arange(80) % 3 > 0
+    drawn = Choice(interval=(10, 90), mask=mask, sampling=Sampling(1.5, top_p))
+    cool = Choice(interval=(10, 90), ordinal=True, sampling=Sampling(1.0, top_p))
+    choices = [[drawn, cool], [cool], [drawn, Choice(interval=(10, 90)), drawn]]
+    for each in (decoder, other):
+        for slot in range(3):
+            each.reset(slot, [1 + slot], seed=slot)
+    for step in range(12):
+        chunks = [[5, step], [6], [7, 8, step]]
+        found = decoder.act([0, 1, 2], chunks, choices, log_probs=True)
+        assert found.ids == other.act([0, 1, 2], chunks, choices).ids
+        for slot, (ids, said) in enumerate(zip(found.ids, found.log_probs, strict=True)):
+            context = decoder.context(slot)
+            for position, (token, log_prob) in enumerate(zip(ids, said, strict=True)):
+                choice = choices[slot][position]
+                logits = full_logits(MODELS["qwen3"], context[: position - len(ids)])[10:90]
+                if choice.sampling.temperature == 0:
+                    assert log_prob == 0 and token - 10 == logits.argmax()
+                    continue
+                if choice.mask is not None:
+                    logits[~torch.tensor(choice.mask)] = -torch.inf
+                factor = choice.sampling.ordinal_factor if choice.ordinal else 1.0
+                chances = (logits / choice.sampling.temperature / factor).softmax(-1)
+                ranked = chances.sort(descending=True).values
+                kept = ranked[(ranked.cumsum(-1) - ranked) < top_p]
+                expected = (chances[token - 10] / kept.sum()).log()
+                assert log_prob == pytest.approx(float(expected), abs=1e-3)

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generalist.decoding.decoder import Decoder
-from generalist.decoding.sampling import Sampling
+from generalist.decoding.sampling import Choice, Sampling
 from generalist.errors import GeneralistError
 from tests.decoding.models import VOCABULARY_SIZE, tiny_model
 
 EVERYTHING = (0, VOCABULARY_SIZE)
+CHOICE = Choice(interval=EVERYTHING, sampling=Sampling(1.0))
 MODEL = tiny_model(window=48)
 SLOTS, ACTION_TOKENS = [0, 1, 2], 3
 
@@ -53,8 +54,8 @@ def new_decoder(plain: bool, padded: bool) -> Decoder:
 
 def timestep(decoder: Decoder, step: int) -> list[list[int]]:
     chunks = [[(7 * step + slot) % VOCABULARY_SIZE, 3, slot] for slot in SLOTS]
-    legal = [[EVERYTHING] * ACTION_TOKENS] * len(SLOTS)
-    return [ids.tolist() for ids in decoder.act(SLOTS, chunks, legal, sampling=Sampling(1.0))]
+    choices = [[CHOICE] * ACTION_TOKENS] * len(SLOTS)
+    return decoder.act(SLOTS, chunks, choices).ids
 
 
 def contexts(decoder: Decoder) -> list[list[int]]:
@@ -114,8 +115,8 @@ def test_a_pass_that_fails_leaves_no_trace(position: int, monkeypatch: pytest.Mo
 
 def test_a_refused_mask_leaves_no_trace() -> None:
     whole, cut = new_decoder(False, False), new_decoder(False, False)
-    nothing = [[np.zeros(VOCABULARY_SIZE, bool)]] * len(SLOTS)
+    nothing = Choice(interval=EVERYTHING, mask=np.zeros(VOCABULARY_SIZE, bool))
     for step in range(10):
         with pytest.raises(GeneralistError, match="excludes all"):
-            cut.act(SLOTS, [[9]] * 3, [[EVERYTHING]] * 3, masks=nothing)
+            cut.act(SLOTS, [[9]] * 3, [[nothing]] * 3)
         assert timestep(cut, step) == timestep(whole, step)

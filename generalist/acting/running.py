@@ -1,0 +1,70 @@
+"""The episodes that an agent acts in, each in a slot of a decoder that is made when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from generalist.decoding.decoder import Decoder
+from generalist.errors import GeneralistError
+
+
+class RunningEpisodes:
+    """Slots of a decoder, one for each running episode.
+
+    new_decoder: makes a decoder of so many slots.
+    """
+
+    def __init__(self, new_decoder: Callable[[int], Decoder]) -> None:
+        self.decoder: Decoder | None = None
+        self._new_decoder = new_decoder
+        self._beginning: dict[int, tuple[list[int], int]] = {}  # slot -> header and seed
+
+    def begin(self, slot: int, header: list[int], seed: int) -> None:
+        """Begin an episode, whatever ran in the slot; nothing is fed before `ready`."""
+        self._beginning[slot] = header, seed
+
+    def ready(self, slots: Sequence[int]) -> Decoder:
+        """The decoder, with room for all episodes; those of `slots` that begin are reset.
+
+        They begin until `settle` is called, so a call that was interrupted may be repeated.
+        Raises GeneralistError where one has not begun, and where there is no room for a new one
+        beside those that go on.
+        """
+        decoder, count = self.decoder, 1 + max((*slots, *self._beginning))
+        if decoder is None or len(decoder) < count:
+            if decoder is not None and self._going_on(decoder):
+                raise GeneralistError(
+                    f"The number of environments grew from {len(decoder)} to {count} in the middle "
+                    "of episodes; start them all with first=True, or make a new Agent."
+                )
+            decoder = self.decoder = self._new_decoder(count)
+        for slot in slots:
+            if slot in self._beginning:
+                decoder.reset(slot, *self._beginning[slot])
+            elif not decoder.running(slot):
+                raise GeneralistError(
+                    f"Environment {slot} has not begun: pass first=True with the first "
+                    "observation of its episode."
+                )
+        return decoder
+
+    def _going_on(self, decoder: Decoder) -> bool:
+        slots = (slot for slot in range(len(decoder)) if slot not in self._beginning)
+        return any(decoder.running(slot) for slot in slots)
+
+    def settle(self, slots: Iterable[int]) -> None:
+        """The episodes in these slots have begun."""
+        for slot in slots:
+            self._beginning.pop(slot, None)
+
+    def end(self, slots: Iterable[int]) -> None:
+        """Forget the episodes in these slots."""
+        for slot in slots:
+            self._beginning.pop(slot, None)
+            if self.decoder is not None and slot < len(self.decoder):
+                self.decoder.release(slot)
+
+    def release(self) -> None:
+        """Forget all episodes, with the memory they held."""
+        self.decoder = None
+        self._beginning.clear()
