@@ -29,6 +29,8 @@ from generalist.integrity import CARD, MANIFEST, read_json, write_folder
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.attention import plain_config
 from generalist.modeling.build import count_parameters
+from generalist.modeling.embedder_files import load_embedders, save_embedders
+from generalist.modeling.embedders import MODULE, embedders_of
 from generalist.modeling.pretrained import load_model, verify_checkpoint
 from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
@@ -80,11 +82,15 @@ class Checkpoint:
         write_folder(folder, self._write_into)
 
     def _write_into(self, folder: Path) -> None:
+        weights = self.model.state_dict()
+        plain = {n: each for n, each in weights.items() if not n.startswith(f"{MODULE}.")}
         with _quiet():
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=plain)
         self._generation().save_pretrained(folder)
         parts = folder / PARTS_FOLDER
         self.processor.save_pretrained(parts)
+        if (embedders := embedders_of(self.model)) is not None:
+            save_embedders(embedders, folder)
         layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
         (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
         (parts / FACTS_FILE).write_text(json.dumps(self.all_facts, indent=2) + "\n")
@@ -131,6 +137,8 @@ class Checkpoint:
         config = _config(folder)
         _check_vocabulary(folder, config, facts, processor)
         model = load_model(folder, config=config, dtype=dtype, exact=True)
+        if (embedders := load_embedders(folder, config.hidden_size)) is not None:
+            model.embedders = embedders.to(model.dtype)
         return cls(
             model=model.to(device).eval(),
             processor=processor,

@@ -55,8 +55,23 @@ class LoraRecipe(Section):
     """Which matrices of every block get one."""
 
 
+class EmbeddersRecipe(Section):
+    """How a model in the compact form takes up what is observed."""
+
+    positions: int = Field(default=1, gt=0)
+    """Positions of an observation, G."""
+    width: int = Field(default=32, gt=0)
+    """Width of the rows in which an embedder looks tokens up."""
+
+
 class ModelRecipe(Section):
     """The causal LM. All of it ends up in a plain Hugging Face config."""
+
+    form: Literal["flat", "compact"] = "flat"
+    """How timesteps are shown: flat, one position for each token, or compact, where embedders make
+    few positions of an observation and a whole action is chosen in one forward pass."""
+    embedders: EmbeddersRecipe = Field(default_factory=EmbeddersRecipe)
+    """Sizes of what the compact form adds; a checkpoint that a run starts from has its own."""
 
     init_from: Name | None = None
     """Start from the weights of this model: a folder or repository of a pretrained language model

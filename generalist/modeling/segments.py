@@ -41,7 +41,7 @@ def can_run_segments(decoder: nn.Module) -> bool:
 
 def hidden_at(
     decoder: nn.Module,
-    input_ids: Tensor,
+    embedded: Tensor,
     position_ids: Tensor,
     segment_lengths: Sequence[int],
     index: Tensor,
@@ -51,13 +51,14 @@ def hidden_at(
 
     Args:
         decoder: one that `can_run_segments`.
-        input_ids, position_ids: (T,) int64; positions restart at each segment.
+        embedded: (T, D) what goes into the first block.
+        position_ids: (T,) int64, restarting at each segment.
         segment_lengths: tokens of each segment, in order; they add up to T. The fewer changes of
             length from one to the next, the fewer calls.
         index: (M,) int64, ascending.
         half: multiply in bfloat16.
     """
-    hidden = decoder.embed_tokens(input_ids)  # (T, D)
+    hidden = embedded
     cosine, sine = decoder.rotary_emb(hidden, position_ids[None])  # (1, T, E), its halves alike
     once = cosine.shape[-1] // 2
     tables = cosine[0, :, None, :once], sine[0, :, None, :once]

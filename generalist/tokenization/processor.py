@@ -200,14 +200,21 @@ class GeneralistProcessor:
 
     # Values to ids
 
-    def header(self, task: str, instruction: str | None = None) -> np.ndarray:
+    def header(
+        self, task: str, instruction: str | None = None, *, spelled: bool = True
+    ) -> np.ndarray:
         """Ids at the head of every window: begin, the task's name, the instruction if there is one.
 
         Documents (tasks `text/...`) have `begin` alone: text needs no name to be recognised.
+
+        Args:
+            task: Its name.
+            instruction: What to do, in words.
+            spelled: Whether the name is spelled; in the compact form a vector at `begin` says it.
         """
         special = self.vocabulary.special
         ids = [special("begin")]
-        if not task.startswith("text/"):
+        if spelled and not task.startswith("text/"):
             ids += self.text.encode(task)
         if instruction is not None:
             ids += [special("instruction"), *self.text.encode(instruction)]

@@ -6,7 +6,7 @@ Shapes: B = rows, L = window tokens, M = targets in the rows.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,16 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, UsageError
+from generalist.modeling.embedder_files import stored_form
+from generalist.modeling.embedders import Embedded
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
+from generalist.tokenization.compact import CompactForm
 from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
 
 if TYPE_CHECKING:
+    from generalist.modeling.recipe import ModelRecipe
     from generalist.shards.manifest import DatasetHeader
     from generalist.shards.reader import TaskData
+    from generalist.tokenization.layout import Layout
     from generalist.training.recipe import Recipe
-    from generalist.windows.batch import Batch
+    from generalist.windows.batch import Batch, Given
     from generalist.windows.windows import Usage
 
 
@@ -48,6 +53,7 @@ class TrainingData:
     shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
     weights: list[float] = field(default_factory=list)  # of the demonstrations of each
     available: dict[str, int] = field(default_factory=dict)  # task -> episodes, selected or not
+    form: CompactForm | None = None  # how timesteps are shown; None in the flat form
 
     def teachers(self) -> dict[str, str]:
         """By task who made its demonstrations: an expert, or the dataset that was imported."""
@@ -126,15 +132,19 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     for key in ("context_steps", "min_expert_share", "episodes"):
         warn_of_unknown(f"data.{key}", named_tasks(getattr(data, key)), headers)
     warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
+    form = form_of(recipe.model, {task.task: task.layout for task in mixture.tasks})
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,
-        header_of=lambda task, instruction: processor.header(task.task, instruction),
+        header_of=lambda task, instruction: processor.header(
+            task.task, instruction, spelled=form is None
+        ),
         window_tokens=data.window_tokens,
         seed=recipe.seed,
         prompt_fraction=data.prompt_fraction,
         action_dropout=data.action_dropout,
         context_steps=data.context_steps,
+        form=form,
     )
     names = [task.task for task in mixture.tasks]
     usage = windows.usage(rows=512)
@@ -149,7 +159,26 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         shards=shards,
         weights=weights,
         available=mixture.available,
+        form=form,
     )
+
+
+def form_of(model: ModelRecipe, layouts: Mapping[str, Layout]) -> CompactForm | None:
+    """The compact form of a run on these tasks, if its recipe says so; what it starts from goes on.
+
+    Raises UsageError where the model it starts from has another form.
+    """
+    before = None if model.init_from is None else stored_form(model.init_from)
+    if before is not None and model.form == "flat":
+        raise UsageError(
+            f"model.init_from names {model.init_from}, which is in the compact form; say "
+            "model.form: compact."
+        )
+    if model.form == "flat":
+        return None
+    sizes = model.embedders
+    new = CompactForm(positions=sizes.positions, width=sizes.width)
+    return (before or new).extended(layouts)
 
 
 def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
@@ -240,34 +269,46 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
             segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
             targets=_targets(batch, task_weights, np.flatnonzero(has_target), order),
             attended=int((position_ids + 1).sum()),
+            embedded=_embedded(batch.given),
         )
     kept, lengths = _end_to_end(batch, has_target)
     position_ids = position_ids.reshape(-1)[kept]
     index = np.flatnonzero(has_target.reshape(-1)[kept])
     targets = _targets(batch, task_weights, kept[index], order)
+    place = np.empty(batch.input_ids.size, np.int64)  # of each token among those that are kept
+    place[kept] = np.arange(len(kept))
     return LinedSegments(
         input_ids=_tensor(input_ids.reshape(-1)[kept]),
         position_ids=_tensor(position_ids),
         segment_lengths=lengths,
-        targets=replace(targets, index=_tensor(index - 1)),
+        targets=replace(targets, index=_tensor(index - ~batch.query.reshape(-1)[kept[index]])),
         attended=int((position_ids + 1).sum()),
+        embedded=_embedded(replace(each, index=place[each.index]) for each in batch.given),
     )
 
 
 def _targets(
     batch: Batch, task_weights: np.ndarray, where: np.ndarray, order: np.ndarray
 ) -> Targets:
-    """The targets at (M,) flat places of a batch, predicted from the places before them."""
+    """The targets at (M,) flat places of a batch; queries are predicted from where they are."""
     task = batch.task_index.reshape(-1)[where].astype(np.int64)
     of_task = task_weights[task].astype(np.float32)
     return Targets(
-        index=_tensor(where - 1),
+        index=_tensor(where - ~batch.query.reshape(-1)[where]),
         ids=_tensor(batch.targets.reshape(-1)[where]),
         ordinal=_tensor(batch.ordinal.reshape(-1)[where]),
         task=_tensor(task),
         weight=_tensor(of_task * batch.weight.reshape(-1)[where]),
         count=_tensor(of_task * batch.count.reshape(-1)[where]),
         order=_tensor(order.reshape(-1)[where]),
+    )
+
+
+def _embedded(given: Iterable[Given]) -> tuple[Embedded, ...]:
+    return tuple(
+        Embedded(name=each.name, ids=_tensor(each.ids), index=_tensor(each.index))
+        for each in given
+        if len(each.index)
     )
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from generalist.modeling.attention import attention_by
+from generalist.modeling.embedders import embedders_of
 from generalist.modeling.flash import ATTENTION_NAME
 from generalist.modeling.segments import hidden_at
 from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
@@ -74,9 +75,8 @@ class TokenObjective(nn.Module):
         """Losses of all targets: (M,) float32 cross entropies in nats."""
         targets = batch.targets
         if isinstance(batch, LinedSegments):
-            decoder, lengths = self.model.get_decoder(), batch.segment_lengths
-            tokens = batch.input_ids, batch.position_ids
-            hidden = hidden_at(decoder, *tokens, lengths, targets.index, self.half)  # (M, D)
+            given = self._embeddings(batch), batch.position_ids, batch.segment_lengths
+            hidden = hidden_at(self.model.get_decoder(), *given, targets.index, self.half)  # (M, D)
         else:
             hidden = self._hidden_of_rows(batch).flatten(0, 1).index_select(0, targets.index)
         if self.full_every > 1:
@@ -84,12 +84,20 @@ class TokenObjective(nn.Module):
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
         return token_losses(logits, targets.ids, targets.ordinal, self.ordinal)
 
+    def _embeddings(self, batch: ForwardPass) -> Tensor:
+        """What goes into the first block: (B, L, D) of rows, (T, D) of segments."""
+        hidden = self.model.get_input_embeddings()(batch.input_ids)
+        embedders = embedders_of(self.model)
+        if embedders is None:
+            return hidden
+        return embedders(hidden.flatten(0, -2), batch.embedded).view(hidden.shape)
+
     def _hidden_of_rows(self, batch: PackedRows) -> Tensor:
         """(B, L, D) final hidden states."""
         decoder = self.model.get_decoder()
         # attention_mask=None and use_cache=False let transformers find the packed segments in the
         # position ids and keep them apart; any other call leaks between them.
-        tokens = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        tokens = {"inputs_embeds": self._embeddings(batch), "position_ids": batch.position_ids}
         call = partial(decoder, **tokens, attention_mask=None, use_cache=False)
         if not self.flash:
             return call().last_hidden_state

@@ -5,38 +5,16 @@ Shapes: B = rows, L = window tokens, T = tokens of all segments, S = segments, M
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
-Own = TypeVar("Own", bound="_Tensors")
-
-
-class _Tensors:
-    """Dataclasses whose fields are tensors, plain values, and dataclasses of this kind."""
-
-    def map(self: Own, function: Callable[[Any], Any]) -> Own:
-        """The same with `function` applied to each tensor or array."""
-        changed: dict[str, Any] = {}
-        for each in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, each.name)
-            if isinstance(value, _Tensors):
-                changed[each.name] = value.map(function)
-            elif isinstance(value, (Tensor, np.ndarray)):
-                changed[each.name] = function(value)
-        return replace(self, **changed)  # type: ignore[type-var]
-
-    def to(self: Own, device: torch.device) -> Own:
-        """The same with all tensors on a device."""
-        return self.map(lambda tensor: tensor.to(device))
+from generalist.modeling.embedders import Embedded
+from generalist.modeling.tensors import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targets(_Tensors):
+class Targets(Tensors):
     """What is to be predicted in a forward pass, each of shape (M,).
 
     index: int64, ascending: the flat place of the hidden state that predicts each.
@@ -57,10 +35,11 @@ class Targets(_Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedRows(_Tensors):
+class PackedRows(Tensors):
     """A forward pass over rows, padding included, as any decoder of transformers takes them.
 
     input_ids, position_ids: (B, L) int64. segment_starts: (S + 1,) int32, counted in (B L).
+    embedded: what is added to the embeddings of the ids; nothing in the flat form.
     attended: how many tokens all tokens see together.
     """
 
@@ -69,13 +48,15 @@ class PackedRows(_Tensors):
     segment_starts: Tensor
     targets: Targets
     attended: int
+    embedded: tuple[Embedded, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinedSegments(_Tensors):
+class LinedSegments(Tensors):
     """A forward pass over segments end to end, without padding, as the lean pass on a CPU takes it.
 
     input_ids, position_ids: (T,) int64. segment_lengths: of S segments, equal ones are neighbours.
+    embedded: what is added to the embeddings of the ids; nothing in the flat form.
     attended: how many tokens all tokens see together.
     """
 
@@ -84,6 +65,7 @@ class LinedSegments(_Tensors):
     segment_lengths: list[int]
     targets: Targets
     attended: int
+    embedded: tuple[Embedded, ...] = ()
 
 
 ForwardPass = PackedRows | LinedSegments

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from generalist.gpu import has_flash_attention
 from generalist.modeling.build import build_model
+from generalist.modeling.embedder_files import start_embedders
 from generalist.modeling.lora import add_adapters
 from generalist.modeling.pretrained import start_model
 from generalist.modeling.segments import can_run_segments
@@ -47,6 +48,15 @@ def build_start(recipe: Recipe, data: TrainingData) -> PreTrainedModel:
     else:
         codes = None if processor.frames is None else processor.frames.code_coordinates
         model = build_model(recipe.model, processor.vocabulary, window, recipe.seed, codes)
+    if data.form is not None:
+        codes = {} if processor.frames is None else {"image": processor.frames.code_coordinates}
+        model.embedders = start_embedders(
+            data.form,
+            model.config.hidden_size,
+            seed=recipe.seed,
+            coordinates=codes,
+            source=recipe.model.init_from,
+        )
     if recipe.model.lora is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)

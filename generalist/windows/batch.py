@@ -11,9 +11,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from generalist.errors import GeneralistError
+from generalist.shards.index import EpisodeRow
 from generalist.shards.reader import TaskData
+from generalist.tokenization.compact import QUERIES, TASKS, CompactForm, signatures_of
 from generalist.tokenization.layout import ROLES
-from generalist.vocabulary import Vocabulary
+from generalist.windows.folders import Folder
 from generalist.windows.packing import Excerpt, Segment
 from generalist.windows.random import words
 from generalist.windows.views import View
@@ -31,6 +34,27 @@ _ROLE = 7
 _TARGET, _ORDINAL = 8, 16
 _LABELLED = 32  # its target is not itself but the label
 _HIDDEN = 64  # a random legal id is shown in its place
+_QUERY = 128  # it is not shown: its target is predicted from its own place
+
+
+@dataclass(kw_only=True)
+class Given:
+    """Tokens of a batch that are embedded together, in the compact form.
+
+    name: of an embedder, or of a table of vectors.
+    ids: (N, K) int64 of the vocabulary; of a table (N, 1) numbers of its rows.
+    index: (N,) int64, ascending flat places in the batch; G vectors go to each place and those
+        behind it.
+    """
+
+    name: str
+    ids: np.ndarray
+    index: np.ndarray
+
+    def within(self, first: int, stop: int) -> Given:
+        """What lies at flat places from `first` to before `stop`, which are counted anew."""
+        part = slice(*np.searchsorted(self.index, (first, stop)))
+        return Given(name=self.name, ids=self.ids[part], index=self.index[part] - first)
 
 
 @dataclass(kw_only=True)
@@ -40,7 +64,8 @@ class Batch:
     input_ids: (B, L) int64.
     position_ids: (B, L) int64, restarting at 0 with each segment and at padding.
     targets: (B, L) int64; targets[b, j] is the label for token j, so it is to be predicted from
-        the hidden state at j - 1; IGNORE where there is no loss.
+        the hidden state at j - 1, or at j where that is a query; IGNORE where there is no loss.
+    query: (B, L) bool, True where an action token is to be predicted and is not shown.
     ordinal: (B, L) bool, True where token j is a target whose neighbours are near in value.
     task_index: (B, L) int16, which dataset folder a token is from; -1 at padding.
     role: (B, L) uint8, what a token is for, a number of ROW_ROLES.
@@ -51,19 +76,22 @@ class Batch:
     input_ids: np.ndarray
     position_ids: np.ndarray
     targets: np.ndarray
+    query: np.ndarray
     ordinal: np.ndarray
     task_index: np.ndarray
     role: np.ndarray
     weight: np.ndarray
     count: np.ndarray
+    given: tuple[Given, ...] = ()
 
     def split(self, rows: int) -> Iterator[Batch]:
         """Batches of `rows` rows, the last perhaps of fewer; views of these arrays."""
+        names = [each.name for each in fields(self) if each.name != "given"]
         for first in range(0, len(self.input_ids), rows):
             stop = first + rows
-            yield Batch(
-                **{each.name: getattr(self, each.name)[first:stop] for each in fields(self)}
-            )
+            places = first * self.input_ids.shape[1], stop * self.input_ids.shape[1]
+            given = tuple(each.within(*places) for each in self.given)
+            yield Batch(**{name: getattr(self, name)[first:stop] for name in names}, given=given)
 
 
 class Pattern:
@@ -96,20 +124,54 @@ class Pattern:
         self.legal_count = np.tile((stop - first).astype(np.uint64), fit)
 
 
+class CompactPattern:
+    """What the positions of a segment's timesteps are in the compact form.
+
+    task: number of the task. observation, action: names of their embedders.
+    stored_tokens: of a timestep as it is stored. timestep_tokens: its positions, G + k - 1.
+    demonstration_tokens: positions of a timestep of a demonstration, G.
+    given, chosen: which stored tokens are embedded, and which are the action.
+    kinds: (n * (G + k - 1),) uint8.
+    """
+
+    def __init__(self, task: str, view: View, form: CompactForm, *, window_tokens: int) -> None:
+        layout = view.layout
+        if not view.is_stored or set(view.loss[view.positions.chosen]) != {1.0}:
+            raise GeneralistError(f"{task}: the compact form shows timesteps as they are stored.")
+        self.task = form.number_of(task)
+        self.observation, self.action = (each.name for each in signatures_of(layout))
+        self.stored_tokens = layout.tokens_per_timestep
+        self.timestep_tokens = form.timestep_positions(layout)
+        self.demonstration_tokens = form.positions
+        positions = layout.positions
+        self.given, self.chosen = (positions.of_role(each) for each in ("observation", "action"))
+        self.queries = np.arange(len(self.chosen) - 1)[:, None]
+        self.loss = np.zeros(len(ROW_ROLES), np.float32)
+        self.loss[ROLES.index("action")] = 1
+        self.roles = np.full(window_tokens, ROLES.index("observation"), np.uint8)
+        is_ordinal = positions.bins[positions.chosen] >= 0
+        kinds = ROLES.index("action") | (is_ordinal * np.uint8(_ORDINAL))
+        kinds |= np.uint8(_TARGET | _LABELLED | _QUERY)
+        kinds = np.concatenate([self.roles[: form.positions - 1], kinds]).astype(np.uint8)
+        self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
+
+
 class Palette:
     """The pieces that rows of a sampler are put together from, besides the episodes.
 
     patterns: of each dataset folder. window_tokens: L.
-    padding: (L,) ids. demonstration_end, document_end: (1,) ids.
+    padding, separators: (L,) ids. demonstration_end, document_end: (1,) ids.
     is_header, is_padding: (L,) kinds.
     losses: (folders, roles) weights, None where they are 0 and 1 alone.
     """
 
-    def __init__(self, views: Sequence[View], vocabulary: Vocabulary, window_tokens: int) -> None:
+    def __init__(self, folders: Sequence[Folder], window_tokens: int) -> None:
+        vocabulary = folders[0].data.vocabulary
         special, dtype = vocabulary.special, vocabulary.dtype
         self.window_tokens = window_tokens
-        self.patterns = [Pattern(view, window_tokens) for view in views]
+        self.patterns = [_pattern_of(folder, window_tokens) for folder in folders]
         self.padding = np.full(window_tokens, special("pad"), dtype)
+        self.separators = np.full(window_tokens, special("separator"), dtype)
         self.demonstration_end = np.array([special("demonstration_end")], dtype)
         self.document_end = np.array([special("end")], dtype)
         self.is_header = np.full(window_tokens, _HEADER, np.uint8)
@@ -118,12 +180,20 @@ class Palette:
         self.losses = None if np.isin(losses, (0, 1)).all() else losses
 
 
+def _pattern_of(folder: Folder, window_tokens: int) -> Pattern | CompactPattern:
+    if folder.form is None:
+        return Pattern(folder.view, window_tokens)
+    return CompactPattern(folder.data.task, folder.view, folder.form, window_tokens=window_tokens)
+
+
 class BatchBuilder:
     """Puts rows together by a few calls of numpy from the pieces of all their segments."""
 
     def __init__(self, folders: Sequence[TaskData], palette: Palette) -> None:
         self._folders, self._palette = folders, palette
         self._room = palette.window_tokens  # in the row
+        self._place = 0  # in the batch
+        self._given: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}  # ids and places
         self._ids: list[np.ndarray] = []
         self._kinds: list[np.ndarray] = []
         self._lengths: list[int] = []  # of segments and padding
@@ -133,13 +203,24 @@ class BatchBuilder:
 
     def add(self, segment: Segment, *, hidden: bool) -> None:
         """Append a segment to the row; `hidden`: its actions are not shown."""
+        self._ids.append(segment.header)
+        self._kinds.append(self._palette.is_header[: len(segment.header)])
+        pattern = self._palette.patterns[segment.folder]
+        if isinstance(pattern, CompactPattern):
+            self._add_compact(segment, pattern)
+        else:
+            self._add_flat(segment, pattern, hidden=hidden)
+        self._lengths.append(segment.tokens)
+        self._sources.append(segment.folder)
+        self._room -= segment.tokens
+        self._place += segment.tokens
+
+    def _add_flat(self, segment: Segment, pattern: Pattern, *, hidden: bool) -> None:
         ids, kinds = self._ids, self._kinds
-        ids.append(segment.header)
-        kinds.append(self._palette.is_header[: len(segment.header)])
         if segment.demonstration is not None:
-            self._add_demonstration(segment.demonstration)
+            self._add_demonstration(segment.demonstration, pattern)
         folder, episode, first = segment.folder, segment.episode, segment.first
-        pattern, steps = self._palette.patterns[folder], segment.steps
+        steps = segment.steps
         sample = self._folders[folder].sample(episode.sample)
         size, k = pattern.stored_tokens, pattern.actions_of_a_step
         start = episode.offset + first * size
@@ -161,12 +242,53 @@ class BatchBuilder:
             self._legal.append((pattern.legal_first[: steps * k], pattern.legal_count[: steps * k]))
             kind += 2
         kinds.append(pattern.kinds[kind][: steps * pattern.timestep_tokens])
-        self._lengths.append(segment.tokens)
-        self._sources.append(folder)
-        self._room -= segment.tokens
 
-    def _add_demonstration(self, shown: Excerpt) -> None:
-        data, pattern = self._folders[shown.folder], self._palette.patterns[shown.folder]
+    def _add_compact(self, segment: Segment, pattern: CompactPattern) -> None:
+        self._give(TASKS, np.array([[pattern.task]]), np.array([self._place]))
+        place = self._place + len(segment.header)
+        if (shown := segment.demonstration) is not None:
+            stored = self._timesteps(shown.folder, shown.episode, shown.first, shown.steps)
+            size = pattern.demonstration_tokens
+            places = place + size * np.arange(shown.steps)
+            self._give(pattern.observation, stored[:, pattern.given], places)
+            self._give(pattern.action, stored[:, pattern.chosen], places + size - 1)
+            self._ids += [
+                self._palette.separators[: shown.steps * size],
+                self._palette.demonstration_end,
+            ]
+            self._kinds += [pattern.roles[: shown.steps * size], self._palette.is_header[:1]]
+            place += shown.steps * size + 1
+        episode, first, steps = segment.episode, segment.first, segment.steps
+        stored = self._timesteps(segment.folder, episode, first, steps)
+        size, k = pattern.timestep_tokens, len(pattern.chosen)
+        places = place + size * np.arange(steps)
+        self._give(pattern.observation, stored[:, pattern.given], places)
+        if k > 1:
+            asked = (places + size - k + 1)[:, None] + np.arange(k - 1)
+            self._give(QUERIES, np.tile(pattern.queries, (steps, 1)), asked.ravel())
+        self._ids.append(self._palette.separators[: steps * size])
+        self._kinds.append(pattern.kinds[: steps * size])
+        labels = self._folders[segment.folder].sample(episode.sample).labels
+        if labels is None:
+            self._labels.append(stored[:, pattern.chosen].ravel())
+        else:
+            start = (episode.first_step + first) * k
+            self._labels.append(labels[start : start + steps * k])
+
+    def _timesteps(self, folder: int, episode: EpisodeRow, first: int, steps: int) -> np.ndarray:
+        """(steps, S) ids of neighbouring timesteps of an episode, as they are stored."""
+        data = self._folders[folder]
+        stored = data.tokens_of(episode).reshape(episode.steps, -1)
+        return stored[first : first + steps]
+
+    def _give(self, name: str, ids: np.ndarray, places: np.ndarray) -> None:
+        """Have (N, K) tokens embedded, each row at its place in the batch and those behind it."""
+        found = self._given.setdefault(name, ([], []))
+        found[0].append(ids)
+        found[1].append(places)
+
+    def _add_demonstration(self, shown: Excerpt, pattern: Pattern) -> None:
+        data = self._folders[shown.folder]
         episode, first, steps = shown.episode, shown.first, shown.steps
         size = pattern.stored_tokens
         tokens = data.tokens_of(episode)[first * size : (first + steps) * size]
@@ -185,6 +307,7 @@ class BatchBuilder:
             self._kinds.append(self._palette.is_padding[: self._room])
             self._lengths.append(self._room)
             self._sources.append(-1)
+            self._place += self._room
         self._room = self._palette.window_tokens
 
     def batch(self, keys: np.ndarray) -> Batch:
@@ -208,11 +331,20 @@ class BatchBuilder:
             input_ids=ids.reshape(shape),
             position_ids=positions.reshape(shape),
             targets=targets.reshape(shape),
+            query=(kinds & _QUERY > 0).reshape(shape),
             ordinal=(kinds & _ORDINAL > 0).reshape(shape),
             task_index=folder.reshape(shape),
             role=role.reshape(shape),
             weight=weight.reshape(shape),
             count=weight.copy().reshape(shape),  # weights by role are not negative
+            given=tuple(
+                Given(
+                    name=name,
+                    ids=np.concatenate(tokens).astype(np.int64),
+                    index=np.concatenate(places),
+                )
+                for name, (tokens, places) in sorted(self._given.items())
+            ),
         )
 
     def _hide(self, ids: np.ndarray, where: np.ndarray, keys: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from generalist.errors import GeneralistError
 from generalist.shards.reader import TaskData
+from generalist.tokenization.compact import CompactForm
 from generalist.windows.views import View
 
 MIN_SEGMENT_TOKENS = 12
@@ -31,6 +32,7 @@ class Folder:
 
     data: its episodes, as `view` shows them. header_of: ids at the head of their segments.
     window_tokens: L. context_steps: most timesteps of a segment; as many as fit where it is None.
+    form: how timesteps are shown; None in the flat form, and for documents in any.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Folder:
         *,
         window_tokens: int,
         context_steps: int | None = None,
+        form: CompactForm | None = None,
     ) -> None:
         """Raises GeneralistError where a header leaves no room for a timestep in a window."""
         if not len(data):
@@ -49,7 +52,11 @@ class Folder:
         self.data, self.view = data, view
         self.row = functools.lru_cache(_ROWS_KEPT)(data.row)
         self.episodes = len(data)
-        self.timestep_tokens = view.tokens_per_timestep
+        self.form = None if is_document else form
+        self.timestep_tokens = self.demonstration_tokens = view.tokens_per_timestep
+        if self.form is not None:
+            self.timestep_tokens = self.form.timestep_positions(data.layout)
+            self.demonstration_tokens = self.form.positions
         self.context_steps = None if is_document else context_steps
         self.end_steps = int(is_document)  # the end of a document counts as one
         self._steps = data.steps

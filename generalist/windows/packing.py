@@ -130,7 +130,7 @@ class Packer:
             if other is not None:
                 demonstration = self._excerpt(*other, room - used, numbers)
             if demonstration is not None:
-                used += demonstration.steps * size + 1
+                used += demonstration.steps * folder.demonstration_tokens + 1
         fit = folder.most_steps(room - used)
         # A segment may begin before the first step, and is cut there, or go on past the last one.
         length = episode.steps + folder.end_steps
@@ -152,13 +152,13 @@ class Packer:
         """About how many timesteps a segment will have room for, before its episode is known."""
         left = room - folder.min_header
         if prompted and (steps := self._excerpt_steps(folder, left)) > 0:
-            left -= steps * folder.timestep_tokens + 1
+            left -= steps * folder.demonstration_tokens + 1
         return max(1, folder.most_steps(left))
 
     def _excerpt_steps(self, folder: Folder, room: int) -> int:
         """How many timesteps of a demonstration fit: a quarter of the window at most."""
         # In a gap at the end of a row, half of the room stays for what is learned.
-        return (min(self.window_tokens // 4, room // 2) - 1) // folder.timestep_tokens
+        return (min(self.window_tokens // 4, room // 2) - 1) // folder.demonstration_tokens
 
     def _excerpt(self, index: int, number: int, room: int, numbers: list[float]) -> Excerpt | None:
         """What is shown of another episode of the task; None where there is no room for it."""

@@ -22,6 +22,7 @@ import numpy as np
 from generalist.errors import GeneralistError
 from generalist.settings import setting_of
 from generalist.shards.reader import TaskData
+from generalist.tokenization.compact import CompactForm
 from generalist.tokenization.layout import Layout
 from generalist.windows.batch import IGNORE, Batch, BatchBuilder, Palette
 from generalist.windows.folders import Folder, HeaderOf
@@ -69,6 +70,7 @@ class WindowSampler:
     context_steps: most timesteps of a segment, texts apart; as many as fit where it is None. By
         task where it is a mapping, as `generalist.settings.setting_of` reads it.
     view_of: what is shown of the timesteps of a layout; as they are stored, if not given.
+    form: the compact form, in which L counts positions; flat, if not given.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class WindowSampler:
         action_dropout: float = 0.0,
         context_steps: int | Mapping[str, int] | None = None,
         view_of: Callable[[Layout], View] = View,
+        form: CompactForm | None = None,
     ) -> None:
         _check(tasks, weights)
         self.window_tokens, self.seed, self.prompt_fraction = window_tokens, seed, prompt_fraction
@@ -95,11 +98,11 @@ class WindowSampler:
                 header_of,
                 window_tokens=window_tokens,
                 context_steps=setting_of(context_steps, data.task),
+                form=form,
             )
             for data in tasks
         ]
-        views = [folder.view for folder in folders]
-        self._palette = Palette(views, tasks[0].vocabulary, window_tokens)
+        self._palette = Palette(folders, window_tokens)
         self._dropout_key = key_of(seed, _DROPOUT_STREAM)
         self._packer = Packer(
             folders,

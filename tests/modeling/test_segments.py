@@ -48,7 +48,8 @@ def test_equals_the_plain_forward_pass(architecture, kv_heads, layers):
     gradients = torch.autograd.grad((expected * grow).sum(), list(model.model.parameters()))
 
     assert can_run_segments(model.get_decoder())
-    lean = hidden_at(model.get_decoder(), ids, positions, lengths, index)
+    embedded = model.get_input_embeddings()(ids)
+    lean = hidden_at(model.get_decoder(), embedded, positions, lengths, index)
     torch.testing.assert_close(lean, expected, atol=1e-5, rtol=1e-5)
     lean_gradients = torch.autograd.grad((lean * grow).sum(), list(model.model.parameters()))
     for mine, theirs in zip(lean_gradients, gradients, strict=True):
@@ -63,7 +64,8 @@ def test_products_in_bfloat16_are_near(architecture):
     ids = torch.randint(VOCABULARY.size, (sum(lengths),), generator=generator)
     positions = torch.cat([torch.arange(n) for n in lengths])
     index = torch.tensor([3, 19, 22, 26, 28, 40, 63])
-    given = model.get_decoder(), ids, positions, lengths, index
+    embedded = model.get_input_embeddings()(ids)
+    given = model.get_decoder(), embedded, positions, lengths, index
     exact, near = hidden_at(*given), hidden_at(*given, half=True)
     assert near.dtype == torch.float32 and not torch.equal(near, exact)
     assert (near - exact).norm() < 0.02 * exact.norm()
@@ -82,7 +84,8 @@ def test_products_in_bfloat16_are_near(architecture):
 def test_no_position_asked_for_gives_no_rows_and_zero_gradients(half):
     model = small_model("llama")
     nothing = torch.zeros(0, dtype=torch.int64)
-    hidden = hidden_at(model.get_decoder(), torch.arange(8), torch.arange(8), [8], nothing, half)
+    embedded = model.get_input_embeddings()(torch.arange(8))
+    hidden = hidden_at(model.get_decoder(), embedded, torch.arange(8), [8], nothing, half)
     assert hidden.shape == (0, 32)
     hidden.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())

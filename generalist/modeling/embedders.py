@@ -1,0 +1,197 @@
+"""Embedders: what the compact form adds to a plain causal LM (see generalist.tokenization.compact).
+
+An embedder looks every token up in a table of short rows, lays the K rows of an observation end to
+end, and one linear layer makes G vectors of them. The vectors are added to the embeddings of the
+ids that stand at their positions, so the body stays a plain model over `inputs_embeds`. While a
+model is trained or acts, they are its submodule `embedders`; in a checkpoint they lie beside the
+plain weights.
+
+Legend: N = observations, K = tokens of an observation, W = width of a table's rows, G = positions
+of an observation, D = hidden size, P = positions of a forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generalist.errors import UsageError
+from generalist.modeling.tensors import Tensors
+from generalist.tokenization.compact import QUERIES, TASKS, CompactForm, Run, Signature
+
+MODULE = "embedders"
+"""The attribute of a model that holds its embedders, and so the prefix of their weights' names."""
+
+_ROW_STD = 0.5
+_HIGHEST = {"bins": 100.0}  # frequency of Fourier features, radians per unit of [-1, 1]
+_HIGHEST_OF_OTHERS = 6.0
+
+
+@dataclass(frozen=True)
+class Embedded(Tensors):
+    """What one embedder, or a table of vectors, adds to a forward pass.
+
+    Attributes:
+        name: of a signature, or one of `TASKS` and `QUERIES`.
+        ids: (N, K) int64 of the vocabulary; of a table (N, 1) numbers of its rows.
+        index: (N,) int64, flat position of each first vector; its others follow it.
+    """
+
+    name: str
+    ids: Tensor
+    index: Tensor
+
+
+class Embedder(nn.Module):
+    """(N, K) ids of one signature to (N, G, D) vectors.
+
+    Rows of neighbouring bins start as Fourier features of the bins' values, rows of codes as those
+    of what the codes stand for; all others are random.
+
+    Args:
+        signature: what is embedded.
+        positions: G.
+        width: W.
+        hidden_size: D.
+        coordinates: by kind of run, (rows, c) float32 in [-1, 1], what the codes stand for.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        *,
+        positions: int,
+        width: int,
+        hidden_size: int,
+        coordinates: Mapping[str, np.ndarray],
+    ) -> None:
+        super().__init__()
+        self.positions = positions
+        self.offsets: list[int] = []  # from an id to its row, of each of the K tokens
+        tables: list[Tensor] = []
+        for run in signature.runs:
+            first = sum(len(table) for table in tables)
+            self.offsets += [first - run.start] * run.count
+            tables.append(_initial_rows(run, width, coordinates.get(run.kind)))
+        self.table = nn.Parameter(torch.cat(tables))
+        self.mix = nn.Linear(signature.tokens * width, positions * hidden_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: (N, K) int64 of the vocabulary. Returns (N, G, D)."""
+        rows = F.embedding(ids + torch.tensor(self.offsets, device=ids.device), self.table)
+        return self.mix(rows.flatten(1)).unflatten(1, (self.positions, -1))
+
+
+class Embedders(nn.Module):
+    """The embedders of a model, with its tables of tasks and queries.
+
+    Args:
+        form: says which there are.
+        hidden_size: D.
+        coordinates: by kind of run, as `Embedder` takes them.
+    """
+
+    def __init__(
+        self,
+        form: CompactForm,
+        hidden_size: int,
+        coordinates: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        super().__init__()
+        self.form = form
+        std = hidden_size**-0.5
+        self.tasks = nn.Parameter(torch.randn(len(form.tasks) + 1, hidden_size) * std)
+        self.queries = nn.Parameter(torch.randn(form.queries, hidden_size) * std)
+        self.by_name = nn.ModuleDict(
+            {
+                each.name: Embedder(
+                    each,
+                    positions=form.positions if each.role == "observation" else 1,
+                    width=form.width,
+                    hidden_size=hidden_size,
+                    coordinates=coordinates or {},
+                )
+                for each in form.signatures
+            }
+        )
+
+    def vectors(self, name: str, ids: Tensor) -> Tensor:
+        """(N, K) ids of a signature, or (N, 1) numbers of a table's rows, to (N, G, D) vectors.
+
+        Raises UsageError where there is no embedder of this name.
+        """
+        if name == TASKS:
+            return F.embedding(ids, self.tasks)
+        if name == QUERIES:
+            return F.embedding(ids, self.queries)
+        if name not in self.by_name:
+            raise UsageError(
+                f"The model has no embedder for {name}; it has {', '.join(self.by_name)}. "
+                "Fine-tune it on demonstrations of such a task first (model.init_from)."
+            )
+        return self.by_name[name](ids)
+
+    def forward(self, hidden: Tensor, embedded: Sequence[Embedded]) -> Tensor:
+        """Add all vectors to hidden (P, D), the embeddings of the ids at their positions.
+
+        Parameters that the pass does not use get a gradient of zero, as ranks that average their
+        gradients need it.
+        """
+        used = set()
+        for part in embedded:
+            vectors = self.vectors(part.name, part.ids).to(hidden.dtype)
+            used.add(part.name)
+            count = vectors.shape[1]
+            places = part.index
+            if count > 1:
+                places = (places[:, None] + torch.arange(count, device=places.device)).flatten()
+            hidden = hidden.index_add(0, places, vectors.flatten(0, 1))
+        idle = [each for name, each in self._parts().items() if name not in used]
+        if idle and torch.is_grad_enabled():
+            hidden = hidden + sum(each.sum() for part in idle for each in part) * 0
+        return hidden
+
+    def _parts(self) -> dict[str, list[nn.Parameter]]:
+        own = {name: list(module.parameters()) for name, module in self.by_name.items()}
+        return {TASKS: [self.tasks], QUERIES: [self.queries], **own}
+
+
+def embedders_of(model: Any) -> Embedders | None:
+    """The embedders of a model in the compact form; None in the flat form."""
+    return getattr(model, MODULE, None)
+
+
+def _initial_rows(run: Run, width: int, coordinates: np.ndarray | None) -> Tensor:
+    """(rows, W) float32, of standard deviation one half."""
+    if run.kind == "bins":
+        coordinates = ((np.arange(run.rows, dtype=np.float32) + 0.5) / run.rows * 2 - 1)[:, None]
+    rows = torch.randn(run.rows, width) * _ROW_STD
+    if coordinates is not None:
+        highest = _HIGHEST.get(run.kind, _HIGHEST_OF_OTHERS)
+        known = fourier_features(coordinates[: run.rows], width, lowest=1.0, highest=highest)
+        rows[: len(known)] = known * _ROW_STD
+    return rows
+
+
+def fourier_features(
+    coordinates: np.ndarray, width: int, *, lowest: float, highest: float
+) -> Tensor:
+    """(n, c) coordinates in [-1, 1] to (n, width) random features; near ones are alike.
+
+    sqrt(2) cos(w . x + b), of unit variance, with b uniform on [0, 2 pi) and w a random direction
+    whose length is log-uniform between the lowest and the highest frequency (random Fourier
+    features, Rahimi and Recht 2007, section 3, at many resolutions in place of one).
+    """
+    values = torch.from_numpy(coordinates)
+    low, high = math.log(lowest), math.log(highest)
+    length = torch.exp(low + (high - low) * torch.rand(width))
+    direction = F.normalize(torch.randn(values.shape[1], width), dim=0)
+    phase = torch.rand(width) * 2 * math.pi
+    return math.sqrt(2) * torch.cos(values @ (direction * length) + phase)

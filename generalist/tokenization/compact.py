@@ -1,0 +1,164 @@
+"""The compact form: a timestep in a handful of positions, in place of one position a token.
+
+In the flat form every token is a position of its own. In the compact form an *embedder* makes G
+vectors of all tokens that are given before an action, and the actions are chosen at the last of
+these positions and at k - 1 *queries* behind it: one forward pass finds a whole action. So a
+timestep has G + k - 1 positions, whatever is observed. A demonstration has G for each timestep,
+because its actions are given too.
+
+There is one embedder for each *signature*, the kinds and counts of tokens. All games share one, and
+so do all levels of a grid world. A task is told by one vector at the first position of a header.
+
+Legend: G = positions of what is given, K = tokens of what is given, k = action tokens of a
+timestep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from generalist.errors import GeneralistError, UsageError
+from generalist.tokenization.layout import Layout, Part
+
+TASKS, QUERIES = "tasks", "queries"
+"""Names of two tables of vectors, beside the embedders' own names."""
+
+UNKNOWN_TASK = 0
+"""Row of the table of tasks for a task that the model was not trained on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens of one kind.
+
+    Attributes:
+        kind: what their ids stand for, such as `bins` or `grid`.
+        count: how many tokens there are.
+        start: first id of their range.
+        rows: how many ids, from `start` on, they can have.
+    """
+
+    kind: str
+    count: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What an embedder embeds: the kinds and counts of tokens, whatever task they are of.
+
+    Attributes:
+        role: `observation` for what is given before an action, or `action`.
+        runs: of the tokens, in order.
+    """
+
+    role: str
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def of(cls, role: str, parts: Iterable[Part]) -> Signature:
+        """The signature of some parts; neighbours of one kind become one run."""
+        runs: list[Run] = []
+        for part in parts:
+            codec = part.codec
+            kind = "bins" if codec.ordinal else codec.kind
+            rows = max(stop for _, stop in codec.legal)
+            last = runs[-1] if runs else None
+            if last is not None and (last.kind, last.start) == (kind, part.start):
+                runs[-1] = Run(kind, last.count + codec.tokens, part.start, max(last.rows, rows))
+            else:
+                runs.append(Run(kind, codec.tokens, part.start, rows))
+        return cls(role, tuple(runs))
+
+    @property
+    def name(self) -> str:
+        """Readable and unique, such as `observation-grid49x97-discrete1x4`."""
+        return "-".join([self.role, *(f"{run.kind}{run.count}x{run.rows}" for run in self.runs)])
+
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return sum(run.count for run in self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactForm:
+    """How a model in the compact form is shown timesteps; what is stored beside its weights.
+
+    Attributes:
+        positions: G.
+        width: of the rows of an embedder's table.
+        tasks: names of the tasks that have a vector; the first has number 1.
+        signatures: of the embedders.
+        queries: the largest k - 1 of the tasks.
+    """
+
+    positions: int
+    width: int
+    tasks: tuple[str, ...] = ()
+    signatures: tuple[Signature, ...] = ()
+    queries: int = 0
+
+    def extended(self, layouts: Mapping[str, Layout]) -> CompactForm:
+        """The form that serves these tasks too; what it has keeps its number."""
+        own = {task: each for task, each in sorted(layouts.items()) if not each.is_document}
+        found = [each for layout in own.values() for each in signatures_of(layout)]
+        return CompactForm(
+            positions=self.positions,
+            width=self.width,
+            tasks=tuple(dict.fromkeys([*self.tasks, *own])),
+            signatures=tuple(dict.fromkeys([*self.signatures, *found])),
+            queries=max([self.queries, *(len(each.legal) - 1 for each in own.values())]),
+        )
+
+    def timestep_positions(self, layout: Layout) -> int:
+        """Positions of a timestep, G + k - 1; of a document's, 1."""
+        return 1 if layout.is_document else self.positions + len(layout.legal) - 1
+
+    def number_of(self, task: str) -> int:
+        """Row of a task in the table of tasks; UNKNOWN_TASK where it has none."""
+        return self.tasks.index(task) + 1 if task in self.tasks else UNKNOWN_TASK
+
+    def check(self, task: str, layout: Layout) -> None:
+        """Raise UsageError where a model of this form cannot act in a task of this layout."""
+        known = {each.name for each in self.signatures}
+        observation, _ = signatures_of(layout)
+        if observation.name not in known:
+            raise UsageError(
+                f"{task} has observations of the kind {observation.name}, for which the checkpoint "
+                f"has no embedder; it has {', '.join(sorted(known)) or 'none'}. Fine-tune it on "
+                "demonstrations of the task first (model.init_from)."
+            )
+        if len(layout.legal) - 1 > self.queries:
+            raise UsageError(
+                f"{task} has actions of {len(layout.legal)} tokens, and the checkpoint was trained "
+                f"on at most {self.queries + 1}. Fine-tune it on demonstrations of the task first "
+                "(model.init_from)."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CompactForm:
+        """Inverse of `to_dict`; raises GeneralistError where the data are none."""
+        try:
+            signatures = tuple(
+                Signature(each["role"], tuple(Run(**run) for run in each["runs"]))
+                for each in data["signatures"]
+            )
+            return cls(**{**data, "tasks": tuple(data["tasks"]), "signatures": signatures})
+        except (KeyError, TypeError) as error:
+            raise GeneralistError(f"This describes no compact form: {error!r}.") from None
+
+
+def signatures_of(layout: Layout) -> tuple[Signature, Signature]:
+    """Of what is given before an action as it is stored, and of the action."""
+    observation, action = (
+        Signature.of(role, layout.parts_of(role)) for role in ("observation", "action")
+    )
+    return observation, action
