@@ -49,6 +49,7 @@ from generalist.decoding.decoder import Chosen, Decoder
 from generalist.envs.atari import FRAMES_PER_STEP, MAX_STEPS
 from generalist.envs.dmc import MODEL_SEED
 from generalist.modeling.build import build_model
+from generalist.policy import Decision
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.training.recipe import Recipe, load_recipe
 
@@ -172,7 +173,7 @@ def measure_steps(task: str, steps: int, rounds: int) -> dict[str, Rate]:
 
 
 class TimedAgent(Agent):
-    """An agent that adds up the seconds of `act`, and of the decoder within it."""
+    """An agent that adds up the seconds of `decide`, and of the decoder within it."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -184,9 +185,9 @@ class TimedAgent(Agent):
         yield
         self.seconds[name] += time.perf_counter() - start
 
-    def act(self, *given: Any, **named: Any) -> Any:
+    def decide(self, *given: Any, **named: Any) -> Decision:
         with self._clock("agent"):
-            return super().act(*given, **named)
+            return super().decide(*given, **named)
 
     def new_decoder(self, slots: int) -> Decoder:
         decoder = super().new_decoder(slots)

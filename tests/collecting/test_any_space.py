@@ -50,7 +50,7 @@ def test_episodes_of_odd_spaces_come_back_from_shards_and_are_acted_in(
                 np.testing.assert_array_equal(back, leaf)
 
     model = tiny_model(window=256, size=without_frames.vocabulary.size)
-    agent = Agent(model, without_frames, {ODD: data.layout}, ODD, sampling=Sampling(1.0))
+    agent = Agent(model, without_frames, {ODD: data.layout}, task=ODD, sampling=Sampling(1.0))
     result = rollout(agent, episodes=3, progress=False)
     assert result.lengths == [6, 6, 6]
 

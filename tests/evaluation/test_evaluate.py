@@ -204,14 +204,13 @@ def test_each_row_has_the_instruction_it_names(
     fields = {"episodes": 4, "zero_shot": True, "envs": 1}
     suite, out = save_suite(tmp_path, tasks=tasks, **fields), tmp_path / "out"
     told: list[object] = []
-    act = Agent.act
+    begin = Agent.begin
 
-    def heard(self, observations, first=None, instructions=None, *more, **others):
-        if first[0]:
-            told.extend(instructions)
-        return act(self, observations, first, instructions, *more, **others)
+    def heard(self, slots, seeds, infos):
+        told.extend(info.get("instruction") for info in infos)
+        begin(self, slots, seeds, infos)
 
-    monkeypatch.setattr(Agent, "act", heard)
+    monkeypatch.setattr(Agent, "begin", heard)
     assert main(command(suite, checkpoint, "--out", out, "--workers", "1")) == 0
     own, none, shuffled = told[:4], told[4:8], told[8:]
     assert all(isinstance(each, str) for each in own) and none == [None] * 4
