@@ -22,6 +22,7 @@ from generalist.acting.checkpoint import (
     only_task,
 )
 from generalist.acting.choices import choices_of
+from generalist.acting.forms import Header, form_of
 from generalist.acting.hub import checkpoint_folder
 from generalist.acting.prompts import Prompts, encode_prompt
 from generalist.acting.running import RunningEpisodes
@@ -30,6 +31,7 @@ from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Choice, Sampling
 from generalist.episode import Episode, Tree
 from generalist.errors import GeneralistError, UsageError
 from generalist.gpu import device_for
+from generalist.modeling.embedders import embedders_of
 from generalist.policy import Decision
 from generalist.settings import setting_of
 from generalist.tokenization.layout import Layout
@@ -89,6 +91,7 @@ class Agent(Actor):
         self.origin = origin or Checkpoint(model=model, processor=processor, layouts=layouts)
         self._sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
         self.sampling = self.sampling_in(self.task)
+        self.form = form_of(embedders_of(model), processor, self.task, self.layout)
         self._choices = choices_of(self.layout, self.sampling, task=self.task)
         self._decoder_options = decoder_options
         self._prompts = Prompts()
@@ -172,7 +175,14 @@ class Agent(Actor):
         """
         self._prompts = Prompts(
             episodes,
-            lambda each: encode_prompt(each, self.processor, self.layout, self.window_tokens, part),
+            lambda each: encode_prompt(
+                each,
+                self.processor,
+                self.layout,
+                self.window_tokens,
+                part,
+                positions=self.form.demonstration_positions,
+            ),
         )
 
     @property
@@ -180,10 +190,9 @@ class Agent(Actor):
         """True while episodes begin with a demonstration."""
         return bool(self._prompts)
 
-    def header(self, instruction: str | None = None, episode: int = 0) -> list[int]:
-        """Ids at the head of the window: task, instruction, demonstration."""
-        ids = self.processor.header(self.task, instruction).tolist()
-        return ids + self._prompts.of(instruction, episode)
+    def header(self, instruction: str | None = None, episode: int = 0) -> Header:
+        """What stands at the head of the window: task, instruction, demonstration."""
+        return self.form.header(instruction, self._prompts.of(instruction, episode))
 
     def begin(self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Info]) -> None:
         """As `Policy.begin`; the seed also chooses among the prompts."""
@@ -191,7 +200,10 @@ class Agent(Actor):
             self._running.begin(slot, self.header(info.get("instruction"), seed), seed)
 
     def decide(self, observations: Tree, infos: Sequence[Info], slots: Sequence[int]) -> Decision:
-        """As `Policy.decide`, in k forward passes. Where it raises, the call may be repeated."""
+        """As `Policy.decide`. Where it raises, the call may be repeated.
+
+        It takes k forward passes, and one in the compact form.
+        """
         if self.layout.is_document:
             raise UsageError(
                 f"{self.task} is text to be read on, not an environment; use generate_text."
@@ -204,9 +216,8 @@ class Agent(Actor):
             )
         masks = [info.get("action_mask") for info in infos]
         choices = [self._choices if mask is None else self._choices_under(mask) for mask in masks]
-        chunks = self.layout.weave({"observation": seen}).tolist()
         decoder = self._running.ready(slots)
-        chosen = decoder.act(slots, chunks, choices, log_probs=self.log_probs)
+        chosen = self.form.act(decoder, slots, seen, choices, log_probs=self.log_probs)
         self._running.settle(slots)
         ids = np.array(chosen.ids, dtype=np.int64)
         return Decision(
@@ -233,5 +244,5 @@ class Agent(Actor):
         options = dict(self._decoder_options)
         steps = setting_of(self.context_steps, self.task)
         if steps is not None and not self.layout.is_document:
-            options["body_tokens"] = steps * self.layout.tokens_per_timestep
+            options["body_tokens"] = steps * self.form.positions
         return Decoder(self.model, slots, self.window_tokens, **options)

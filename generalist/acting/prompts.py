@@ -42,11 +42,14 @@ class DemonstrationTooLong(GeneralistError):
         super().__init__(f"{task} cannot begin with a demonstration: {self.reason}.")
 
 
-def prompt_steps(task: str, layout: Layout, window_tokens: int) -> int:
-    """Timesteps of a demonstration that fit; raises DemonstrationTooLong where not one does."""
-    steps = (window_tokens // WINDOW_SHARE - 1) // layout.tokens_per_timestep
+def prompt_steps(task: str, positions: int, window_tokens: int) -> int:
+    """Timesteps of a demonstration that fit, each in so many positions.
+
+    Raises DemonstrationTooLong where not one does.
+    """
+    steps = (window_tokens // WINDOW_SHARE - 1) // positions
     if steps < 1:
-        raise DemonstrationTooLong(task, layout.tokens_per_timestep, window_tokens)
+        raise DemonstrationTooLong(task, positions, window_tokens)
     return steps
 
 
@@ -56,15 +59,19 @@ def encode_prompt(
     layout: Layout,
     window_tokens: int,
     part: Literal["start", "end"] = "end",
+    *,
+    positions: int | None = None,
 ) -> np.ndarray:
     """Ids (int64) of a demonstration, cut to whole timesteps, with the id that closes it.
 
-    part: which end of the episode is kept where it is too long. Raises DemonstrationTooLong where
-    not even one timestep fits.
+    part: which end of the episode is kept where it is too long. positions: of a timestep in the
+    window; one for each token, if not given. Raises DemonstrationTooLong where not even one
+    timestep fits.
     """
     if part not in ("start", "end"):
         raise GeneralistError(f"A prompt keeps the 'start' or the 'end', not {part!r}.")
-    kept = prompt_steps(episode.task, layout, window_tokens) * layout.tokens_per_timestep
+    steps = prompt_steps(episode.task, positions or layout.tokens_per_timestep, window_tokens)
+    kept = steps * layout.tokens_per_timestep
     ids = processor.encode(episode, layout).astype(np.int64)
     ids = ids[:kept] if part == "start" else ids[-kept:]
     return np.append(ids, processor.vocabulary.special("demonstration_end"))

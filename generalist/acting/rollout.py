@@ -211,7 +211,7 @@ def _demonstrate(
     """
     task = agent.task
     # Said before the expert plays, which may take minutes.
-    prompts.prompt_steps(task, agent.layout, agent.window_tokens)
+    prompts.prompt_steps(task, agent.form.demonstration_positions, agent.window_tokens)
     whole = {name: value for name, value in given.items() if name != "max_steps"}
     options = options_for(agent, task, whole)
     told = prompts.instructions_of(task, seeds, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from generalist.acting.forms import Header
 from generalist.decoding.decoder import Decoder
 from generalist.errors import GeneralistError
 
@@ -17,9 +18,9 @@ class RunningEpisodes:
     def __init__(self, new_decoder: Callable[[int], Decoder]) -> None:
         self.decoder: Decoder | None = None
         self._new_decoder = new_decoder
-        self._beginning: dict[int, tuple[list[int], int]] = {}  # slot -> header and seed
+        self._beginning: dict[int, tuple[Header, int]] = {}  # slot -> header and seed
 
-    def begin(self, slot: int, header: list[int], seed: int) -> None:
+    def begin(self, slot: int, header: Header, seed: int) -> None:
         """Begin an episode, whatever ran in the slot; nothing is fed before `ready`."""
         self._beginning[slot] = header, seed
 
@@ -40,7 +41,8 @@ class RunningEpisodes:
             decoder = self.decoder = self._new_decoder(count)
         for slot in slots:
             if slot in self._beginning:
-                decoder.reset(slot, *self._beginning[slot])
+                header, seed = self._beginning[slot]
+                decoder.reset(slot, header.ids, seed, header.added)
             elif not decoder.running(slot):
                 raise GeneralistError(
                     f"Environment {slot} has not begun: pass first=True with the first "

@@ -55,11 +55,12 @@ class RowPlan:
         parts = (range(start, start + count) for _, start, count, _ in self.spans)
         return torch.tensor([list(chain.from_iterable(parts))], device=self.device)
 
-    @cached_property
-    def last(self) -> torch.Tensor:
-        """(R,) int64: where in the pass each row's last new token stands."""
-        ends = [offset + count - 1 for _, _, count, offset in self.spans]
-        return torch.tensor(ends, device=self.device)
+    def last(self, asked: Sequence[int]) -> torch.Tensor:
+        """(M,) int64: where in the pass the last `asked[i]` new tokens of the first rows stand."""
+        places: list[int] = []
+        for count, (_, _, new, offset) in zip(asked, self.spans, strict=False):
+            places.extend(range(offset + new - count, offset + new))
+        return torch.tensor(places, device=self.device)
 
     @cached_property
     def token_rows(self) -> torch.Tensor:
@@ -68,11 +69,11 @@ class RowPlan:
             self.device
         )
 
-    def last_only(self, count: int) -> RowPlan:
-        """For the first `count` rows, a plan whose queries are their last new tokens alone."""
-        ends = [s + c for s, c in zip(self.cached_tokens, self.new_tokens, strict=True)][:count]
-        starts = [end - 1 for end in ends]
-        return RowPlan(self.rows[:count], starts, [1] * count, self.device, self.padded)
+    def last_only(self, asked: Sequence[int]) -> RowPlan:
+        """For the first rows, a plan whose queries are the last `asked[i]` new tokens alone."""
+        ends = (s + c for s, c in zip(self.cached_tokens, self.new_tokens, strict=True))
+        starts = [end - count for end, count in zip(ends, asked, strict=False)]
+        return RowPlan(self.rows[: len(asked)], starts, asked, self.device, self.padded)
 
     @cached_property
     def spans(self) -> list[tuple[int, int, int, int]]:

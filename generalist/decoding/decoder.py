@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,26 +28,12 @@ from generalist.decoding.lean import LeanPass
 from generalist.decoding.packed import is_known
 from generalist.decoding.plain import PlainPass
 from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
-from generalist.decoding.slots import Row, Slot
+from generalist.decoding.slots import Added, Row, Slot
+from generalist.decoding.timestep import Chosen, Position, resolved, told
 from generalist.errors import GeneralistError
 from generalist.streams import Stream, random_stream
 
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
-
-
-class Chosen(NamedTuple):
-    """The action tokens of one timestep, for each of N slots the k it has."""
-
-    ids: list[list[int]]
-    log_probs: list[list[float]] | None  # of each when it was chosen, if asked for
-
-
-class _Position(NamedTuple):
-    """What was chosen at one position of the timestep, on the model's device."""
-
-    active: list[int]  # n slots, as numbers within the call
-    ids: torch.Tensor  # (n,) int64
-    log_probs: torch.Tensor | None  # (n,) float32
 
 
 class Decoder:
@@ -107,8 +93,13 @@ class Decoder:
 
     # Sequences
 
-    def reset(self, slot: int, header: Sequence[int], seed: int = 0) -> None:
-        """Forget slot `slot` and start it anew with these header ids; nothing is fed yet."""
+    def reset(
+        self, slot: int, header: Sequence[int], seed: int = 0, added: Sequence[Added] = ()
+    ) -> None:
+        """Forget slot `slot` and start it anew with these header ids; nothing is fed yet.
+
+        added: to the embeddings of the header, in the compact form.
+        """
         self._was_reset = True
         self._slots[slot] = Slot(
             slot,
@@ -116,6 +107,7 @@ class Decoder:
             limit=min(self.window_tokens, len(header) + self.body_tokens),
             keep=self.keep,
             random=random_stream(seed, Stream.AGENT),
+            added=added,
         )
 
     def release(self, slot: int) -> None:
@@ -156,12 +148,9 @@ class Decoder:
         Costs max(k) forward passes. Where it raises, or Ctrl-C interrupts it, the timestep has not
         begun in any slot and may be repeated.
         """
-        states = [self._state(slot) for slot in slots]
-        self._settle()
-        for state in states:
-            state.restore()
+        states = self._ready(slots)
         hidden = self._feed(states, chunks, [len(own) for own in choices])
-        parts: list[_Position] = []
+        parts: list[Position] = []
         active = list(range(len(slots)))
         for position in range(max(len(own) for own in choices)):
             if position:
@@ -169,16 +158,45 @@ class Decoder:
                 active = [i for i, goes_on in zip(active, going_on, strict=True) if goes_on]
                 ids = parts[-1].ids if all(going_on) else parts[-1].ids[going_on]
                 hidden = self._forward([states[i].older for i in active], [], ids)
-            now, acting = [choices[i][position] for i in active], [states[i] for i in active]
-            if any(callable(choice.mask) for choice in now):
-                told = [token for part in parts for token in part.ids.tolist()]
-                chosen = _by_slot(len(slots), parts, told)
-                now = [choice.after(chosen[i]) for choice, i in zip(now, active, strict=True)]
-            parts.append(_Position(active, *self._choose(acting, hidden, now, log_probs)))
+            acting = [states[i] for i in active]
+            now = resolved([choices[i][position] for i in active], active, parts)
+            parts.append(Position(active, *self._choose(acting, hidden, now, log_probs)))
             for state in acting:
                 state.append([_UNKNOWN])
-        found = _told(states, parts)
+        found = told(len(slots), parts)
+        for state, tokens in zip(states, found.ids, strict=True):
+            state.replace_last(tokens)
         self._complete = states  # by one assignment, in all slots or in none
+        self._settle()
+        return found
+
+    def act_at_once(
+        self,
+        slots: Sequence[int],
+        chunk: Sequence[int],
+        vectors: torch.Tensor,
+        choices: Sequence[Sequence[Choice]],
+        *,
+        log_probs: bool = False,
+    ) -> Chosen:
+        """As `act` in the compact form: all action tokens of a timestep in one forward pass.
+
+        chunk: n ids of the positions of a timestep, at the last k of which tokens are chosen.
+        vectors: (N, n, E), what is added to their embeddings in each slot.
+        choices: per slot, how its k action tokens are chosen; k is the same in all.
+        """
+        states, k = self._ready(slots), len(choices[0])
+        hidden = self._feed(
+            states, [chunk] * len(slots), [0] * len(slots), vectors=vectors, asked=k
+        ).unflatten(0, (len(slots), k))
+        parts: list[Position] = []
+        everyone = list(range(len(slots)))
+        for position in range(k):
+            now = resolved([own[position] for own in choices], everyone, parts)
+            given = states, hidden[:, position], now
+            parts.append(Position(everyone, *self._choose(*given, log_probs)))
+        found = told(len(slots), parts)
+        self._complete = states
         self._settle()
         return found
 
@@ -190,30 +208,46 @@ class Decoder:
         reserve: per slot, how many tokens of the timestep will follow the chunk.
         Returns (n, hidden) states from which the next token is predicted.
         """
-        states = [self._state(slot) for slot in slots]
-        self._settle()
-        for state in states:
-            state.restore()
+        states = self._ready(slots)
         hidden = self._feed(states, chunks, reserve)
         self._complete = states
         self._settle()
         return hidden
 
+    def _ready(self, slots: Sequence[int]) -> list[Slot]:
+        """The sequences of these slots, without what was not completed."""
+        states = [self._state(slot) for slot in slots]
+        self._settle()
+        for state in states:
+            state.restore()
+        return states
+
     def _feed(
-        self, states: Sequence[Slot], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
+        self,
+        states: Sequence[Slot],
+        chunks: Sequence[Sequence[int]],
+        reserve: Sequence[int],
+        *,
+        vectors: torch.Tensor | None = None,
+        asked: int = 1,
     ) -> torch.Tensor:
-        """As `feed`, but the chunks do not count before the timestep is complete."""
+        """As `feed`, but the chunks do not count before the timestep is complete.
+
+        vectors: (N, n, E), what is added to the embeddings of the chunks, of n ids each.
+        asked: of how many last tokens of each chunk the states are wanted.
+        """
         self.forward.refresh(thoroughly=self._was_reset)
         self._was_reset = False
-        for state, chunk, more in zip(states, chunks, reserve, strict=True):
+        for i, (state, chunk, more) in enumerate(zip(states, chunks, reserve, strict=True)):
             self._make_room(state, len(chunk) + more)
-            state.append([int(token) for token in chunk])
+            own = None if vectors is None else vectors[i]
+            state.append([int(token) for token in chunk], own)
         waiting = [
             state.younger
             for state in states
             if state.younger is not None and state.younger.backlog >= self.backlog_tokens
         ]
-        return self._forward([state.older for state in states], waiting)
+        return self._forward([state.older for state in states], waiting, asked=asked)
 
     def _settle(self) -> None:
         """Commit the timesteps that are complete."""
@@ -312,11 +346,17 @@ class Decoder:
 
     @torch.inference_mode()
     def _forward(
-        self, rows: Sequence[Row], extra: Sequence[Row], ids: torch.Tensor | None = None
+        self,
+        rows: Sequence[Row],
+        extra: Sequence[Row],
+        ids: torch.Tensor | None = None,
+        *,
+        asked: int = 1,
     ) -> torch.Tensor:
-        """Feed all rows what they lack; (n, hidden) last states of `rows` (not of `extra`).
+        """Feed all rows what they lack; (n asked, E) last states of `rows` (not of `extra`).
 
         ids: what they lack, where it is on the model's device and is not known here yet.
+        asked: how many states of each row.
         """
         fed = [*rows, *extra]
         for row in fed:  # a row that lacks nothing is asked for its last state again
@@ -329,10 +369,11 @@ class Decoder:
             self.padded,
         )
         new = chain.from_iterable(row.tokens[row.fed :] for row in fed)
-        hidden = self.forward(list(new) if ids is None else ids, plan, len(rows))
+        new = list(new) if ids is None else ids  # type: ignore[assignment]
+        hidden = self.forward(new, plan, [asked] * len(rows), _added(fed))
         self.forward_passes += 1
         for row in fed:
-            row.fed = len(row.tokens)
+            row.settle()
         return hidden
 
 
@@ -350,23 +391,19 @@ def _forward_of(
     return PlainPass(model, rows, capacity)
 
 
-def _told(states: Sequence[Slot], parts: Sequence[_Position]) -> Chosen:
-    """Fetch what was chosen, position by position, and give each slot its own.
-
-    Only here does the CPU wait for the device.
-    """
-    ids = _by_slot(len(states), parts, torch.cat([part.ids for part in parts]).tolist())
-    for state, tokens in zip(states, ids, strict=True):
-        state.replace_last(tokens)
-    said = [part.log_probs for part in parts if part.log_probs is not None]
-    return Chosen(ids, _by_slot(len(states), parts, torch.cat(said).tolist()) if said else None)
-
-
-def _by_slot(slots: int, parts: Sequence[_Position], values: Sequence[Any]) -> list[list[Any]]:
-    """Values that come position by position, slot by slot."""
-    found: list[list[Any]] = [[] for _ in range(slots)]
-    coming = iter(values)
-    for part in parts:
-        for i in part.active:
-            found[i].append(next(coming))
-    return found
+def _added(rows: Sequence[Row]) -> torch.Tensor | None:
+    """(P, E) what is added to the embeddings of all that the rows lack; None where nothing is."""
+    if not any(row.added for row in rows):
+        return None
+    like = next(each.vectors for row in rows for each in row.added)
+    pieces = []
+    for row in rows:
+        at = row.fed
+        for place, vectors in row.waiting:
+            if place > at:
+                pieces.append(like.new_zeros(place - at, like.shape[1]))
+            pieces.append(vectors)
+            at = place + len(vectors)
+        if len(row.tokens) > at:
+            pieces.append(like.new_zeros(len(row.tokens) - at, like.shape[1]))
+    return torch.cat(pieces)

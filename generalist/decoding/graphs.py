@@ -36,17 +36,18 @@ class Shape(NamedTuple):
     tokens: int
     rows: int
     longest: int
+    every: bool  # token's state is asked for, not each row's last alone
+    added: bool  # vectors to the embeddings
 
     @classmethod
-    def of(cls, plan: RowPlan) -> Shape:
+    def of(cls, plan: RowPlan, *, every: bool, added: bool) -> Shape:
         """The smallest shape that the pass fits into."""
         tokens, rows = sum(plan.new_tokens), len(plan.rows)
         longest = max(plan.new_tokens)
         if longest == 1:  # as many tokens as rows, also when filled up
-            return cls(filled_up(rows), filled_up(rows), 1)
-        # Otherwise more, by which the last layer knows that not every token's state is asked for.
+            return cls(filled_up(rows), filled_up(rows), 1, True, added)
         tokens = max(filled_up(tokens), filled_up(rows) + 1)
-        return cls(tokens, filled_up(rows), filled_up(longest))
+        return cls(tokens, filled_up(rows), filled_up(longest), every, added)
 
 
 def filled_up(number: int) -> int:
@@ -89,27 +90,36 @@ class GraphedPass:
         self._stored[:, :, target, :, :tokens] = self._stored[:, :, source, :, :tokens]
 
     def __call__(
-        self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, count: int
+        self,
+        tokens: Sequence[int] | torch.Tensor,
+        plan: RowPlan,
+        asked: Sequence[int],
+        added: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """As `LeanPass.__call__`."""
-        shape = Shape.of(plan)
+        """As `PlainPass.__call__`."""
+        shape = Shape.of(plan, every=max(asked) > 1, added=added is not None)
         if shape not in self._passes:
             self._passes[shape] = _Pass(self, shape)
         one = self._passes[shape]
         one.inputs.fill(tokens, plan, self._spare)
-        return one.run()[:count].clone()
+        if added is not None:
+            one.inputs.added[: len(added)].copy_(added)
+        hidden = one.run()
+        return hidden[plan.last(asked)] if max(asked) > 1 else hidden[: len(asked)].clone()
 
     def run(self, inputs: Inputs) -> torch.Tensor:
-        """(R, E) final states of each row's last new token."""
+        """(R, E) final states of each row's last new token, or (P, E) of every token."""
         kernels = self.kernels
         hidden = functional.embedding(inputs.ids, self.body.embed_tokens.weight)
+        if inputs.shape.added:
+            hidden = hidden + inputs.added
         layers = [*self.weights.layers, self.weights.last]
         spans = inputs.query_starts, inputs.rows, inputs.counts, inputs.shape.longest
         for layer, (keys, values) in zip(layers, self._stored, strict=True):
             projected = layer.qkv(kernels.norm(hidden, layer.input_norm))
             where = inputs.positions, inputs.token_rows, keys, values
             queries = kernels.turn(projected, layer.head_norm, *where)
-            if layer is self.weights.last and len(hidden) > len(inputs.last):
+            if layer is self.weights.last and not inputs.shape.every:
                 queries, hidden = queries[inputs.last], hidden[inputs.last]
                 spans = inputs.single_starts, inputs.rows, inputs.counts, 1
             attended = kernels.attend(queries, keys, values, *spans)
@@ -123,13 +133,13 @@ class _Pass:
     """Passes of one shape."""
 
     def __init__(self, graphed: GraphedPass, shape: Shape) -> None:
-        self.inputs = Inputs(shape, graphed.body.device)
+        self.inputs = Inputs(shape, graphed.body)
         self._graphed = graphed
         self._is_recorded = graphed.body.device.type == "cuda" and shape.tokens <= LARGEST
         self._recording: tuple[torch.cuda.CUDAGraph, torch.Tensor] | None = None
 
     def run(self) -> torch.Tensor:
-        """(R, E) final states for what `inputs` hold; valid until the next call."""
+        """Final states for what `inputs` hold; valid until the next call."""
         if not self._is_recorded:
             return self._graphed.run(self.inputs)
         if self._recording is None:
@@ -149,11 +159,14 @@ class Inputs:
     All int32. ids, positions, token_rows: (P,) of the tokens. query_starts: (R + 1,) where each
     row's new tokens begin, and where the last ends. rows, counts, last: (R,) the number of each
     row, how many keys it has, and where in the pass its last new token stands. single_starts:
-    (R + 1,) query_starts where each row has one new token.
+    (R + 1,) query_starts where each row has one new token. Of the body's dtype: added, (P, E),
+    to the embeddings, where the shape has any.
     """
 
-    def __init__(self, shape: Shape, device: torch.device) -> None:
-        self.shape = shape
+    def __init__(self, shape: Shape, body: Any) -> None:
+        self.shape, device = shape, body.device
+        width = body.config.hidden_size if shape.added else 0
+        self.added = torch.zeros(shape.tokens, width, dtype=body.dtype, device=device)
         sizes = [*[shape.tokens] * 3, shape.rows + 1, *[shape.rows] * 3]
         self._host = torch.zeros(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
         self._device = torch.zeros_like(self._host, device=device)

@@ -5,7 +5,7 @@ is some fifty small operations on packed weights (`packed.py`), and the last lay
 output and MLP only for the tokens whose state is asked for. A test holds it equal to the model's
 own forward pass, which serves all other architectures.
 
-Legend: P = tokens of the pass, R = rows asked for, H / K = attention / key heads, h = any heads,
+Legend: P = tokens of the pass, M = states asked for, H / K = attention / key heads, h = any heads,
 D = head dimension, E = hidden size.
 """
 
@@ -48,24 +48,31 @@ class LeanPass:
         self.rows.copy_prefix(source, target, tokens)
 
     def __call__(
-        self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, count: int
+        self,
+        tokens: Sequence[int] | torch.Tensor,
+        plan: RowPlan,
+        asked: Sequence[int],
+        added: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Feed P ids as `plan` says; (count, E) final states of the first `count` rows."""
+        """As `PlainPass.__call__`."""
         ids = torch.as_tensor(tokens)
         hidden = functional.embedding(ids, self.body.embed_tokens.weight)
+        if added is not None:
+            hidden = hidden + added
         rotation = self.rotations[plan.position_ids[0]][:, None]  # (P, 1, D / 2)
         for index, layer in enumerate(self.weights.layers):
             normed = self._norm(hidden, layer.input_norm)
             queries, keys, values = self._projected(normed, layer, rotation)
             self.rows.write(index, keys, values, plan)
             hidden = self._mixed(index, layer, hidden, queries, plan)
-        hidden = self._last(hidden, rotation, plan, count)
+        hidden = self._last(hidden, rotation, plan, asked)
         return self._norm(hidden, self.weights.norm)
 
     def _last(
-        self, hidden: torch.Tensor, rotation: torch.Tensor, plan: RowPlan, count: int
+        self, hidden: torch.Tensor, rotation: torch.Tensor, plan: RowPlan, asked: Sequence[int]
     ) -> torch.Tensor:
-        """The last layer for hidden (P, E): (count, E) of the first `count` rows' last tokens."""
+        """The last layer for hidden (P, E): (M, E) of the tokens whose states are asked for."""
+        count = sum(asked)
         index, layer = len(self.weights.layers), self.weights.last
         normed = self._norm(hidden, layer.input_norm)
         if len(hidden) == count:
@@ -74,7 +81,7 @@ class LeanPass:
             return self._mixed(index, layer, hidden, queries, plan)
         keys, values = self._split(layer.keys_values(normed), self.key_heads)
         self.rows.write(index, self._turned(keys, layer, self.heads, rotation), values, plan)
-        last, plan = plan.last[:count], plan.last_only(count)
+        last, plan = plan.last(asked), plan.last_only(asked)
         queries = layer.queries(normed[last]).view(count, -1, self.width)
         queries = self._turned(queries, layer, 0, rotation[last])
         return self._mixed(index, layer, hidden[last], queries, plan)
@@ -87,7 +94,7 @@ class LeanPass:
         queries: torch.Tensor,
         plan: RowPlan,
     ) -> torch.Tensor:
-        """hidden (R, E) after attention by queries (R, H, D) and the MLP: (R, E)."""
+        """hidden (M, E) after attention by queries (M, H, D) and the MLP: (M, E)."""
         hidden = layer.output.added(hidden, self.rows.attend(index, queries, plan))
         gate, up = layer.gate_up(self._norm(hidden, layer.mlp_norm)).chunk(2, dim=1)
         return layer.down.added(hidden, functional.silu(gate).mul_(up))

@@ -23,16 +23,29 @@ class PlainPass:
         """Nothing to do: the model's weights are read where they are."""
 
     def __call__(
-        self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, count: int
+        self,
+        tokens: Sequence[int] | torch.Tensor,
+        plan: RowPlan,
+        asked: Sequence[int],
+        added: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Feed P ids as `plan` says; (count, E) final states of the first `count` rows."""
+        """Feed P ids as `plan` says.
+
+        asked: of each of the first rows, how many of its last new tokens' states are wanted.
+        added: (P, E) what is added to the ids' embeddings; nothing, if not given.
+        Returns (M, E) final states, row by row.
+        """
         self._cache.plan = plan
+        ids = torch.as_tensor(tokens, device=self._model.device)
+        embedded = self._model.get_input_embeddings()(ids)
+        if added is not None:
+            embedded = embedded + added
         with attention_by(self._model.config, ATTENTION_NAME):
             output = self._model.base_model(
-                input_ids=torch.as_tensor(tokens, device=self._model.device)[None],
+                inputs_embeds=embedded[None],
                 position_ids=plan.position_ids,
                 past_key_values=self._cache,
                 use_cache=True,
                 row_plan=plan,
             )
-        return output.last_hidden_state[0, plan.last[:count]]
+        return output.last_hidden_state[0, plan.last(asked)]

@@ -7,10 +7,11 @@ assignment, and `restore` drops the rest. So Ctrl-C between two action tokens do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 CopyPrefix = Callable[[int, int, int], None]  # source row, target row, tokens
 
@@ -22,16 +23,35 @@ class Row:
     index: int
     tokens: list[int]
     fed: int = 0
+    added: list[Added] = field(default_factory=list)  # to the embeddings of what is not fed yet
 
     @property
     def backlog(self) -> int:
         """How many tokens are not cached yet."""
         return len(self.tokens) - self.fed
 
+    @property
+    def waiting(self) -> list[Added]:
+        """What is added to the embeddings of the tokens that are not cached yet."""
+        return [each for each in self.added if each.place >= self.fed]
+
+    def settle(self) -> None:
+        """All tokens are cached."""
+        self.fed = len(self.tokens)
+        self.added = []
+
     def cut(self, length: int) -> None:
         """Drop what comes after so many tokens."""
         del self.tokens[length:]
         self.fed = min(self.fed, length)
+        self.added = [each for each in self.added if each.place < length]
+
+
+class Added(NamedTuple):
+    """Vectors that are added to the embeddings of neighbouring tokens of a row."""
+
+    place: int  # of the first of the tokens
+    vectors: torch.Tensor  # (n, E)
 
 
 class _Rows(NamedTuple):
@@ -47,6 +67,7 @@ class Slot:
     """One running sequence: a header, then timesteps without end.
 
     number: rows 2 * number and 2 * number + 1 of the cache are its own.
+    header: its ids. added: to their embeddings.
     limit: tokens of a context, the header included, at most.
     keep: as `Decoder` has it.
     random: where the uniform numbers of its choices come from.
@@ -60,15 +81,18 @@ class Slot:
         limit: int,
         keep: float,
         random: np.random.Generator,
+        added: Sequence[Added] = (),
     ) -> None:
         self.header = [int(token) for token in header]
+        self._added = list(added)
         self._limit = limit
         body = limit - len(self.header)
         self._half_full = body - int(keep * body)  # then a younger row begins
         self._random = random
         self._drawn: list[float] = []  # for the timestep that goes on
         self._used = 0  # of these
-        self._rows = _Rows(Row(2 * number, list(self.header)), None, 0, len(self.header))
+        first = Row(2 * number, list(self.header), added=list(added))
+        self._rows = _Rows(first, None, 0, len(self.header))
 
     @property
     def older(self) -> Row:
@@ -85,12 +109,14 @@ class Slot:
         """The committed tokens that the next choice is conditioned on."""
         return self._rows.older.tokens[: self._rows.whole]
 
-    def append(self, tokens: Sequence[int]) -> None:
-        """Add tokens to the timestep that goes on."""
+    def append(self, tokens: Sequence[int], vectors: torch.Tensor | None = None) -> None:
+        """Add tokens to the timestep that goes on; (n, E) vectors are added to their embeddings."""
         older, younger, _, _ = self._rows
-        older.tokens.extend(tokens)
-        if younger is not None:
-            younger.tokens.extend(tokens)
+        for row in (older, younger):
+            if row is not None:
+                if vectors is not None:
+                    row.added.append(Added(len(row.tokens), vectors))
+                row.tokens.extend(tokens)
 
     def replace_last(self, tokens: Sequence[int]) -> None:
         """Put these tokens in the place of as many appended last."""
@@ -142,4 +168,4 @@ class Slot:
         older = self.older
         fed = min(len(self.header), older.fed)
         copy_prefix(older.index, older.index ^ 1, fed)
-        return Row(older.index ^ 1, list(self.header), fed)
+        return Row(older.index ^ 1, list(self.header), fed, list(self._added))

@@ -155,7 +155,7 @@ class Embedders(nn.Module):
             hidden = hidden.index_add(0, places, vectors.flatten(0, 1))
         idle = [each for name, each in self._parts().items() if name not in used]
         if idle and torch.is_grad_enabled():
-            hidden = hidden + sum(each.sum() for part in idle for each in part) * 0
+            hidden = hidden + sum((each * 0).sum() for part in idle for each in part)
         return hidden
 
     def _parts(self) -> dict[str, list[nn.Parameter]]:

@@ -101,7 +101,7 @@ def test_prompts_stand_in_the_header_at_most_a_quarter_of_the_window(part: str) 
     end = agent.processor.vocabulary.special("demonstration_end")
     start = len(agent.processor.header(CARTPOLE))
     for i, episode in enumerate(episodes):
-        header = agent.header(episode=i)
+        header = agent.header(episode=i).ids
         prompt = header[start:]
         assert prompt[-1] == end and len(prompt) <= window // 4
         assert len(prompt) + agent.layout.tokens_per_timestep > window // 4
@@ -267,7 +267,7 @@ def test_the_agent_sees_as_many_timesteps_as_it_was_trained_on(
     for step, observation in enumerate(observations_of(PENDULUM, 6)):
         loaded.act(observation, first=step == 0)
     assert loaded._running.decoder is not None
-    body = len(loaded._running.decoder.context(0)) - len(loaded.header())
+    body = len(loaded._running.decoder.context(0)) - len(loaded.header().ids)
     assert body == seen * loaded.layout.tokens_per_timestep
 
 

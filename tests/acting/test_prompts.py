@@ -8,6 +8,7 @@ import pytest
 import generalist
 from generalist.acting import prompts
 from generalist.acting.agent import Agent
+from generalist.acting.forms import Header
 from generalist.acting.prompts import PROMPT_SEED, Prompts, demonstrations, instructions_of
 from generalist.acting.rollout import rollout
 from generalist.episode import Episode
@@ -53,10 +54,10 @@ def test_what_nobody_else_is_told_goes_without(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_prompted_episode_is_shown_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = tiny_agent(MANY, window=1_024)
-    headers: dict[int, tuple[str | None, list[int]]] = {}
+    headers: dict[int, tuple[str | None, Header]] = {}
     header = Agent.header
 
-    def noted(agent: Agent, instruction: str | None = None, episode: int = 0) -> list[int]:
+    def noted(agent: Agent, instruction: str | None = None, episode: int = 0) -> Header:
         headers[episode] = instruction, header(agent, instruction, episode)
         return headers[episode][1]
 
@@ -66,12 +67,12 @@ def test_a_prompted_episode_is_shown_what_it_is_told(monkeypatch: pytest.MonkeyP
     by_words = {episode.instruction: episode for episode in shown}
     env = generalist.make(MANY)
     for seed in result.seeds:
-        told, ids = headers[seed]
+        told, shown_first = headers[seed]
         assert told == env.reset(seed=seed)[1]["instruction"]
         prompt = prompts.encode_prompt(by_words[told], agent.processor, agent.layout, 1_024)
-        assert ids[-len(prompt) :] == prompt.tolist()
+        assert shown_first.ids[-len(prompt) :] == prompt.tolist()
     headers.clear()
     other = next(iter(by_words))
     rollout(agent, episodes=2, prompt_episodes=1, instruction=other, progress=False, max_steps=3)
     prompt = prompts.encode_prompt(by_words[other], agent.processor, agent.layout, 1_024)
-    assert all(ids[-len(prompt) :] == prompt.tolist() for _, ids in headers.values())
+    assert all(each.ids[-len(prompt) :] == prompt.tolist() for _, each in headers.values())

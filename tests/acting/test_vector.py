@@ -146,7 +146,7 @@ def test_environments_that_are_vectors_by_themselves() -> None:
         first, ended = envs.first, envs.ended
         actions = agent.act_vector(envs)
         for row in np.flatnonzero(first):  # the context is the header and this timestep
-            tokens = len(agent.header()) + agent.layout.tokens_per_timestep
+            tokens = len(agent.header().ids) + agent.layout.tokens_per_timestep
             assert len(agent._running.decoder.context(row)) == tokens
         _, _, terminated, truncated, _ = envs.step(actions)
         np.testing.assert_array_equal(envs.first, ended)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from generalist.acting.agent import Agent
+from generalist.acting.forms import Header
 from generalist.acting.rollout import rollout
 from generalist.cli import rollout as command
 from generalist.cli.families import FAMILIES, SHARED
@@ -108,7 +109,7 @@ def test_an_instruction_of_ones_own_is_what_the_agent_is_told(
     told = []
     header = Agent.header
 
-    def hearing(agent: Agent, instruction: str | None = None, episode: int = 0) -> list[int]:
+    def hearing(agent: Agent, instruction: str | None = None, episode: int = 0) -> Header:
         told.append(instruction)
         return header(agent, instruction, episode)
 

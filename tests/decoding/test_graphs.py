@@ -74,9 +74,11 @@ def test_there_are_few_shapes() -> None:
         assert number <= size <= 1.125 * number
     device = torch.device("cpu")
     plan = RowPlan(range(17), [9] * 17, [1] * 17, device, padded=False)
-    assert Shape.of(plan) == (18, 18, 1)  # a token a row, in those that fill up too
+    # A token a row, in those that fill up too.
+    assert Shape.of(plan, every=False, added=False) == (18, 18, 1, True, False)
     plan = RowPlan(range(17), [9] * 17, [1] * 16 + [2], device, padded=False)
-    assert Shape.of(plan) == (19, 18, 2)  # told from the one before by more tokens than rows
+    # Told from the one before by more tokens than rows.
+    assert Shape.of(plan, every=False, added=False) == (19, 18, 2, False, False)
 
 
 @needs_gpu

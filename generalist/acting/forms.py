@@ -1,0 +1,176 @@
+"""How an agent shows its decoder what is observed: token by token, or in the compact form.
+
+Legend: N = environments, S = tokens of a timestep, K = tokens of an observation, k = of an action,
+G = positions of an observation in the compact form, E = hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from generalist.decoding.decoder import Decoder
+from generalist.decoding.sampling import Choice
+from generalist.decoding.slots import Added
+from generalist.decoding.timestep import Chosen
+from generalist.modeling.embedders import Embedders
+from generalist.tokenization.compact import QUERIES, TASKS, signatures_of
+from generalist.tokenization.layout import Layout
+from generalist.tokenization.processor import GeneralistProcessor
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands at the head of a window.
+
+    Attributes:
+        ids: one for each position.
+        added: to their embeddings.
+    """
+
+    ids: list[int]
+    added: tuple[Added, ...] = ()
+
+
+class Form(Protocol):
+    """How timesteps of a task become positions of a window.
+
+    Attributes:
+        positions: of a timestep.
+        demonstration_positions: of a timestep of a demonstration.
+    """
+
+    positions: int
+    demonstration_positions: int
+
+    def header(self, instruction: str | None, demonstration: Sequence[int]) -> Header:
+        """The head of a window.
+
+        Args:
+            instruction: what to do, in words.
+            demonstration: ids of whole timesteps as they are stored, then the id that closes them;
+                nothing for none.
+        """
+
+    def act(
+        self,
+        decoder: Decoder,
+        slots: Sequence[int],
+        seen: np.ndarray,
+        choices: Sequence[Sequence[Choice]],
+        *,
+        log_probs: bool,
+    ) -> Chosen:
+        """Feed each slot its observation, (N, K) ids in all, and choose its action tokens."""
+
+
+class Flat:
+    """One position for each token, chosen one after the other.
+
+    Args:
+        processor: makes headers.
+        task: to act in.
+        layout: of the task.
+    """
+
+    def __init__(self, processor: GeneralistProcessor, task: str, layout: Layout) -> None:
+        self.positions = self.demonstration_positions = layout.tokens_per_timestep
+        self._processor, self._task, self._layout = processor, task, layout
+
+    def header(self, instruction: str | None, demonstration: Sequence[int]) -> Header:
+        """As `Form.header`."""
+        ids = self._processor.header(self._task, instruction).tolist()
+        return Header([*ids, *demonstration])
+
+    def act(
+        self,
+        decoder: Decoder,
+        slots: Sequence[int],
+        seen: np.ndarray,
+        choices: Sequence[Sequence[Choice]],
+        *,
+        log_probs: bool,
+    ) -> Chosen:
+        """As `Form.act`, in k forward passes."""
+        chunks = self._layout.weave({"observation": seen}).tolist()
+        return decoder.act(slots, chunks, choices, log_probs=log_probs)
+
+
+class Compact:
+    """Few positions of an observation, all action tokens chosen at once.
+
+    Args:
+        processor: makes headers.
+        task: to act in.
+        layout: of the task.
+        embedders: of the model.
+
+    Raises UsageError where the model has no embedder for such observations, or too few queries.
+    """
+
+    def __init__(
+        self, processor: GeneralistProcessor, task: str, layout: Layout, embedders: Embedders
+    ) -> None:
+        form = embedders.form
+        form.check(task, layout)
+        self.positions = form.timestep_positions(layout)
+        self.demonstration_positions = form.positions
+        self._processor, self._task, self._layout = processor, task, layout
+        self._embedders = embedders
+        self._number = form.number_of(task)
+        self._observation, self._action = (each.name for each in signatures_of(layout))
+        self._separator = processor.vocabulary.special("separator")
+
+    def header(self, instruction: str | None, demonstration: Sequence[int]) -> Header:
+        """As `Form.header`."""
+        ids = self._processor.header(self._task, instruction, spelled=False).tolist()
+        added = [Added(0, self._vectors(TASKS, [[self._number]])[0])]
+        if len(demonstration):
+            *stored, end = demonstration
+            timesteps = np.reshape(stored, (-1, self._layout.tokens_per_timestep))
+            added.append(Added(len(ids), self._shown(timesteps)))
+            ids += [self._separator] * (len(timesteps) * self.demonstration_positions) + [end]
+        return Header(ids, tuple(added))
+
+    def _shown(self, timesteps: np.ndarray) -> torch.Tensor:
+        """(n G, E) vectors of (n, S) stored ids, whose actions were taken."""
+        of_role = self._layout.positions.of_role
+        vectors = self._vectors(self._observation, timesteps[:, of_role("observation")])
+        taken = self._vectors(self._action, timesteps[:, of_role("action")])  # (n, 1, E)
+        vectors[:, -1:] += taken
+        return vectors.flatten(0, 1)
+
+    def act(
+        self,
+        decoder: Decoder,
+        slots: Sequence[int],
+        seen: np.ndarray,
+        choices: Sequence[Sequence[Choice]],
+        *,
+        log_probs: bool,
+    ) -> Chosen:
+        """As `Form.act`, in one forward pass."""
+        vectors = self._vectors(self._observation, seen)  # (N, G, E)
+        if (queries := len(self._layout.legal) - 1) > 0:
+            asked = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
+            vectors = torch.cat([vectors, asked.expand(len(vectors), -1, -1)], dim=1)
+        chunk = [self._separator] * self.positions
+        return decoder.act_at_once(slots, chunk, vectors, choices, log_probs=log_probs)
+
+    @torch.inference_mode()
+    def _vectors(self, name: str, ids: np.ndarray | list[list[int]]) -> torch.Tensor:
+        device = self._embedders.tasks.device
+        return self._embedders.vectors(name, torch.as_tensor(np.asarray(ids), device=device))
+
+
+def form_of(
+    embedders: Embedders | None, processor: GeneralistProcessor, task: str, layout: Layout
+) -> Form:
+    """The form in which a model with these embedders acts in a task; documents are always flat."""
+    if embedders is None or layout.is_document:
+        return Flat(processor, task, layout)
+    return Compact(processor, task, layout, embedders)
