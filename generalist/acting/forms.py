@@ -141,8 +141,8 @@ class Compact:
         of_role = self._layout.positions.of_role
         vectors = self._vectors(self._observation, timesteps[:, of_role("observation")])
         taken = self._vectors(self._action, timesteps[:, of_role("action")])  # (n, 1, E)
-        vectors[:, -1:] += taken
-        return vectors.flatten(0, 1)
+        last = vectors[:, -1:] + taken
+        return torch.cat([vectors[:, :-1], last], dim=1).flatten(0, 1)
 
     def act(
         self,

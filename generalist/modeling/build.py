@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from generalist.errors import UsageError
+from generalist.modeling.embedders import embedders_of
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import FourierInit, ModelRecipe
@@ -119,11 +120,13 @@ def initialise_by_value(
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Trainable parameters: `total`, and `body` without the embedding tables and the head."""
+    """Trainable parameters: `total`, and `body` without embedding tables, head and embedders."""
     total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    embedders = embedders_of(model)
+    added = 0 if embedders is None else sum(p.numel() for p in embedders.parameters())
     tables = {
         id(layer.weight): layer.weight.numel()
         for layer in (model.get_input_embeddings(), model.get_output_embeddings())
         if layer is not None
     }
-    return {"total": total, "body": total - sum(tables.values())}
+    return {"total": total, "body": total - sum(tables.values()) - added}

@@ -122,6 +122,12 @@ class Embedders(nn.Module):
             }
         )
 
+    @property
+    def tables(self) -> list[nn.Parameter]:
+        """What is looked up, not multiplied by."""
+        own = [each.table for each in self.by_name.values()]
+        return [self.tasks, self.queries, *own]
+
     def vectors(self, name: str, ids: Tensor) -> Tensor:
         """(N, K) ids of a signature, or (N, 1) numbers of a table's rows, to (N, G, D) vectors.
 

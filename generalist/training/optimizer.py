@@ -7,19 +7,22 @@ import math
 import torch
 from torch import nn
 
+from generalist.modeling.embedders import embedders_of
 from generalist.training.recipe import OptimizerRecipe, ScheduleRecipe
 
 
 def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
     """AdamW over everything, or Muon over the body's matrices and AdamW over the rest.
 
-    Matrices of the body are decayed; norms, biases and the embedding tables are not.
+    Matrices of the body are decayed, those of embedders too; norms, biases and all tables are not.
     """
     tables = {
         id(layer.weight)
         for layer in (model.get_input_embeddings(), model.get_output_embeddings())
         if layer is not None
     }
+    if (embedders := embedders_of(model)) is not None:
+        tables |= {id(table) for table in embedders.tables}
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim == 2 and id(p) not in tables]
     others = [p for p in trained if p.ndim != 2 or id(p) in tables]

@@ -10,7 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 import generalist
 from generalist.acting.agent import Agent
+from generalist.modeling.embedders import Embedders
 from generalist.specs import find_spec
+from generalist.tokenization.compact import CompactForm
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.text import TextCodec
 from generalist.vocabulary import Vocabulary
@@ -67,3 +69,15 @@ def tiny_agent(*tasks: str, window: int = 128, **options: Any) -> Agent:
         env.close()
     model = tiny_model(window=window, size=processor.vocabulary.size)
     return Agent(model, processor, layouts, task=tasks[0], **options)
+
+
+def compact_agent(
+    *tasks: str, window: int = 64, positions: int = 1, plain: bool = False, **options: Any
+) -> Agent:
+    """As `tiny_agent`, in the compact form."""
+    agent = tiny_agent(*tasks, window=window)
+    form = CompactForm(positions=positions, width=8).extended(agent.layouts)
+    torch.manual_seed(1)
+    agent.model.embedders = Embedders(form, agent.model.config.hidden_size).eval()
+    given = {"plain": plain, **options}
+    return Agent(agent.model, agent.processor, agent.layouts, task=tasks[0], **given)

@@ -36,7 +36,8 @@ def sampler(tasks: list[TaskData], length: int = 512, **options: Any) -> WindowS
 def row_of(packed: WindowSampler, number: int) -> Batch:
     """One row: arrays of shape (L,)."""
     batch = packed.batch(number, 1)
-    return Batch(**{name: array[0] for name, array in vars(batch).items()})
+    arrays = {name: each[0] for name, each in vars(batch).items() if name != "given"}
+    return Batch(**arrays, given=batch.given)
 
 
 @dataclass
