@@ -206,12 +206,12 @@ def test_an_interrupted_call_may_be_repeated(passed: int, monkeypatch: pytest.Mo
     run = Decoder._forward
     passes = 0
 
-    def interrupted(self: Decoder, *given: object) -> object:
+    def interrupted(self: Decoder, *given: object, **named: object) -> object:
         nonlocal passes
         passes += 1
         if passes == passed + 1:
             raise KeyboardInterrupt
-        return run(self, *given)
+        return run(self, *given, **named)
 
     Nested.observation_space.seed(0)
     for step in range(12):

@@ -163,7 +163,7 @@ def test_header_keys_are_copied_not_recomputed(backlog: int | None) -> None:
 
     def count(_: object, args: tuple, kwargs: dict) -> None:
         nonlocal fed
-        fed += kwargs["input_ids"].numel()
+        fed += kwargs["position_ids"].numel()
 
     hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
     try:

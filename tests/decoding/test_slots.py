@@ -98,12 +98,12 @@ def test_a_pass_that_fails_leaves_no_trace(position: int, monkeypatch: pytest.Mo
     whole, cut = new_decoder(False, False), new_decoder(False, False)
     run, passes = Decoder._forward, 0
 
-    def failing(self: Decoder, *given: Any) -> Any:
+    def failing(self: Decoder, *given: Any, **named: Any) -> Any:
         nonlocal passes
         passes += 1
         if passes == position + 1:
             raise KeyboardInterrupt
-        return run(self, *given)
+        return run(self, *given, **named)
 
     monkeypatch.setattr(Decoder, "_forward", failing)
     with pytest.raises(KeyboardInterrupt):

@@ -58,6 +58,7 @@ def some_batch(seed: int = 0) -> Batch:
         input_ids=ids,
         position_ids=positions,
         targets=targets,
+        query=np.zeros(shape, bool),
         ordinal=np.zeros(shape, bool),
         task_index=task_index,
         role=np.zeros(shape, np.uint8),

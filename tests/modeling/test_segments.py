@@ -64,9 +64,12 @@ def test_products_in_bfloat16_are_near(architecture):
     ids = torch.randint(VOCABULARY.size, (sum(lengths),), generator=generator)
     positions = torch.cat([torch.arange(n) for n in lengths])
     index = torch.tensor([3, 19, 22, 26, 28, 40, 63])
-    embedded = model.get_input_embeddings()(ids)
-    given = model.get_decoder(), embedded, positions, lengths, index
-    exact, near = hidden_at(*given), hidden_at(*given, half=True)
+    exact, near = (
+        hidden_at(
+            model.get_decoder(), model.get_input_embeddings()(ids), positions, lengths, index, half
+        )
+        for half in (False, True)
+    )
     assert near.dtype == torch.float32 and not torch.equal(near, exact)
     assert (near - exact).norm() < 0.02 * exact.norm()
     grow = torch.randn(exact.shape, generator=generator)
