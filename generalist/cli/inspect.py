@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,8 +12,10 @@ from generalist.errors import GeneralistError, UsageError
 
 if TYPE_CHECKING:
     from generalist.shards.reader import TaskData
+    from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import GeneralistProcessor, TokenInfo
 
+Form = Literal["flat", "compact"]
 COLORS = {
     "text": "green", "special": "magenta", "continuous": "cyan", "discrete": "yellow",
     "image": "blue", "return": "red",
@@ -35,9 +37,19 @@ def inspect(
         str | None, typer.Option(help="Show what a batch of training by this recipe is made of.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="With --recipe: windows to measure.")] = 512,
+    form: Annotated[
+        Form, typer.Option(help="With --task: how positions of a window are counted.")
+    ] = "flat",
+    positions: Annotated[
+        int, typer.Option(min=1, help="With --form compact: positions of an observation.")
+    ] = 1,
     json: JsonFile = None,
 ) -> None:
     """Show what a dataset holds, or, with --task, what each token of an episode means.
+
+    With --task, the column `position` says where in a window a token stands. In the flat form each
+    has a position of its own. In the compact form the tokens of an observation share one or a few,
+    and actions are not shown: the position is the one at which an action token is predicted.
 
     With --recipe: the share of tokens, targets and loss of each task and family in a batch.
     """
@@ -62,6 +74,7 @@ def inspect(
             f"{data.task} has {len(data)} episodes, numbered from 0; there is no {episode}."
         )
     tokens = _explain(data, loaded, episode=episode, start=start, steps=steps)
+    _place(tokens, data.layout, positions if form == "compact" else None)
     _print(data, episode, tokens)
     write_json(json, {"task": data.task, "episode": episode, "record": data.record(episode),
                       "tokens": tokens})  # fmt: skip
@@ -182,6 +195,35 @@ def _explain(
     return shown
 
 
+def _place(tokens: list[dict[str, Any]], layout: Layout, positions: int | None) -> None:
+    """Say of each token its position in the window, `first-last` where it is in several.
+
+    positions: of an observation in the compact form; None for the flat form.
+    """
+    if positions is None or layout.is_document:
+        for number, token in enumerate(tokens):
+            token["position"] = str(number)
+        return
+    header = [token for token in tokens if token["timestep"] < 0]
+    spelled = [token for token in header if token["range"] == "text"]
+    named = next((i for i, t in enumerate(header) if i and t["range"] == "special"), len(header))
+    place = 0
+    for number, token in enumerate(header):
+        # A vector at the first position stands for the name of the task.
+        token["position"] = "0" if 0 < number < named and token in spelled else str(place)
+        place += not 0 < number < named
+    size = layout.tokens_per_timestep
+    actions = layout.positions.of_role("action").tolist()
+    for number, token in enumerate(tokens[len(header) :]):
+        timestep, at = divmod(number, size)
+        first = place + timestep * (positions + len(actions) - 1)
+        if at in actions:
+            token["position"] = str(first + positions - 1 + actions.index(at))
+        else:
+            last = first + positions - 1
+            token["position"] = str(first) if positions == 1 else f"{first}-{last}"
+
+
 def _end_of_document(processor: GeneralistProcessor, timestep: int) -> dict[str, Any]:
     """The token that training shows, and has learned, after the last one that is stored."""
     id_ = processor.vocabulary.special("end")
@@ -208,7 +250,7 @@ def _print(data: TaskData, episode: int, tokens: list[dict[str, Any]]) -> None:
     screen = console()
     screen.print(f"[bold]{data.task}[/], episode {episode} of {len(data)}: {escape(facts)}")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("step", "id"):
+    for name in ("step", "position", "id"):
         table.add_column(name, justify="right")
     for name in ("range", "field", "value"):
         table.add_column(name)
@@ -221,8 +263,8 @@ def _print(data: TaskData, episode: int, tokens: list[dict[str, Any]]) -> None:
         before = token["timestep"]
         color = COLORS.get(token["range"], "white")
         table.add_row(
-            step, str(token["id"]), f"[{color}]{token['range']}[/]", escape(token["field"]),
-            escape(token["value"]), _note(token),
+            step, token["position"], str(token["id"]), f"[{color}]{token['range']}[/]",
+            escape(token["field"]), escape(token["value"]), _note(token),
         )  # fmt: skip
     screen.print(table)
 

@@ -273,6 +273,21 @@ def test_inspect_explains_every_token(tiny_run, capsys, tmp_path):
     assert cosine**2 + sine**2 == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("positions", [1, 3])
+def test_inspect_shows_the_positions_of_the_compact_form(tiny_run, tmp_path, positions):
+    path = tmp_path / "tokens.json"
+    assert main(["inspect", str(tiny_run.data), "--task", "gym/Pendulum-v1", "--steps", "2",
+                 "--form", "compact", "--positions", str(positions),
+                 "--json", str(path)]) == 0  # fmt: skip
+    tokens = json.loads(path.read_text())["tokens"]
+    header = {token["position"] for token in tokens if token["timestep"] < 0}
+    assert header == {"0"}, "a vector stands for the name of the task"
+    first, second = ([t["position"] for t in tokens if t["timestep"] == step] for step in (0, 1))
+    expected = ["1"] * 5 if positions == 1 else ["1-3"] * 4 + ["3"]
+    assert first == expected
+    assert second[-1] == str(2 * positions)
+
+
 def test_inspect_says_what_is_not_there(tiny_run, capsys):
     for arguments in ("--task gym/Pendulun-v1", "--task gym/Pendulum-v1 --episode 9"):
         assert main(["inspect", str(tiny_run.data), *arguments.split()]) == 2
