@@ -15,14 +15,12 @@ import numpy as np
 
 from generalist.episode import Episode
 from generalist.errors import GeneralistError
+from generalist.seeds import PROMPT_SEED
 from generalist.session import Trace
 
 if TYPE_CHECKING:
     from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import GeneralistProcessor
-
-PROMPT_SEED = 2_000_000
-"""First environment seed of demonstrations made for prompts: far from data and evaluation."""
 
 PATIENCE = 200
 """So many seeds in a row without an instruction that is wanted, and no more are looked at."""

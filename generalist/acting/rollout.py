@@ -22,13 +22,11 @@ from generalist.episode import Episode
 from generalist.errors import UsageError
 from generalist.experts import ExpertPolicy, RandomPolicy, policy_named
 from generalist.policy import Policy
+from generalist.seeds import EVALUATION_SEED
 from generalist.session import Trace, play
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
-
-EVALUATION_SEED = 1_000_000
-"""First environment seed of evaluation; data are collected with smaller ones."""
 
 MAX_ENVS = 20  # side by side by default: more gain little and need memory
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from generalist.cli.common import JsonFile
+from generalist.seeds import EVALUATION_SEED
 
 QUICKSTART = Path("runs/quickstart/checkpoint")
-FIRST_SEED = 1_000_000  # data are collected with smaller ones
 
 
 class Dtype(StrEnum):
@@ -69,7 +69,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     ),
     "episodes": (20, Annotated[int, typer.Option(min=1, help="Episodes to act.")]),
     "seed": (
-        FIRST_SEED,
+        EVALUATION_SEED,
         Annotated[
             int, typer.Option(min=0, help="Seed of the first episode, then one more each.")
         ],

@@ -22,9 +22,9 @@ from generalist.experts.collect import demonstrate
 from generalist.experts.policies import ExpertPolicy, RandomPolicy
 from generalist.experts.recipes import Recipe, recipe_for
 from generalist.experts.trained import TrainedExpert, is_trained
+from generalist.seeds import EVALUATION_SEED
 from generalist.streams import Stream, random_stream
 
-EVALUATION_SEED = 1_000_000  # as everywhere: above those of demonstrations
 _CLIP_NORMALIZED = 10.0
 
 

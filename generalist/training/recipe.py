@@ -18,6 +18,7 @@ from pydantic import (
 
 from generalist.errors import UsageError
 from generalist.modeling.recipe import ModelRecipe, Name, Section, not_empty
+from generalist.seeds import PROMPT_SEED, RUN_SCORES_SEED
 from generalist.specs import find_spec, read_yaml, validate_data
 from generalist.yaml_values import NOT_YAML, annotation_at, expand_home, parse_setting, split_key
 
@@ -104,7 +105,7 @@ class LossRecipe(Section):
 
 SEEDS_PER_ROUND = 1_000
 ROUNDS = 100
-"""A round of corrections has seeds of its own: those of data end 100,000 above the first."""
+"""Each round of corrections has seeds of its own; all lie below EVALUATION_SEED."""
 
 
 class TaskCorrections(Section):
@@ -144,7 +145,7 @@ class EvaluationRecipe(Section):
 
     tasks: list[str] = Field(default_factory=list)
     """Which tasks of the data are scored: names, or patterns such as `gym/*`; none: no scores."""
-    episodes: int = Field(default=5, gt=0)
+    episodes: int = Field(default=5, gt=0, le=PROMPT_SEED - RUN_SCORES_SEED)
     """Episodes of each task. Their seeds are neither of the data nor of `generalist evaluate`."""
     max_steps: int | None = Field(default=None, gt=0)
     """Cut them there, below the tasks' own limits; scores are then not normalised."""

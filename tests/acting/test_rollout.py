@@ -12,9 +12,10 @@ import pytest
 
 import generalist
 from generalist.acting.agent import Agent
-from generalist.acting.rollout import EVALUATION_SEED, dagger_episodes, rollout
+from generalist.acting.rollout import dagger_episodes, rollout
 from generalist.decoding.sampling import Sampling
 from generalist.errors import GeneralistError, UsageError
+from generalist.seeds import EVALUATION_SEED
 from generalist.session import Trace, play
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.decoding.models import tiny_agent, tiny_model

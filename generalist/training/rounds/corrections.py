@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from generalist.errors import GeneralistError
 from generalist.integrity import read_json, sealed, unsealed
+from generalist.seeds import CORRECTIONS_SEED
 from generalist.shards.files import write_json
 from generalist.shards.manifest import Manifest
 from generalist.shards.strangers import expert_of_header
@@ -32,7 +33,6 @@ from generalist.training.rounds.round import Run
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
-FIRST_SEED = 900_000  # the last block of seeds for data; no shipped dataset plays in it
 SOURCE = "dagger"
 ROUND_FILE = "round.json"  # which weights play it
 
@@ -154,7 +154,7 @@ def _jobs(recipe: Recipe, data: TrainingData, number: int) -> Iterator[Job]:
 
 def first_seed(number: int) -> int:
     """Seed of the first episode of each task in round `number`, from 0."""
-    return FIRST_SEED + number * SEEDS_PER_ROUND
+    return CORRECTIONS_SEED + number * SEEDS_PER_ROUND
 
 
 def _sha256(path: Path) -> str:

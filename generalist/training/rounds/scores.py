@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generalist.seeds import RUN_SCORES_SEED
 from generalist.shards.strangers import tasks_matching
 from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
@@ -22,8 +23,6 @@ from generalist.training.rounds.round import Run
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
-
-FIRST_SEED = 1_900_000  # of no data, and not of `generalist evaluate`: that scores unseen episodes
 
 
 class Scores:
@@ -123,7 +122,7 @@ def score(agent: Agent, *, episodes: int, options: dict[str, Any]) -> dict[str, 
     """
     from generalist.acting.rollout import rollout
 
-    result = rollout(agent, episodes=episodes, seed=FIRST_SEED, progress=False, **options)
+    result = rollout(agent, episodes=episodes, seed=RUN_SCORES_SEED, progress=False, **options)
     row = {f"score/{agent.task}": result.mean}
     if result.normalized is not None:
         row[f"normalized_score/{agent.task}"] = result.normalized

@@ -12,11 +12,9 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.reader import TaskData
-from generalist.shards.shards import EVALUATION_SEEDS_FROM
 from generalist.training.checkpoint import list_checkpoints
 from generalist.training.data import corrections_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
-from generalist.training.recipe import CorrectionsRecipe, TaskCorrections
 from generalist.training.rounds import corrections
 from generalist.windows.mixture import open_mixture
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
@@ -68,16 +66,6 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     assert json.loads((newest / "state.json").read_text())["rounds"] == 1
     train(cut, data)
     assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
-
-
-def test_the_largest_rounds_share_no_seed_with_each_other_or_with_evaluation():
-    episodes, rounds = (
-        next(each.le for each in model.model_fields[key].metadata if hasattr(each, "le"))
-        for model, key in ((TaskCorrections, "episodes"), (CorrectionsRecipe, "rounds"))
-    )
-    firsts = [corrections.first_seed(number) for number in range(rounds)]
-    assert all(b - a >= episodes for a, b in zip(firsts, firsts[1:], strict=False))
-    assert firsts[-1] + episodes <= EVALUATION_SEEDS_FROM
 
 
 def test_a_checkpoint_is_continued_in_another_folder_with_its_corrections(
