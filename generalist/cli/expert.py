@@ -49,7 +49,9 @@ def train(
 
     folder = out or Path("runs/experts") / task
     try:
-        card = train_expert(task, folder, algorithm, steps, seed, episodes).card
+        card = train_expert(
+            task, folder, algorithm=algorithm, steps=steps, seed=seed, episodes=episodes
+        ).card
     except KeyboardInterrupt:
         raise Interrupted(
             "Interrupted: nothing is kept of an expert before the end of its training; the same "

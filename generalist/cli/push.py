@@ -29,5 +29,5 @@ def push(
     """
     from generalist.acting.hub import push_checkpoint
 
-    address = push_checkpoint(checkpoint, repository, private)
+    address = push_checkpoint(checkpoint, repository, private=private)
     console().print(f"Checkpoint: [bold]{address}[/]", soft_wrap=True)

@@ -106,7 +106,9 @@ def play(trial: Trial) -> Record:
     player, begun, cpu = trial.player, time.perf_counter(), time.process_time()
     env = _environment(player.task)
     if player.name == RANDOM:
-        episode = random_episode(WithoutSight(env), player.task, trial.seed, trial.max_steps)
+        episode = random_episode(
+            WithoutSight(env), player.task, trial.seed, max_steps=trial.max_steps
+        )
     else:
         expert = get_expert(player.task, player.name)
         seen = WithoutSight(env) if hasattr(expert, "budget") else env
