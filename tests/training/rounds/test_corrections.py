@@ -86,7 +86,7 @@ def test_a_checkpoint_is_continued_in_another_folder_with_its_corrections(
     with pytest.raises(UsageError, match="holds other corrections.*another output_dir"):
         train(make_recipe(**options, output_dir=tmp_path / "other"), data, resume_from=fourth)
     shutil.rmtree(tmp_path / "whole" / "corrections")
-    with pytest.raises(GeneralistError, match="corrections that are not there, of round 1 in"):
+    with pytest.raises(GeneralistError, match="corrections that are missing: round 1 in"):
         train(make_recipe(**options, output_dir=tmp_path / "new"), data, resume_from=fourth)
 
 
