@@ -30,7 +30,7 @@ def options_for(agent: Agent, task: str, given: Mapping[str, Any]) -> dict[str, 
 
 
 def difference_note(
-    agent: Agent, task: str, options: Mapping[str, Any], env: gymnasium.Env
+    agent: Agent, task: str, *, options: Mapping[str, Any], env: gymnasium.Env
 ) -> str | None:
     """How an environment differs from the one that the agent was trained in, in one line.
 

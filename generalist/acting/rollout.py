@@ -162,7 +162,7 @@ def rollout(
         if agent is None:
             policy: Policy = _named(str(who), name, stage)
         else:
-            note = difference_note(agent, name, options, stage.environments[0])
+            note = difference_note(agent, name, options=options, env=stage.environments[0])
             if note and say is not None:
                 say(note)
             policy = agent = agent_for(agent, name, stage.environments[0])

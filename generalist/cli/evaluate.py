@@ -79,10 +79,14 @@ def evaluate(
     own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:
         out = out or report_folder(beside / "heldout", name, own)
-        write_json(json, run_heldout(loaded, name, folder, out, workers=workers, **place))
+        write_json(
+            json, run_heldout(loaded, name, checkpoint=folder, out=out, workers=workers, **place)
+        )
         return
     out = out or report_folder(beside / "evaluation", name, own)
-    report = run_suite(loaded, name, folder, out, workers=workers, card=not fetched, **place)
+    report = run_suite(
+        loaded, name, checkpoint=folder, out=out, workers=workers, card=not fetched, **place
+    )
     write_json(json, report)
     check_complete(report)
 
@@ -137,9 +141,9 @@ def device_of(asked: str | None) -> str:
 def run_suite(
     suite: Any,
     name: str,
+    *,
     checkpoint: Path,
     out: Path,
-    *,
     workers: int | None = None,
     card: bool = True,
     device: str = "cpu",
@@ -213,9 +217,9 @@ def _check_suite(out: Path, name: str) -> None:
 def run_heldout(
     suite: Any,
     name: str,
+    *,
     checkpoint: Path,
     out: Path,
-    *,
     workers: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",

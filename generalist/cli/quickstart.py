@@ -59,7 +59,9 @@ def quickstart(
     This takes about 20 minutes on two CPU cores. The same command continues after an interruption.
     """
     began = time.monotonic()
-    plan = _plan(output, dataset, recipe, suite, list(overrides or ()), smoke)
+    plan = _plan(
+        output, list(overrides or ()), dataset=dataset, recipe=recipe, suite=suite, smoke=smoke
+    )
     data = output / "data"
     with _stage(1, f"experts play {len(plan['spec'].tasks)} tasks into {data}"):
         from generalist.collecting.collect import collect
@@ -74,13 +76,13 @@ def quickstart(
 
         name = Path(suite).stem
         out = report_folder(output / "evaluation", name)
-        scores = run_suite(plan["suite"], name, checkpoint, out, workers=workers)
+        scores = run_suite(plan["suite"], name, checkpoint=checkpoint, out=out, workers=workers)
     check_complete(scores)
     console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 
 def _plan(
-    output: Path, dataset: str, recipe: str, suite: str, overrides: list[str], smoke: bool
+    output: Path, overrides: list[str], *, dataset: str, recipe: str, suite: str, smoke: bool
 ) -> dict[str, Any]:
     """Read the three specs before anything long begins, so that mistakes show at once."""
     from generalist.evaluation.suite import load_suite

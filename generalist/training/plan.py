@@ -186,12 +186,8 @@ def plan_run(recipe: Recipe, vocabulary_size: int, flops_per_second: float | Non
         raise UsageError(f"{flops_per_second} FLOP/s is no rate; give a positive number (4e14).")
     data = recipe.data
     parameters = parameters_of(recipe.model, vocabulary_size)
-    flops = flops_of(
-        recipe.model,
-        parameters,
-        vocabulary_size=vocabulary_size,
-        window_tokens=data.window_tokens,
-    )
+    sizes = {"vocabulary_size": vocabulary_size, "window_tokens": data.window_tokens}
+    flops = flops_of(recipe.model, parameters, **sizes)
     rows_per_forward = min(data.rows_per_forward, data.rows_per_step)
     seconds = None
     if flops_per_second is not None:
