@@ -170,8 +170,8 @@ def check_replaceable(folder: Path) -> None:
     )
     if foreign:
         raise UsageError(
-            f"{folder} holds other things than a checkpoint, such as {foreign[0]}, which saving "
-            "one would remove; name a new folder."
+            f"{folder} holds other things than a checkpoint, such as {foreign[0]}. Saving a "
+            "checkpoint would remove them; name a new folder."
         )
 
 
@@ -213,7 +213,7 @@ def layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
     if task not in layouts:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
-            f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
+            f"{', '.join(sorted(layouts)) or 'no task'}. To act in it anyway, pass "
             "layout=processor.layout(env.observation_space, env.action_space)."
         )
     return layouts[task]

@@ -152,7 +152,7 @@ def _array(frame: Any) -> np.ndarray:
     array = np.asarray(frame)
     if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "biuf":
         what = f"an array of shape {array.shape}" if array.ndim else f"{type(frame).__name__}"
-        raise GeneralistError(f"The environment renders {what}, which is no frame to film.")
+        raise GeneralistError(f"The environment renders {what}; expected a picture.")
     return array
 
 
@@ -164,7 +164,7 @@ def _three_channels(frame: np.ndarray) -> np.ndarray:
         frame = np.moveaxis(frame, 0, -1)
     channels = frame.shape[-1]
     if channels > 4:
-        raise GeneralistError(f"The environment renders {channels} channels, which are no colours.")
+        raise GeneralistError(f"The environment renders {channels} channels; expected 1 to 4.")
     return np.repeat(frame[..., :1], 3, axis=-1) if channels < 3 else frame[..., :3]
 
 

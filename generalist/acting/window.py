@@ -41,7 +41,7 @@ class Window:
             pygame.display.init()
         except pygame.error as error:
             raise UsageError(
-                f"A window cannot be opened on this display: {error}. Film with --video DIR."
+                f"pygame cannot open a window on this display: {error}. Record with --video DIR."
             ) from error
 
     def __call__(self, trace: Trace) -> None:
@@ -71,6 +71,6 @@ def _use_display() -> None:
     if sys.platform.startswith("linux") and not any(map(os.environ.get, _DISPLAYS)):
         raise UsageError(
             "There is no display to show a window on: neither DISPLAY nor WAYLAND_DISPLAY is set. "
-            "Film with --video DIR."
+            "Record with --video DIR."
         )
     os.environ.pop("SDL_VIDEODRIVER", None)  # the command line sets the dummy driver for videos

@@ -66,7 +66,7 @@ def dagger(
 
     get_task(task)
     if is_document_task(task):
-        raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
+        raise UsageError(f"{task} is text and has no actions; name an environment.")
     checkpoint = checkpoint_folder(checkpoint)
     own = checkpoint / "generalist" / "recipe.yaml"
     source = recipe or str(own)

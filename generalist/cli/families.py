@@ -82,7 +82,8 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
         Annotated[
             int | None,
-            typer.Option(min=1, help="Episodes played in parallel; changes only the speed."),
+            typer.Option(min=1, help="Episodes in parallel (only the speed changes). Default: up "
+                         "to 20."),
         ],
     ),
     "instruction": (
@@ -105,20 +106,20 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[
             float | None,
             typer.Option(min=0.0, help="Sampling temperature; continuous actions use 0.3 of it; 0 "
-                         "is greedy. Default: the checkpoint's recipe's for the task."),
+                         "is greedy. Default: that of the checkpoint's recipe."),
         ],
     ),
     "device": (None, Device),
     "dtype": (None, Rounded),
     "video": (
         None,
-        Annotated[Path | None, typer.Option(metavar="DIR", help="Write videos of episodes there.")],
+        Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for videos of episodes.")],
     ),
     "video_episodes": (
         None,
         Annotated[
             int | None,
-            typer.Option(min=1, help="How many of the first episodes are recorded.",
+            typer.Option(min=1, help="With --video: number of episodes to record.",
                          show_default="1"),
         ],
     ),

@@ -230,7 +230,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"--option {each}: {value!r} is no value that YAML knows.") from error
+            raise UsageError(f"--option {each}: {value!r} is not valid YAML.") from error
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from generalist.cli.common import JsonFile, console, write_json
+from generalist.cli.common import console, write_json
 from generalist.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ def train(
             "--allow-changes", help="Continue a run although its recipe or data have changed."
         ),
     ] = False,
-    json: JsonFile = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --plan: write the plan here as JSON.", dir_okay=False
+        ),
+    ] = None,
 ) -> None:
     """Train a model by a recipe; the same command continues an interrupted run.
 

@@ -61,7 +61,7 @@ def train_expert(
         raise UsageError(f"{out} already holds a trained expert; choose another --out.")
     spec = get_task(task)
     if is_document_task(task):
-        raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
+        raise UsageError(f"{task} is text and has no actions; name an environment.")
     env = make(task)
     if has_frames(env.observation_space):
         raise UsageError(f"{task} shows frames; experts are trained from state only.")

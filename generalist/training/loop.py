@@ -2,8 +2,8 @@
 
 A run alternates between two phases until its schedule ends or it is stopped:
 1. Steps, until a round is due. In a step every rank takes its share of the step's rows, and
-   accumulates gradients over forward passes of a few rows. The sum is divided by the count of all
-   targets of the step on all ranks, so the result does not depend on how the rows are split.
+   accumulates gradients over forward passes of a few rows. It divides the sum by the count of the
+   step's targets on all ranks. So the result does not depend on how the rows are split.
 2. The rounds that are due (see generalist.training.rounds.round).
 """
 

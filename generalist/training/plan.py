@@ -236,8 +236,8 @@ def vocabulary_size_of(recipe: Recipe) -> int:
 def parameters_of(model: ModelRecipe, vocabulary_size: int) -> Parameters:
     """The numbers of parameters of the model that a recipe describes.
 
-    A block has 2 D Q + 2 D K in attention (queries and output, keys and values), 3 D F in SwiGLU,
-    and two norms of D; Qwen3 also one for the queries and one for the keys of a head.
+    A block has 2 D Q + 2 D K in attention: queries and output, keys and values. It has 3 D F in
+    SwiGLU, and two norms of D; Qwen3 also one for the queries and one for the keys of a head.
     """
     width, layers = model.hidden_size, model.layers
     query, key = _attention_widths(model)

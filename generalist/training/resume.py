@@ -74,7 +74,7 @@ def checkpoint_to_continue(
     if changed and not allow_changes:
         raise GeneralistError(
             f"{folder} was trained with another recipe or other data ({'; '.join(changed)}). Give "
-            "another output_dir, or --allow-changes to continue it all the same."
+            "another output_dir, or --allow-changes to continue it anyway."
         )
     return folder
 
