@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,6 +150,7 @@ class Family:
     help: str
     metavar: str
     example: str
+    _: KW_ONLY
     limit: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     episodes: int = 20
@@ -171,8 +172,8 @@ FAMILIES = {
         "Gymnasium: any installed id, registered with generalist or not.",
         "ID",
         "Any installed id, such as CartPole-v1.",
-        ". Default: the id's own limit",
-        {
+        limit=". Default: the id's own limit",
+        options={
             "option": option(
                 list[str],
                 metavar="KEY=VALUE",
@@ -189,15 +190,15 @@ FAMILIES = {
         "BabyAI: a grid world with instructions in words; the score is the success rate.",
         "LEVEL",
         "Such as GoToLocal.",
-        "; rewards depend on it",
+        limit="; rewards depend on it",
         episodes=100,
     ),
     "atari": Family(
         "Atari 2600, from frames alone; rewards are the game's own, neither clipped nor scaled.",
         "GAME",
         "Such as Pong.",
-        " (4 frames per step)",
-        {
+        limit=" (4 frames per step)",
+        options={
             "sticky": option(
                 float,
                 min=0.0,
@@ -210,8 +211,8 @@ FAMILIES = {
         "Meta-World: a robot arm; the score is the success rate. Videos need EGL or OSMesa.",
         "TASK",
         "Such as push or drawer-open.",
-        "; at most 500",
-        {
+        limit="; at most 500",
+        options={
             "to_the_end": option(
                 bool,
                 "--to-the-end/--to-success",
@@ -237,8 +238,8 @@ FAMILIES = {
         "Board games against an opponent: 1 for a game won, -1 for one lost, 0 for a draw.",
         "GAME",
         "Such as ConnectFour-6x7.",
-        ", undecided",
-        {
+        limit=", undecided",
+        options={
             "opponent": option(
                 str,
                 help="random, or mcts@N: a search with N simulations per move. "

@@ -50,7 +50,7 @@ class RunState:
     rounds: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Snapshot:
     """All that resuming needs, as whole tensors on the CPU, whatever the run's strategy.
 
@@ -108,10 +108,10 @@ def save_checkpoint(
 def load_checkpoint(folder: Path) -> Snapshot:
     """Read the snapshot of a verified checkpoint folder."""
     return Snapshot(
-        RunState(**json.loads((folder / STATE).read_text())),
-        load_file(folder / MODEL),
-        load_file(folder / OPTIMIZER),
-        load_file(folder / RANDOM),
+        state=RunState(**json.loads((folder / STATE).read_text())),
+        weights=load_file(folder / MODEL),
+        moments=load_file(folder / OPTIMIZER),
+        random=load_file(folder / RANDOM),
     )
 
 

@@ -55,7 +55,7 @@ class BatchShare:
     unmatched: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Composition:
     """The composition of the first rows of a run.
 
@@ -103,8 +103,14 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
     for share in shares.values():
         share.loss /= total or 1.0
     tasks = list(shares.values())
-    size = windows.window_tokens
-    return Composition(rows, size, usage.padding, usage.targets_per_row, tasks, _families(tasks))
+    return Composition(
+        rows=rows,
+        window_tokens=windows.window_tokens,
+        padding=usage.padding,
+        targets_per_row=usage.targets_per_row,
+        tasks=tasks,
+        families=_families(tasks),
+    )
 
 
 def _families(tasks: Sequence[BatchShare]) -> list[BatchShare]:

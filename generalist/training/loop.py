@@ -228,8 +228,9 @@ class Trainer:
 
     def save(self) -> None:
         """Save a checkpoint to resume from; the main process writes, all ranks wait."""
+        weights, moments = self.strategy.weights(), self.strategy.moments()
         snapshot = Snapshot(
-            self.state, self.strategy.weights(), self.strategy.moments(), random_states()
+            state=self.state, weights=weights, moments=moments, random=random_states()
         )
         if self.ranks.main:
             keep = self.recipe.checkpoint.keep

@@ -107,7 +107,7 @@ class Activations:
         return self.blocks + self.head
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The arithmetic, memory and time that a run needs.
 
@@ -193,13 +193,13 @@ def plan_run(recipe: Recipe, vocabulary_size: int, flops_per_second: float | Non
     if flops_per_second is not None:
         seconds = flops.total * data.rows_per_step * data.window_tokens / flops_per_second
     return Plan(
-        vocabulary_size,
-        parameters,
-        flops,
-        data.rows_per_step,
-        rows_per_forward,
-        data.window_tokens,
-        {
+        vocabulary_size=vocabulary_size,
+        parameters=parameters,
+        flops_per_token=flops,
+        rows_per_step=data.rows_per_step,
+        rows_per_forward=rows_per_forward,
+        window_tokens=data.window_tokens,
+        memory={
             (precision, stage, world_size): memory_per_rank(
                 parameters,
                 precision,
@@ -211,7 +211,7 @@ def plan_run(recipe: Recipe, vocabulary_size: int, flops_per_second: float | Non
             for stage in range(len(STAGES))
             for world_size in WORLD_SIZES
         },
-        {
+        activations={
             precision: activation_memory(
                 recipe.model,
                 vocabulary_size,
@@ -221,8 +221,8 @@ def plan_run(recipe: Recipe, vocabulary_size: int, flops_per_second: float | Non
             )
             for precision in PRECISIONS
         },
-        seconds,
-        None if seconds is None else run_hours(recipe.schedule, seconds),
+        seconds_per_step=seconds,
+        hours=None if seconds is None else run_hours(recipe.schedule, seconds),
     )
 
 
