@@ -138,14 +138,16 @@ def training(size: str, device: Device, strategy: str, gpus: int) -> Training:
     vocabulary_size = vocabulary_size_of(recipe)
     parameters = parameters_of(recipe.model, vocabulary_size)
     window = recipe.data.window_tokens
-    flops = flops_of(recipe.model, parameters, vocabulary_size, window)
+    flops = flops_of(
+        recipe.model, parameters, vocabulary_size=vocabulary_size, window_tokens=window
+    )
     tokens = recipe.data.rows_per_step * window
     compute = tokens * (flops.body + flops.attention) / (gpus * device.flops * device.reached_flops)
     bytes_a_parameter = {"DDP": 2 * 4, "ZeRO 3": 3 * VALUE_BYTES}.get(strategy, 2 * VALUE_BYTES)
     moved = bytes_a_parameter * parameters.total * (gpus - 1) / gpus
     communication = moved / (device.link if gpus <= GPUS_PER_NODE else device.network)
     step = compute + max(0.0, communication - 2 / 3 * compute)
-    memory = memory_per_rank(parameters, "bf16", STAGES[strategy], gpus)
+    memory = memory_per_rank(parameters, "bf16", STAGES[strategy], world_size=gpus)
     days = (recipe.schedule.steps or 0) * step / 86_400
     return Training(size, strategy, gpus, compute, communication, step, days, memory.total / 1e9)
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import print_table, screen, write_json
-from generalist.envs.measure import FIRST_SEED, Player, Trial, played
+from generalist.envs.measure import Player, Trial, played
+from generalist.seeds import EVALUATION_SEED
 
 _OF_THE_SUITE = {
     "acrobot": ("swingup", "swingup_sparse"),
@@ -106,7 +107,7 @@ def measure(task: str, budget: int, options: argparse.Namespace) -> Row:
     max_steps = ATARI_STEPS if task in ATARI else None
 
     def play(who: str, episodes: int) -> list[dict[str, Any]]:
-        seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+        seeds = range(EVALUATION_SEED, EVALUATION_SEED + episodes)
         trials = [Trial(Player(task, who), seed, max_steps) for seed in seeds]
         found = dict(played(trials, log=options.log))
         for outcome in found.values():

@@ -1,4 +1,4 @@
-"""Policy, Decision: the one interface of whoever acts, for one environment or many at once.
+"""Policy and Decision: the one interface of whoever acts, in one environment or in many at once.
 
 Legend: N = environments decided for by one call, k = action tokens of a timestep.
 """
@@ -16,15 +16,16 @@ from generalist.episode import Tree, tree_map
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a policy decided for N environments at one timestep.
+    """The decisions of a policy for N environments at one timestep.
 
-    actions: tree of arrays with leading axis N, of the action space's shapes and dtypes.
-    ids: (N, k) int64 token ids of the actions; None where the policy knows no tokens.
-    log_probs: (N, k) float32, natural logarithm of each chosen id's probability under the
-        distribution it was drawn from: after mask, temperature and top-p, 0 where the choice was
-        greedy. None where the policy does not say.
-    values: (N,) float32, the return that the policy expects from here on; None where it does not
-        say.
+    Attributes:
+        actions: tree of arrays with leading axis N, of the action space's shapes and dtypes.
+        ids: (N, k) int64 token ids of the actions; None where the policy knows no tokens.
+        log_probs: (N, k) float32, natural logarithm of the probability of each id, under the
+            distribution it was drawn from: after mask, temperature and top-p. 0 for a greedy
+            choice. None where the policy gives no probabilities.
+        values: (N,) float32, the return that the policy expects from this timestep on. None where
+            it gives none.
     """
 
     actions: Tree
@@ -33,7 +34,7 @@ class Decision:
     values: np.ndarray | None = None
 
     def row(self, number: int) -> Decision:
-        """What was decided for one of the environments, with a leading axis of 1."""
+        """The decision for environment `number`, with a leading axis of 1."""
         only = slice(number, number + 1)
         parts = (self.ids, self.log_probs, self.values)
         ids, log_probs, values = (None if part is None else part[only] for part in parts)
@@ -42,9 +43,12 @@ class Decision:
 
 
 class SlotError(Exception):
-    """What a policy could not do in one of its slots.
+    """A failure of a policy in one of its slots.
 
-    who: at fault, in words. reason: what was raised.
+    Attributes:
+        slot: number of the slot.
+        who: the party at fault, in words.
+        reason: the exception that it raised.
     """
 
     def __init__(self, slot: int, who: str, reason: Exception) -> None:
@@ -57,15 +61,17 @@ class SlotError(Exception):
 class Policy(Protocol):
     """Whoever acts: an agent, an expert, random play, a person, a planner.
 
-    A *slot* is one running episode. The caller numbers the slots from 0 and may use a number
-    again once its episode has ended. One call decides for any subset of the running slots.
+    A *slot* is one running episode. The caller numbers the slots from 0, and reuses a number
+    once its episode has ended. One call decides for any subset of the running slots.
 
-    infos: one dict for each slot, as a single Gymnasium environment returns it from `reset` or
-        `step`. Policies read `info["instruction"]` (a str, at `begin`) and
-        `info["action_mask"]` (as the action space's `sample` takes it, at `decide`); both may
-        be missing or None. Whoever steers an episode from outside adds at `decide`
-        `info["executed_action"]`, where the step before executed another action than the one
-        decided, and `info["new_instruction"]`, where from now on something else is to be done.
+    `infos` holds one dict per slot, as a single Gymnasium environment returns it from `reset` or
+    `step`. A policy reads these keys, each of which may be missing or None:
+
+    - `instruction` (str), at `begin`.
+    - `action_mask` (as the action space's `sample` takes it), at `decide`.
+    - `executed_action`, at `decide`: the action of the previous step, where somebody replaced the
+      policy's own.
+    - `new_instruction` (str), at `decide`: it holds from this step on.
     """
 
     def begin(
@@ -74,10 +80,15 @@ class Policy(Protocol):
         seeds: Sequence[int],
         infos: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Begin an episode in each of these slots, whatever ran there before.
+        """Begin an episode in each of these slots; it replaces the one that ran there.
 
-        The environments have just been reset with the same seeds. Whatever a policy draws in an
-        episode is a function of its seed alone, and independent of what the environment draws.
+        A policy's random numbers in an episode depend on the seed alone, and are independent of
+        the environment's.
+
+        Args:
+            slots: numbers of the slots.
+            seeds: the seeds of the episodes. The caller has just reset the environments with them.
+            infos: what the environments returned from `reset`.
         """
 
     def decide(
@@ -86,10 +97,13 @@ class Policy(Protocol):
         infos: Sequence[Mapping[str, Any]],
         slots: Sequence[int],
     ) -> Decision:
-        """The next action of each of these slots, all of which have begun.
+        """Choose the next action of each of these slots, all of which have begun.
 
-        observations: tree of arrays with leading axis N, row i of slot `slots[i]`.
+        Args:
+            observations: tree of arrays with leading axis N; row i belongs to slot `slots[i]`.
+            infos: what the environments returned from their last `reset` or `step`.
+            slots: numbers of the N slots.
         """
 
     def end(self, slots: Sequence[int]) -> None:
-        """Forget the episodes in these slots; a slot where none runs is left as it is."""
+        """Forget the episodes in these slots; slots without one stay as they are."""

@@ -88,7 +88,7 @@ def test_the_training_of_experts_explores_with_random_numbers_of_its_own() -> No
     from generalist.experts.recipes import Recipe
 
     recipe = Recipe(0, 1, {"learning_starts": 1000}, network=(8,))
-    model = learning._trained(TASK_OF_NUMBERS, "sac", recipe, 600, 0, progress=False)
+    model = learning._trained(TASK_OF_NUMBERS, "sac", recipe, steps=600, seed=0, progress=False)
     bets = model.replay_buffer.rewards[:600].mean()
     assert bets == pytest.approx(0.5, abs=0.1)
 

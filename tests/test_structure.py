@@ -18,7 +18,7 @@ SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.
 GROUND = {
-    "errors", "gpu", "integrity", "network", "processes", "settings", "specs", "streams",
+    "errors", "gpu", "integrity", "network", "processes", "seeds", "settings", "specs", "streams",
     "version", "yaml_values",
 }  # fmt: skip
 STATIONS = {

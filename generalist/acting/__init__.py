@@ -1,1 +1,1 @@
-"""Acting: the Agent on top of a decoder, rollouts, prompts, films."""
+"""Acting: the Agent on top of a decoder, rollouts, prompts, videos."""

@@ -1,9 +1,9 @@
-"""Checkpoints to act with: a plain Hugging Face model, with what acting needs beside it.
+"""Checkpoints to act with: a plain Hugging Face model, and what acting needs besides.
 
 config.json, model.safetensors, generation_config.json   load in AutoModelForCausalLM alone
 generalist/                                              the processor, and:
   layouts.json                                           task -> layout of its timestep
-  training.json                                          how it was trained, and is to act
+  training.json                                          how it was trained, and how it acts
   recipe.yaml                                            the resolved recipe
 README.md                                                the model card
 manifest.json                                            size and hash of every file but the card
@@ -37,7 +37,7 @@ from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
 SETTINGS = ("window_tokens", "context_steps", "temperature", "environments")
-"""What training.json says of how to act, by the names that `Agent` has for it."""
+"""Keys of training.json that say how to act; `Agent` has arguments of the same names."""
 FACTS_FILE = "training.json"
 RECIPE_FILE = "recipe.yaml"
 _OWN = {"config.json", "generation_config.json", CARD, MANIFEST, PARTS_FOLDER}
@@ -45,13 +45,16 @@ _OWN = {"config.json", "generation_config.json", CARD, MANIFEST, PARTS_FOLDER}
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model, with all that is needed to act with it and to say where it comes from.
+    """A model with all that acting needs, and the record of its training.
 
-    model: a causal LM over the processor's vocabulary.
-    layouts: of the tasks it was trained on, by name.
-    facts: what training.json says besides what follows from the above: the `SETTINGS` to act with;
-        `steps`, `minutes` and `tokens` of training.
-    recipe, card: text of recipe.yaml and README.md; None where there is none.
+    Attributes:
+        model: a causal language model over the processor's vocabulary.
+        processor: the processor.
+        layouts: layouts of the tasks it was trained on, by name.
+        facts: keys of training.json that do not follow from the above: the `SETTINGS`, and
+            `steps`, `minutes` and `tokens` of training.
+        recipe: text of recipe.yaml; None where there is none.
+        card: text of README.md; None where there is none.
     """
 
     model: PreTrainedModel
@@ -63,12 +66,12 @@ class Checkpoint:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the `SETTINGS` that it says."""
+        """The `SETTINGS` that the checkpoint holds, by name."""
         return {name: self.facts[name] for name in SETTINGS if self.facts.get(name) is not None}
 
     @property
     def all_facts(self) -> dict[str, Any]:
-        """What training.json says."""
+        """The content of training.json."""
         return {
             **self.facts,
             "tasks": list(self.layouts),
@@ -78,7 +81,7 @@ class Checkpoint:
         }
 
     def write(self, folder: Path) -> None:
-        """Make `folder` a checkpoint, whole or not at all; replaces an older one."""
+        """Write the checkpoint to `folder` in one piece; replaces an older checkpoint."""
         write_folder(folder, self._write_into)
 
     def _write_into(self, folder: Path) -> None:
@@ -100,7 +103,7 @@ class Checkpoint:
             (folder / CARD).write_text(self.card)
 
     def _generation(self) -> GenerationConfig:
-        """The model's own, by which `generate` begins and ends documents as training did."""
+        """The model's generation config, with the ids that begin and end documents in training."""
         special = self.processor.vocabulary.special
         generation = copy.deepcopy(self.model.generation_config)
         generation.bos_token_id, generation.eos_token_id = special("begin"), special("end")
@@ -110,10 +113,19 @@ class Checkpoint:
     def read(
         cls, folder: Path, *, device: torch.device, dtype: str | torch.dtype = "float32"
     ) -> Checkpoint:
-        """What `write` has written, the model on `device`, ready to act.
+        """Read a checkpoint that `write` wrote.
 
-        Raises GeneralistError where a file is missing, is not what the manifest says, or was made
-        for another vocabulary, and where weights are missing or there are others than the model's.
+        Args:
+            folder: folder of the checkpoint.
+            device: device of the model.
+            dtype: data type of the weights.
+
+        Returns:
+            The checkpoint, with its model in evaluation mode.
+
+        Raises:
+            GeneralistError: a file is missing, differs from the manifest, or belongs to another
+                vocabulary; or weights are missing or foreign to the model.
         """
         check_checkpoint(folder)
         try:
@@ -122,7 +134,7 @@ class Checkpoint:
             said = f"{error} " if isinstance(error, GeneralistError) else ""
             try:
                 verify_checkpoint(folder)
-            except GeneralistError as damage:  # which is why
+            except GeneralistError as damage:  # damage explains the error
                 raise GeneralistError(f"{said}{damage}") from error
             raise
         verify_checkpoint(folder)
@@ -150,7 +162,11 @@ class Checkpoint:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise UsageError where saving a checkpoint as `folder` would remove what is none."""
+    """Check that a checkpoint may replace `folder`.
+
+    Raises:
+        UsageError: `folder` is a file, or holds other things than a checkpoint.
+    """
     if folder.is_file():
         raise UsageError(f"{folder} is a file; name a folder for the checkpoint.")
     if not folder.is_dir():
@@ -162,15 +178,20 @@ def check_replaceable(folder: Path) -> None:
     )
     if foreign:
         raise UsageError(
-            f"{folder} holds other things than a checkpoint, such as {foreign[0]}, which saving "
-            "one would remove; name a new folder."
+            f"{folder} holds other things than a checkpoint, such as {foreign[0]}. Saving a "
+            "checkpoint would remove them; name a new folder."
         )
 
 
 def only_task(layouts: Mapping[str, Layout], name: str) -> str:
-    """The one task there is, of the checkpoint `name`.
+    """The name of the only task of a checkpoint.
 
-    Raises UsageError where there are several, and where its name is a stranger's word for code.
+    Args:
+        layouts: the checkpoint's layouts, by task.
+        name: name of the checkpoint, for errors; may be empty.
+
+    Raises:
+        UsageError: the checkpoint has several tasks, or the task's name would import code.
     """
     if len(layouts) == 1:
         (task,) = layouts
@@ -187,11 +208,20 @@ def only_task(layouts: Mapping[str, Layout], name: str) -> str:
 
 
 def layout_of(task: str, layouts: Mapping[str, Layout], name: str) -> Layout:
-    """The layout of a task; raises UsageError where it is not known. name: of the checkpoint."""
+    """The layout of a task.
+
+    Args:
+        task: name of the task.
+        layouts: the checkpoint's layouts, by task.
+        name: name of the checkpoint, for errors; may be empty.
+
+    Raises:
+        UsageError: the checkpoint does not know the task.
+    """
     if task not in layouts:
         raise UsageError(
             f"The checkpoint {name or 'given'} was not trained on {task!r}; it knows "
-            f"{', '.join(sorted(layouts)) or 'no task'}. To act in it all the same, pass "
+            f"{', '.join(sorted(layouts)) or 'no task'}. To act in it anyway, pass "
             "layout=processor.layout(env.observation_space, env.action_space)."
         )
     return layouts[task]
@@ -206,7 +236,7 @@ def _layouts(path: Path) -> dict[str, Layout]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """How the model was trained, where the checkpoint says so."""
+    """The content of training.json; empty where there is none."""
     return _object(path) if path.exists() else {}
 
 
@@ -247,7 +277,7 @@ def _check_vocabulary(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar of transformers for the second that writing takes."""
+    """Hide the progress bar of transformers, because writing takes a second."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

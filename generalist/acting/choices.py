@@ -1,4 +1,4 @@
-"""How the action tokens of a task are chosen, perhaps under a mask of legal actions.
+"""How the decoder chooses the action tokens of a task, under a mask of legal actions if any.
 
 Legend: k = action tokens of a timestep.
 """
@@ -14,10 +14,20 @@ from generalist.tokenization.masks import token_masks
 
 
 def choices_of(layout: Layout, sampling: Sampling, *, task: str, mask: Any = None) -> list[Choice]:
-    """One choice for each of the k action tokens.
+    """The choices of the k action tokens of a timestep.
 
-    mask: `info["action_mask"]`, as the action space's `sample` takes it; None: all is legal.
-    Raises GeneralistError, naming `task`, where the mask has another form or allows nothing.
+    Args:
+        layout: the task's layout.
+        sampling: temperature and top-p.
+        task: name of the task, for errors.
+        mask: `info["action_mask"]`, as the action space's `sample` takes it; None: all actions
+            are legal.
+
+    Returns:
+        k choices.
+
+    Raises:
+        GeneralistError: the mask has another form, or allows no action.
     """
     try:
         masks = token_masks(layout, mask)

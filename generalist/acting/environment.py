@@ -1,4 +1,4 @@
-"""The environment that an agent was trained in: made again, and what differs from it said."""
+"""The environment that an agent was trained in: its options, and how another one differs."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _BOUNDS = ("low", "high", "n", "start", "nvec")
 
 
 def options_for(agent: Agent, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options to make a task's environment with: as it was trained in, but for what is given.
+    """The options for a task's environment: those in training, overridden by `given`.
 
     Args:
-        agent: its checkpoint says what it was trained in.
-        task: also one that the checkpoint does not know.
+        agent: an agent whose checkpoint holds the options in training.
+        task: name of the task; the checkpoint need not know it.
         given: the user's own options, as `generalist.make` takes them.
     """
     return {**agent.environments.get(task, {}).get("options", {}), **given}
 
 
 def difference_note(
-    agent: Agent, task: str, options: Mapping[str, Any], env: gymnasium.Env
+    agent: Agent, task: str, *, options: Mapping[str, Any], env: gymnasium.Env
 ) -> str | None:
-    """What differs from the environment that the agent was trained in, in one line.
+    """How an environment differs from the one that the agent was trained in, in one line.
 
     Args:
-        agent: its checkpoint says what it was trained in.
-        task: of the environment.
-        options: it was made with.
+        agent: an agent whose checkpoint holds options and spaces in training.
+        task: name of the environment's task.
+        options: the options of the environment.
         env: the environment.
 
     Returns:
-        None where nothing differs, and where it is not known what the agent was trained in.
+        None where nothing differs, or where the checkpoint does not know the task.
 
     Raises:
         GeneralistError: the spaces have other parts, kinds or shapes, so the agent cannot act.
@@ -72,7 +72,7 @@ def difference_note(
 
 
 def _leaves(one: Any, other: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Pairs of leaves of two spaces as JSON, None where one has no such leaf."""
+    """Yield the names and the pairs of leaves of two spaces as JSON; None for a missing leaf."""
     parts = [_parts(space) for space in (one, other)]
     if parts[0] is None or parts[1] is None:
         yield name, one, other
@@ -82,13 +82,13 @@ def _leaves(one: Any, other: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _parts(space: Any) -> dict[Any, Any] | None:
-    """The spaces within a Dict or Tuple; None for a leaf."""
+    """The spaces of a Dict or Tuple by key or index; None for a leaf."""
     within = None if space is None else space.get("spaces")
     return dict(enumerate(within)) if isinstance(within, list) else within
 
 
 def _shape(leaf: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be the same for an agent to act: shape, and real numbers, integers or text."""
+    """What an agent needs unchanged: the shape, and whether values are real, integer or text."""
     if "dtype" not in leaf:
         return (leaf.get("type"),)
     return tuple(leaf.get("shape") or ()), np.dtype(leaf["dtype"]).kind == "f"

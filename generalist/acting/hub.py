@@ -1,6 +1,6 @@
-"""Checkpoints on the Hugging Face Hub: fetched by their name, and put there.
+"""Checkpoints on the Hugging Face Hub: download and upload.
 
-A checkpoint is named by its folder, or by its repository: `user/name`, or `user/name@revision`.
+The name of a checkpoint is its folder, or its repository: `user/name`, or `user/name@revision`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from generalist.network import reaching
 
 LAYOUTS_FILE = "layouts.json"
 FOLDER_IN_CARD = "PATH OF THIS FOLDER"
-"""What a checkpoint's card says for its own name, until it has one."""
+"""Placeholder in a checkpoint's card for its name, until `push_checkpoint` knows it."""
 _CARD = "README.md"
-# Nothing that could run code when it is read.
+# No file that could run code when it is read.
 _PATTERNS = [_CARD, "*.json", "*.safetensors", "*.yaml"]
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _NOT_LOGGED_IN = (401, 403)
 
 
 def checkpoint_folder(checkpoint: str | Path) -> Path:
-    """The folder of a checkpoint, which is downloaded where it is a repository not yet here.
+    """The folder of a checkpoint; downloads a repository that is not on this machine yet.
 
-    A folder that exists wins over a repository of that name. Raises GeneralistError where neither
-    is to be had.
+    Args:
+        checkpoint: a folder, or `user/name[@revision]` on the Hub. An existing folder wins over a
+            repository of the same name.
+
+    Raises:
+        GeneralistError: the repository cannot be downloaded.
     """
     folder = Path(checkpoint)
     if folder.exists() or not _REPOSITORY.fullmatch(str(checkpoint)):
@@ -39,13 +43,17 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     with reaching(f"The checkpoint {checkpoint}"):
         try:
             found = snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS)
-        except ValueError as error:  # a name in it that leads elsewhere, which the client refuses
+        except ValueError as error:  # the client refuses a file name that leads out of its folder
             raise GeneralistError(f"{checkpoint} cannot be downloaded: {error}") from error
     return Path(found)
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise GeneralistError where a folder is no checkpoint that an agent could act with."""
+    """Check that a folder is a checkpoint to act with.
+
+    Raises:
+        GeneralistError: it is not; the message names the missing file.
+    """
     if not folder.is_dir():
         raise GeneralistError(f"There is no checkpoint folder {folder}.")
     for needed in ("config.json", PARTS_FOLDER, f"{PARTS_FOLDER}/{LAYOUTS_FILE}"):
@@ -56,12 +64,22 @@ def check_checkpoint(folder: Path) -> None:
             )
 
 
-def push_checkpoint(folder: Path, repository: str, private: bool = False) -> str:
-    """Put a checkpoint into a repository on the Hub, in one commit; returns its address.
+def push_checkpoint(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Upload a checkpoint to a repository on the Hub, in one commit.
 
-    The repository is made where it does not exist; `private` then says who sees it. The card's
-    lines on use name the repository.
-    Raises GeneralistError: no checkpoint, a damaged one, not logged in, no way to the Hub.
+    The card's examples then name the repository.
+
+    Args:
+        folder: folder of the checkpoint.
+        repository: `user/name`; created where it does not exist.
+        private: whether a new repository is private.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        GeneralistError: `folder` is no checkpoint or a damaged one, the user is not logged in, or
+            the Hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -97,7 +115,7 @@ def push_checkpoint(folder: Path, repository: str, private: bool = False) -> str
 
 
 def _refused(error: BaseException) -> bool:
-    """Whether the Hub wants to know who is writing, or does not want them to."""
+    """Whether the Hub refused because the user is not logged in or may not write."""
     return any(
         type(each).__name__ == "LocalTokenNotFoundError"
         or getattr(getattr(each, "response", None), "status_code", None) in _NOT_LOGGED_IN

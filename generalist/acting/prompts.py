@@ -1,7 +1,7 @@
-"""Demonstrations as prompts: tokens of another episode that stand in the header of the window.
+"""Demonstrations as prompts: tokens of another episode in the header of the window.
 
-Training shows the model windows that begin with a demonstration (generalist.windows.windows); the
-same form is made here: whole timesteps, at most a quarter of the window, then `demonstration_end`.
+Training has windows that begin with a demonstration (generalist.windows.windows). A prompt has the
+same form: whole timesteps, at most a quarter of the window, then `demonstration_end`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ import numpy as np
 
 from generalist.episode import Episode
 from generalist.errors import GeneralistError
+from generalist.seeds import PROMPT_SEED
 from generalist.session import Trace
 
 if TYPE_CHECKING:
     from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import GeneralistProcessor
 
-PROMPT_SEED = 2_000_000
-"""First environment seed of demonstrations made for prompts: far from data and evaluation."""
-
 PATIENCE = 200
-"""So many seeds in a row without an instruction that is wanted, and no more are looked at."""
+"""The search for instructions gives up after this many seeds in a row without a wanted one."""
 
 WINDOW_SHARE = 4
-"""A demonstration takes at most one part in four of the window (as in training)."""
+"""A demonstration takes at most 1/WINDOW_SHARE of the window, as in training."""
 
 
 class DemonstrationTooLong(GeneralistError):
-    """Not even one timestep of a demonstration fits into its part of the window."""
+    """Not even one timestep of a demonstration fits into its part of the window.
+
+    Attributes:
+        reason: the numbers, in words.
+    """
 
     def __init__(self, task: str, timestep_tokens: int, window_tokens: int) -> None:
         self.reason = (
@@ -43,9 +45,15 @@ class DemonstrationTooLong(GeneralistError):
 
 
 def prompt_steps(task: str, positions: int, window_tokens: int) -> int:
-    """Timesteps of a demonstration that fit, each in so many positions.
+    """How many timesteps of a demonstration fit into a window.
 
-    Raises DemonstrationTooLong where not one does.
+    Args:
+        task: name of the task, for the error.
+        positions: of a timestep in the window.
+        window_tokens: positions of the window.
+
+    Raises:
+        DemonstrationTooLong: not even one timestep fits.
     """
     steps = (window_tokens // WINDOW_SHARE - 1) // positions
     if steps < 1:
@@ -62,11 +70,21 @@ def encode_prompt(
     *,
     positions: int | None = None,
 ) -> np.ndarray:
-    """Ids (int64) of a demonstration, cut to whole timesteps, with the id that closes it.
+    """The ids of a demonstration, cut to whole timesteps, and the id that closes it.
 
-    part: which end of the episode is kept where it is too long. positions: of a timestep in the
-    window; one for each token, if not given. Raises DemonstrationTooLong where not even one
-    timestep fits.
+    Args:
+        episode: the demonstration.
+        processor: encodes it.
+        layout: the task's layout.
+        window_tokens: positions of the agent's window.
+        part: which part of a too long episode remains.
+        positions: of a timestep in the window. Default: one for each token.
+
+    Returns:
+        1-D int64 array.
+
+    Raises:
+        DemonstrationTooLong: not even one timestep fits.
     """
     if part not in ("start", "end"):
         raise GeneralistError(f"A prompt keeps the 'start' or the 'end', not {part!r}.")
@@ -78,11 +96,14 @@ def encode_prompt(
 
 
 class Prompts:
-    """Demonstrations as ids, dealt out to episodes that are told the same.
+    """Demonstrations as ids, for episodes with the same instruction.
 
-    As in training, what is asked in a demonstration is what is to be done: an episode with an
-    instruction begins with a demonstration of that instruction, or with none. Demonstrations
-    without an instruction suit every episode.
+    As in training, an episode with an instruction begins with a demonstration of that instruction,
+    or with none. Demonstrations without an instruction suit every episode.
+
+    Args:
+        episodes: the demonstrations.
+        encode: returns the ids of one of them; `encode_prompt` with a processor and a layout.
     """
 
     def __init__(
@@ -90,7 +111,6 @@ class Prompts:
         episodes: Sequence[Episode] = (),
         encode: Callable[[Episode], np.ndarray] | None = None,
     ) -> None:
-        """encode: one of the episodes as ids; `encode_prompt` with a processor and a layout."""
         assert encode is not None or not episodes
         self._prompts: dict[str | None, list[list[int]]] = {}
         for episode in episodes:
@@ -101,7 +121,12 @@ class Prompts:
         return bool(self._prompts)
 
     def of(self, instruction: str | None, episode: int) -> list[int]:
-        """Ids for an episode; number `episode` modulo n of the n that suit, [] for none."""
+        """The ids of a demonstration for an episode; [] where none suits.
+
+        Args:
+            instruction: of the episode; None where it has none.
+            episode: number of the episode. The n suitable demonstrations take turns: modulo n.
+        """
         suiting = self._prompts.get(None, []) + (
             [] if instruction is None else self._prompts.get(instruction, [])
         )
@@ -116,15 +141,15 @@ def demonstrations(
     options: Mapping[str, Any] | None = None,
     instructions: Collection[str] = (),
 ) -> list[Episode]:
-    """Undisturbed episodes of the task's own expert, with seeds from `seed` on.
+    """Episodes of the task's own expert without noise, with seeds from `seed` on.
 
     Args:
-        task: with an expert.
-        episodes: how many; of each instruction, where those are given.
-        seed: of the first episode.
-        options: of the environment, which should be the one that is acted in.
-        instructions: what the demonstrations are to be of. Seeds are gone through until
-            `PATIENCE` of them in a row had none that was missing, so rare ones may be left out.
+        task: name of a task with an expert.
+        episodes: number of episodes, or of episodes of each instruction.
+        seed: seed of the first episode.
+        options: options of the environment; they should be those of the rollout.
+        instructions: instructions of the demonstrations. The search ends after `PATIENCE` seeds in
+            a row without a missing one, so rare instructions may have fewer demonstrations.
     """
     from generalist import envs, experts
 
@@ -133,16 +158,16 @@ def demonstrations(
     try:
         seeds: Iterable[int] = range(seed, seed + episodes)
         if instructions:
-            seeds = _seeds_of(env, task, seed, episodes, instructions)
+            seeds = _seeds_of(env, task, seed=seed, episodes=episodes, instructions=instructions)
         return [experts.collect_episode(env, task, expert, each) for each in seeds]
     finally:
         env.close()
 
 
 def _seeds_of(
-    env: gymnasium.Env, task: str, seed: int, episodes: int, instructions: Collection[str]
+    env: gymnasium.Env, task: str, *, seed: int, episodes: int, instructions: Collection[str]
 ) -> Iterator[int]:
-    """Seeds of so many episodes of each instruction, as far as they are found."""
+    """Yield seeds of `episodes` episodes of each instruction, as far as the search finds them."""
     missing = dict.fromkeys(instructions, episodes)
     last = seed
     for each in itertools.count(seed):
@@ -158,7 +183,7 @@ def _seeds_of(
 def instructions_of(
     task: str, seeds: Iterable[int], options: Mapping[str, Any] | None = None
 ) -> set[str]:
-    """What the episodes of these seeds are told; empty where the task has no instructions."""
+    """The instructions of the episodes with these seeds; empty where the task has none."""
     from generalist import envs
 
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""Rollouts: scores of whoever acts in a task over episodes with fixed seeds; corrections."""
+"""Rollouts: score a policy in episodes with fixed seeds; DAgger episodes with expert labels."""
 
 from __future__ import annotations
 
@@ -22,40 +22,48 @@ from generalist.episode import Episode
 from generalist.errors import UsageError
 from generalist.experts import ExpertPolicy, RandomPolicy, policy_named
 from generalist.policy import Policy
+from generalist.seeds import EVALUATION_SEED
 from generalist.session import Trace, play
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
-EVALUATION_SEED = 1_000_000
-"""First environment seed of evaluation; data are collected with smaller ones."""
-
-MAX_ENVS = 20  # side by side by default: more gain little and need memory
+MAX_ENVS = 20  # in parallel by default; more add little speed and take memory
 
 
 @dataclass
 class RolloutResult:
     """The outcome of a rollout; its fields are the keys of the JSON file.
 
-    policy: who acted: `agent`, `random`, or an expert's name.
-    checkpoint: the agent's, None for others.
-    returns, scores, lengths: raw return, the task's metric (the return itself, or success as 1.0
-        or 0.0) and steps of each episode, in the order of `seeds`.
-    mean, stderr: of the scores, and the standard error of the mean (None for a single episode).
-    random, expert: means of the same metric; None where they were not measured, and where options
-        make another environment than they were measured in.
-    normalized: (mean - random) / (expert - random); None where these are not fit for it, as
-        `Task.not_normalized` says.
-    prompted: True where demonstrations were given; an episode whose instruction none of them has
-        begins without.
-    instruction: told the agent in place of the episodes' own ones; None for those.
-    options: what the environment was made with.
-    note: how the environment differs from what the checkpoint was trained in; None where it does
-        not, or where that is not known.
-    steps_per_second: environment steps of all episodes by wall-clock time.
-    video, videos: the film of the first episode, and all of them.
-    no_video: why a film that was asked for is missing.
-    interrupted: True where the user stopped before all episodes had ended.
+    Attributes:
+        task: name of the task.
+        policy: who acted: `agent`, `random`, or the name of an expert.
+        checkpoint: the agent's checkpoint; None for other policies.
+        episodes: number of episodes that ended.
+        seeds: the seeds of these episodes, in ascending order.
+        returns: raw return of each episode, in the order of `seeds`.
+        scores: the task's metric of each episode: its return, or its success as 1.0 or 0.0.
+        mean: mean of `scores`.
+        stderr: standard error of the mean; None for a single episode.
+        lengths: steps of each episode.
+        random: mean of the same metric for random play; None where it was not measured, or where
+            `options` make another environment.
+        expert: the same for the task's expert.
+        normalized: (mean - random) / (expert - random); None where `Task.not_normalized` gives a
+            reason against it.
+        prompted: whether the agent was given demonstrations. An episode begins without one if none
+            has its instruction.
+        steps_per_second: environment steps of all episodes per second of wall-clock time.
+        metric: `return` or `success`.
+        temperature: sampling temperature of the agent; None for other policies.
+        instruction: instruction in place of the episodes' own; None for their own.
+        options: the options of the environment.
+        note: how the environment differs from the one in training; None where it does not, or
+            where the checkpoint does not say.
+        video: file of the first episode's video, if any.
+        videos: the files of all videos.
+        no_video: why a requested video is missing or cut; None where none is.
+        interrupted: whether the user stopped the rollout before all episodes had ended.
     """
 
     task: str
@@ -104,31 +112,35 @@ def rollout(
     say: Callable[[str], None] | None = None,
     **env_options: Any,
 ) -> RolloutResult:
-    """Act episodes with the seeds `seed`, `seed + 1`, ... and score them.
+    """Play episodes with the seeds `seed`, `seed + 1`, ... and score them.
 
-    The environment is made as the agent was trained in it, but for `env_options`.
+    The environment has the options that the agent was trained with, except for `env_options`.
 
     Args:
         who: the agent; or `random`, `expert` for the task's own expert, or the name of another.
-        task: default the agent's own. A task that the checkpoint was not trained on is acted in
-            with the layout of its spaces.
-        episodes: how many.
-        seed: of the first episode.
-        num_envs: episodes side by side; changes nothing but the speed.
-        prompt_episodes: demonstrations by the task's expert, dealt out to the episodes in turn; of
-            each instruction so many, where episodes are told what to do.
-        instruction: told the agent in place of what the environment says.
-        video_dir: folder for mp4 files of the first `video_episodes` episodes.
+        task: name of the task; None for the agent's own. In a task that the checkpoint does not
+            know, the agent acts with the layout of the environment's spaces.
+        episodes: number of episodes.
+        seed: seed of the first episode.
+        num_envs: episodes in parallel; changes only the speed.
+        prompt_episodes: number of demonstrations by the task's expert, or of each instruction
+            where episodes have instructions. The episodes use them in turn.
+        instruction: instruction for the agent, in place of the environment's own.
+        video_dir: folder for mp4 files of the first episodes.
+        video_episodes: number of episodes to record.
         render: `human` shows every episode in a window, one after the other.
         progress: show a bar on stderr.
-        say: told in one line, before the first episode, what is to be known of the environment.
-        env_options: of the environment, as `generalist.make` takes them.
+        say: is called before the first episode with a line on how the environment differs from
+            the one in training, if it does.
+        env_options: options of the environment, as `generalist.make` takes them.
+
+    Returns:
+        The scores. After Ctrl-C, those of the episodes that have ended, with `interrupted` set.
 
     Raises:
         UsageError: there is no such task, expert, option or display.
         DemonstrationTooLong: no timestep of a demonstration fits into the prompt.
-        KeyboardInterrupt: Ctrl-C before any episode has ended. Later it ends the rollout early:
-            what has ended is scored, and `interrupted` is set.
+        KeyboardInterrupt: Ctrl-C before any episode has ended.
     """
     agent = None if isinstance(who, str) else who
     _check_counts(episodes=episodes, num_envs=num_envs, video_episodes=video_episodes)
@@ -137,7 +149,7 @@ def rollout(
     if name is None:
         raise UsageError("Say which task to act in.")
     options = env_options if agent is None else options_for(agent, name, env_options)
-    # Only an agent gains from acting in many at a time.
+    # Only an agent gains speed from many environments.
     count = 1 if render or agent is None else min(episodes, num_envs or MAX_ENVS)
     seeds = range(seed, seed + episodes)
     filmed = seeds[:video_episodes] if video_dir is not None else ()
@@ -150,13 +162,15 @@ def rollout(
         if agent is None:
             policy: Policy = _named(str(who), name, stage)
         else:
-            note = difference_note(agent, name, options, stage.environments[0])
+            note = difference_note(agent, name, options=options, env=stage.environments[0])
             if note and say is not None:
                 say(note)
             policy = agent = agent_for(agent, name, stage.environments[0])
             if prompt_episodes:
                 policy = agent = agent.for_task(name)  # the caller's own keeps its prompts
-                _demonstrate(agent, prompt_episodes, env_options, seeds, instruction)
+                _demonstrate(
+                    agent, prompt_episodes, given=env_options, seeds=seeds, instruction=instruction
+                )
         began = time.perf_counter()
         for trace in play(
             policy,
@@ -178,7 +192,7 @@ def rollout(
         stage.close()
     films, no_film = stage.films()
     return RolloutResult(
-        **_scores(name, options, ended, time.perf_counter() - began),
+        **_scores(name, options, ended, seconds=time.perf_counter() - began),
         policy="agent" if agent is not None else getattr(policy, "name", str(who)),
         checkpoint=None if agent is None else agent.name,
         prompted=agent is not None and agent.prompted,
@@ -194,23 +208,24 @@ def rollout(
 
 
 def _named(who: str, task: str, stage: Stage) -> ExpertPolicy | RandomPolicy:
-    """`random`, `expert` for the task's own, or another by its name."""
+    """The policy `random`, `expert` (the task's own) or of another expert's name."""
     return policy_named(task, None if who == "expert" else who, stage.environments)
 
 
 def _demonstrate(
     agent: Agent,
     episodes: int,
+    *,
     given: Mapping[str, Any],
     seeds: Sequence[int],
     instruction: str | None,
 ) -> None:
-    """Give the agent demonstrations in the environment that is acted in, as prompts.
+    """Give the agent demonstrations in the rollout's environment, as prompts.
 
-    Where episodes are told what to do, there are `episodes` of each instruction.
+    Where episodes have instructions, there are `episodes` demonstrations of each.
     """
     task = agent.task
-    # Said before the expert plays, which may take minutes.
+    # Fail before the expert plays, which may take minutes.
     prompts.prompt_steps(task, agent.form.demonstration_positions, agent.window_tokens)
     whole = {name: value for name, value in given.items() if name != "max_steps"}
     options = options_for(agent, task, whole)
@@ -232,25 +247,25 @@ def dagger_episodes(
     progress: bool = True,
     **env_options: Any,
 ) -> list[Episode]:
-    """Episodes in which the agent acts and the expert says at every step what it would have done.
+    """Play episodes in which the agent acts and the expert labels every state.
 
-    Ross, Gordon and Bagnell 2011, DAgger. The environment is made as the agent was trained in it,
-    but for `env_options`.
+    This is one iteration of DAgger (Ross, Gordon and Bagnell 2011). The environment has the options
+    that the agent was trained with, except for `env_options`.
 
     Args:
-        agent: who acts.
-        task: default the agent's own.
-        episodes: how many.
-        seed: of the first episode.
-        num_envs: episodes side by side; changes nothing but the speed.
-        expert: who labels, by name; default the task's own.
+        agent: the agent that acts.
+        task: name of the task; None for the agent's own.
+        episodes: number of episodes.
+        seed: seed of the first episode.
+        num_envs: episodes in parallel; changes only the speed.
+        expert: name of the expert that labels; None for the task's own.
         max_steps: cut (truncate) episodes there.
         progress: show a bar on stderr.
-        env_options: of the environment, as `generalist.make` takes them.
+        env_options: options of the environment, as `generalist.make` takes them.
 
     Returns:
-        The episodes in the order of the seeds `seed`, `seed + 1`, ...; actions are the agent's,
-        labels the expert's, and info says "source": "dagger". On Ctrl-C those that have ended.
+        The episodes in the order of the seeds `seed`, `seed + 1`, ... Actions are the agent's,
+        labels the expert's, and `info["source"]` is "dagger". After Ctrl-C, those that have ended.
 
     Raises:
         UsageError: there is no such task, expert or option.
@@ -285,9 +300,12 @@ def dagger_episodes(
 
 
 def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
-    """The agent for `task`: a new one over the same weights unless it already acts in it.
+    """The agent for `task`: a new one over the same weights, unless `agent` already acts in it.
 
-    Where the checkpoint does not know the task, its layout is made from the spaces of `env`.
+    Args:
+        agent: an agent of any task.
+        task: name of the task.
+        env: an environment of the task; its spaces give the layout of an unknown task.
     """
     if agent.task == task:
         return agent
@@ -304,16 +322,16 @@ def _check_counts(**counts: int | None) -> None:
 
 
 def _check_agents_own(agent: Agent | None, **given: Any) -> None:
-    """Refuse what only an agent has a use for."""
+    """Raise UsageError where other policies than an agent are given what only an agent uses."""
     for what, value in given.items():
         if agent is None and value:
-            raise UsageError(f"{what} is for an agent; others neither read nor are shown anything.")
+            raise UsageError(f"{what} is for an agent; random play and experts do not use it.")
 
 
 def _scores(
-    task: str, options: Mapping[str, Any], traces: Sequence[Trace], seconds: float
+    task: str, options: Mapping[str, Any], traces: Sequence[Trace], *, seconds: float
 ) -> dict[str, Any]:
-    """The part of a result that the episodes say, in the order of their seeds."""
+    """The part of a result that follows from the episodes, in the order of their seeds."""
     record = envs.get_task(task)
     if changed_options(task, options):
         record = dataclasses.replace(record, random_score=None, expert_score=None)

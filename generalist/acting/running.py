@@ -1,4 +1,4 @@
-"""The episodes that an agent acts in, each in a slot of a decoder that is made when needed."""
+"""The episodes that an agent acts in, each in a slot of a decoder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from generalist.errors import GeneralistError
 
 
 class RunningEpisodes:
-    """Slots of a decoder, one for each running episode.
+    """The slots of a decoder, one for each running episode.
 
-    new_decoder: makes a decoder of so many slots.
+    Args:
+        new_decoder: makes a decoder with a given number of slots.
+
+    Attributes:
+        decoder: the decoder; None before the first episode is ready.
     """
 
     def __init__(self, new_decoder: Callable[[int], Decoder]) -> None:
@@ -21,15 +25,23 @@ class RunningEpisodes:
         self._beginning: dict[int, tuple[Header, int]] = {}  # slot -> header and seed
 
     def begin(self, slot: int, header: Header, seed: int) -> None:
-        """Begin an episode, whatever ran in the slot; nothing is fed before `ready`."""
+        """Begin an episode in a slot; the decoder reads its header at `ready`.
+
+        Args:
+            slot: number of the slot; an episode that ran there ends.
+            header: head of the episode's window.
+            seed: seed of the episode's sampling.
+        """
         self._beginning[slot] = header, seed
 
     def ready(self, slots: Sequence[int]) -> Decoder:
-        """The decoder, with room for all episodes; those of `slots` that begin are reset.
+        """Reset the beginning episodes among `slots`, and return a decoder with room for all.
 
-        They begin until `settle` is called, so a call that was interrupted may be repeated.
-        Raises GeneralistError where one has not begun, and where there is no room for a new one
-        beside those that go on.
+        Episodes count as beginning until `settle`, so a caller may repeat an interrupted call.
+
+        Raises:
+            GeneralistError: an episode has not begun, or the decoder has no room for a new one
+                while others run.
         """
         decoder, count = self.decoder, 1 + max((*slots, *self._beginning))
         if decoder is None or len(decoder) < count:
@@ -55,7 +67,7 @@ class RunningEpisodes:
         return any(decoder.running(slot) for slot in slots)
 
     def settle(self, slots: Iterable[int]) -> None:
-        """The episodes in these slots have begun."""
+        """Note that the decoder has read the headers of the episodes in these slots."""
         for slot in slots:
             self._beginning.pop(slot, None)
 
@@ -67,6 +79,6 @@ class RunningEpisodes:
                 self.decoder.release(slot)
 
     def release(self) -> None:
-        """Forget all episodes, with the memory they held."""
+        """Forget all episodes, and free the decoder's memory."""
         self.decoder = None
         self._beginning.clear()

@@ -1,4 +1,4 @@
-"""The stage of a rollout: environments side by side, a film crew, a window."""
+"""The stage of a rollout: its environments, the videos and the window."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from generalist.session import Trace
 
 
 class Stage:
-    """Environments of a task, and who watches what goes on in them: a film, a window.
+    """Environments of a task, with the videos and the window that show them.
 
-    An environment that is filmed or shown is made so that it can be drawn. Where it cannot be, the
-    films are lost and nothing else is.
+    Environments to record or show get a render mode. Where that fails, only the videos are lost.
 
     Args:
-        task: of all environments.
-        options: of the environments, as `generalist.make` takes them.
-        count: of the environments.
-        filmed: seeds of the episodes to film. A single one is acted in the first environment.
-        folder: of the films.
-        render: `human` shows every episode in a window.
+        task: name of the task.
+        options: options of the environments, as `generalist.make` takes them.
+        count: number of environments.
+        filmed: seeds of the episodes to record. A single one runs in the first environment.
+        folder: folder of the videos.
+        render: `human` shows every episode in a window; None shows none.
+
+    Attributes:
+        environments: the `count` environments.
 
     Raises:
-        UsageError: there is no such task, option, way to render or display.
+        UsageError: there is no such task, option, value of `render` or display.
     """
 
     def __init__(
@@ -65,30 +67,30 @@ class Stage:
             self._films = Films(Path(folder or "."), filmed, envs.get_task(task).max_steps)
 
     def _can_be_filmed(self, task: str, options: dict[str, Any], wanted: int) -> int:
-        """`wanted`, or 0 where no environment that draws can be made."""
+        """`wanted`, or 0 where the environment cannot render."""
         try:
             envs.make(task, render_mode="rgb_array", **options).close()
         except GeneralistError as error:
-            envs.make(task, **options).close()  # raises where that is not the reason
+            envs.make(task, **options).close()  # raises if rendering is not the reason
             self._problem = str(error)
             return 0
         return wanted
 
     def watch(self, trace: Trace) -> None:
-        """Film and show the state an episode stands at."""
+        """Record and show the present state of an episode."""
         if self._films is not None:
             self._films(trace)
         if self._window is not None:
             self._window(trace)
 
     def close(self) -> None:
-        """Finish the films, and close window and environments."""
+        """Finish the videos; close the window and the environments."""
         for each in (self._films, self._window, *self.environments):
             if each is not None:
                 each.close()
 
     def films(self) -> tuple[list[str], str | None]:
-        """The films, and why one is missing."""
+        """The files of the videos, and why one is missing (None where none is)."""
         if self._films is None:
             return [], self._problem
         return [str(path) for path in self._films.paths], self._films.problem

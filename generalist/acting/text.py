@@ -1,4 +1,4 @@
-"""Text from the same decoder: prompts read on, restricted to the ids of text and to `end`."""
+"""Generate text with the decoder that acts, restricted to the ids of text and to `end`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from generalist.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
-DOCUMENTS = "text/"  # tasks of this family have `begin` alone as their header
-_CHUNK_TOKENS = 64  # a long prompt is read in pieces, so that a full window keeps its latest part
+DOCUMENTS = "text/"  # the header of this family's tasks is `begin` alone
+_CHUNK_TOKENS = 64  # pieces of a long prompt; a full window keeps the latest ones
 _LONGEST_CHARACTER_TOKENS = 4  # one byte a token
-_UNFINISHED = "\ufffd"  # what a cut-off UTF-8 sequence decodes to
+_UNFINISHED = "\ufffd"  # an incomplete UTF-8 sequence decodes to this
 
 
 def stream_text(
@@ -29,11 +29,25 @@ def stream_text(
     top_p: float = 0.95,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Yield the continuation of `prompt` piece by piece, each a str of whole characters.
+    """Generate the continuation of `prompt` piece by piece.
 
-    It ends with the document, where the model writes `end`, or after `max_tokens`. One forward
-    pass a token; every token is a timestep of its own, so the text may go on beyond the window,
-    of which the latest half at least stays in view.
+    The text ends where the model generates `end`, or after `max_tokens`. Each token takes one
+    forward pass and is a timestep of its own. So the text may exceed the window, and the model
+    sees at least the latest half window of it.
+
+    Args:
+        agent: its model generates the text.
+        prompt: text to continue; may be empty.
+        max_tokens: largest number of generated tokens, at least 1.
+        temperature: sampling temperature; 0 is greedy.
+        top_p: probability mass of nucleus sampling.
+        seed: seed of the sampling.
+
+    Yields:
+        Strings of whole characters.
+
+    Raises:
+        UsageError: `max_tokens`, `temperature` or `top_p` is out of range.
     """
     if max_tokens < 1:
         raise UsageError(f"max_tokens must be at least 1, got {max_tokens}.")
@@ -64,7 +78,7 @@ def stream_text(
 
 
 def _text_or_end(vocabulary: Vocabulary) -> tuple[Interval, np.ndarray]:
-    """An interval of V ids, and (V,) bool which of them are text or `end`."""
+    """An interval of V ids, and a (V,) bool mask of those that are text or `end`."""
     text, end = vocabulary["text"], vocabulary.special("end")
     start, stop = min(text.start, end), max(text.stop, end + 1)
     ids = np.arange(start, stop)
@@ -80,7 +94,7 @@ def generate_text(
     top_p: float = 0.95,
     seed: int = 0,
 ) -> str:
-    """The continuation of `prompt`, without it; `stream_text` in one piece."""
+    """The continuation of `prompt`, without the prompt, in one piece; see `stream_text`."""
     pieces = stream_text(
         agent, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
     )

@@ -1,4 +1,4 @@
-"""Films of episodes: mp4 files with the step, the return and the action written below."""
+"""Videos of episodes: mp4 files with step, return and action in a caption below the picture."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import numpy as np
 from generalist.errors import GeneralistError, in_words, needing
 from generalist.session import Trace
 
-MAX_FRAMES = 1_500  # what comes later is left out
-_LONG_STEPS = 500  # tasks with longer episodes leave out every second frame, at the same speed
-_LEAST_HEIGHT = 240  # small frames are enlarged, so that the caption can be read
+MAX_FRAMES = 1_500  # later frames are left out, except the last
+_LONG_STEPS = 500  # videos of longer tasks have every second frame, at the same speed
+_LEAST_HEIGHT = 240  # pixels; smaller frames are enlarged so that the caption is readable
 _BAR = 28  # pixels below the picture
 
 
 class Films:
-    """Films the episodes of some seeds, one file each: `TASK-SEED.mp4`.
+    """Records the episodes of some seeds, one file each: `TASK-SEED.mp4`.
 
-    A film that fails costs nothing but itself: the episode goes on without it.
+    An episode goes on where its video fails.
 
-    folder: where the files go. seeds: of the episodes that are filmed.
-    max_steps: of an episode of the task.
+    Args:
+        folder: folder of the files.
+        seeds: seeds of the episodes to record.
+        max_steps: step limit of the task.
+
+    Attributes:
+        paths: the files that are complete.
+        problem: why the first video that failed did; None where none has.
     """
 
     def __init__(self, folder: Path, seeds: Collection[int], max_steps: int) -> None:
@@ -32,10 +38,10 @@ class Films:
         self._every = 1 if max_steps <= _LONG_STEPS else 2
         self._running: dict[int, _Film] = {}
         self.paths: list[Path] = []
-        self.problem: str | None = None  # why the first film that failed has ended
+        self.problem: str | None = None
 
     def __call__(self, trace: Trace) -> None:
-        """Film the state an episode stands at, where it is one of those that are filmed."""
+        """Record the present state of an episode, if its seed is one of `seeds`."""
         if trace.seed not in self._seeds:
             return
         try:
@@ -61,13 +67,13 @@ class Films:
             self.paths.append(film.path)
 
     def close(self) -> None:
-        """Finish the films that are under way; they can be played after this."""
+        """Finish the videos of running episodes; players can open them afterwards."""
         for seed in list(self._running):
             self._end(seed)
 
 
 class _Film:
-    """One film; its size is that of its first frame."""
+    """One video; its size is that of its first frame."""
 
     def __init__(self, path: Path, every: int, fps: float) -> None:
         with needing("Filming"):
@@ -83,7 +89,7 @@ class _Film:
         )
 
     def add(self, trace: Trace) -> None:
-        """Add the frame the environment stands at, where it is its turn."""
+        """Add a frame of the present state, unless it is one to leave out."""
         if trace.steps % self._every and not trace.done:
             return
         if self._frames >= MAX_FRAMES and not trace.done:
@@ -92,7 +98,7 @@ class _Film:
         self._frames += 1
 
     def close(self) -> bool:
-        """Finish the file; False where no frame was written, and there is none."""
+        """Finish the file; return False, and leave no file, where it has no frame."""
         self._writer.close()
         if not self._frames:
             self.path.unlink(missing_ok=True)
@@ -100,11 +106,11 @@ class _Film:
 
 
 class Picture:
-    """What an environment renders, as (H, W, 3) uint8 of one size throughout an episode.
+    """Turns the rendered frames of an episode into (H, W, 3) uint8 of one size.
 
-    Taken are grey, colour and transparent frames, channels last or first, of any dtype: integers
-    from 0 to 255, or real numbers from 0 to 1 or to 255. A frame of another size than the first
-    one is fitted into that.
+    It takes grey, colour and transparent frames, with channels last or first, of any dtype:
+    integers in [0, 255], or real numbers in [0, 1] or [0, 255]. It fits later frames into the size
+    of the first one.
     """
 
     def __init__(self) -> None:
@@ -112,7 +118,11 @@ class Picture:
         self._is_unit = True  # so far no real number was above 1
 
     def __call__(self, frame: Any) -> np.ndarray:
-        """Raises GeneralistError for what is no frame."""
+        """The frame as (H, W, 3) uint8.
+
+        Raises:
+            GeneralistError: `frame` is not a picture.
+        """
         picture = _three_channels(self._bytes(_array(frame)))
         if self._size is None:
             scale = max(1, -(-_LEAST_HEIGHT // picture.shape[0]))
@@ -138,28 +148,28 @@ class Picture:
 
 def _array(frame: Any) -> np.ndarray:
     if isinstance(frame, list) and frame and np.ndim(frame[-1]) >= 2:
-        frame = frame[-1]  # all frames since the last call, of which this is now
+        frame = frame[-1]  # all frames since the last call; the last one is the present
     array = np.asarray(frame)
     if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "biuf":
         what = f"an array of shape {array.shape}" if array.ndim else f"{type(frame).__name__}"
-        raise GeneralistError(f"The environment renders {what}, which is no frame to film.")
+        raise GeneralistError(f"The environment renders {what}; expected a picture.")
     return array
 
 
 def _three_channels(frame: np.ndarray) -> np.ndarray:
-    """(H, W), (H, W, C) or (C, H, W) to (H, W, 3), without what says how transparent it is."""
+    """(H, W), (H, W, C) or (C, H, W) to (H, W, 3), without an alpha channel."""
     if frame.ndim == 2:
         frame = frame[..., None]
     if frame.shape[-1] not in (1, 2, 3, 4) and frame.shape[0] in (1, 2, 3, 4):
         frame = np.moveaxis(frame, 0, -1)
     channels = frame.shape[-1]
     if channels > 4:
-        raise GeneralistError(f"The environment renders {channels} channels, which are no colours.")
+        raise GeneralistError(f"The environment renders {channels} channels; expected 1 to 4.")
     return np.repeat(frame[..., :1], 3, axis=-1) if channels < 3 else frame[..., :3]
 
 
 def _fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """As large as fits into height x width, in its own proportions, the rest black."""
+    """The picture as large as fits into (height, width), with black margins."""
     with needing("Filming"):
         import cv2
 

@@ -1,4 +1,4 @@
-"""A window that shows an episode as it goes on."""
+"""A window that shows an episode while it runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 class Window:
-    """Shows what an environment renders, at its own speed; its user closes it to stop.
+    """Shows the frames of an environment at its own speed; the user closes it to stop.
 
-    Raises UsageError where there is no display, MissingPackageError without pygame, and
-    KeyboardInterrupt from the call after the window was closed.
+    Args:
+        title: title of the window.
+
+    Raises:
+        UsageError: there is no display.
+        MissingPackageError: pygame is not installed.
+        KeyboardInterrupt: the user closed the window; from the next call.
     """
 
     def __init__(self, title: str) -> None:
@@ -36,11 +41,11 @@ class Window:
             pygame.display.init()
         except pygame.error as error:
             raise UsageError(
-                f"A window cannot be opened on this display: {error}. Film with --video DIR."
+                f"pygame cannot open a window on this display: {error}. Record with --video DIR."
             ) from error
 
     def __call__(self, trace: Trace) -> None:
-        """Show the state an episode stands at."""
+        """Show the present state of an episode."""
         pygame = self._pygame
         picture = self._picture(trace.env.render()).swapaxes(0, 1)
         if self._screen is None:
@@ -66,6 +71,6 @@ def _use_display() -> None:
     if sys.platform.startswith("linux") and not any(map(os.environ.get, _DISPLAYS)):
         raise UsageError(
             "There is no display to show a window on: neither DISPLAY nor WAYLAND_DISPLAY is set. "
-            "Film with --video DIR."
+            "Record with --video DIR."
         )
-    os.environ.pop("SDL_VIDEODRIVER", None)  # the command line draws into videos alone
+    os.environ.pop("SDL_VIDEODRIVER", None)  # the command line sets the dummy driver for videos

@@ -1,4 +1,4 @@
-"""`generalist collect`: experts play, their episodes become shards."""
+"""`generalist collect`: experts play, and their episodes become token shards."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ FAILURES_SHOWN = 3  # of a task
 
 def collect(
     spec: Annotated[
-        str, typer.Argument(help="Name of a dataset (quickstart, laptop) or path of a YAML file.")
+        str,
+        typer.Argument(help="Name of a dataset spec (quickstart, laptop) or path of a YAML file."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the shards go; data/NAME if not given.")
+        Path | None, typer.Option(help="Folder of the shards. Default: data/NAME of the spec.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes side by side; one a CPU if not given.")
+        int | None,
+        typer.Option(
+            min=0, help="Worker processes. Default: one per CPU; 0 plays in this process."
+        ),
     ] = None,
     processor: Annotated[
-        Path | None, typer.Option(help="Folder of the tokenizers; the shipped ones if not given.")
+        Path | None, typer.Option(help="Folder of the tokenizers. Default: the shipped ones.")
     ] = None,
     expert: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of a trained expert, for its task; repeat it for several."),
+        typer.Option(
+            help="Folder that `expert train` wrote; it demonstrates its task. May be repeated."
+        ),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Play on a Ray cluster: HOST:PORT, auto for the one this machine belongs to, or "
-            "local for one that is started here.",
+            help="Play on a Ray cluster: HOST:PORT, auto (the cluster of this machine) or local "
+            "(starts one here).",
         ),
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """Collect the episodes of a dataset spec, as token shards.
+    """Let experts play the episodes of a dataset spec, and write them as token shards.
 
-    Episodes that are there are not played again. So the same command continues after an
-    interruption, and when the spec asks for more episodes. Episodes that failed are tried again.
+    The command plays only the episodes that are missing. So the same command continues after an
+    interruption, adds episodes when the spec asks for more, and tries failed ones again.
     """
     from dataclasses import asdict
 

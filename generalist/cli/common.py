@@ -28,7 +28,7 @@ JsonFile = Annotated[
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that sees the streams of this moment (tests replace them)."""
+    """A console on stdout or stderr as they are now, because tests replace them."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False)
@@ -38,7 +38,10 @@ def console(stderr: bool = False) -> Console:
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write JSON in one piece, if a file was asked for; not-a-number becomes null."""
+    """Write `value` to `path` as JSON; does nothing where `path` is None.
+
+    Replaces the file in one piece. Floats that are not finite become null.
+    """
     if path is None:
         return
     from generalist.shards.files import write_json as write
@@ -48,7 +51,7 @@ def write_json(path: Path | None, value: Any) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """Plain JSON values of numpy scalars, tuples, paths and floats that are not finite."""
+    """The same value in plain JSON types: arrays as lists, paths as str, NaN and inf as None."""
     if isinstance(value, dict):
         return {str(key): jsonable(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -63,7 +66,7 @@ def jsonable(value: Any) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `1 h 02 min`."""
+    """A duration in words: `12 s`, `3 min 20 s`, `1 h 02 min`."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

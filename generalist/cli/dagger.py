@@ -1,4 +1,4 @@
-"""`generalist dagger`: training goes on from a checkpoint, with corrections of what it does."""
+"""`generalist dagger`: train a checkpoint further, with corrections of what it does."""
 
 from __future__ import annotations
 
@@ -13,38 +13,51 @@ from generalist.specs import validate_data
 
 
 def dagger(
-    task: Annotated[str, typer.Argument(help="The task to correct the agent in: family/Name.")],
+    task: Annotated[
+        str, typer.Argument(help="Task in which the expert corrects the agent: family/Name.")
+    ],
     checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint to start from: its folder, or its repository.")
+        Path,
+        typer.Option(
+            help="Checkpoint to start from: its folder, or its repository on the Hub: user/name."
+        ),
     ] = Path("runs/quickstart/checkpoint"),
     data: Annotated[Path, typer.Option(help="Folder of the demonstrations.")] = Path(
         "runs/quickstart/data"
     ),
     recipe: Annotated[
-        str | None, typer.Option(help="How to train; the checkpoint's own recipe if not given.")
+        str | None, typer.Option(help="Recipe to train with. Default: the checkpoint's own.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change: schedule.steps=500."),
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes the agent acts in a round.")] = 20,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per round.")] = 20,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Cut them there, below the task's own limit.")
+        int | None, typer.Option(min=1, help="Truncate episodes after this many steps.")
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds of acting, each before its share of the training.")
+        int,
+        typer.Option(
+            min=1, help="Rounds. In each the agent acts, then trains for 1/ROUNDS of the schedule."
+        ),
     ] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/dagger"),
     expert: Annotated[
         str | None,
-        typer.Option(help="Who labels. Default: who demonstrated the task, if no code of yours."),
+        typer.Option(
+            help="Expert that labels. Default: the one that demonstrated the task. "
+            "Needed where that is a folder or your own code."
+        ),
     ] = None,
 ) -> None:
-    """Let the agent act and its expert say what it would have done, then train on that too.
+    """Let the agent act, let an expert label each state it meets, and train on these labels too.
 
-    Ross, Gordon and Bagnell (2011). All tasks of the data are trained on, so nothing is forgotten;
-    the corrections are shards in the folder of the run. A recipe does the same for several tasks
-    from the start, by its section `corrections`. The same command continues after an interruption.
+    This is DAgger (Ross, Gordon and Bagnell 2011). Training goes on in all tasks of the data, so
+    the agent forgets nothing. The corrections are shards in the folder of the run. The section
+    `corrections` of a recipe does the same in several tasks from the start of a run.
+
+    The same command continues after an interruption.
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.envs import get_task, is_document_task
@@ -53,7 +66,7 @@ def dagger(
 
     get_task(task)
     if is_document_task(task):
-        raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
+        raise UsageError(f"{task} is text and has no actions; name an environment.")
     checkpoint = checkpoint_folder(checkpoint)
     own = checkpoint / "generalist" / "recipe.yaml"
     source = recipe or str(own)

@@ -1,4 +1,4 @@
-"""`generalist evaluate`: a checkpoint through a suite of tasks, to a table and a report."""
+"""`generalist evaluate`: score a checkpoint in a suite of tasks; write a table and a report."""
 
 from __future__ import annotations
 
@@ -25,33 +25,41 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the report; evaluation/SUITE beside the checkpoint's folder, "
-            "runs/user-name/evaluation/SUITE for a repository."
+            help="Folder of the report. Default: evaluation/SUITE beside the checkpoint's folder, "
+            "or runs/user-name/evaluation/SUITE for a repository."
         ),
     ] = None,
     episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes of every task, in place of the suite's.")
+        int | None, typer.Option(min=1, help="Episodes per task. Default: as the suite says.")
     ] = None,
     zero_shot: Annotated[
         bool,
-        typer.Option("--zero-shot", help="Patterns also mean tasks it was not trained on."),
+        typer.Option(
+            "--zero-shot",
+            help="Let the suite's patterns also match tasks without training data.",
+        ),
     ] = False,
-    videos: Annotated[bool, typer.Option(help="Film the first episode of each task.")] = True,
+    videos: Annotated[
+        bool, typer.Option(help="Record a video of each task's first episode.")
+    ] = True,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Tasks side by side; one a CPU if not given.")
+        int | None,
+        typer.Option(min=0, help="Worker processes, one task each. Default: one per CPU."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU where there is one.")
+        str | None, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU where there is one.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Of the weights while it acts.")] = Dtype.float32,
+    dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.")] = Dtype.float32,
     json: JsonFile = None,
 ) -> None:
-    """Measure a checkpoint in every task of a suite: table, report.html with videos, JSON.
+    """Score a checkpoint in every task of a suite: a table, report.html with videos, JSON.
 
-    Each task's result is kept as it is finished, so the same command continues. What fails is
-    named in the report, and the same command tries it again. A suite of tasks held out from
-    training (heldout) is measured in four ways: as the checkpoint is, prompted, fine-tuned on a
-    few demonstrations of the task, and trained on these alone.
+    The command keeps each result as soon as its task is done, so the same command continues after
+    an interruption. The report names the tasks that failed; the same command tries them again.
+
+    A suite of held-out tasks (heldout) scores four agents: the checkpoint alone, the checkpoint
+    prompted with demonstrations, a model fine-tuned on a few demonstrations of the task, and a
+    model trained on these alone.
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite
@@ -71,16 +79,27 @@ def evaluate(
     own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:
         out = out or report_folder(beside / "heldout", name, own)
-        write_json(json, run_heldout(loaded, name, folder, out, workers=workers, **place))
+        write_json(
+            json, run_heldout(loaded, name, checkpoint=folder, out=out, workers=workers, **place)
+        )
         return
     out = out or report_folder(beside / "evaluation", name, own)
-    report = run_suite(loaded, name, folder, out, workers=workers, card=not fetched, **place)
+    report = run_suite(
+        loaded, name, checkpoint=folder, out=out, workers=workers, card=not fetched, **place
+    )
     write_json(json, report)
     check_complete(report)
 
 
 def check_complete(report: dict[str, Any]) -> None:
-    """Raise GeneralistError where results are missing from a report."""
+    """Check that every task of a report was scored.
+
+    Args:
+        report: content of report.json.
+
+    Raises:
+        GeneralistError: results are missing.
+    """
     missing = len(report["failed"])
     if missing:
         total = missing + sum(len(report[part]) for part in ("rollouts", "texts", "skipped"))
@@ -91,10 +110,10 @@ def check_complete(report: dict[str, Any]) -> None:
 
 
 def report_folder(parent: Path, suite: str, checkpoint: str = "") -> Path:
-    """A folder for each suite; one more for each checkpoint beside the final one.
+    """The folder of a suite's report; checkpoints other than the final one have their own.
 
     Args:
-        parent: of all reports.
+        parent: folder of all reports.
         suite: its name.
         checkpoint: name of the checkpoint's folder.
     """
@@ -122,25 +141,28 @@ def device_of(asked: str | None) -> str:
 def run_suite(
     suite: Any,
     name: str,
+    *,
     checkpoint: Path,
     out: Path,
-    *,
     workers: int | None = None,
     card: bool = True,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Evaluate, print the table, write the report; returns what report.json holds.
+    """Score a checkpoint in a suite, print the table and write the report.
 
     Args:
-        suite: what is measured.
-        name: of the suite.
+        suite: the suite.
+        name: name of the suite.
         checkpoint: its folder.
         out: folder of results and report.
         workers: processes; None takes one a CPU.
-        card: put the scores into the checkpoint's card.
-        device: on which the model acts.
-        dtype: of the weights while it acts.
+        card: whether to put the scores into the checkpoint's model card.
+        device: device of the model.
+        dtype: data type of the weights.
+
+    Returns:
+        The content of report.json.
 
     Raises:
         UsageError: `out` holds the report of another suite.
@@ -185,7 +207,7 @@ def _check_suite(out: Path, name: str) -> None:
     try:
         other = read_json(path).get("suite")
     except GeneralistError:
-        return  # it is damaged, and may be replaced
+        return  # a damaged report may be replaced
     if other != name:
         raise UsageError(
             f"{out} holds the report of the suite {other!r}; give {name!r} another folder by --out."
@@ -195,23 +217,29 @@ def _check_suite(out: Path, name: str) -> None:
 def run_heldout(
     suite: Any,
     name: str,
+    *,
     checkpoint: Path,
     out: Path,
-    *,
     workers: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Measure tasks never trained on in four ways, print the table, write the report.
+    """Score four agents in held-out tasks, print the table and write the report.
 
     Args:
-        suite: with a section `heldout`.
-        name: of the suite.
+        suite: a suite with a section `heldout`.
+        name: name of the suite.
         checkpoint: its folder.
         out: folder of demonstrations, runs and report.
         workers: processes; None takes one a CPU.
-        device: on which the model acts.
-        dtype: of the weights while it acts.
+        device: device of the model.
+        dtype: data type of the weights.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        UsageError: `out` holds the report of another suite.
     """
     from generalist.evaluation.heldout import evaluate_heldout
     from generalist.evaluation.heldout_report import print_heldout_table, write_heldout_report

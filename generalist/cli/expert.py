@@ -1,4 +1,4 @@
-"""`generalist expert train`: an expert for a task that has none, by reinforcement learning."""
+"""`generalist expert train`: train an expert by reinforcement learning for a task without one."""
 
 from __future__ import annotations
 
@@ -22,34 +22,40 @@ def train(
     task: Annotated[str, typer.Argument(help="Task with a state observation: family/Name.")],
     algorithm: Annotated[
         str | None,
-        typer.Option(help="ppo, sac or dqn; ppo for discrete actions, else sac, if not given."),
+        typer.Option(help="ppo, sac or dqn. Default: ppo for discrete actions, else sac."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Environment steps; what is known to do if not given.")
+        int | None,
+        typer.Option(min=1, help="Environment steps. Default: those of the task's recipe."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the expert; runs/experts/TASK if not given.")
+        Path | None, typer.Option(help="Folder of the expert. Default: runs/experts/TASK.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of training.")] = 0,
-    episodes: Annotated[int, typer.Option(min=1, help="To measure it in at the end.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Episodes that measure the expert at the end.")
+    ] = 20,
     json: JsonFile = None,
 ) -> None:
     """Train an expert with stable-baselines3 (the extra `experts`) and measure it.
 
-    It demonstrates with `collect --expert OUT`, or as `expert: OUT` in a dataset spec. Its folder
-    holds weights as safetensors and a card as JSON. They are written at the end; interrupted, the
-    same command begins anew.
+    The expert demonstrates with `collect --expert OUT`, or as `expert: OUT` in a dataset spec. Its
+    folder holds weights (safetensors) and a card (JSON).
+
+    The command writes them at the end of the training; after an interruption it begins anew.
     """
     from generalist.evaluation.scores import with_error
     from generalist.experts.learning import train_expert
 
     folder = out or Path("runs/experts") / task
     try:
-        card = train_expert(task, folder, algorithm, steps, seed, episodes).card
+        card = train_expert(
+            task, folder, algorithm=algorithm, steps=steps, seed=seed, episodes=episodes
+        ).card
     except KeyboardInterrupt:
         raise Interrupted(
-            "Interrupted: an expert is written at the end of its training, and nothing of it is "
-            "kept; the same command begins anew."
+            "Interrupted: nothing is kept of an expert before the end of its training; the same "
+            "command begins anew."
         ) from None
     screen = console()
     for name, title in (("random", "random"), ("score", card["algorithm"])):

@@ -1,8 +1,8 @@
-"""The options of `generalist rollout`: what all families share, and what each has of its own."""
+"""The options of `generalist rollout`: those of all families, and those of each family."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,20 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from generalist.cli.common import JsonFile
+from generalist.seeds import EVALUATION_SEED
 
 QUICKSTART = Path("runs/quickstart/checkpoint")
-FIRST_SEED = 1_000_000  # data are collected with smaller ones
 
 
 class Dtype(StrEnum):
-    """What a model's weights may be rounded to."""
+    """Data types of a model's weights."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 class Who(StrEnum):
-    """Who acts."""
+    """The policy that acts."""
 
     agent = "agent"
     expert = "expert"
@@ -31,7 +31,7 @@ class Who(StrEnum):
 
 
 class Render(StrEnum):
-    """How episodes are shown."""
+    """How episodes are shown while they are played."""
 
     human = "human"
 
@@ -44,20 +44,24 @@ Checkpoint = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Such as cpu or cuda:1. Default: a GPU where there is one.")
+    str | None, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU where there is one.")
 ]
 Rounded = Annotated[
     Dtype | None,
     typer.Option(
-        help="bfloat16: faster where a CPU has AMX and the model is large.", show_default="float32"
+        help="Data type of the weights. bfloat16 is faster on a CPU with AMX and a large model.",
+        show_default="float32",
     ),
 ]
-MAX_STEPS = "Truncate episodes there{}."
+MAX_STEPS = "Truncate episodes after this many steps{}."
 # Each option of every family: its default, and how it is shown.
 SHARED: dict[str, tuple[Any, Any]] = {
     "checkpoint": (None, Checkpoint),
     "policy": (
-        Who.agent, Annotated[Who, typer.Option(help="Who acts: the checkpoint, or others.")],
+        Who.agent,
+        Annotated[
+            Who, typer.Option(help="Who acts: the checkpoint, an expert, or random play.")
+        ],
     ),
     "expert": (
         None,
@@ -67,61 +71,62 @@ SHARED: dict[str, tuple[Any, Any]] = {
                          "of `expert train`, package.module:Class. Default: the task's own."),
         ],
     ),
-    "episodes": (20, Annotated[int, typer.Option(min=1, help="Episodes to act.")]),
+    "episodes": (20, Annotated[int, typer.Option(min=1, help="Episodes to play.")]),
     "seed": (
-        FIRST_SEED,
+        EVALUATION_SEED,
         Annotated[
-            int, typer.Option(min=0, help="Seed of the first episode, then one more each.")
+            int, typer.Option(min=0, help="Seed of the first episode; each further episode adds 1.")
         ],
     ),
     "envs": (
         None,
         Annotated[
             int | None,
-            typer.Option(min=1, help="Episodes side by side; changes only the speed."),
+            typer.Option(min=1, help="Episodes in parallel (only the speed changes). Default: up "
+                         "to 20."),
         ],
     ),
     "instruction": (
         None,
         Annotated[
             str | None,
-            typer.Option(metavar="TEXT", help="Tell the agent this in place of what the "
-                         "environment says."),
+            typer.Option(metavar="TEXT", help="Instruction for the agent, in place of the "
+                         "environment's own."),
         ],
     ),
     "prompt_episodes": (
         0,
         Annotated[
             int,
-            typer.Option(min=0, help="Demonstrations of the expert to begin with; 0 for none."),
+            typer.Option(min=0, help="Demonstrations of the expert in the prompt; 0 for none."),
         ],
     ),
     "temperature": (
         None,
         Annotated[
             float | None,
-            typer.Option(min=0.0, help="Of the sampling, continuous actions at 0.3 of it; 0 is "
-                         "greedy. Default: as the checkpoint's recipe says for the task."),
+            typer.Option(min=0.0, help="Sampling temperature; continuous actions use 0.3 of it; 0 "
+                         "is greedy. Default: that of the checkpoint's recipe."),
         ],
     ),
     "device": (None, Device),
     "dtype": (None, Rounded),
     "video": (
         None,
-        Annotated[Path | None, typer.Option(metavar="DIR", help="Write films of episodes there.")],
+        Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for videos of episodes.")],
     ),
     "video_episodes": (
         None,
         Annotated[
             int | None,
-            typer.Option(min=1, help="How many of the first episodes are filmed.",
+            typer.Option(min=1, help="With --video: number of episodes to record.",
                          show_default="1"),
         ],
     ),
     "render": (
         None,
         Annotated[
-            Render | None, typer.Option(help="human: show the episodes in a window.")
+            Render | None, typer.Option(help="human shows the episodes in a window.")
         ],
     ),
     "json": (None, JsonFile),
@@ -130,23 +135,35 @@ SHARED: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A subcommand: how its tasks are named, and its own options of the environment.
+    """A subcommand of `generalist rollout`: its tasks, and the options of its environments.
 
-    limit: in words where an episode is truncated if `--max-steps` is not given.
-    options: name -> type and description; where an option is not given, the environment is as the
-        checkpoint was trained in it.
-    episodes: by default.
+    Attributes:
+        help: what the subcommand says of the family.
+        metavar: placeholder of the task's name.
+        example: examples of names.
+        limit: what `--max-steps` says of the family's own limit; it follows on "this many steps".
+        options: the type and help of each option of the environment, by name. An option that is
+            not given keeps the value that the checkpoint was trained with.
+        episodes: default number of episodes.
     """
 
     help: str
     metavar: str
     example: str
+    _: KW_ONLY
     limit: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     episodes: int = 20
 
 
 def option(kind: Any, *names: str, **facts: Any) -> Any:
+    """The annotation of an option that is None where it is not given.
+
+    Args:
+        kind: type of its value.
+        names: its flags; the parameter's name where there are none.
+        facts: further arguments of `typer.Option`.
+    """
     return Annotated[kind | None, typer.Option(*names, **facts)]
 
 
@@ -154,18 +171,18 @@ FAMILIES = {
     "gym": Family(
         "Gymnasium: any installed id, registered with generalist or not.",
         "ID",
-        "Any installed id: CartPole-v1.",
-        "; the id's own limit if not given",
-        {
+        "Any installed id, such as CartPole-v1.",
+        limit=". Default: the id's own limit",
+        options={
             "option": option(
                 list[str],
                 metavar="KEY=VALUE",
-                help="An argument of the environment, such as gravity=-9.8; may be repeated.",
+                help="Argument of the environment, such as gravity=-9.8. May be repeated.",
             )
         },
     ),
     "dmc": Family(
-        "DeepMind Control Suite, from states. Films need EGL or OSMesa (apt install libegl1).",
+        "DeepMind Control Suite, from states. Videos need EGL or OSMesa (apt install libegl1).",
         "DOMAIN-TASK",
         "Such as cartpole-swingup.",
     ),
@@ -173,31 +190,36 @@ FAMILIES = {
         "BabyAI: a grid world with instructions in words; the score is the success rate.",
         "LEVEL",
         "Such as GoToLocal.",
-        "; rewards depend on it",
+        limit="; rewards depend on it",
         episodes=100,
     ),
     "atari": Family(
         "Atari 2600, from frames alone; rewards are the game's own, neither clipped nor scaled.",
         "GAME",
         "Such as Pong.",
-        "; 4 frames a step",
-        {
+        limit=" (4 frames per step)",
+        options={
             "sticky": option(
-                float, min=0.0, max=1.0, help="Chance that the emulator repeats an action."
+                float,
+                min=0.0,
+                max=1.0,
+                help="Probability that the emulator repeats the last action.",
             )
         },
     ),
     "metaworld": Family(
-        "Meta-World: a robot's arm; the score is the success rate. Films need EGL or OSMesa.",
+        "Meta-World: a robot arm; the score is the success rate. Videos need EGL or OSMesa.",
         "TASK",
         "Such as push or drawer-open.",
-        "; 500 at most",
-        {
+        limit="; at most 500",
+        options={
             "to_the_end": option(
-                bool, "--to-the-end/--to-success", help="Go on after success, to the last step."
+                bool,
+                "--to-the-end/--to-success",
+                help="Play on after success, or end the episode there.",
             ),
             "flat": option(
-                bool, "--flat/--parts", help="The package's own observation of 39 numbers."
+                bool, "--flat/--parts", help="Observe one vector of 39 numbers, or its named parts."
             ),
         },
     ),
@@ -207,25 +229,23 @@ FAMILIES = {
         "Such as basic.",
         options={
             "frame_skip": option(
-                int, min=1, help="Tics of an action, 35 a second; 4 if not given."
+                int, min=1, help="Tics per action (35 tics are a second). Default: 4."
             ),
-            "mouse": option(
-                bool, "--mouse/--keys", help="Turn with the mouse in place of the keys."
-            ),
+            "mouse": option(bool, "--mouse/--keys", help="Turn with the mouse, or with the keys."),
         },
     ),
     "board": Family(
         "Board games against an opponent: 1 for a game won, -1 for one lost, 0 for a draw.",
         "GAME",
         "Such as ConnectFour-6x7.",
-        ", undecided",
-        {
+        limit=", undecided",
+        options={
             "opponent": option(
                 str,
-                help="random, or mcts@N: a search of N simulations a move. "
-                "Default: as many as the board has cells.",
+                help="random, or mcts@N: a search with N simulations per move. "
+                "Default: one simulation per cell of the board.",
             ),
-            "side": option(str, help="first or second; drawn for each game if not given."),
+            "side": option(str, help="first or second. Default: drawn for each game."),
         },
     ),
 }

@@ -1,4 +1,4 @@
-"""`generalist import minari|hub|lerobot|text`: data that others recorded, as token shards."""
+"""`generalist import minari|hub|lerobot|text`: write recorded data as token shards."""
 
 from __future__ import annotations
 
@@ -15,40 +15,47 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Import recorded data as shards that `train` takes beside those of `collect`.",
+    help="Import recorded data as token shards; `train` reads them like those of `collect`.",
 )
 
 Task = Annotated[
     str,
     typer.Option(
-        help="Name the episodes get, family/Name; a task that `tasks` knows lends its spaces."
+        help="Task of the episodes: family/Name. A task that `tasks` lists brings its own spaces."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder the shards go below, as OUT/family/Name.")]
+Out = Annotated[Path, typer.Option(help="Parent folder; the shards go to OUT/family/Name.")]
 Episodes = Annotated[
-    int | None, typer.Option(min=1, help="Only the first so many; all if not given.")
+    int | None, typer.Option(min=1, help="Import only the first N episodes. Default: all.")
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out episodes that cannot be encoded, and say so.")
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out episodes that cannot be encoded, with a warning, instead of failing.",
+    ),
 ]
 Processor = Annotated[
-    Path | None, typer.Option(help="Folder of the tokenizers; the shipped ones if not given.")
+    Path | None, typer.Option(help="Folder of the tokenizers. Default: the shipped ones.")
 ]
-Config = Annotated[str | None, typer.Option(help="Configuration of the repository.")]
-Split = Annotated[str | None, typer.Option(help="Split; the only one, or train, if not given.")]
+Config = Annotated[str | None, typer.Option(help="Configuration (subset) of the repository.")]
+Split = Annotated[
+    str | None, typer.Option(help="Split of the dataset. Default: its only one, else train.")
+]
 Observation = Annotated[
     list[str] | None,
-    typer.Option("--observation", help="Column observed; repeat it for several."),
+    typer.Option("--observation", help="Column of observations. May be repeated."),
 ]
 Action = Annotated[
-    list[str] | None, typer.Option("--action", help="Column of actions; repeat it for several.")
+    list[str] | None, typer.Option("--action", help="Column of actions. May be repeated.")
 ]
 Reward = Annotated[str | None, typer.Option("--reward", help="Column of rewards.")]
 Terminated = Annotated[
-    str | None, typer.Option("--terminated", help="Column that is true at the end of the task.")
+    str | None,
+    typer.Option("--terminated", help="Column that is true where the episode terminated."),
 ]
 Instruction = Annotated[
-    str | None, typer.Option("--instruction", help="Column that says in words what to do.")
+    str | None, typer.Option("--instruction", help="Column of instructions in words.")
 ]
 
 OUT = Path("data/import")
@@ -56,10 +63,12 @@ OUT = Path("data/import")
 
 @app.command("minari")
 def minari(
-    dataset: Annotated[str, typer.Argument(help="Id of the dataset, or its folder.")],
+    dataset: Annotated[str, typer.Argument(help="Id of the Minari dataset, or its folder.")],
     task: Annotated[
         str | None,
-        typer.Option(help="family/Name; gym/ID of the recorded environment if not given."),
+        typer.Option(
+            help="Task of the episodes: family/Name. Default: gym/ID of the recorded environment."
+        ),
     ] = None,
     out: Out = OUT,
     episodes: Episodes = None,
@@ -67,7 +76,7 @@ def minari(
     processor: Processor = None,
     json: JsonFile = None,
 ) -> None:
-    """Import a Minari dataset; one that is not on this machine is downloaded by Minari."""
+    """Import a Minari dataset; Minari downloads it where it is not on this machine."""
     from generalist.importing.minari import MinariSource
 
     source = MinariSource(dataset)
@@ -86,7 +95,7 @@ def minari(
 def hub(
     repo: Annotated[
         str,
-        typer.Argument(help="Repository owner/name, folder of save_to_disk, or parquet file(s)."),
+        typer.Argument(help="Repository owner/name, folder of save_to_disk, or parquet files."),
     ],
     task: Task,
     config: Config = None,
@@ -95,7 +104,8 @@ def hub(
     action: Action = None,
     reward: Reward = None,
     episode_column: Annotated[
-        str | None, typer.Option(help="Column that numbers the episodes, where a row is a step.")
+        str | None,
+        typer.Option(help="Column with the number of the episode, for data with one step per row."),
     ] = None,
     terminated: Terminated = None,
     instruction: Instruction = None,
@@ -105,9 +115,10 @@ def hub(
     processor: Processor = None,
     json: JsonFile = None,
 ) -> None:
-    """Import a dataset of Hugging Face's `datasets`: a row an episode, or a row a step.
+    """Import a dataset of Hugging Face's `datasets`, with one episode or one step per row.
 
-    Columns with the names of the JAT dataset, and other usual ones, are found; say the others.
+    The command finds columns with the names of the JAT dataset and other usual names. Name the
+    others by options.
     """
     from generalist.importing.hub import HubSource
     from generalist.importing.rows import Columns
@@ -145,7 +156,7 @@ def lerobot(
     processor: Processor = None,
     json: JsonFile = None,
 ) -> None:
-    """Import a LeRobot dataset (version 3); its videos are left out, its images are not."""
+    """Import a LeRobot dataset (version 3), with its images but without its videos."""
     from generalist.importing.lerobot import LeRobotSource
     from generalist.importing.rows import Columns
 
@@ -170,13 +181,13 @@ def lerobot(
 def text(
     source: Annotated[
         str,
-        typer.Argument(help="Text file, folder of them, or a dataset as `import hub` takes it."),
+        typer.Argument(
+            help="Text file, folder of text files, or a dataset as `import hub` takes it."
+        ),
     ],
-    task: Annotated[str, typer.Option(help="Name the documents get: text/NAME.")],
-    pattern: Annotated[str, typer.Option(help="Which files of a folder.")] = "*.txt",
-    column: Annotated[
-        str | None, typer.Option(help="Column of a dataset; `text` if not given.")
-    ] = None,
+    task: Annotated[str, typer.Option(help="Task of the documents: text/NAME.")],
+    pattern: Annotated[str, typer.Option(help="Pattern of the files of a folder.")] = "*.txt",
+    column: Annotated[str | None, typer.Option(help="Column of a dataset. Default: text.")] = None,
     config: Config = None,
     split: Split = None,
     out: Out = OUT,
@@ -185,7 +196,7 @@ def text(
     processor: Processor = None,
     json: JsonFile = None,
 ) -> None:
-    """Import text; each document becomes an episode whose every token is to be learned."""
+    """Import text; each document becomes an episode, and every token of it a training target."""
     from generalist.envs import is_document_task
     from generalist.importing.text import TextSource
 

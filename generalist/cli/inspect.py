@@ -1,4 +1,4 @@
-"""`generalist inspect`: a dataset's contents, or a stretch of its flat sequence in words."""
+"""`generalist inspect`: what a dataset holds, or the meaning of each token of an episode."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ COLORS = {
 def inspect(
     path: Annotated[Path, typer.Argument(help="A dataset folder, or a folder of them.")],
     task: Annotated[
-        str | None, typer.Option(help="Which task to show token by token: family/Name.")
+        str | None, typer.Option(help="Task to show token by token: family/Name.")
     ] = None,
-    episode: Annotated[int, typer.Option(min=0, help="Which of its episodes.")] = 0,
-    start: Annotated[int, typer.Option(min=0, help="First timestep to show.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="How many timesteps.")] = 3,
+    episode: Annotated[int, typer.Option(min=0, help="Number of the episode, from 0.")] = 0,
+    start: Annotated[int, typer.Option(min=0, help="First timestep to show, from 0.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Timesteps to show.")] = 3,
     processor: Annotated[
-        Path | None, typer.Option(help="Folder of the tokenizers; the shipped ones if not given.")
+        Path | None, typer.Option(help="Folder of the tokenizers. Default: the shipped ones.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Show what a batch of training by this recipe is made of.")
+        str | None, typer.Option(help="Show the composition of this recipe's training batches.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="With --recipe: windows to measure.")] = 512,
+    rows: Annotated[
+        int, typer.Option(min=1, help="With --recipe: rows (windows) to sample.")
+    ] = 512,
     form: Annotated[
         Form, typer.Option(help="With --task: how positions of a window are counted.")
     ] = "flat",
@@ -51,7 +53,8 @@ def inspect(
     has a position of its own. In the compact form the tokens of an observation share one or a few,
     and actions are not shown: the position is the one at which an action token is predicted.
 
-    With --recipe: the share of tokens, targets and loss of each task and family in a batch.
+    With --recipe, show the share that each task and family has of a batch: of its tokens, its
+    targets and its loss.
     """
     from generalist.shards.reader import TaskData, dataset_folders
 
@@ -225,7 +228,7 @@ def _place(tokens: list[dict[str, Any]], layout: Layout, positions: int | None) 
 
 
 def _end_of_document(processor: GeneralistProcessor, timestep: int) -> dict[str, Any]:
-    """The token that training shows, and has learned, after the last one that is stored."""
+    """The `end` token, which training appends to a document as its last target."""
     id_ = processor.vocabulary.special("end")
     return {"timestep": timestep, "id": id_, "range": "special", "field": "end of the document",
             "value": "end", "target": True}  # fmt: skip

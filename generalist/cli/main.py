@@ -1,4 +1,4 @@
-"""The command `generalist`: its subcommands, and what the exit code and stderr say of a failure.
+"""The command `generalist`: its subcommands, its exit codes, and its messages about failures.
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 """
@@ -75,10 +75,16 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option(DEBUG, help="Show the traceback of a failure; may stand anywhere.")
+        bool,
+        typer.Option(
+            DEBUG, help="Show the traceback of a failure. May stand anywhere in the command."
+        ),
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """One causal language model that learns from any environment as one flat token sequence."""
@@ -94,15 +100,22 @@ def run() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run a command line.
+
+    Args:
+        arguments: what follows `generalist`; None for this process's own.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in given
     given = [_with_home(argument) for argument in given if argument != DEBUG]
-    # Environments and experts of one's own are found in the folder the command is run in; last, so
-    # that a folder of specs there hides no package of its name.
+    # The user's own environments and experts lie in the current folder. It stands last in the path,
+    # so that a folder of specs there hides no package of the same name.
     sys.path.append(os.getcwd())
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into videos, never on a screen
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # loading is a matter of a second
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # loading takes a second
     try:
         code = app(given, prog_name="generalist", standalone_mode=False) or DONE
         if code == INTERRUPTED:  # the command line's own handling of Ctrl-C
@@ -121,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_home(argument: str) -> str:
-    """`--out=~/data` with the home folder; shells put it in place only where a word begins."""
+    """Expand `~` in `--out=~/data`; shells expand it only at the beginning of a word."""
     option, equals, value = argument.partition("=")
     if option.startswith("--") and equals and value.split("/")[0] == "~":
         return f"{option}={os.path.expanduser(value)}"
@@ -129,7 +142,7 @@ def _with_home(argument: str) -> str:
 
 
 def _explain(error: BaseException) -> int:
-    """Say what went wrong in one sentence on stderr; returns the exit code."""
+    """Print what went wrong on stderr, in one sentence; return the exit code."""
     if type(error).__name__ in ("Interrupted", "TrainingInterrupted"):
         return _fail(str(error), INTERRUPTED)  # training's own class would load torch
     if isinstance(error, GeneralistError):
@@ -163,7 +176,7 @@ def _wrong_use(error: BaseException) -> int:
 
 
 def _disk_is_full(error: BaseException) -> BaseException | None:
-    """The error in the chain of causes that says so, also one from a library written in Rust."""
+    """The cause that reports a full disk, if any; libraries in Rust report it in words alone."""
     for link in causes(error):
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return link

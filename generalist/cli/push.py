@@ -1,4 +1,4 @@
-"""`generalist push`: a checkpoint to the Hugging Face Hub."""
+"""`generalist push`: upload a checkpoint to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from generalist.cli.common import console
 
 def push(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of the checkpoint.")],
-    repository: Annotated[str, typer.Argument(help="Where to: your-name/name-of-the-model.")],
+    repository: Annotated[
+        str, typer.Argument(help="Repository to upload to: your-name/name-of-the-model.")
+    ],
     private: Annotated[
-        bool, typer.Option("--private", help="A repository that is new is seen by you alone.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
 ) -> None:
-    """Put a checkpoint on the Hugging Face Hub, where others act with it by its name.
+    """Upload a checkpoint to the Hugging Face Hub, where others can load it by its name.
 
-    They give REPOSITORY to `--checkpoint` or to `Agent.from_pretrained`; what they download is
-    safetensors, JSON and YAML, no code. You have to be logged in: `hf auth login`, or HF_TOKEN.
-    All files arrive in one commit. After an interruption nothing is seen of it, and the same
-    command sends them again, but for large files that have arrived.
+    They pass REPOSITORY to `--checkpoint` or to `Agent.from_pretrained`, and download safetensors,
+    JSON and YAML, but no code. Log in before: `hf auth login`, or HF_TOKEN.
+
+    All files arrive in one commit, so an interrupted upload changes nothing on the Hub. The same
+    command uploads them again, except large files that have already arrived.
     """
     from generalist.acting.hub import push_checkpoint
 
-    address = push_checkpoint(checkpoint, repository, private)
+    address = push_checkpoint(checkpoint, repository, private=private)
     console().print(f"Checkpoint: [bold]{address}[/]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`generalist quickstart`: the whole path in one command, each stage resumable."""
+"""`generalist quickstart`: collect, train and evaluate in one command; each stage resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from generalist.errors import UsageError
 
 STAGES = ("collect", "train", "evaluate")
 
-# What --smoke changes: every station is passed, nothing is learned.
+# What --smoke changes: every stage runs, but the model learns nothing.
 SMOKE_EPISODES = 2
 SMOKE_STEPS = 100
 SMOKE_RECIPE = ("schedule.steps=3", "schedule.warmup_steps=1", "data.rows_per_step=2",
@@ -31,22 +31,37 @@ def quickstart(
     output: Annotated[Path, typer.Option(help="Folder of data, checkpoint and report.")] = Path(
         "runs/quickstart"
     ),
-    dataset: Annotated[str, typer.Option(help="Dataset spec to collect.")] = "quickstart",
-    recipe: Annotated[str, typer.Option(help="Recipe to train with.")] = "quickstart",
-    suite: Annotated[str, typer.Option(help="Suite to evaluate in.")] = "quickstart",
+    dataset: Annotated[
+        str, typer.Option(help="Dataset spec to collect: its name or a YAML file.")
+    ] = "quickstart",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe to train with: its name or a YAML file.")
+    ] = "quickstart",
+    suite: Annotated[
+        str, typer.Option(help="Suite to evaluate in: its name or a YAML file.")
+    ] = "quickstart",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes side by side; one a CPU if not given.")
+        int | None,
+        typer.Option(
+            min=0, help="Worker processes. Default: one per CPU; 0 plays in this process."
+        ),
     ] = None,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Every stage in the shortest form; learns nothing.")
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Run every stage in its shortest form, as a check; the model learns nothing.",
+        ),
     ] = False,
 ) -> None:
-    """Demonstrations, tokens, shards, training, rollouts, report: one model for ten tasks.
+    """Collect demonstrations of ten tasks, train one model on them, score it, write a report.
 
-    About 20 minutes on two CPU cores. The same command continues after an interruption.
+    This takes about 20 minutes on two CPU cores. The same command continues after an interruption.
     """
     began = time.monotonic()
-    plan = _plan(output, dataset, recipe, suite, list(overrides or ()), smoke)
+    plan = _plan(
+        output, list(overrides or ()), dataset=dataset, recipe=recipe, suite=suite, smoke=smoke
+    )
     data = output / "data"
     with _stage(1, f"experts play {len(plan['spec'].tasks)} tasks into {data}"):
         from generalist.collecting.collect import collect
@@ -61,15 +76,15 @@ def quickstart(
 
         name = Path(suite).stem
         out = report_folder(output / "evaluation", name)
-        scores = run_suite(plan["suite"], name, checkpoint, out, workers=workers)
+        scores = run_suite(plan["suite"], name, checkpoint=checkpoint, out=out, workers=workers)
     check_complete(scores)
     console().print(f"Done in {duration(time.monotonic() - began)}.")
 
 
 def _plan(
-    output: Path, dataset: str, recipe: str, suite: str, overrides: list[str], smoke: bool
+    output: Path, overrides: list[str], *, dataset: str, recipe: str, suite: str, smoke: bool
 ) -> dict[str, Any]:
-    """The three specs, read before anything long begins so that mistakes show at once."""
+    """Read the three specs before anything long begins, so that mistakes show at once."""
     from generalist.evaluation.suite import load_suite
     from generalist.training.recipe import load_recipe
     from generalist.windows.spec import load_dataset_spec
@@ -119,7 +134,7 @@ def _can_be_cut(task: str) -> bool:
 
 
 def _train(recipe: Any, output: Path) -> Path:
-    """Train unless the finished checkpoint of this very recipe is there."""
+    """Train, unless the finished checkpoint of the same recipe exists; return its folder."""
     from generalist.training.recipe import differences, load_recipe
 
     finished = output / "checkpoint"
@@ -134,7 +149,7 @@ def _train(recipe: Any, output: Path) -> Path:
 
 @contextmanager
 def _stage(number: int, what: str) -> Iterator[None]:
-    """Announce a stage and say how long it took."""
+    """Print the name of a stage before it, and its duration after it."""
     screen = console()
     screen.print(f"[bold]{number}/{len(STAGES)} {STAGES[number - 1]}[/]: {what}", soft_wrap=True)
     began = time.monotonic()

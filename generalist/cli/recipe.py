@@ -1,4 +1,4 @@
-"""`generalist recipe`: where a recipe or a configuration of `accelerate launch` lies."""
+"""`generalist recipe`: the path of a recipe or of a configuration of `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from generalist.errors import UsageError
 def recipe(
     name: Annotated[
         str | None,
-        typer.Argument(help="A recipe (quickstart, sizes/79m) or a way to launch (ddp, zero2)."),
+        typer.Argument(
+            help="Name of a recipe (quickstart, sizes/79m) or of a configuration (ddp, zero2)."
+        ),
     ] = None,
 ) -> None:
-    """Print the path of a recipe, or of a configuration that `accelerate launch` takes.
+    """Print the path of a recipe or of a configuration of `accelerate launch`.
 
+    Without NAME, list all of them. For instance, this trains a recipe by ZeRO-2 from any folder:
     accelerate launch --config_file $(generalist recipe zero2) -m generalist.training RECIPE
-    works in any folder. Without a name it lists what there is.
     """
     from generalist.specs import find_spec, list_specs, nearest
 

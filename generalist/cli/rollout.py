@@ -1,6 +1,6 @@
-"""`generalist rollout FAMILY TASK`: let a checkpoint act; each family has its own options.
+"""`generalist rollout FAMILY TASK`: let a policy play a task, and score it.
 
-A subcommand is made from the tables in `families`.
+Each family is a subcommand, built from the tables in `families`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ app = typer.Typer(no_args_is_help=True)
 
 
 def _command(name: str, family: Family) -> Callable[..., None]:
-    """The function of a subcommand, with the options it is to have."""
+    """The function of a family's subcommand; its signature holds the options for typer."""
     task = Annotated[str, typer.Argument(metavar=family.metavar, help=family.example)]
     limit = option(int, min=1, help=MAX_STEPS.format(family.limit))
     parameters: dict[str, tuple[Any, Any]] = {"task": (inspect.Parameter.empty, task)}
     for key, shared in SHARED.items():
         parameters[key] = (family.episodes, shared[1]) if key == "episodes" else shared
-        if key == "envs":  # the environment's own stand in the middle, where they are looked for
+        if key == "envs":  # show the options of the environment next to it
             parameters["max_steps"] = (None, limit)
             parameters |= {key: (None, kind) for key, kind in family.options.items()}
 
@@ -69,14 +69,18 @@ _PLACE: ContextVar[tuple[str | None, Dtype | None]] = ContextVar("device and dty
 
 @app.callback()
 def place(device: Device = None, dtype: Rounded = None) -> None:
-    """Act in a task with a checkpoint and score it. Interrupted, the same command begins anew."""
+    """Let a checkpoint, an expert or random play act in a task, and score it.
+
+    After an interruption the same command begins anew.
+    """
     _PLACE.set((device, dtype))
 
 
 def _place(device: str | None, dtype: Dtype | None) -> dict[str, Any]:
-    """Device and dtype as `Agent.from_pretrained` takes them; raises UsageError for no device.
+    """Device and dtype as `Agent.from_pretrained` takes them.
 
-    They may stand before the family or behind it.
+    The options may stand before the family or behind it. Raises UsageError for a device that does
+    not exist.
     """
     from generalist.gpu import device_for
 
@@ -91,18 +95,22 @@ for _name, _family in FAMILIES.items():
 
 @app.command("text")
 def text(
-    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     checkpoint: Checkpoint = None,
-    tokens: Annotated[int, typer.Option(min=1, help="How many tokens to write.")] = 200,
-    episodes: Annotated[int, typer.Option(min=1, help="How many continuations.")] = 1,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 200,
+    episodes: Annotated[int, typer.Option(min=1, help="Number of continuations.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first continuation.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.8,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus of the sampling.")] = 0.95,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")
+    ] = 0.8,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability mass of nucleus sampling.")
+    ] = 0.95,
     device: Device = None,
     dtype: Rounded = None,
     json: JsonFile = None,
 ) -> None:
-    """Text: the same weights read a prompt and write on."""
+    """Text: continue a prompt with the same weights that act."""
     from generalist.acting.agent import Agent
     from generalist.acting.text import stream_text
 
@@ -129,13 +137,13 @@ def text(
 
 
 def _document_task(checkpoint: Path) -> str:
-    """A task of text the checkpoint knows; any of its tasks where it knows none."""
+    """A text task of the checkpoint, else any of its tasks; "" where it names none."""
     names = _known_tasks(checkpoint)
     return next((name for name in names if name.startswith("text/")), names[0] if names else "")
 
 
 def _known_tasks(checkpoint: Path) -> list[str]:
-    """The tasks that a checkpoint was trained on, sorted."""
+    """Names of the tasks that a checkpoint was trained on, sorted."""
     from generalist.acting.hub import checkpoint_folder
     from generalist.shards.files import read_json
 
@@ -161,7 +169,7 @@ def _act(
     json: Path | None,
     **given: Any,
 ) -> None:
-    """Play and print; options of the environment that are None are left to the checkpoint."""
+    """Play episodes and print their scores; the checkpoint decides options that are None."""
     from generalist.envs import get_task
 
     name = task if task.startswith(f"{family}/") else f"{family}/{task}"
@@ -199,7 +207,7 @@ def _act(
 
 
 def _check_together(policy: Who, expert: str | None, **of_agent: Any) -> None:
-    """Refuse options that have no meaning for who acts."""
+    """Raise UsageError for options that do not apply to the policy that acts."""
     if expert is not None and policy is not Who.expert:
         raise UsageError("--expert belongs to --policy expert; add it, or leave it out.")
     for name, value in of_agent.items():
@@ -211,7 +219,7 @@ def _check_together(policy: Who, expert: str | None, **of_agent: Any) -> None:
 
 
 def _arguments(given: list[str]) -> dict[str, Any]:
-    """`KEY=VALUE`s as options; values as YAML has them."""
+    """Parse `KEY=VALUE` options of an environment, with values as in YAML."""
     import yaml
 
     found = {}
@@ -222,12 +230,12 @@ def _arguments(given: list[str]) -> dict[str, Any]:
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"--option {each}: {value!r} is no value that YAML knows.") from error
+            raise UsageError(f"--option {each}: {value!r} is not valid YAML.") from error
     return found
 
 
 def _load(checkpoint: Path, task: str, temperature: float | None, **place: Any) -> Agent:
-    """An agent that may be asked for a task the checkpoint was not trained on."""
+    """Load an agent for a task, which may be one that the checkpoint was not trained on."""
     from generalist.acting.agent import Agent
 
     known = _known_tasks(checkpoint)
@@ -259,4 +267,4 @@ def _print(result: RolloutResult) -> None:
     for film in result.videos:
         console().print(f"video: {film}", soft_wrap=True)
     if result.no_video:
-        _note(f"a film is missing or cut: {result.no_video}")
+        _note(f"a video is missing or cut: {result.no_video}")

@@ -1,4 +1,4 @@
-"""`generalist tasks`: the tasks, with the scores of a random policy and of the expert."""
+"""`generalist tasks`: list the tasks, with the scores of a random policy and of the expert."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ if TYPE_CHECKING:
     from generalist.envs.registry import Score, Task
 
 
-_SEES = {True: "frames", False: "state", None: "-"}  # None: only making it would tell
+_SEES = {True: "frames", False: "state", None: "-"}  # None: unknown before the environment is made
 
 
 def tasks(
-    family: Annotated[str | None, typer.Argument(help="Only this family: gym, dmc, ...")] = None,
+    family: Annotated[
+        str | None, typer.Argument(help="List only this family: gym, dmc, ...")
+    ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also the tasks that are installed but not vouched for.")
+        bool,
+        typer.Option(
+            "--all", help="List also the installed tasks that this project does not test."
+        ),
     ] = False,
     json: JsonFile = None,
 ) -> None:
     """List the tasks, with the scores of a random policy and of the expert.
 
-    Any installed Gymnasium environment is a task as gym/ID, listed here or not.
+    Any installed Gymnasium environment is the task gym/ID, whether it is listed or not.
     """
     from rich.table import Table
 
@@ -48,7 +53,7 @@ def tasks(
         table.add_column(name, no_wrap=True)
     for name in ("random", "expert score"):
         table.add_column(name, justify="right", no_wrap=True)
-    # What is cut off is the description: names and numbers are needed whole.
+    # Only descriptions may be cut off: readers need names and numbers whole.
     names = [str(column.header) for column in table.columns]
     columns = zip(names, *(row[:-1] for row in rows), strict=True)
     taken = sum(max(map(len, cells)) + 2 for cells in columns)
@@ -58,7 +63,9 @@ def tasks(
         table.add_row(*row)
     screen.print(table)
     if any(_is_weak(score) for task in found for score in (task.random_score, task.expert_score)):
-        screen.print("* one episode, or episodes that were cut: no score is normalised by it")
+        screen.print(
+            "* measured in one episode, or in episodes that were cut; it normalises no score"
+        )
     for reason in missing_families().values() if family is None else ():
         console(stderr=True).print(f"Note: {reason}", style="yellow", markup=False)
     if json is not None:  # the levels of BabyAI are made to learn their step limits
@@ -82,7 +89,7 @@ def _facts(task: Task) -> dict[str, Any]:
 
 
 def _show(score: Score | None) -> str:
-    """Mean and standard error; a mark where no score is normalised by it."""
+    """Mean and standard error, with a mark where the score normalises no other."""
     from generalist.evaluation.scores import with_error
 
     if score is None:
@@ -92,5 +99,5 @@ def _show(score: Score | None) -> str:
 
 
 def _is_weak(score: Score | None) -> bool:
-    """Whether a score is of a single episode, or of episodes that were cut."""
+    """Whether a score comes from a single episode, or from episodes that were cut."""
     return score is not None and (score.episodes == 1 or score.max_steps is not None)

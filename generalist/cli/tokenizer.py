@@ -1,4 +1,4 @@
-"""`generalist tokenizer train|adopt|extend`: the parts of the vocabulary."""
+"""`generalist tokenizer train|adopt|extend`: make the tokenizers of a vocabulary."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import typer
 
 from generalist.cli.common import console
 
-app = typer.Typer(no_args_is_help=True, help="Train, adopt or extend tokenizers.")
+app = typer.Typer(
+    no_args_is_help=True, help="Train tokenizers, adopt a language model's, or extend a vocabulary."
+)
 train_app = typer.Typer(no_args_is_help=True, help="Train one of the tokenizers.")
 app.add_typer(train_app, name="train")
 
-Out = Annotated[Path, typer.Option(help="Folder the tokenizer is written to.")]
-ProcessorOut = Annotated[Path, typer.Option(help="Folder the processor is written to.")]
+Out = Annotated[Path, typer.Option(help="Folder of the new tokenizer.")]
+ProcessorOut = Annotated[Path, typer.Option(help="Folder of the new processor.")]
 
 
 @app.command("adopt")
@@ -22,9 +24,9 @@ def adopt(
     model: Annotated[str, typer.Argument(help="Folder or repository of a language model.")],
     out: ProcessorOut = Path("runs/tokenizers/adopted"),
 ) -> None:
-    """Make a processor whose text tokens are those of a pretrained language model.
+    """Make a processor with the text tokens of a pretrained language model.
 
-    Collect with --processor OUT, then train with data.processor=OUT model.init_from=MODEL.
+    Collect with `--processor OUT`, then train with `data.processor=OUT model.init_from=MODEL`.
     """
     from generalist.tokenization.adopt import adopt_text_tokenizer
 
@@ -35,17 +37,18 @@ def adopt(
 
 @app.command("extend")
 def extend(
-    name: Annotated[str, typer.Argument(help="Name of the new range.")],
-    size: Annotated[int, typer.Argument(min=1, help="Its number of ids.")],
+    name: Annotated[str, typer.Argument(help="Name of the new range of ids.")],
+    size: Annotated[int, typer.Argument(min=1, help="Number of ids in the range.")],
     processor: Annotated[
-        Path | None, typer.Option(help="Folder of the processor to extend; the shipped one.")
+        Path | None,
+        typer.Option(help="Folder of the processor to extend. Default: the shipped one."),
     ] = None,
     out: ProcessorOut = Path("runs/tokenizers/extended"),
 ) -> None:
-    """Append a range to the vocabulary of a processor; every old id keeps its meaning.
+    """Append a range of ids to the vocabulary of a processor; every old id keeps its meaning.
 
-    Shards made with the old one are read with the new one too, and a checkpoint of the old one is
-    trained further with data.processor=OUT model.init_from=CHECKPOINT.
+    The new processor reads shards of the old one too. Train a checkpoint of the old one further
+    with `data.processor=OUT model.init_from=CHECKPOINT`.
     """
     from generalist.tokenization.processor import GeneralistProcessor, load_processor
 
@@ -62,11 +65,11 @@ def _say_processor(out: Path, ids: int) -> None:
 @train_app.command("text")
 def text(
     out: Out = Path("runs/tokenizers/text"),
-    vocabulary_size: Annotated[int, typer.Option(help="Ids, at least 256.")] = 8192,
+    vocabulary_size: Annotated[int, typer.Option(help="Number of ids, at least 256.")] = 8192,
 ) -> None:
     """Train the byte-level BPE on the documentation that comes with Python.
 
-    Nothing is written before its end; after an interruption the same command begins anew.
+    The command writes the tokenizer at the end; after an interruption it begins anew.
     """
     from generalist.tokenization.train_text import train_text_tokenizer
 
@@ -79,17 +82,19 @@ def frames(
     out: Out = Path("runs/tokenizers/frames"),
     task: Annotated[
         list[str] | None,
-        typer.Option(help="A task that gives frames, repeatable; the spec names its own."),
+        typer.Option(help="Task that shows frames. May be repeated. Default: those of the spec."),
     ] = None,
-    frames_per_task: Annotated[int | None, typer.Option(min=1, help="Frames of a task.")] = None,
+    frames_per_task: Annotated[int | None, typer.Option(min=1, help="Frames per task.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="At most this much training.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the frames and of the training.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit of the training.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the frames and of the training.")
+    ] = None,
 ) -> None:
-    """Train the FSQ frame tokenizer on frames that experts and random play show.
+    """Train the FSQ frame tokenizer on frames from episodes of experts and of random play.
 
-    What is not given stands in tokenizers/frames/spec.yaml. Nothing is written before its end;
-    after an interruption the same command begins anew.
+    Defaults stand in tokenizers/frames/spec.yaml. The command writes the tokenizer at the end;
+    after an interruption it begins anew.
     """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 

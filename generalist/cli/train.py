@@ -1,4 +1,4 @@
-"""`generalist train`: one recipe, one process; resumes by itself."""
+"""`generalist train`: train by a recipe in one process; continue a run that was interrupted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from generalist.cli.common import JsonFile, console, write_json
+from generalist.cli.common import console, write_json
 from generalist.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,36 +26,47 @@ def train(
         typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change: optimizer.lr=1e-3."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what the run would take, and do not train.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print the memory, tokens and FLOPs that the run needs, and do not train.",
+        ),
     ] = False,
     flops: Annotated[
         float | None,
         typer.Option(
-            help="With --plan: sustained FLOP/s of all devices together, such as 4e14, for a time."
+            help="With --plan: sustained FLOP/s of all devices together (4e14), to estimate hours."
         ),
     ] = None,
     resume: Annotated[
         str,
         typer.Option(
             metavar="latest|PATH",
-            help="Which checkpoint to continue from: the newest of this run, or this folder.",
+            help="Checkpoint to continue from: the newest of this run, or the folder PATH.",
         ),
     ] = "latest",
     allow_changes: Annotated[
         bool,
-        typer.Option("--allow-changes", help="Continue although recipe or data have changed."),
+        typer.Option(
+            "--allow-changes", help="Continue a run although its recipe or data have changed."
+        ),
     ] = False,
-    json: JsonFile = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --plan: write the plan here as JSON.", dir_okay=False
+        ),
+    ] = None,
 ) -> None:
     """Train a model by a recipe; the same command continues an interrupted run.
 
-    On several processes or machines: accelerate launch -m generalist.training RECIPE [KEY=VALUE]...
+    On several GPUs or machines: accelerate launch -m generalist.training RECIPE [KEY=VALUE]...
     """
     from generalist.training.recipe import load_recipe
 
     if not plan and (flops is not None or json is not None):
         raise UsageError("--flops and --json belong to --plan; add it, or leave them out.")
-    loaded = load_recipe(recipe, overrides or ())  # a wrong key is found before torch is loaded
+    loaded = load_recipe(recipe, overrides or ())  # refuse a wrong key before torch is loaded
     if plan:
         _print_plan(loaded, flops, json)
         return

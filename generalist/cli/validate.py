@@ -1,4 +1,4 @@
-"""`generalist validate`: are the shards what their manifests say?"""
+"""`generalist validate`: compare the shards of a dataset with their manifests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ def validate(
     path: Annotated[Path, typer.Argument(help="A dataset folder, or a folder of them.")],
     skip_damaged: Annotated[
         bool,
-        typer.Option("--skip-damaged", help="Accept damage where every task has episodes left."),
+        typer.Option(
+            "--skip-damaged", help="Accept damage as long as every task has undamaged episodes."
+        ),
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Read every byte of a dataset and compare it with the manifests; exit code 1 on damage."""
+    """Read every byte of a dataset and compare it with the manifests.
+
+    Exit code 1 on damage.
+    """
     from rich.table import Table
 
     from generalist.shards.validate import validate as check

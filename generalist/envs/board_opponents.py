@@ -1,4 +1,4 @@
-"""Who plays against the agent on a board: policies that know the rules."""
+"""Opponents of the agent in board games: policies that know the rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _TREE_MEGABYTES = 1_000  # a search forgets its least visited branches beyond it
 
 
 class Board(Protocol):
-    """What an opponent may know of the board it plays on."""
+    """The part of a board game that an opponent may read.
+
+    Attributes:
+        state: OpenSpiel's state of the game (pyspiel.State).
+    """
 
     state: Any  # pyspiel.State
 
@@ -26,14 +30,22 @@ class Board(Protocol):
 
 
 MakeOpponent = Callable[[Board], Policy]
-"""Makes the opponent of one board, which plays in the policy's slot 0."""
+"""Makes the opponent on a board. The opponent plays in slot 0 of its policy."""
 
 
 def search(state: Any, simulations: int, seed: int) -> int:
-    """The move that OpenSpiel's MCTS finds best in `state` (pyspiel.State), which is left as it is.
+    """The best move in a state, by OpenSpiel's Monte Carlo tree search.
 
-    UCT with one random playout a simulation (Kocsis and Szepesvari 2006), proven wins and losses
-    backed up (Winands et al. 2008). The same state, simulations and seed give the same move.
+    UCT (Kocsis and Szepesvari 2006) with one random playout per simulation; it backs up proven wins
+    and losses (Winands et al. 2008). The same arguments give the same move.
+
+    Args:
+        state: the state (pyspiel.State); it stays unchanged.
+        simulations: simulations of the search.
+        seed: seed of the search.
+
+    Returns:
+        OpenSpiel's number of the action.
     """
     import pyspiel
 
@@ -43,7 +55,7 @@ def search(state: Any, simulations: int, seed: int) -> int:
         _EXPLORATION,
         simulations,
         _TREE_MEGABYTES,
-        True,  # back up what is proven
+        True,  # back up proven wins and losses
         seed,
         False,  # be silent
     )
@@ -51,9 +63,13 @@ def search(state: Any, simulations: int, seed: int) -> int:
 
 
 class RulesOpponent:
-    """Moves found from the state of a board itself; they follow from its seed and the game so far.
+    """An opponent that searches the true state of the board, or moves at random.
 
-    board: that is played on. simulations: of a move's search; 0 for random moves.
+    Its moves depend on the episode's seed and on the game so far.
+
+    Args:
+        board: the board it plays on.
+        simulations: simulations per move; 0 for random moves.
     """
 
     def __init__(self, board: Board, simulations: int) -> None:
@@ -70,7 +86,7 @@ class RulesOpponent:
     def decide(
         self, observations: Tree, infos: Sequence[Mapping[str, Any]], slots: Sequence[int]
     ) -> Decision:
-        """As `Policy.decide`; the action is told from the opponent's side."""
+        """As `Policy.decide`; the action is given from the opponent's side of the board."""
         board, state = self._board, self._board.state
         seed = self._seed + state.move_number()
         if self._simulations:
@@ -80,15 +96,22 @@ class RulesOpponent:
         return Decision(actions=np.array([board.translate(move, state.current_player())]))
 
     def end(self, slots: Sequence[int]) -> None:
-        """Nothing is kept from game to game."""
+        """As `Policy.end`; does nothing, because no state outlives a game."""
 
 
 def opponent_named(name: str) -> MakeOpponent:
-    """`random`, or `mcts@N`: a search of N simulations a move. Raises UsageError for others."""
+    """The opponent of a name.
+
+    Args:
+        name: `random`, or `mcts@N` for a search with N simulations per move.
+
+    Raises:
+        UsageError: the name has another form.
+    """
     match = re.fullmatch(r"random|mcts@([1-9]\d*)", name)
     if match is None:
         raise UsageError(
-            f"An opponent is 'random' or 'mcts@N' with N simulations a move, got {name!r}."
+            f"An opponent is 'random', or 'mcts@N' with N simulations per move; got {name!r}."
         )
     simulations = int(match[1] or 0)
     return lambda board: RulesOpponent(board, simulations)

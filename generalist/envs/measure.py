@@ -45,8 +45,8 @@ from generalist.envs.registry import (
 )
 from generalist.errors import GeneralistError, UsageError, in_words
 from generalist.processes import process_pool
+from generalist.seeds import EVALUATION_SEED
 
-FIRST_SEED = 1_000_000
 RANDOM = "random"
 # What plays the game, whose versions stand in the record.
 _PACKAGES = {
@@ -106,7 +106,9 @@ def play(trial: Trial) -> Record:
     player, begun, cpu = trial.player, time.perf_counter(), time.process_time()
     env = _environment(player.task)
     if player.name == RANDOM:
-        episode = random_episode(WithoutSight(env), player.task, trial.seed, trial.max_steps)
+        episode = random_episode(
+            WithoutSight(env), player.task, trial.seed, max_steps=trial.max_steps
+        )
     else:
         expert = get_expert(player.task, player.name)
         seen = WithoutSight(env) if hasattr(expert, "budget") else env
@@ -212,7 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
         "tasks", nargs="*", help="default: random in all, and every expert that is no planner"
     )
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
+    parser.add_argument(
+        "--seed", type=int, default=EVALUATION_SEED, help="seed of the first episode"
+    )
     parser.add_argument("--who", choices=[RANDOM, "expert"], help="only one of the two")
     parser.add_argument("--expert", help="by name; default: the task's default expert")
     parser.add_argument("--max-steps", type=int, help="cut episodes there; for the log alone")

@@ -14,10 +14,10 @@ from generalist.envs.instructions import OWN, Instructions
 from generalist.envs.options import changed_options
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.scores import TaskScore, label, score_task
+from generalist.seeds import EVALUATION_SEED
 from generalist.specs import find_spec, load_yaml
 
 _HARMLESS = ("instructions", "camera", "height", "width")  # options that leave the task as it is
-EVALUATION_SEED = 1_000_000  # data are collected with smaller ones
 Result = dict[str, Any]
 
 

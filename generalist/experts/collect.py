@@ -1,4 +1,4 @@
-"""Episodes of experts whose execution is disturbed while their labels stay their own."""
+"""Episodes of experts with noise in the executed actions, but none in the labels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,21 @@ from generalist.streams import Stream, random_stream
 class Disturbance:
     """Replaces a share `noise` of all actions by random ones, in bursts.
 
-    Time is cut into segments of geometric length with mean `burst_steps`; a segment is disturbed
-    with probability `noise` and then holds one random action. With 1.0 every step is drawn on
-    its own. A single random step hardly moves a paddle in Atari; a burst leads to the states
-    that a clone's own mistakes lead to. Where a mask says which actions are legal, each step of a
-    segment draws a legal one.
+    Segments of geometric length with mean `burst_steps` divide an episode. A segment is disturbed
+    with probability `noise`, and then holds one random action. With `burst_steps` of 1 each step
+    is drawn on its own. Under a mask of legal actions each step of a segment draws a legal action.
+
+    A single random step hardly moves a paddle in Atari. A burst leads to states like those that a
+    clone reaches by its own mistakes.
+
+    Args:
+        space: the action space.
+        noise: share of random actions, in [0, 1].
+        burst_steps: mean length of a segment in steps, at least 1.
+        rng: random numbers of the episode.
+
+    Raises:
+        UsageError: `noise` or `burst_steps` is out of range.
     """
 
     def __init__(
@@ -44,7 +54,12 @@ class Disturbance:
         return self._space.sample() if self._rng.random() < self._noise else None
 
     def __call__(self, action: Any, mask: Any = None) -> Any:
-        """The action to execute in place of `action`; mask: `info["action_mask"]` of the state."""
+        """The action to execute in place of `action`.
+
+        Args:
+            action: the policy's action.
+            mask: `info["action_mask"]` of the state; None: all actions are legal.
+        """
         if self._rng.random() < self._new_segment:
             self._held = self._draw()
         if self._held is None:
@@ -62,18 +77,20 @@ def demonstrate(
     burst_steps: float = 1.0,
     max_steps: int | None = None,
 ) -> Episode:
-    """One episode played by `policy` in `env`, its slot 0.
+    """Play one episode by `policy` in `env`, its slot 0.
 
     Args:
         policy: an expert or random play.
-        env: the environment; it is reset.
-        task: of the environment.
-        seed: of the environment, the policy and the noise.
-        noise: share of executed actions that are random; the labels are the policy's own actions.
-        burst_steps: mean number of steps for which the execution stays random once it is.
+        env: the environment; it is reset here.
+        task: name of the environment's task.
+        seed: seed of the environment, the policy and the noise.
+        noise: share of executed actions that are random. The labels are the policy's own actions.
+        burst_steps: mean length of a burst of random actions, in steps.
         max_steps: cut (truncate) the episode there, below the task's own limit.
 
-    Raises UsageError for an impossible noise, EpisodeError where environment or expert fails.
+    Raises:
+        UsageError: `noise` or `burst_steps` is out of range.
+        EpisodeError: the environment or the expert fails.
     """
 
     def disturbance(env: gymnasium.Env, seed: int) -> Disturbance:
@@ -97,12 +114,12 @@ def demonstrate(
 def collect_episode(
     env: gymnasium.Env, task: str, expert: Expert, seed: int, **options: Any
 ) -> Episode:
-    """`demonstrate` of an expert."""
+    """Play one episode by an expert; see `demonstrate` for `options`."""
     return demonstrate(ExpertPolicy([expert], [env]), env, task, seed, **options)
 
 
 def random_episode(
-    env: gymnasium.Env, task: str, seed: int, max_steps: int | None = None
+    env: gymnasium.Env, task: str, seed: int, *, max_steps: int | None = None
 ) -> Episode:
-    """`demonstrate` of uniformly random legal actions."""
+    """Play one episode of uniformly random legal actions; see `demonstrate`."""
     return demonstrate(RandomPolicy(env.action_space), env, task, seed, max_steps=max_steps)

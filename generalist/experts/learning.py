@@ -1,4 +1,4 @@
-"""Training of experts by reinforcement learning, with stable-baselines3."""
+"""Train experts by reinforcement learning, with stable-baselines3."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from generalist.experts.collect import demonstrate
 from generalist.experts.policies import ExpertPolicy, RandomPolicy
 from generalist.experts.recipes import Recipe, recipe_for
 from generalist.experts.trained import TrainedExpert, is_trained
+from generalist.seeds import EVALUATION_SEED
 from generalist.streams import Stream, random_stream
 
-EVALUATION_SEED = 1_000_000  # as everywhere: above those of demonstrations
 _CLIP_NORMALIZED = 10.0
 
 
 def train_expert(
     task: str,
     out: str | Path,
+    *,
     algorithm: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -39,15 +40,28 @@ def train_expert(
 ) -> TrainedExpert:
     """Train an expert of a task, measure it beside a random policy, and write it to `out`.
 
-    algorithm: ppo, sac or dqn; by default ppo for Discrete actions and sac for the others.
-    steps: of all environments together; the recipe's own if not given.
-    episodes: of the measurement, on unseen seeds.
+    Args:
+        task: name of a task with a state observation.
+        out: folder of the expert.
+        algorithm: ppo, sac or dqn; None: ppo for Discrete actions, else sac.
+        steps: environment steps, of all environments together; None: those of the recipe.
+        seed: seed of the training.
+        episodes: episodes of the measurement, with seeds that training has not seen.
+        progress: show a bar on stderr.
+
+    Returns:
+        The expert; its card holds the scores.
+
+    Raises:
+        UsageError: `out` holds an expert already, the task shows frames or is text, or the
+            algorithm does not fit the action space.
+        MissingPackageError: stable-baselines3 is not installed.
     """
     if is_trained(str(out)):
         raise UsageError(f"{out} already holds a trained expert; choose another --out.")
     spec = get_task(task)
     if is_document_task(task):
-        raise UsageError(f"{task} is text, in which nobody acts; name an environment.")
+        raise UsageError(f"{task} is text and has no actions; name an environment.")
     env = make(task)
     if has_frames(env.observation_space):
         raise UsageError(f"{task} shows frames; experts are trained from state only.")
@@ -56,7 +70,7 @@ def train_expert(
     _check_actions(task, algorithm, env.action_space)
     steps = steps or recipe.steps
     began = time.monotonic()
-    model = _trained(task, algorithm, recipe, steps, seed, progress)
+    model = _trained(task, algorithm, recipe, steps=steps, seed=seed, progress=progress)
     card = {
         "format": 1,
         "task": task,
@@ -70,8 +84,10 @@ def train_expert(
     }  # fmt: skip
     expert = _exported(model, algorithm, card)
     chance, demonstrator = RandomPolicy(env.action_space), ExpertPolicy([expert], [env])
-    expert.card["random"] = _measured(env, task, chance, episodes, spec.score_of)
-    expert.card["score"] = _measured(env, task, demonstrator, episodes, spec.score_of)
+    expert.card["random"] = _measured(env, task, chance, episodes=episodes, score_of=spec.score_of)
+    expert.card["score"] = _measured(
+        env, task, demonstrator, episodes=episodes, score_of=spec.score_of
+    )
     env.close()
     expert.save(out)
     return expert
@@ -87,7 +103,7 @@ def _check_actions(task: str, algorithm: str, space: spaces.Space) -> None:
 
 
 def _trained(
-    task: str, algorithm: str, recipe: Recipe, steps: int, seed: int, progress: bool
+    task: str, algorithm: str, recipe: Recipe, *, steps: int, seed: int, progress: bool
 ) -> Any:
     """The trained model of stable-baselines3."""
     try:
@@ -110,7 +126,7 @@ def _trained(
         "MlpPolicy", envs, seed=seed, device="cpu",
         policy_kwargs={"net_arch": list(recipe.network)}, **settings,
     )  # fmt: skip
-    # It has seeded its random actions with the very number that the first environment has.
+    # stable-baselines3 seeds its random actions like the first environment; draw another seed.
     model.action_space.seed(int(random_stream(seed, Stream.EXPERT_TRAINING).integers(2**31)))
     model.learn(steps, callback=_bar(f"{task} {algorithm}", steps, progress))
     envs.close()
@@ -127,7 +143,7 @@ def _linear(initial: float, remaining: float) -> float:
 
 
 def _bar(title: str, steps: int, show: bool) -> Any:
-    """A callback that shows how far training is, and the return of the last 100 episodes."""
+    """A callback that shows a progress bar with the mean return of the last 100 episodes."""
     from stable_baselines3.common.callbacks import BaseCallback
     from tqdm import tqdm
 
@@ -148,7 +164,7 @@ def _bar(title: str, steps: int, show: bool) -> Any:
 
 
 def _exported(model: Any, algorithm: str, card: dict[str, Any]) -> TrainedExpert:
-    """The part of a model that chooses actions, without what only training needs."""
+    """The network of a model that chooses actions, without the parts that only training needs."""
     import torch
 
     policy = model.policy
@@ -181,10 +197,11 @@ def _measured(
     env: gymnasium.Env,
     task: str,
     who: ExpertPolicy | RandomPolicy,
+    *,
     episodes: int,
     score_of: Callable[[float, bool | None], float],
 ) -> dict[str, Any]:
-    """Mean score over unseen episodes, and its standard error, None for a single one."""
+    """Mean score over unseen episodes, and its standard error (None for a single episode)."""
     played = (demonstrate(who, env, task, EVALUATION_SEED + i) for i in range(episodes))
     scores = [score_of(episode.return_, episode.success) for episode in played]
     spread = statistics.stdev(scores) if episodes > 1 else None

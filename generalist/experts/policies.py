@@ -1,4 +1,4 @@
-"""Experts and random play as policies, which `generalist.session` plays like any other."""
+"""Experts and random play as policies for `generalist.session`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from generalist.policy import Decision, SlotError
 from generalist.streams import Stream, random_stream
 
 RANDOM = "random"
-"""What random play is called where an expert's name may stand."""
+"""The name of random play, where an expert's name may stand."""
 
 
 class ExpertPolicy:
-    """Experts that act, each in an environment of its own: slot i is expert i in environment i.
+    """Experts as one policy: slot i is expert i in environment i.
 
-    Raises SlotError for whatever an expert raises.
+    Args:
+        experts: one expert per slot.
+        environments: the environment of each expert.
+
+    Attributes:
+        name: what the first expert is called in records.
+
+    Raises:
+        SlotError: an expert raised something, in `begin` or `decide`.
     """
 
     def __init__(self, experts: Sequence[Expert], environments: Sequence[gymnasium.Env]) -> None:
@@ -41,7 +49,7 @@ class ExpertPolicy:
     def decide(
         self, observations: Tree, infos: Sequence[Mapping[str, Any]], slots: Sequence[int]
     ) -> Decision:
-        """As `Policy.decide`: the label of each expert at the state of its environment."""
+        """As `Policy.decide`: each expert labels the state of its environment."""
         labels = []
         for row, slot in enumerate(slots):
             expert, env = self._players[slot]
@@ -53,11 +61,15 @@ class ExpertPolicy:
         return Decision(actions=tree_stack(labels))
 
     def end(self, slots: Sequence[int]) -> None:
-        """Nothing: an expert forgets its last episode when the next one begins."""
+        """As `Policy.end`; does nothing, because experts forget an episode when the next begins."""
 
 
 class RandomPolicy:
-    """Uniformly random legal actions: the floor of every normalised score."""
+    """Uniformly random legal actions: they score 0 in every normalised score.
+
+    Args:
+        action_space: space of the actions.
+    """
 
     name = RANDOM
 
@@ -91,10 +103,16 @@ class RandomPolicy:
 def policy_named(
     task: str, name: str | None, environments: Sequence[gymnasium.Env]
 ) -> ExpertPolicy | RandomPolicy:
-    """Who is called so, to play in these environments of a task.
+    """The policy of a name, to play in some environments of a task.
 
-    name: `random`, or an expert's as `get_expert` takes it; None for the task's default expert.
-    Raises UsageError where the task has no such expert.
+    Args:
+        task: name of the task.
+        name: `random`, or an expert's name as `get_expert` takes it; None for the task's default
+            expert.
+        environments: one environment per slot.
+
+    Raises:
+        UsageError: the task has no such expert.
     """
     if name == RANDOM:
         return RandomPolicy(environments[0].action_space)
@@ -102,5 +120,5 @@ def policy_named(
 
 
 def name_of(expert: Expert) -> str:
-    """What an expert is called in records."""
+    """The name of an expert in records: its `name`, else that of its class."""
     return getattr(expert, "name", type(expert).__name__)

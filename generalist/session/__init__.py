@@ -1,4 +1,4 @@
-"""Sessions: episodes as they are played, by any policy, one by one or many in step."""
+"""Sessions: episodes that any policy plays, one at a time or many in step."""
 
 from generalist.session.play import Session, advance, play
 from generalist.session.trace import EpisodeError, Trace

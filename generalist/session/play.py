@@ -1,9 +1,9 @@
 """Sessions: one environment, one policy, one seed; and the loop that plays many in step.
 
-At every timestep the policy decides for all running sessions in one call; then each environment is
-stepped, one after the other in this process. Nothing resets by itself: an environment whose episode
-has ended takes the next seed; when no seed is left the batch shrinks. An episode depends on its
-seed alone, so each is counted once and comes out the same however many run side by side.
+At every timestep the policy decides for all running sessions in one call. Then the loop steps each
+environment in turn, in this process. Environments do not reset themselves (no autoreset): one whose
+episode has ended takes the next seed, and the batch shrinks when no seed is left. An episode
+depends on its seed alone, so it is the same however many run in parallel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from generalist.policy import Decision, Policy, SlotError
 from generalist.session.trace import Trace
 
 Disturb = Callable[[Any, Any], Any]
-"""What is executed in place of an action; the other argument is the state's mask or None."""
+"""Maps a policy's action and the state's action mask (or None) to the action to execute."""
 Watch = Callable[[Trace], None]
+"""Is called with an episode after its reset and after each of its steps."""
 
 _NOTHING = object()  # None may be an action
 
@@ -28,22 +29,24 @@ class Session:
     """An episode that a policy plays in an environment, step by step.
 
     Args:
-        env: the environment; it is reset.
-        policy: who acts. It begins at the first step.
-        task: of the environment.
-        seed: of the environment and of the policy.
+        env: the environment; the session resets it.
+        policy: who acts. It begins the episode at the first step.
+        task: name of the environment's task.
+        seed: seed of the environment and of the policy.
         slot: the policy's number for this session, among those that it plays at a time.
         keep_steps: keep observations and actions, for `Trace.to_episode`.
         max_steps: cut (truncate) the episode there, below the task's own limit.
-        instruction: told the policy in place of what the environment says.
-        teacher: asked for its label at every state, before the policy's action is executed.
-        disturb: what is executed; the policy's own action then is the label.
+        instruction: instruction for the policy, in place of the environment's own.
+        teacher: labels every state before the policy's action is executed.
+        disturb: replaces the policy's actions before their execution. The policy's own actions
+            become the labels.
 
     Attributes:
-        trace: what has happened so far.
-        paused: `advance` leaves the session as it stands while this is True.
+        trace: the episode so far.
+        paused: whether `advance` leaves the session as it is.
 
-    Raises EpisodeError where the environment or an expert does something wrong.
+    Raises:
+        EpisodeError: the environment or an expert does something wrong.
     """
 
     def __init__(
@@ -69,10 +72,10 @@ class Session:
         self.paused = False
         self._disturb = disturb
         self._begun = False
-        self._decided: tuple[Decision, int] | None = None  # and which row of it is this session's
+        self._decided: tuple[Decision, int] | None = None  # and the row of this session
         self._override: Any = _NOTHING
-        self._told: dict[str, Any] = {}  # what the policy is to hear at its next decision
-        # Of the state that is decided about: what the policies are told besides the observation.
+        self._told: dict[str, Any] = {}  # news for the policy's next decision
+        # What the policies learn of the present state besides the observation.
         self._info: Mapping[str, Any] = {}
 
     @property
@@ -90,7 +93,7 @@ class Session:
         _advance([self])
 
     def override(self, action: Any) -> None:
-        """Execute this at the next step, whatever the policy decides; it hears of it after that."""
+        """Execute this action at the next step; the policy learns of it at the step after that."""
         self._override = action
 
     def instruct(self, instruction: str) -> None:
@@ -108,14 +111,14 @@ class Session:
         self._begun = False
 
     def _look(self) -> None:
-        """Find out what the policies are told of the present state."""
+        """Collect what the policies learn of the present state."""
         mask, info = self.trace.mask, self.trace.info
         if mask is not None or self._told:
             info = {**info, **self._told, **({} if mask is None else {"action_mask": mask})}
         self._info = info
 
     def _execute(self, decision: Decision, row: int) -> None:
-        """Take the step that was decided, or what stands in its place."""
+        """Execute the decided action, or its replacement."""
         self._decided, self._told = (decision, row), {}
         executed = _row(decision.actions, row)
         if self._disturb is not None:
@@ -128,7 +131,11 @@ class Session:
 
 
 def advance(sessions: Iterable[Session]) -> None:
-    """Take one step in every session that is neither paused nor done, in the given order."""
+    """Take one step in every session that is neither paused nor done, in the given order.
+
+    Raises:
+        EpisodeError: an environment or an expert does something wrong.
+    """
     _advance([session for session in sessions if not (session.paused or session.done)])
 
 
@@ -155,7 +162,7 @@ def _advance(sessions: Sequence[Session]) -> None:
 
 
 def _by_policy(sessions: Sequence[Session], role: str) -> Iterator[tuple[Policy, list[Session]]]:
-    """The sessions of each policy in this role, those without one left out."""
+    """Group the sessions by their policy in this role; leave out sessions without one."""
     groups: dict[int, tuple[Policy, list[Session]]] = {}
     for session in sessions:
         policy = getattr(session, role)
@@ -175,7 +182,7 @@ def _begin(policy: Policy, sessions: Sequence[Session]) -> None:
 
 
 def _decide(policy: Policy, sessions: Sequence[Session]) -> Decision:
-    """What the policy decides for the sessions, in one call."""
+    """The policy's decision for all sessions, in one call."""
     observations = tree_stack([session.trace.observation for session in sessions])
     slots = [session.slot for session in sessions]
     try:
@@ -201,22 +208,26 @@ def play(
     disturb: Callable[[gymnasium.Env, int], Disturb] | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Trace]:
-    """Play an episode for each seed; yield each as it ends, in no order of the seeds.
+    """Play an episode for each seed; yield each episode when it ends.
 
     Args:
-        policy: who acts, in the environment number i as its slot i.
-        environments: of the task, one for each episode that runs at a time.
-        seeds: of the episodes.
-        task: of the environments.
+        policy: who acts. Environment i is its slot i.
+        environments: environments of the task, one for each episode that runs at a time.
+        seeds: the seeds of the episodes.
+        task: name of the environments' task.
         keep_steps: keep observations and actions, for `Trace.to_episode`.
         max_steps: cut (truncate) episodes there, below the task's own limit.
-        instruction: told the policy in place of what the environments say.
-        teacher: asked for its label at every state, before the policy's action is executed.
-        disturb: given environment and seed, what an episode executes in place of the policy's
-            actions; these are its labels.
-        watch: called at the reset and after every step of every episode.
+        instruction: instruction for the policy, in place of the environments' own.
+        teacher: labels every state before the policy's action is executed.
+        disturb: makes the `Disturb` of an episode, from its environment and seed. The policy's own
+            actions become the labels.
+        watch: is called after the reset and after every step of every episode.
 
-    Raises EpisodeError where an environment or an expert does something wrong.
+    Yields:
+        The episodes in the order of their ends, which need not be that of the seeds.
+
+    Raises:
+        EpisodeError: an environment or an expert does something wrong.
     """
     waiting = iter(seeds)
     sessions: dict[int, Session] = {}
@@ -248,7 +259,7 @@ def play(
         while sessions:
             try:
                 advance(sessions.values())
-            except KeyboardInterrupt:  # episodes that have just ended are not lost
+            except KeyboardInterrupt:  # keep the episodes that have just ended
                 yield from (each.trace for each in sessions.values() if each.done)
                 raise
             for slot, session in list(sessions.items()):

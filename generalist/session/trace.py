@@ -1,4 +1,4 @@
-"""Trace: one episode in one environment; what goes wrong in it is named with its place."""
+"""Trace: one episode in one environment; its errors name task, seed and step."""
 
 from __future__ import annotations
 
@@ -18,22 +18,34 @@ _NUMBERS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinar
 
 
 class EpisodeError(GeneralistError):
-    """What an environment or an expert did wrong in an episode; says task, seed and step."""
+    """A fault of an environment or an expert in an episode; names task, seed and step."""
 
 
 class Trace:
-    """An episode as it goes on; making one resets its environment.
+    """A running episode. The constructor resets the environment.
 
-    observation, info: the latest. instruction: what to do, in words; None where nothing is said.
-    rewards: raw, one for each step so far. action: the latest, None before the first step.
-    success: what `info["success"]` has said so far, None where it says nothing.
+    Args:
+        env: an environment of the task.
+        task: name of the task.
+        seed: seed for `env.reset`.
+        keep_steps: keep observations and actions, for `to_episode`.
+        max_steps: cut (truncate) the episode there, below the task's own limit.
 
-    env: made for this task. seed: given to `env.reset`.
-    keep_steps: keep observations and actions, for `to_episode`.
-    max_steps: cut (truncate) the episode there, below the task's own limit.
+    Attributes:
+        observation: the latest observation.
+        info: the latest info dict.
+        instruction: what to do, in words; None where nobody says so.
+        rewards: the raw rewards, one for each step so far.
+        terminated: whether the task has ended the episode.
+        truncated: whether a limit has cut the episode.
+        success: what `info["success"]` has said so far; None where it says nothing.
+        action: the latest action; None before the first step.
+        observations: the observation before each step, if `keep_steps`.
+        actions: the action of each step, if `keep_steps`.
+        labels: the label of each step, where somebody gave one.
 
-    Raises EpisodeError where the environment raises, or returns what is no observation, reward or
-    outcome.
+    Raises:
+        EpisodeError: the environment raises, or returns an invalid observation, reward or outcome.
     """
 
     def __init__(
@@ -82,9 +94,10 @@ class Trace:
 
     @property
     def mask(self) -> Any:
-        """The actions that are legal now, as the action space's `sample` takes them; None for all.
+        """The mask of legal actions, as the action space's `sample` takes it; None: all are legal.
 
-        Raises EpisodeError where `info["action_mask"]` has another form, or allows nothing.
+        Raises:
+            EpisodeError: `info["action_mask"]` has another form, or allows no action.
         """
         try:
             return checked_mask(self.env.action_space, self.info.get("action_mask"))
@@ -92,7 +105,11 @@ class Trace:
             self.blame("the environment", error)
 
     def step(self, action: Any) -> None:
-        """Execute an action."""
+        """Execute an action.
+
+        Raises:
+            EpisodeError: the environment raises, or returns an invalid outcome.
+        """
         if self._keep_steps:
             self.observations.append(copy.deepcopy(self.observation))
             self.actions.append(action)
@@ -119,9 +136,17 @@ class Trace:
         return f"{self.task}, seed {self.seed}, step {self.steps}"
 
     def blame(self, who: str, error: Exception) -> NoReturn:
-        """Raise what `who` has raised as an EpisodeError.
+        """Raise an error of `who` again, as an EpisodeError that names the place.
 
-        The user's own wrong use, and a package that is missing, are errors as they are.
+        Wrong use by the user and missing packages keep their own classes.
+
+        Args:
+            who: the party at fault, in words.
+            error: what it raised.
+
+        Raises:
+            EpisodeError: for an error of the environment or the expert.
+            GeneralistError: the `error` itself, where it is of a subclass.
         """
         if not isinstance(error, GeneralistError):
             raise EpisodeError(f"{self.place}: {who} raised {in_words(error)}.") from error
@@ -130,7 +155,11 @@ class Trace:
         raise error
 
     def to_episode(self, info: dict[str, Any]) -> Episode:
-        """The whole episode, where its steps were kept."""
+        """The whole episode; needs `keep_steps`.
+
+        Args:
+            info: facts to add to the episode's `info`, such as who acted.
+        """
         return Episode(
             task=self.task,
             observations=tree_stack(self.observations),
@@ -181,7 +210,7 @@ def _number(reward: Any) -> float:
 
 
 def _form(value: Any) -> str:
-    """A value in words, such as `an array of shape (1,)` or `a tuple of 4`."""
+    """The form of a value in words, such as `an array of shape (1,)` or `a tuple of 4`."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
     if isinstance(value, (tuple, list)):
@@ -190,10 +219,9 @@ def _form(value: Any) -> str:
 
 
 def _wrong(value: Any, space: spaces.Space, name: str) -> str | None:
-    """What makes a value none of a space, in words; None where nothing does.
+    """Why a value does not belong to a space, in words; None where it does.
 
-    Real numbers may exceed their bounds, and values without a shape, such as texts, are not
-    looked into.
+    Real numbers may exceed their bounds. Values without a shape, such as texts, are not checked.
     """
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
@@ -219,7 +247,7 @@ def _wrong(value: Any, space: spaces.Space, name: str) -> str | None:
 
 
 def _outside(array: np.ndarray, space: spaces.Space) -> np.ndarray:
-    """Which integers of an array are beyond the bounds of their space."""
+    """A mask of the integers in an array that exceed the bounds of their space."""
     if isinstance(space, spaces.Box):
         return (array < space.low) | (array > space.high)
     if isinstance(space, spaces.MultiBinary):
@@ -229,6 +257,6 @@ def _outside(array: np.ndarray, space: spaces.Space) -> np.ndarray:
 
 
 def _first(array: np.ndarray, wrong: np.ndarray) -> str:
-    """The first wrong element, and where it stands."""
+    """The first wrong element and its index, in words."""
     place = tuple(map(int, np.argwhere(wrong)[0]))
     return f"{array[place]}" + (f" at {list(place)}" if place else "")

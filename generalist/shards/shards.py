@@ -33,13 +33,12 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError, needing
+from generalist.seeds import EVALUATION_SEED
 from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
 
 BLOCK_TOKENS = 2**20
 SHARD_TOKENS = 2**22
-EVALUATION_SEEDS_FROM = 1_000_000
-"""Seeds from here on are for evaluation; no episode of a dataset may carry one."""
 
 
 @dataclass
@@ -213,9 +212,9 @@ class ShardWriter:
         if not np.isfinite(rewards).all():
             raise GeneralistError(f"{who}: a reward is not finite.")
         seed = record.get("seed")
-        if seed is not None and not 0 <= seed < EVALUATION_SEEDS_FROM:
+        if seed is not None and not 0 <= seed < EVALUATION_SEED:
             raise GeneralistError(
-                f"{who}: seeds of a dataset lie in [0, {EVALUATION_SEEDS_FROM}); "
+                f"{who}: seeds of a dataset lie in [0, {EVALUATION_SEED}); "
                 "the others are kept for evaluation."
             )
         executed = self._executed(tokens)

@@ -11,18 +11,31 @@ from generalist.errors import GeneralistError, UsageError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, train, and return the exit code: 0 done, 1 failed or stopped, 2 wrong use."""
+    """Run the command line of a training process, and return its exit code.
+
+    Args:
+        arguments: recipe, overrides and options; None for this process's own.
+
+    Returns:
+        0 done, 1 failed or stopped, 2 wrong use.
+    """
     parser = argparse.ArgumentParser(prog="generalist.training", description=__doc__)
-    parser.add_argument("recipe", help="a recipe by name (recipes/NAME.yaml) or by path")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. schedule.steps=10")
+    parser.add_argument(
+        "recipe", help="a recipe's name (recipes/NAME.yaml) or the path of a YAML file"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="recipe keys to change: schedule.steps=10"
+    )
     parser.add_argument(
         "--resume",
         default="latest",
         metavar="latest|PATH",
-        help="which checkpoint to continue from: the newest of this run, or this folder",
+        help="checkpoint to continue from: the newest of this run, or the folder PATH",
     )
     parser.add_argument(
-        "--allow-changes", action="store_true", help="continue although recipe or data have changed"
+        "--allow-changes",
+        action="store_true",
+        help="continue a run although its recipe or data have changed",
     )
     options = parser.parse_intermixed_args(arguments)
     try:

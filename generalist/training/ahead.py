@@ -1,4 +1,4 @@
-"""Work that is done one step ahead, in a thread, while the step before it is taken."""
+"""Work one step ahead: a thread prepares the next step during the present one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ T = TypeVar("T")
 
 @contextmanager
 def one_ahead(make: Callable[[int], T], first: int) -> Iterator[Iterator[T]]:
-    """make(first), make(first + 1), ...; the next one is begun as soon as one is asked for."""
+    """An iterator over make(first), make(first + 1), ..., computed one step ahead in a thread.
+
+    Args:
+        make: computes the value of a number.
+        first: the first number.
+
+    Yields:
+        The endless iterator. It raises what `make` raises.
+    """
     with ThreadPoolExecutor(max_workers=1) as thread:
 
         def generate() -> Iterator[T]:

@@ -1,8 +1,8 @@
-"""Checkpoints that survive anything: safetensors and JSON, whole on disk or not there at all.
+"""Checkpoints to resume from: safetensors and JSON, whole on disk or not there at all.
 
-A folder is written under a temporary name and renamed when all of it is on the disk, with its
-manifest; see `integrity.write_folder`. Older ones are removed only after that. Loading takes the
-newest checkpoint that verifies.
+A checkpoint gets its name when all of it is on the disk, with its manifest (see
+`integrity.write_folder`). Saving removes older ones only after that. Loading takes the newest
+checkpoint that passes verification.
 """
 
 from __future__ import annotations
@@ -35,22 +35,36 @@ MODEL, OPTIMIZER, RANDOM, STATE, DATA, RECIPE = (
 
 @dataclass
 class RunState:
-    """The progress of a run."""
+    """The progress of a run.
 
-    step: int = 0  # optimizer steps done, skipped ones included
-    elapsed_seconds: float = 0.0  # wall-clock time of training, over all starts
-    skipped: int = 0  # steps left out because loss or gradient was not finite
-    rounds: int = 0  # rounds of corrections that training goes on with
+    Attributes:
+        step: optimizer steps so far, skipped ones included.
+        elapsed_seconds: wall-clock time of training, over all starts.
+        skipped: steps without an update, because loss or gradient was not finite.
+        rounds: finished rounds of corrections.
+    """
+
+    step: int = 0
+    elapsed_seconds: float = 0.0
+    skipped: int = 0
+    rounds: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Snapshot:
-    """All that resuming needs, as whole tensors on the CPU, however a run spreads them."""
+    """All that resuming needs, as whole tensors on the CPU, whatever the run's strategy.
+
+    Attributes:
+        state: the progress of the run.
+        weights: float32 weights by name.
+        moments: state of the optimizers, as kind/name.
+        random: states of torch's random number generators; see `random_states`.
+    """
 
     state: RunState
-    weights: dict[str, Tensor]  # by name, float32
-    moments: dict[str, Tensor]  # of the optimizers, as kind/name
-    random: dict[str, Tensor]  # states of torch's generators, as `random_states` gives them
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    random: dict[str, Tensor]
 
 
 def save_checkpoint(
@@ -60,10 +74,13 @@ def save_checkpoint(
 
     Args:
         root: folder of the run's checkpoints.
-        snapshot: what resuming needs.
+        snapshot: the state to save.
         recipe_yaml: the resolved recipe of the run.
         data: facts of the run's data, as JSON.
-        keep: how many checkpoints stay.
+        keep: number of checkpoints that stay.
+
+    Returns:
+        The folder of the checkpoint.
 
     Raises:
         GeneralistError: the disk is full; older checkpoints are untouched.
@@ -80,24 +97,26 @@ def save_checkpoint(
     folder = root / f"step-{snapshot.state.step:08d}"
     write_folder(folder, write)
     for old in list_checkpoints(root)[keep:]:
-        os.rename(old, old.with_name(f".{old.name}.gone"))  # half a folder is no checkpoint
+        os.rename(
+            old, old.with_name(f".{old.name}.gone")
+        )  # no half-removed folder has a checkpoint's name
     for leftover in [*root.glob(".step-*.gone"), *root.glob(".step-*.tmp")]:
         shutil.rmtree(leftover, ignore_errors=True)
     return folder
 
 
 def load_checkpoint(folder: Path) -> Snapshot:
-    """Inverse of `save_checkpoint`, for a folder that verifies."""
+    """Read the snapshot of a verified checkpoint folder."""
     return Snapshot(
-        RunState(**json.loads((folder / STATE).read_text())),
-        load_file(folder / MODEL),
-        load_file(folder / OPTIMIZER),
-        load_file(folder / RANDOM),
+        state=RunState(**json.loads((folder / STATE).read_text())),
+        weights=load_file(folder / MODEL),
+        moments=load_file(folder / OPTIMIZER),
+        random=load_file(folder / RANDOM),
     )
 
 
 def random_states() -> dict[str, Tensor]:
-    """States of torch's generators."""
+    """States of torch's random number generators: `cpu`, and `cuda` where there is a GPU."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -105,7 +124,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def set_random_states(states: dict[str, Tensor]) -> None:
-    """Inverse of `random_states`."""
+    """Restore what `random_states` returned."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
@@ -117,7 +136,10 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 
 def newest_checkpoint(root: Path) -> Path | None:
-    """The newest checkpoint that verifies; warns about each newer one that does not."""
+    """The newest checkpoint that passes verification; None where none does.
+
+    Warns of each newer checkpoint that is damaged.
+    """
     _put_back(root)
     for folder in list_checkpoints(root):
         try:
@@ -130,7 +152,7 @@ def newest_checkpoint(root: Path) -> Path | None:
 
 
 def _put_back(root: Path) -> None:
-    """Undo a replacement that was cut short between its two renames."""
+    """Undo a replacement that an interruption cut short between its two renames."""
     for aside in root.glob(".step-*.old"):
         folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
         if not folder.exists():

@@ -1,4 +1,4 @@
-"""What a training batch is made of, by task and family, before anything is trained."""
+"""The composition of training batches by task and family, measured before training."""
 
 from __future__ import annotations
 
@@ -26,12 +26,20 @@ _SUMMED = (
 
 @dataclass
 class BatchShare:
-    """What a task, or a family, is of the batches.
+    """The share that a task or a family has of the batches.
 
-    episodes: trained on, of so many `available`; data_tokens: theirs. weight: share of the mixture
-    weights. tokens, targets: shares of all tokens but padding, and of all targets. loss: share of
-    the weight of all targets in the loss. segments: how many, of which `prompted` begin with a
-    demonstration and `unmatched` would, had another episode their instruction.
+    Attributes:
+        name: name of the task or family.
+        episodes: episodes that training uses.
+        available: episodes in the data.
+        data_tokens: tokens of `episodes`.
+        weight: share of the mixture weights.
+        tokens: share of all tokens, without padding.
+        targets: share of all targets.
+        loss: share of the weight of all targets in the loss.
+        segments: number of segments.
+        prompted: segments that begin with a demonstration.
+        unmatched: segments without one, because no other episode has the same instruction.
     """
 
     name: str
@@ -47,9 +55,18 @@ class BatchShare:
     unmatched: int = 0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Composition:
-    """Measured over `rows` windows of `window_tokens`, of which `padding` is a share."""
+    """The composition of the first rows of a run.
+
+    Attributes:
+        rows: number of rows (windows).
+        window_tokens: tokens of a row.
+        padding: share of the tokens that is padding.
+        targets_per_row: mean number of targets per row.
+        tasks: the shares of the tasks.
+        families: the shares of the families.
+    """
 
     rows: int
     window_tokens: int
@@ -64,7 +81,7 @@ class Composition:
 
 
 def compose(recipe: Recipe, rows: int = 512) -> Composition:
-    """Measure what the first `rows` windows of a run by this recipe consist of."""
+    """Measure the composition of the first `rows` windows of a run by this recipe."""
     opened = open_data(recipe)
     windows: Any = opened.windows
     usage = windows.usage(rows)
@@ -86,8 +103,14 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
     for share in shares.values():
         share.loss /= total or 1.0
     tasks = list(shares.values())
-    size = windows.window_tokens
-    return Composition(rows, size, usage.padding, usage.targets_per_row, tasks, _families(tasks))
+    return Composition(
+        rows=rows,
+        window_tokens=windows.window_tokens,
+        padding=usage.padding,
+        targets_per_row=usage.targets_per_row,
+        tasks=tasks,
+        families=_families(tasks),
+    )
 
 
 def _families(tasks: Sequence[BatchShare]) -> list[BatchShare]:

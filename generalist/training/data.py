@@ -1,4 +1,4 @@
-"""Opens the shards a recipe names and turns windows into what the objective takes.
+"""Open the shards of a recipe, and turn windows into the objective's input.
 
 Shapes: B = rows, L = window tokens, M = targets in the rows.
 """
@@ -37,26 +37,40 @@ if TYPE_CHECKING:
 class Windows(Protocol):
     """A source of training rows that is a pure function of (seed, row number)."""
 
-    def batch(self, start: int, rows: int) -> Batch: ...
+    def batch(self, start: int, rows: int) -> Batch:
+        """Rows number `start` to `start + rows`."""
 
 
 @dataclass
 class TrainingData:
-    """What the loop needs to know about its data."""
+    """The data of a run.
+
+    Attributes:
+        windows: the source of rows.
+        task_names: the task of each dataset folder; several folders may hold one task.
+        target_density: (folders,) share of a task's tokens that are targets, in (0, 1].
+        processor: the processor of the shards.
+        layouts: task -> `Layout.to_dict()`.
+        headers: task -> the header that says how its environment is made.
+        shards: [task, fingerprint of its episodes] of each folder of demonstrations.
+        weights: mixture weight of each folder of demonstrations.
+        available: task -> number of episodes in the data, selected or not.
+        form: how timesteps are shown; None in the flat form.
+    """
 
     windows: Windows
-    task_names: Sequence[str]  # of each folder; several may hold the same task
-    target_density: np.ndarray  # (tasks,) share of a task's tokens that are targets, in (0, 1]
+    task_names: Sequence[str]
+    target_density: np.ndarray
     processor: Any
-    layouts: dict[str, dict[str, Any]]  # task -> Layout.to_dict()
-    headers: dict[str, DatasetHeader] = field(default_factory=dict)  # task -> how it is played
-    shards: list[list[str]] = field(default_factory=list)  # [task, fingerprint of its episodes]
-    weights: list[float] = field(default_factory=list)  # of the demonstrations of each
-    available: dict[str, int] = field(default_factory=dict)  # task -> episodes, selected or not
-    form: CompactForm | None = None  # how timesteps are shown; None in the flat form
+    layouts: dict[str, dict[str, Any]]
+    headers: dict[str, DatasetHeader] = field(default_factory=dict)
+    shards: list[list[str]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    available: dict[str, int] = field(default_factory=dict)
+    form: CompactForm | None = None
 
     def teachers(self) -> dict[str, str]:
-        """By task who made its demonstrations: an expert, or the dataset that was imported."""
+        """Task -> the source of its demonstrations: an expert, or an imported dataset."""
         from generalist.envs import get_task
 
         found = {}
@@ -72,7 +86,7 @@ class TrainingData:
         return found
 
     def environments(self) -> dict[str, dict[str, Any]]:
-        """By task how the environment of its demonstrations is made again, and its spaces."""
+        """Task -> options and spaces of the environment of its demonstrations."""
         return {
             task: {"options": header.collection.get("options") or {}, "spaces": header.spaces}
             for task, header in self.headers.items()
@@ -80,7 +94,7 @@ class TrainingData:
         }
 
     def facts(self) -> dict[str, Any]:
-        """What a run that is resumed must find again, as JSON."""
+        """What a resumed run must find unchanged, as JSON."""
         return {
             "vocabulary": self.processor.vocabulary.fingerprint,
             "tasks": self.shards,
@@ -89,16 +103,19 @@ class TrainingData:
 
 
 def corrections_root(recipe: Recipe, number: int) -> Path:
-    """Folder of the shards of round `number`, from 0, of a run's corrections."""
+    """The folder of the corrections of round `number` of a run, counted from 0."""
     return recipe.output_dir / "corrections" / f"round-{number + 1}"
 
 
 def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
-    """Open the shards below `data.root` as windows, checked against the processor.
+    """Open the shards below `data.root` as windows.
 
-    rounds: how many rounds of the run's own corrections to open with them.
+    Args:
+        recipe: the recipe of the run.
+        rounds: number of rounds of the run's own corrections to add.
 
-    Raises GeneralistError where shards are damaged or were encoded with another processor.
+    Raises:
+        GeneralistError: shards are damaged, or were encoded with another processor.
     """
     from generalist.shards.remote import local_root
     from generalist.tokenization.processor import load_processor
@@ -182,11 +199,11 @@ def form_of(model: ModelRecipe, layouts: Mapping[str, Layout]) -> CompactForm | 
 
 
 def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
-    """Task -> the header that says how it is played: of its first folder that was collected.
+    """Task -> the header that says how its environment is made.
 
-    What others recorded does not say who plays here; its header stands in where there is no other.
-    `collection["options"]`, the options of the environment, is in each; {} where none are known.
-    Warns where folders of a task were made with different options.
+    It is that of the task's first collected folder, else of its first imported one. Each has
+    `collection["options"]`, the options of the environment; {} where they are unknown.
+    Warns where the folders of a task have different options.
     """
     chosen: dict[str, TaskData] = {}
     for data in folders:
@@ -199,7 +216,7 @@ def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
         if ours != theirs and theirs is not None and not (ours is None and theirs == {}):
             warnings.warn(
                 f"{data.task} was made with the options {ours or {}} in {first.folder} and with "
-                f"{theirs} in {data.folder}; what is trained on both acts with the former.",
+                f"{theirs} in {data.folder}; a model trained on both acts with the former.",
                 stacklevel=3,
             )
     return {
@@ -209,9 +226,14 @@ def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
 
 
 def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> None:
-    """Say which tasks or families that a recipe names under `key` the data do not hold.
+    """Warn of tasks or families that a recipe names but the data do not hold.
 
-    A recipe serves other data too, so that is no error.
+    This is no error, because a recipe serves other data too.
+
+    Args:
+        key: key of the recipe.
+        names: the names under that key.
+        tasks: the tasks of the data.
     """
     tasks = list(tasks)
     known = {*tasks, *map(family_of, tasks)}
@@ -223,7 +245,7 @@ def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> Non
 
 
 def _warn_of_unmatched(usage: Usage) -> None:
-    """Say how often a prompt is left out because no other episode has the same instruction."""
+    """Warn of prompts that are left out because no other episode has the same instruction."""
     shares = {
         name: count / (count + usage.prompted[name])
         for name, count in usage.unmatched.items()
@@ -239,22 +261,25 @@ def _warn_of_unmatched(usage: Usage) -> None:
 
 
 def _target_density(usage: Usage, names: Sequence[str], window_tokens: int) -> np.ndarray:
-    """(tasks,) targets per token of each task, measured on some hundred rows."""
+    """(folders,) targets per token of each task, measured on some hundred rows."""
     targets = np.array([usage.targets[name] for name in names]) * usage.targets_per_row
     tokens = np.array([usage.tokens[name] for name in names]) * window_tokens
-    # A task so rare that no row showed it counts like one whose tokens are all targets.
+    # A task that no measured row holds counts as if all its tokens were targets.
     return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
 
 
 def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> ForwardPass:
     """The objective's input: tokens, and a flat list of their targets.
 
-    Targets are found here, on the CPU, so that a device never waits to learn their number.
+    This finds the targets on the CPU, so that a device never waits for their number.
 
     Args:
         batch: B rows.
-        task_weights: (tasks,) weight of one target of each task.
+        task_weights: (folders,) float32 weight of one target of each task.
         segments: lay segments end to end, without padding.
+
+    Returns:
+        `LinedSegments` with `segments`, else `PackedRows`; on the CPU.
     """
     input_ids, position_ids = batch.input_ids, batch.position_ids
     # A segment's first token has no predecessor in its own segment, hence never a loss.
@@ -267,14 +292,14 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
             input_ids=_tensor(input_ids),
             position_ids=_tensor(position_ids),
             segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
-            targets=_targets(batch, task_weights, np.flatnonzero(has_target), order),
+            targets=_targets(batch, task_weights, where=np.flatnonzero(has_target), order=order),
             attended=int((position_ids + 1).sum()),
             embedded=_embedded(batch.given),
         )
     kept, lengths = _end_to_end(batch, has_target)
     position_ids = position_ids.reshape(-1)[kept]
     index = np.flatnonzero(has_target.reshape(-1)[kept])
-    targets = _targets(batch, task_weights, kept[index], order)
+    targets = _targets(batch, task_weights, where=kept[index], order=order)
     place = np.empty(batch.input_ids.size, np.int64)  # of each token among those that are kept
     place[kept] = np.arange(len(kept))
     return LinedSegments(
@@ -288,7 +313,7 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
 
 
 def _targets(
-    batch: Batch, task_weights: np.ndarray, where: np.ndarray, order: np.ndarray
+    batch: Batch, task_weights: np.ndarray, *, where: np.ndarray, order: np.ndarray
 ) -> Targets:
     """The targets at (M,) flat places of a batch; queries are predicted from where they are."""
     task = batch.task_index.reshape(-1)[where].astype(np.int64)
@@ -319,7 +344,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 def _end_to_end(batch: Batch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """(T,) flat places of all tokens, segment by segment without padding, and their lengths.
 
-    Sorted by length, then by number of targets: what is alike is computed in one call.
+    Segments are sorted by length, then by number of targets: equal ones run in one call.
     """
     kept = np.flatnonzero(batch.task_index >= 0)
     starts = np.flatnonzero(batch.position_ids.reshape(-1)[kept] == 0)
@@ -331,9 +356,9 @@ def _end_to_end(batch: Batch, has_target: np.ndarray) -> tuple[np.ndarray, list[
 
 
 def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(M,) int64: numbers targets within their row, from a number that differs from row to row.
+    """(M,) int64 numbers of the targets within their row, from an offset that varies by row.
 
-    By these every n-th target is chosen for something, the same ones however rows are split.
+    `loss.full_every` selects every n-th target by them, the same ones however rows are split.
     """
     counts = has_target.sum(axis=1)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -342,10 +367,12 @@ def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:
-    """(tasks,) float32 weight of one target of each task.
+    """(folders,) float32 weight of one target of each task.
 
-    1 by default. Balanced, 1 / density: a task's expected share of the loss is then its share of
-    the tokens, that is its mixture weight, however few of its tokens are actions.
+    Args:
+        data: the data of the run.
+        balance_tasks: False: all weights are 1. True: a weight is 1 / density of targets. A task's
+            expected share of the loss then is its share of the tokens, which is its mixture weight.
     """
     density = np.asarray(data.target_density, dtype=np.float64)
     return (1.0 / density if balance_tasks else np.ones_like(density)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The final checkpoint: a plain Hugging Face model folder, with what acting needs beside it.
+"""Export the final checkpoint: a plain Hugging Face model, and what acting needs besides.
 
-What lies where, `generalist/acting/checkpoint.py` says: this writes what `Agent` reads.
+`generalist/acting/checkpoint.py` describes its files; `Agent` reads them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,26 @@ def export(
     folder: Path,
     model: PreTrainedModel,
     weights: Mapping[str, Tensor],
+    *,
     data: TrainingData,
     recipe: Recipe,
     state: RunState,
 ) -> Path:
-    """Write the final checkpoint folder, replacing an older one only once the new one is whole.
+    """Write a checkpoint to act with; it replaces an older one in one piece.
 
-    weights: all of the model's, whose own may lie in shards over several processes.
+    Args:
+        folder: folder of the checkpoint.
+        model: the model; its own weights may be sharded over several processes.
+        weights: the whole weights, float32, by name.
+        data: the data it was trained on.
+        recipe: the resolved recipe.
+        state: the progress of the run.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        GeneralistError: `weights` lacks a parameter of the model.
     """
     lora = recipe.model.lora
     checkpoint = Checkpoint(
@@ -64,12 +77,12 @@ def export(
 
 
 def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedModel:
-    """A model like this one that holds these very tensors."""
+    """A model of the same class and config that holds these tensors themselves."""
     with torch.device("meta"):
         whole = type(model)(model.config)
     if (embedders := embedders_of(model)) is not None:
         whole.embedders = Embedders(embedders.form, model.config.hidden_size)
-    whole.load_state_dict(weights, strict=False, assign=True)  # a tied head is not among them
+    whole.load_state_dict(weights, strict=False, assign=True)  # a tied head has no entry
     whole.tie_weights()
     if absent := [name for name, weight in whole.named_parameters() if weight.is_meta]:
         raise GeneralistError(f"The run holds no weights for {absent[0]}; nothing was exported.")
@@ -77,13 +90,13 @@ def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedM
 
 
 def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put scores into the table of a checkpoint's card, beside those that are there.
+    """Add scores to the table in a checkpoint's card.
 
-    A row takes the place of an older one of the same task and suite.
+    A row replaces an older one of the same task and suite; other rows stay.
 
     Args:
-        folder: of the checkpoint.
-        scores: task -> what stands in `CARD_COLUMNS`; what is missing is left blank.
+        folder: folder of the checkpoint.
+        scores: task -> values of `CARD_COLUMNS`; missing ones stay blank.
     """
     path = Path(folder) / "README.md"
     card = path.read_text(encoding="utf-8")
@@ -105,7 +118,7 @@ def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
     lines = [line for line in table.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     rows = {}
-    for row in cells[2:]:  # below the names of the columns, and a line
+    for row in cells[2:]:  # skip the header and the line below it
         named = dict(zip(cells[0][1:], row[1:], strict=False))
         rows[row[0], named.get("suite", "")] = named
     return rows

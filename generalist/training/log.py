@@ -1,4 +1,4 @@
-"""What a run says about itself: a progress bar, a line a few steps, trackers, log.jsonl."""
+"""The log of a run: a progress bar, rows in log.jsonl and in trackers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ LOG_FILE = "log.jsonl"
 class TrainingLog:
     """Averages over `log_every` steps; only the main process shows and writes them.
 
-    Losses stay on the device until a row is written.
+    Losses stay on the device until a row is due.
+
+    Args:
+        recipe: the recipe of the run.
+        accelerator: its accelerator.
+        tasks: the task of each dataset folder.
+        flops: counts the FLOPs of forward passes.
+
+    Attributes:
+        spikes: number of losses that stood out, in this start of the run.
     """
 
     recipe: Recipe
@@ -70,7 +79,14 @@ class TrainingLog:
     def describe(
         self, model: nn.Module, parameters: dict[str, int], *, running: str, step: int
     ) -> None:
-        """One line on what is really about to run."""
+        """Print one line about the run.
+
+        Args:
+            model: the model.
+            parameters: its numbers of parameters, by `total` and `body`.
+            running: strategy and precision, in words.
+            step: step that the run begins at.
+        """
         data = self.recipe.data
         self.accelerator.print(
             f"{type(model).__name__}, {parameters['total']:,} parameters "
@@ -85,7 +101,7 @@ class TrainingLog:
         if self.accelerator.is_main_process:
             self.recipe.output_dir.mkdir(parents=True, exist_ok=True)
             self._file = (self.recipe.output_dir / LOG_FILE).open("a")
-            # A file or a pipe gets a line now and then and not a screen full of bars.
+            # A file or a pipe gets a line every 30 s instead of a screen full of bars.
             interval = 0.5 if sys.stderr.isatty() else 30.0
             self._bar = tqdm(
                 total=100.0,
@@ -106,14 +122,18 @@ class TrainingLog:
             tracker.finish()
 
     def restart(self, tasks: Sequence[str]) -> None:
-        """Begin a row of other data; what was counted since the last one is left out."""
+        """Begin a new row for other data; the steps since the last row are left out.
+
+        Args:
+            tasks: the task of each dataset folder.
+        """
         self._means()
         self.tasks = list(tasks)
         self._reset()
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves out the time inside, in which nothing is trained."""
+        """Leave the time inside out of the rates."""
         start = time.monotonic()
         yield
         self._began += time.monotonic() - start
@@ -131,12 +151,12 @@ class TrainingLog:
         self.say(f"Step {state.step}, scores: {', '.join(shown)}.")
 
     def say(self, line: str) -> None:
-        """Print a line without tearing the bar."""
+        """Print a line above the bar, on the main process."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
 
     def _losses_of_tasks(self, sums: list[list[float]]) -> dict[str, float]:
-        """Mean loss of a target by task and by family; a task may come from several folders."""
+        """Mean loss per target by task and by family; a task may have several folders."""
         found: dict[str, tuple[float, float]] = {}
         for task, (total, count) in zip(self.tasks, sums, strict=True):
             for name in (f"loss/{task}", f"family_loss/{task.partition('/')[0]}"):
@@ -145,7 +165,7 @@ class TrainingLog:
         return {name: total / count for name, (total, count) in sorted(found.items()) if count}
 
     def _arithmetic(self, seconds: float) -> dict[str, float]:
-        """Model FLOP/s of all processes, and their share of the peak where that is known."""
+        """Model FLOP/s of all processes, and their share of the peak (MFU) where that is known."""
         accelerator = self.accelerator
         mine = torch.tensor(self._flops / seconds, device=self.device)
         rate = accelerator.reduce(mine, "sum").item()
@@ -155,7 +175,7 @@ class TrainingLog:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time inside as waiting for data."""
+        """Count the time inside as waiting for data."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
@@ -172,7 +192,7 @@ class TrainingLog:
         self._number, self._norm, self._lr = number, norm, lr
 
     def _means(self) -> list[float]:
-        """Losses of the steps since the last row, over all ranks; says which stand out."""
+        """Losses of the steps since the last row, averaged over ranks; reports spikes."""
         if not self._losses:
             return []
         losses = self.accelerator.reduce(torch.stack(self._losses), "mean").tolist()
@@ -183,7 +203,12 @@ class TrainingLog:
         return losses
 
     def flush_if_due(self, state: RunState, done: float) -> None:
-        """Every `log_every` steps: write a row of averages and move the bar."""
+        """Write a row of averages and move the bar, every `log_every` steps.
+
+        Args:
+            state: the progress of the run.
+            done: progress of the schedule, in [0, 1].
+        """
         if state.step % self.recipe.log_every:
             return
         sums, losses = self.accelerator.reduce(self._sums, "sum").tolist(), self._means()

@@ -1,9 +1,9 @@
 """The training loop, over an `Accelerator`: one process or many, laptop or cluster.
 
 A run alternates between two phases until its schedule ends or it is stopped:
-1. Steps, until a round is due. In a step every rank takes its share of the step's rows, accumulates
-   gradients over forward passes of a few rows, and the sum is divided by the count of all targets
-   of the step on all ranks. So the result does not depend on how the rows are split.
+1. Steps, until a round is due. In a step every rank takes its share of the step's rows, and
+   accumulates gradients over forward passes of a few rows. It divides the sum by the count of the
+   step's targets on all ranks. So the result does not depend on how the rows are split.
 2. The rounds that are due (see generalist.training.rounds.round).
 """
 
@@ -63,11 +63,11 @@ from generalist.training.strategies.strategy import Strategy
 from generalist.training.throughput import FlopCounter
 
 FINAL = "checkpoint"
-ACTING = ".acting"  # the model as it stands, while a round is played
+ACTING = ".acting"  # folder of the present model during a round
 
 
 class TrainingInterrupted(GeneralistError):
-    """Training was asked to stop, saved, and can be continued with the same command."""
+    """Training was asked to stop. It has saved everything; the same command continues it."""
 
 
 def train(
@@ -77,23 +77,23 @@ def train(
     resume_from: Path | None = None,
     allow_changes: bool = False,
 ) -> Path:
-    """Train as the recipe says and return the folder of the final checkpoint.
+    """Train by a recipe, and return the folder of the final checkpoint.
 
     Args:
-        recipe: what to train, or the name or path of a recipe.
-        data: opened already; opened as the recipe says if not given.
-        resume_from: folder of a checkpoint to continue from; the newest valid one in
-            `output_dir`, if there is one, if not given.
-        allow_changes: continue although recipe or data have changed since.
+        recipe: the recipe, its name or its path.
+        data: opened data; None: open the data of the recipe.
+        resume_from: folder of a checkpoint to continue from; None: the newest valid one in
+            `output_dir`, if any.
+        allow_changes: continue although recipe or data have changed.
 
     Raises:
-        TrainingInterrupted: after SIGTERM or SIGINT, once everything is saved.
-        GeneralistError: another run was trained in this folder; too many non-finite steps.
+        TrainingInterrupted: SIGTERM or SIGINT came; everything is saved.
+        GeneralistError: `output_dir` holds another run, or too many steps were not finite.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     with torch_settings_kept():
-        # The sizes decide about the precision, and so about the accelerator.
+        # The sizes of the model decide the precision, and so the accelerator.
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
         accelerator = start_accelerator(recipe)
         data = data or open_data(recipe)
@@ -119,10 +119,10 @@ def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) 
 
 @dataclass(frozen=True)
 class StepTotals:
-    """What all ranks know alike before a step.
+    """What all ranks agree on before a step.
 
     Attributes:
-        count: of the targets of all ranks.
+        count: count of the targets on all ranks.
         elapsed_seconds: the main process's clock.
         stopping: whether any rank was asked to stop.
     """
@@ -133,14 +133,14 @@ class StepTotals:
 
 
 class Trainer:
-    """An objective with its optimizers, what it is trained on, and where the run stands.
+    """A run: an objective with its optimizers, its data, its rounds and its progress.
 
     Args:
-        recipe: how to train.
-        accelerator: started for this recipe.
+        recipe: the recipe of the run.
+        accelerator: an accelerator started for this recipe.
         objective: the model with its loss, on the accelerator's device.
-        data: what is trained on at first.
-        rounds: what may happen between steps; those due at once are played in this order.
+        data: the data at the beginning.
+        rounds: the rounds; those that are due together run in this order.
     """
 
     # What is trained, and how
@@ -151,7 +151,7 @@ class Trainer:
     # On what
     data: TrainingData
     task_weights: np.ndarray  # (tasks,) float32
-    facts: dict[str, Any]  # of the data it began with, which a run that is resumed must find
+    facts: dict[str, Any]  # of the initial data; a resumed run must find the same
     rows_per_rank: int
     # Where
     accelerator: Accelerator
@@ -162,7 +162,7 @@ class Trainer:
     log: TrainingLog
 
     _parameters: dict[str, int]
-    _saved: RunState  # what the newest checkpoint says
+    _saved: RunState  # progress in the newest checkpoint
 
     def __init__(
         self,
@@ -187,12 +187,12 @@ class Trainer:
         self.state, self._saved = RunState(), RunState()
         flops = FlopCounter(recipe, data.processor.vocabulary.size)
         self.log = TrainingLog(recipe, accelerator, tasks=data.task_names, flops=flops)
-        self._parameters = count_parameters(objective.model)  # before they are cut
+        self._parameters = count_parameters(objective.model)  # before sharding
         self.strategy = build_strategy(objective, recipe, accelerator)
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
-        """Arithmetic of the forward pass, as it runs."""
+        """Precision that the forward pass really has."""
         autocast = self.accelerator.mixed_precision == "bf16"
         return "bf16" if autocast or self.objective.half else "fp32"
 
@@ -215,21 +215,22 @@ class Trainer:
         if folder is None:
             return
         require_same_checkpoint(folder, self.ranks)
-        # 2. Weights, moments, random numbers, and where the run stood.
+        # 2. Weights, moments, random numbers, and the progress of the run.
         snapshot = load_checkpoint(folder)
         self.strategy.load(snapshot.weights, snapshot.moments)
         set_random_states(snapshot.random)
         self.state, self._saved = snapshot.state, replace(snapshot.state)
-        # 3. What the rounds before it have given.
+        # 3. The results of its rounds.
         for each in self.rounds:
             each.restore(self, folder)
             self._take(each.rows(self.state))
         self.accelerator.print(f"Continuing from {folder}.")
 
     def save(self) -> None:
-        """Save what resuming needs; the main process writes, all wait."""
+        """Save a checkpoint to resume from; the main process writes, all ranks wait."""
+        weights, moments = self.strategy.weights(), self.strategy.moments()
         snapshot = Snapshot(
-            self.state, self.strategy.weights(), self.strategy.moments(), random_states()
+            state=self.state, weights=weights, moments=moments, random=random_states()
         )
         if self.ranks.main:
             keep = self.recipe.checkpoint.keep
@@ -241,7 +242,7 @@ class Trainer:
         self.ranks.meet()
 
     def export(self) -> Path:
-        """Write the final checkpoint that acting and `AutoModelForCausalLM` load."""
+        """Write the final checkpoint, which `Agent` and `AutoModelForCausalLM` load; its folder."""
         folder = self.recipe.output_dir / FINAL
         self._export_to(folder)
         return folder
@@ -262,17 +263,20 @@ class Trainer:
     def _export_to(self, folder: Path) -> None:
         weights = self.strategy.weights()
         if self.ranks.main:
-            export(folder, self.objective.model, weights, self.data, self.recipe, self.state)
+            export(
+                folder, self.objective.model, weights,
+                data=self.data, recipe=self.recipe, state=self.state,
+            )  # fmt: skip
         self.ranks.meet()
 
     def close(self) -> None:
-        """End what runs besides this process; the weights of shards are gone then."""
+        """End the processes that this one started; sharded weights are lost."""
         self.strategy.close()
 
     # Training
 
     def run(self, stop: StopSignal) -> None:
-        """Train until the schedule ends or `stop` is raised; saves at the end either way."""
+        """Train until the schedule ends or `stop` is raised; save at the end in both cases."""
         self.stop = stop
         self.log.describe(
             self.objective.model,
@@ -283,7 +287,7 @@ class Trainer:
         with self.log:
             while (due := self._train_until_due()) and all(self._play(each) for each in due):
                 pass
-        # By the clock a run may end without another step; what is saved must say that it has.
+        # A schedule by the clock may end without another step; the checkpoint must record the end.
         if self._saved.step != self.state.step or self.recipe.schedule.minutes is not None:
             self.save()
         if self._done() < 1:
@@ -293,11 +297,11 @@ class Trainer:
             )
 
     def _done(self) -> float:
-        """Share of the schedule that is done, in [0, 1]."""
+        """Progress of the schedule, in [0, 1]."""
         return progress(self.recipe.schedule, self.state.step, self.state.elapsed_seconds)
 
     def _train_until_due(self) -> list[Round]:
-        """Take steps until rounds are due, which it returns; none at the end or at a stop."""
+        """Take steps until rounds are due; return these, or [] at the end or at a stop."""
         began = time.monotonic() - self.state.elapsed_seconds  # pauses do not count as training
         self.objective.train()
         with one_ahead(self._rows, self.state.step) as batches:
@@ -317,7 +321,7 @@ class Trainer:
                     self.save()
 
     def _play(self, due: Round) -> bool:
-        """Play a round and go on with what it gives; False where it was stopped."""
+        """Play a round and take its data; return False where it was stopped."""
         with self.log.pause():
             complete = due.play(self)
         if complete:
@@ -334,7 +338,7 @@ class Trainer:
         )
 
     def _take(self, data: TrainingData | None) -> None:
-        """Go on with these data, if they are others."""
+        """Train on these data from now on; None changes nothing."""
         if data is None:
             return
         self.data = data
@@ -343,7 +347,7 @@ class Trainer:
         require_same_rows(data, self.ranks)
 
     def _step(self, batch: list[ForwardPass], count: float) -> None:
-        """Take an optimizer step on this rank's passes; `count` is that of all ranks' targets."""
+        """Take an optimizer step on this rank's passes; `count` is that of `StepTotals`."""
         # 1. The learning rate of this point of the schedule.
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, self._done())
         lr = self.recipe.optimizer.lr * factor
@@ -361,7 +365,7 @@ class Trainer:
         self.log.step(self.state.step, loss, norm=norm, lr=lr)
 
     def _skip(self, loss: float, norm: float) -> None:
-        """Leave out a step whose loss or gradient is not finite; too many end the run."""
+        """Count a step without an update; raise GeneralistError after too many."""
         self.state.skipped += 1
         if self.state.skipped > self.recipe.optimizer.max_skipped:
             raise GeneralistError(
@@ -378,7 +382,7 @@ class Trainer:
         Row numbers depend on the step alone, so another number of ranks sees the same step.
         """
         first = step * self.recipe.data.rows_per_step + self.ranks.number * self.rows_per_rank
-        # No more than a core's share, so that a machine of many cores has work for all of them.
+        # At most one core's share per pass, so that all cores have work.
         share = -(-self.rows_per_rank // self.strategy.cores)
         stride = min(self.recipe.data.rows_per_forward, share)
         batch = self.data.windows.batch(first, self.rows_per_rank)
@@ -388,7 +392,7 @@ class Trainer:
         ]
 
     def _totals(self, batch: list[ForwardPass], elapsed_seconds: float) -> StepTotals:
-        """What the ranks come to together before a step on these passes."""
+        """The totals of all ranks before a step on these passes."""
         count = sum(each.targets.count.sum().item() for each in batch)
         clock = elapsed_seconds if self.ranks.main else 0.0
         count, clock, stopping = self.ranks.sum([count, clock, float(self.stop.raised)])

@@ -1,4 +1,4 @@
-"""The optimizers and the learning rate over a run."""
+"""The optimizers and the learning rate schedule of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from generalist.training.recipe import OptimizerRecipe, ScheduleRecipe
 
 
 def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, or Muon over the body's matrices and AdamW over the rest.
+    """AdamW for all parameters, or Muon for the body's matrices and AdamW for the rest.
 
-    Matrices of the body are decayed, those of embedders too; norms, biases and all tables are not.
+    Weight decay applies to the matrices of the body and of embedders, not to norms, biases and
+    tables.
     """
     tables = {
         id(layer.weight)
@@ -47,7 +48,7 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
 
 
 def progress(schedule: ScheduleRecipe, step: int, elapsed_seconds: float) -> float:
-    """Share of the run that is done, in [0, 1]: by steps or by minutes, whichever is further."""
+    """Progress of a run in [0, 1]: by steps or by minutes, whichever is larger."""
     shares = [0.0]
     if schedule.steps is not None:
         shares.append(step / schedule.steps)
@@ -57,14 +58,20 @@ def progress(schedule: ScheduleRecipe, step: int, elapsed_seconds: float) -> flo
 
 
 def learning_rate_factor(schedule: ScheduleRecipe, step: int, done: float) -> float:
-    """Factor on the peak learning rate: linear warm-up over steps, half a cosine over progress."""
+    """Factor on the peak learning rate: linear warm-up over steps, half a cosine over progress.
+
+    Args:
+        schedule: warm-up steps and final fraction.
+        step: the step, from 0.
+        done: progress of the schedule, in [0, 1].
+    """
     warmup = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
     floor = schedule.final_lr_fraction
     return warmup * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Set the learning rate of every parameter group."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr

@@ -1,4 +1,4 @@
-"""What one forward pass of training takes: tokens, and a flat list of their targets.
+"""The input of one forward pass of training: tokens, and a flat list of their targets.
 
 Shapes: B = rows, L = window tokens, T = tokens of all segments, S = segments, M = targets.
 """
@@ -15,14 +15,16 @@ from generalist.modeling.tensors import Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class Targets(Tensors):
-    """What is to be predicted in a forward pass, each of shape (M,).
+    """The targets of a forward pass; each field has shape (M,).
 
-    index: int64, ascending: the flat place of the hidden state that predicts each.
-    ids: int64. ordinal: bool, True where neighbouring ids are near in value.
-    task: int64, which dataset folder it is from.
-    weight: float32, factor on its loss, of either sign.
-    count: float32, how much it counts in what the sum of losses is divided by, never negative.
-    order: int64; every n-th is chosen for something by these, the same however rows are split.
+    Attributes:
+        index: int64, ascending: flat place of the hidden state that predicts the target.
+        ids: int64, the target ids.
+        ordinal: bool, True where neighbouring ids are near in value.
+        task: int64, number of the dataset folder that the target comes from.
+        weight: float32, factor on the target's loss, of either sign.
+        count: float32, the target's part of the divisor of the summed loss; never negative.
+        order: int64, by which `loss.full_every` selects targets, however rows are split.
     """
 
     index: Tensor
@@ -36,11 +38,15 @@ class Targets(Tensors):
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRows(Tensors):
-    """A forward pass over rows, padding included, as any decoder of transformers takes them.
+    """A forward pass over rows with padding, as any decoder of transformers takes them.
 
-    input_ids, position_ids: (B, L) int64. segment_starts: (S + 1,) int32, counted in (B L).
-    embedded: what is added to the embeddings of the ids; nothing in the flat form.
-    attended: how many tokens all tokens see together.
+    Attributes:
+        input_ids: (B, L) int64.
+        position_ids: (B, L) int64, from 0 in each segment.
+        segment_starts: (S + 1,) int32, flat places in B L; the last entry is B L.
+        targets: the targets.
+        attended: number of pairs of a token and a token it attends to.
+        embedded: vectors added to the embeddings of the ids; none in the flat form.
     """
 
     input_ids: Tensor
@@ -53,11 +59,15 @@ class PackedRows(Tensors):
 
 @dataclass(frozen=True, kw_only=True)
 class LinedSegments(Tensors):
-    """A forward pass over segments end to end, without padding, as the lean pass on a CPU takes it.
+    """A forward pass over segments end to end, without padding, for the lean pass on a CPU.
 
-    input_ids, position_ids: (T,) int64. segment_lengths: of S segments, equal ones are neighbours.
-    embedded: what is added to the embeddings of the ids; nothing in the flat form.
-    attended: how many tokens all tokens see together.
+    Attributes:
+        input_ids: (T,) int64.
+        position_ids: (T,) int64, from 0 in each segment.
+        segment_lengths: lengths of the S segments in tokens; equal ones are neighbours.
+        targets: the targets.
+        attended: number of pairs of a token and a token it attends to.
+        embedded: vectors added to the embeddings of the ids; none in the flat form.
     """
 
     input_ids: Tensor

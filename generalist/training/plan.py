@@ -1,7 +1,7 @@
-"""What a run will take, from its recipe alone: parameters, FLOPs, memory, and time at a given rate.
+"""Plan a run from its recipe alone: parameters, FLOPs, memory, and time at a given rate.
 
-No weights are built and no data are opened, so what only the data say (how long segments are, which
-tokens are targets) enters as its upper bound: a window is one segment, and every token a target.
+A plan builds no weights and opens no data. So the facts of the data (lengths of segments, share of
+targets) enter as their upper bounds: a window is one segment, and every token a target.
 
 Symbols: V = vocabulary size, D = hidden size, Q = width of all heads, K = width of the heads of
 keys and values, F = width inside the feed-forward block, L = window tokens.
@@ -26,40 +26,58 @@ WORLD_SIZES = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of trainable parameters by what they are."""
+    """Numbers of trainable parameters by kind.
 
-    matrices: int  # of the blocks
+    Attributes:
+        matrices: parameters of the blocks' matrices.
+        norms: parameters of all norms.
+        tables: parameters of input embedding and head, which may be tied.
+    """
+
+    matrices: int
     norms: int
-    tables: int  # input embedding and head, which may be one
+    tables: int
 
     @property
     def body(self) -> int:
-        """All but the embedding table and the head."""
+        """All but input embedding and head."""
         return self.matrices + self.norms
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All parameters."""
         return self.body + self.tables
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating point operations of a token, forward and backward."""
+    """Floating point operations per token, forward and backward.
+
+    Attributes:
+        body: of the parameters of the body.
+        attention: of the products of queries, keys and values.
+        head: of the head, for a token that is a target; others have none.
+    """
 
     body: float
     attention: float
-    head: float  # of a token that is a target; the others have none
+    head: float
 
     @property
     def total(self) -> float:
-        """Of a token that is a target."""
+        """FLOPs of a token that is a target."""
         return self.body + self.attention + self.head
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training holds on each rank from step to step."""
+    """Bytes that training holds on each rank from step to step.
+
+    Attributes:
+        weights: bytes of the weights in the precision of the forward pass.
+        gradients: bytes of the gradients.
+        optimizer: bytes of moments and, with bf16, of the float32 weights.
+    """
 
     weights: int
     gradients: int
@@ -67,26 +85,44 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All three."""
+        """Bytes of all three."""
         return self.weights + self.gradients + self.optimizer
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that one forward pass keeps for its backward pass."""
+    """Bytes that one forward pass keeps for its backward pass.
+
+    Attributes:
+        blocks: bytes of the blocks' activations.
+        head: bytes of the head's activations, if every token is a target.
+    """
 
     blocks: int
-    head: int  # if every token is a target
+    head: int
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Bytes of both."""
         return self.blocks + self.head
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will take; memory in bytes by precision."""
+    """The arithmetic, memory and time that a run needs.
+
+    Attributes:
+        vocabulary_size: V.
+        parameters: numbers of parameters.
+        flops_per_token: FLOPs of a token.
+        rows_per_step: rows of an optimizer step, over all ranks.
+        rows_per_forward: rows of a forward pass on one rank.
+        window_tokens: L.
+        memory: (precision, stage of ZeRO, number of ranks) -> bytes on each rank.
+        activations: precision -> bytes of a forward pass.
+        seconds_per_step: seconds of an optimizer step; None without a rate.
+        hours: hours of the run; None without a rate, or where the schedule has no steps.
+    """
 
     vocabulary_size: int
     parameters: Parameters
@@ -94,10 +130,10 @@ class Plan:
     rows_per_step: int
     rows_per_forward: int
     window_tokens: int
-    memory: dict[tuple[Precision, int, int], Memory]  # (precision, stage, world size)
+    memory: dict[tuple[Precision, int, int], Memory]
     activations: dict[Precision, Activations]
-    seconds_per_step: float | None  # None: no rate is given
-    hours: float | None  # None: no rate is given, or the schedule has no steps
+    seconds_per_step: float | None
+    hours: float | None
 
     @property
     def tokens_per_step(self) -> int:
@@ -136,62 +172,72 @@ class Plan:
 
 
 def plan_run(recipe: Recipe, vocabulary_size: int, flops_per_second: float | None = None) -> Plan:
-    """What the recipe will take, for all precisions, stages and world sizes.
+    """Plan a run for all precisions, stages of ZeRO and world sizes.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         vocabulary_size: V.
-        flops_per_second: sustained rate of all devices together; None: no time is estimated.
+        flops_per_second: sustained rate of all devices together; None: no estimate of the time.
 
-    Raises UsageError where the rate is not a positive number.
+    Raises:
+        UsageError: the rate is not a positive number.
     """
     if flops_per_second is not None and not 0 < flops_per_second < math.inf:
         raise UsageError(f"{flops_per_second} FLOP/s is no rate; give a positive number (4e14).")
     data = recipe.data
     parameters = parameters_of(recipe.model, vocabulary_size)
-    flops = flops_of(recipe.model, parameters, vocabulary_size, data.window_tokens)
+    sizes = {"vocabulary_size": vocabulary_size, "window_tokens": data.window_tokens}
+    flops = flops_of(recipe.model, parameters, **sizes)
     rows_per_forward = min(data.rows_per_forward, data.rows_per_step)
     seconds = None
     if flops_per_second is not None:
         seconds = flops.total * data.rows_per_step * data.window_tokens / flops_per_second
     return Plan(
-        vocabulary_size,
-        parameters,
-        flops,
-        data.rows_per_step,
-        rows_per_forward,
-        data.window_tokens,
-        {
+        vocabulary_size=vocabulary_size,
+        parameters=parameters,
+        flops_per_token=flops,
+        rows_per_step=data.rows_per_step,
+        rows_per_forward=rows_per_forward,
+        window_tokens=data.window_tokens,
+        memory={
             (precision, stage, world_size): memory_per_rank(
-                parameters, precision, stage, world_size, recipe.optimizer.name
+                parameters,
+                precision,
+                stage,
+                world_size=world_size,
+                optimizer=recipe.optimizer.name,
             )
             for precision in PRECISIONS
             for stage in range(len(STAGES))
             for world_size in WORLD_SIZES
         },
-        {
+        activations={
             precision: activation_memory(
-                recipe.model, vocabulary_size, rows_per_forward, data.window_tokens, precision
+                recipe.model,
+                vocabulary_size,
+                rows=rows_per_forward,
+                window_tokens=data.window_tokens,
+                precision=precision,
             )
             for precision in PRECISIONS
         },
-        seconds,
-        None if seconds is None else run_hours(recipe.schedule, seconds),
+        seconds_per_step=seconds,
+        hours=None if seconds is None else run_hours(recipe.schedule, seconds),
     )
 
 
 def vocabulary_size_of(recipe: Recipe) -> int:
-    """V of the recipe's processor, the shipped one if it names none."""
+    """V of the recipe's processor, which is the shipped one if the recipe names none."""
     from generalist.tokenization.processor import load_processor
 
     return load_processor(recipe.data.processor).vocabulary.size
 
 
 def parameters_of(model: ModelRecipe, vocabulary_size: int) -> Parameters:
-    """Parameters of the model that the recipe builds.
+    """The numbers of parameters of the model that a recipe describes.
 
-    A block has 2 D Q + 2 D K in attention (queries and output, keys and values), 3 D F in SwiGLU,
-    and two norms of D; Qwen3 also one for the queries and one for the keys of a head.
+    A block has 2 D Q + 2 D K in attention: queries and output, keys and values. It has 3 D F in
+    SwiGLU, and two norms of D; Qwen3 also one for the queries and one for the keys of a head.
     """
     width, layers = model.hidden_size, model.layers
     query, key = _attention_widths(model)
@@ -204,15 +250,15 @@ def parameters_of(model: ModelRecipe, vocabulary_size: int) -> Parameters:
 
 
 def flops_of(
-    model: ModelRecipe, parameters: Parameters, vocabulary_size: int, window_tokens: int
+    model: ModelRecipe, parameters: Parameters, *, vocabulary_size: int, window_tokens: int
 ) -> Flops:
-    """FLOPs of a token, forward and backward: 6 N + 12 layers Q C, and 6 D V where it is a target.
+    """FLOPs of a token, forward and backward: 6 N + 12 layers Q C, and 6 D V for a target.
 
-    N are the parameters of the body: a multiplication and an addition each, and twice that on the
-    way back (Kaplan et al. 2020, section 2.1; PaLM, Chowdhery et al. 2022, appendix B). C is the
-    context a token attends to. PaLM takes the whole window; here it is what a causal model needs,
-    (L + 1) / 2 on average in a window of one segment. Shorter segments need less, while a kernel
-    that computes what the mask then hides does up to twice as much.
+    N is the number of parameters of the body. Each takes a multiplication and an addition forward,
+    and twice that backward (Kaplan et al. 2020, section 2.1; PaLM, Chowdhery et al. 2022, appendix
+    B). C is the context that a token attends to. PaLM counts the whole window. This counts what a
+    causal model needs: (L + 1) / 2 on average, in a window of one segment. Shorter segments need
+    less; a kernel that computes masked products does up to twice as much.
     """
     return Flops(
         body=6.0 * parameters.body,
@@ -222,7 +268,7 @@ def flops_of(
 
 
 def attention_flops(model: ModelRecipe, attended: float) -> float:
-    """12 layers Q C for C tokens that are attended to, forward and backward."""
+    """FLOPs of attention to C = `attended` tokens, forward and backward: 12 layers Q C."""
     query, _ = _attention_widths(model)
     return 12.0 * model.layers * query * attended
 
@@ -231,17 +277,21 @@ def memory_per_rank(
     parameters: Parameters,
     precision: Precision,
     stage: int,
+    *,
     world_size: int,
     optimizer: Literal["adamw", "muon"] = "adamw",
 ) -> Memory:
     """Bytes of weights, gradients and optimizer state on each rank (Rajbhandari et al. 2020).
 
-    Section 3.1: in mixed precision Adam takes 2 + 2 + 12 bytes a parameter, as the optimizer holds
-    the weights in fp32 beside its two moments; in fp32 that is 4 + 4 + 8. Muon keeps one moment of
-    the blocks' matrices. Section 5: stage 1 of ZeRO divides the state of the optimizer over the
-    ranks, 2 the gradients too, 3 the weights too; stage 0 is DDP. There bf16 is autocast, with
-    weights and gradients in fp32: the same 16 bytes, as 4 + 4 + 8. Not counted are buffers of
-    communication and what the allocator leaves unused.
+    Section 3.1: in mixed precision Adam takes 2 + 2 + 12 bytes per parameter, because the optimizer
+    holds the weights in fp32 beside its two moments. In fp32 it takes 4 + 4 + 8. Muon keeps one
+    moment of the blocks' matrices.
+
+    Section 5: stage 1 of ZeRO divides the optimizer's state over the ranks, 2 also the gradients,
+    3 also the weights. Stage 0 is DDP. There bf16 is autocast, with weights and gradients in fp32:
+    the same 16 bytes, as 4 + 4 + 8.
+
+    This does not count communication buffers and memory that the allocator leaves unused.
     """
     values = VALUE_BYTES[precision] * parameters.total
     moments = 4 * (2 * parameters.total - (parameters.matrices if optimizer == "muon" else 0))
@@ -256,22 +306,28 @@ def memory_per_rank(
 
 
 def activation_memory(
-    model: ModelRecipe, vocabulary_size: int, rows: int, window_tokens: int, precision: Precision
+    model: ModelRecipe,
+    vocabulary_size: int,
+    *,
+    rows: int,
+    window_tokens: int,
+    precision: Precision,
 ) -> Activations:
     """Bytes that a forward pass of `rows` windows keeps for its backward pass.
 
-    Without recomputation, in the way of Korthikanti et al. 2022, section 4.1, who find s b h (34 +
-    5 a s / h) a block. Their block has GELU, dropout and stored attention scores; ours has SwiGLU,
-    none and none. A token keeps, in a block, with b bytes a value (4 in fp32, 2 in bf16):
+    The count follows Korthikanti et al. 2022, section 4.1, without recomputation. They find
+    s b h (34 + 5 a s / h) bytes per block. Their block has GELU, dropout and stored attention
+    scores; ours has SwiGLU and neither of the others. In a block a token keeps, with b bytes per
+    value (4 in fp32, 2 in bf16):
 
-    - both norms, which run in fp32: 16 D for what enters and what is normalised, and what they hand
-      on, 8 D in fp32, or 10 D in bf16, where autocast copies it for each of five matrices;
-    - attention: 4 b Q for queries, keys, values and output, and b L for the mask that keeps packed
-      segments apart; in Qwen3 (4 + b) (Q + K) for the norms of queries and keys;
-    - SwiGLU: 4 b F for gate, its SiLU, up, and their product.
+    - 16 D for the inputs and the normalised values of both norms, which run in fp32. Their outputs
+      take 8 D in fp32, or 10 D in bf16, where autocast copies them for each of five matrices.
+    - 4 b Q for queries, keys, values and output of attention, and b L for the mask that separates
+      packed segments. Qwen3 adds (4 + b) (Q + K) for the norms of queries and keys.
+    - 4 b F for gate, its SiLU, up, and their product in SwiGLU.
 
-    Autocast also keeps a copy of the matrices in bf16. The head takes 8 V for each target, logits
-    and probabilities in fp32. It is the plain forward pass: `compile`, or the lean pass on a CPU,
+    Autocast also keeps a copy of the matrices in bf16. The head takes 8 V per target, for logits
+    and probabilities in fp32. This is the plain forward pass; `compile` and the lean pass on a CPU
     keep less.
     """
     tokens, size = rows * window_tokens, VALUE_BYTES[precision]
@@ -286,9 +342,9 @@ def activation_memory(
 
 
 def run_hours(schedule: ScheduleRecipe, seconds_per_step: float) -> float | None:
-    """Hours of training until the schedule ends; None where it has no steps to count.
+    """Hours of training until the schedule ends; None where it has no number of steps.
 
-    Corrections, checkpoints and waiting for data come on top.
+    This does not count corrections, checkpoints and waiting for data.
     """
     if schedule.steps is None:
         return None
@@ -297,13 +353,13 @@ def run_hours(schedule: ScheduleRecipe, seconds_per_step: float) -> float | None
 
 
 def _attention_widths(model: ModelRecipe) -> tuple[int, int]:
-    """Q and K."""
+    """The widths Q and K."""
     head_dim = model.head_dim or model.hidden_size // model.heads
     return model.heads * head_dim, (model.kv_heads or model.heads) * head_dim
 
 
 def describe(plan: Plan) -> str:
-    """The plan in lines for people; memory in GB of 10^9 bytes."""
+    """The plan as a table for people; memory in GB of 10^9 bytes."""
     flops = plan.flops_per_token
     lines = [
         f"parameters       {plan.parameters.total:,} in all, {plan.parameters.body:,} in the body "

@@ -1,8 +1,8 @@
-"""What the processes of a run (its ranks) tell each other besides gradients.
+"""Communication between the processes of a run (its ranks), besides gradients.
 
-Numbers of every step go through collectives. Everything else goes through the key-value store that
-the ranks met at: whoever waits looks there now and then. A collective of the communication library
-gives up after minutes, and a round or a large checkpoint may take longer.
+The numbers of every step go through collectives. Everything else goes through the key-value store
+of the rendezvous, which waiting ranks poll. A collective times out after minutes, and a round or a
+large checkpoint may take longer.
 """
 
 from __future__ import annotations
@@ -24,31 +24,36 @@ from generalist.errors import GeneralistError, UsageError
 
 T = TypeVar("T")
 POLL_SECONDS = 0.05
-_boards = itertools.count()  # of this process, whose runs may share one store
+_boards = itertools.count()  # count of boards in this process; its runs may share one store
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What went wrong in another process, for the user."""
+    """A failure in another process, for the user.
+
+    Attributes:
+        message: the error's message.
+        wrong_use: whether it was a UsageError.
+    """
 
     message: str
     wrong_use: bool = False
 
     @classmethod
     def of(cls, error: GeneralistError) -> Problem:
-        """What an error says; errors themselves do not all survive the way between processes."""
+        """The problem of an error; not all errors survive pickling between processes."""
         return cls(str(error), isinstance(error, UsageError))
 
     def error(self) -> GeneralistError:
-        """The error again."""
+        """The error of this problem."""
         return UsageError(self.message) if self.wrong_use else GeneralistError(self.message)
 
 
 class Board:
-    """Where ranks take numbers and leave messages for each other; nobody waits inside of it.
+    """A place where ranks take numbers and post messages for each other.
 
     Args:
-        store: what the ranks share.
+        store: the key-value store that the ranks share.
     """
 
     _store: distributed.Store
@@ -61,24 +66,24 @@ class Board:
         return self._store.add("taken", 1) - 1
 
     def post(self, key: str, message: Any) -> None:
-        """Leave a message, which is pickled."""
+        """Post a message under a key; pickle encodes it."""
         self._store.set(key, pickle.dumps(message))
         self._store.add("posted", 1)
 
     def posted(self) -> int:
-        """How many messages have been left so far."""
+        """The number of messages posted so far."""
         return self._store.add("posted", 0)
 
     def has(self, key: str) -> bool:
-        """Whether a message is there."""
+        """Whether there is a message under the key."""
         return self._store.check([key])
 
     def read(self, key: str) -> Any:
-        """A message that is there."""
+        """The message under a key; there must be one."""
         return pickle.loads(self._store.get(key))
 
     def wait_for(self, key: str) -> Any:
-        """A message, once it is there, however long that takes."""
+        """Wait for the message under a key, without a time limit, and return it."""
         while not self.has(key):
             time.sleep(POLL_SECONDS)
         return self.read(key)
@@ -87,11 +92,14 @@ class Board:
 class Ranks:
     """The processes of a run, seen from one of them. All call the same methods in the same order.
 
+    Args:
+        accelerator: the accelerator of the run.
+
     Attributes:
-        number: of this process, from 0.
-        count: how many there are.
-        main: True on number 0, which writes and decides.
-        device: this process's own.
+        number: number of this process, from 0.
+        count: number of processes.
+        main: whether this is process 0, which writes and decides.
+        device: device of this process.
     """
 
     number: int
@@ -108,16 +116,17 @@ class Ranks:
         self._accelerator = accelerator
 
     def board(self) -> Board:
-        """A new board, the same on all ranks."""
+        """A new board that all ranks share."""
         name = f"generalist/{next(_boards)}"
         if self.count == 1:
             return Board(distributed.HashStore())
         return Board(distributed.PrefixStore(name, _get_default_store()))
 
     def on_main(self, find: Callable[[], T]) -> T:
-        """What `find` returns on the main process, on all; the others wait for it.
+        """Call `find` on the main process, and return its result on all ranks.
 
-        Raises GeneralistError on all where `find` does.
+        Raises:
+            GeneralistError: `find` raised it; on all ranks.
         """
         board = self.board()
         if self.main:
@@ -134,23 +143,26 @@ class Ranks:
         return found
 
     def gather(self, mine: T) -> list[T]:
-        """What each rank has, on all, in their order; a barrier without a time limit."""
+        """The values of all ranks, in their order; a barrier without a time limit."""
         board = self.board()
         board.post(str(self.number), mine)
         return [board.wait_for(str(number)) for number in range(self.count)]
 
     def meet(self) -> None:
-        """Wait until all ranks have come this far, however long that takes."""
+        """Wait until all ranks are here, without a time limit."""
         self.gather(None)
-        # The rank that holds the store must not end while another still looks there.
+        # The rank that holds the store must not end while another still reads it.
         self._accelerator.wait_for_everyone()
 
     def require(self, problem: str | None, remedy: str) -> None:
-        """Go on where no rank has a problem; else raise one GeneralistError on all of them.
+        """Check on all ranks that none of them has a problem.
 
         Args:
-            problem: what this rank cannot do, as the rest of a sentence of which it is the subject.
-            remedy: what to do about it, a sentence.
+            problem: the problem of this rank, as the predicate of a sentence; None: no problem.
+            remedy: what the user can do, as a sentence.
+
+        Raises:
+            GeneralistError: a rank has a problem; the same error on all ranks.
         """
         found = self.gather((socket.gethostname(), problem))
         said = [

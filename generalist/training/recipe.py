@@ -18,6 +18,7 @@ from pydantic import (
 
 from generalist.errors import UsageError
 from generalist.modeling.recipe import ModelRecipe, Name, Section, not_empty
+from generalist.seeds import PROMPT_SEED, RUN_SCORES_SEED
 from generalist.specs import find_spec, read_yaml, validate_data
 from generalist.yaml_values import NOT_YAML, annotation_at, expand_home, parse_setting, split_key
 
@@ -28,7 +29,7 @@ def _path(value: Any) -> Any:
 
 
 def _root(value: str | Path) -> str | Path:
-    """A URL as it is, for a path would lose a slash of it."""
+    """A URL as it is, because a path would lose one of its slashes; else a path."""
     return value if isinstance(value, str) and "://" in value else _path(value)
 
 
@@ -37,119 +38,120 @@ Root = Annotated[str | Path, AfterValidator(_root)]
 
 
 class DataRecipe(Section):
-    """Where the windows come from and how many make a step."""
+    """The source of the windows, and how many make a step."""
 
     root: Root | list[Root] = Path("data/quickstart")
-    """Folder of collected shards (or several); its spec gives the mixture weights. A URL that
-    fsspec reads (s3://, gs://, hf://, ...) will do: shards are downloaded when they are needed."""
+    """Folder of shards, or a list of folders; its spec gives the mixture weights. A URL that fsspec
+    reads (s3://, gs://, hf://, ...) works too: shards are downloaded when training needs them."""
     cache: Folder | None = None
-    """Where downloaded shards lie; ~/.cache/generalist if not given."""
+    """Folder of downloaded shards. Default: ~/.cache/generalist."""
     cache_gigabytes: float = Field(default=50.0, gt=0)
-    """What they may take, all together. Less than the data take means to download them again and
-    again, for rows are drawn from all of them."""
+    """Size limit of the cache. A cache smaller than the data downloads shards again and again,
+    because training draws rows from all of them."""
     processor: Folder | None = None
-    """Folder of the processor the shards were encoded with; the shipped one if not given."""
+    """Folder of the processor that encoded the shards. Default: the shipped one."""
     window_tokens: int = Field(default=512, gt=1)
     """Tokens in a window, L."""
     context_steps: PositiveInt | dict[str, PositiveInt] | None = None
-    """Timesteps of an episode that are seen together, in training and in acting; null: as many as
-    fit into the window. Where the present observation says what to do, a few learn much faster:
-    everything further back is a distraction that has to be unlearned. More segments then share a
-    window. A mapping from tasks or families to numbers gives these numbers of their own; its
-    `default` is for those it does not name."""
+    """Timesteps of an episode that the model sees together, in training and in acting; null: as
+    many as fit into the window. Where the present observation determines the action, few timesteps
+    learn much faster: earlier ones are a distraction that the model has to unlearn. More segments
+    then share a window. May be a mapping from tasks or families to numbers; `default` applies to
+    those it does not name."""
     rows_per_step: int = Field(default=16, gt=0)
     """Windows in one optimizer step, over all ranks."""
     rows_per_forward: int = Field(default=4, gt=0)
     """Windows in one forward pass on one rank; gradients accumulate up to `rows_per_step`."""
     prompt_fraction: float = Field(default=0.25, ge=0, le=1)
-    """Share of segments that begin with a demonstration: part of another episode of the task with
-    the same instruction. Where there is no such episode, a segment begins without."""
+    """Share of segments that begin with a demonstration, which is part of another episode of the
+    task with the same instruction. A segment begins without one where there is no such episode."""
     action_dropout: float = Field(default=0.0, ge=0, le=1)
-    """Share of segments that show random actions in place of those taken, while the targets stay:
-    the model has to learn what to do from what is observed, instead of repeating itself. With 1 it
-    learns to ignore past actions, and the actions of one timestep are chosen independently."""
+    """Share of segments whose input has random actions in place of the true ones; the targets stay.
+    The model then learns its actions from observations instead of repeating itself. With 1 it
+    learns to ignore past actions, and chooses the actions of one timestep independently."""
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Mixture weights that replace those of the dataset spec, by task or by family. A family's
-    (`babyai: 9`, as in Gato's Table 1) is that of all its tasks together, which share it in
-    proportion to their weights in the spec; a task's own beats its family's. 0 leaves out."""
+    """Mixture weights that replace those of the dataset spec, by task or by family. The tasks of a
+    family share its weight (`babyai: 9`, as in Gato's Table 1) in proportion to their weights in
+    the spec. A task's own weight overrides its family's. 0 leaves a task out."""
     task_temperature: float | None = Field(default=None, gt=0)
-    """T: tasks get weights proportional to n^(1/T), n their tokens, in place of the spec's; those
-    under `weights` still count. 1 takes every token equally often, a large T every task."""
+    """T: replaces the spec's weights by n^(1/T) for a task of n tokens; `weights` override them.
+    With 1 all tokens are equally frequent, with a large T all tasks."""
     min_expert_share: float | dict[str, float] | None = None
-    """Train only on episodes whose normalised score reaches this (0 random, 1 expert; Gato kept
-    those of at least 80% of the expert's return), or by task or family, with `default` for those
-    not named. Random and expert are the registry's, or the worst and best episode of the data where
-    the registry knows none or episodes were cut."""
+    """Train only on episodes whose normalised score is at least this (0 random, 1 expert; Gato kept
+    those of at least 80% of the expert's return). May be a mapping from tasks or families;
+    `default` applies to those it does not name. The scores of random and expert are the registry's.
+    Where it has none, or episodes were cut, they are the worst and best episode of the data."""
     episodes: PositiveInt | dict[str, PositiveInt] | None = None
-    """Train on so many episodes of a task, the first of those that are left, or by task or family;
-    null: on all."""
+    """Train on this many episodes of each task: the first that pass `min_expert_share`. May be a
+    mapping from tasks or families. null: on all."""
     skip_damaged: bool = False
-    """Verify all shards at the start and train without what is damaged, instead of stopping."""
+    """Verify all shards at the start, and train without damaged ones instead of stopping."""
 
 
 class LossRecipe(Section):
-    """What is minimised at the target positions."""
+    """The loss at the targets."""
 
     sigma_bins: float = Field(default=8.0, ge=0)
     """Standard deviation, in bins, of the Gaussian target of an ordinal token; 0 is one-hot."""
     full_every: int = Field(default=1, gt=0)
-    """Every n-th target takes the softmax over the whole vocabulary, the others over the target's
-    own range of ids (texts always over all). The layout says which range comes next and acting
-    chooses within it, so the rest of the softmax has little to teach, but costs a small model a
-    fifth of its step. 1 is plain cross entropy."""
+    """Every n-th target takes the softmax over the whole vocabulary; the others take it over the
+    target's own range of ids (texts always over all). The layout determines the next range, and
+    acting chooses within it. So the full softmax teaches little, but costs a small model a fifth
+    of its step. 1 is plain cross entropy."""
     balance_tasks: bool = False
-    """Divide a task's targets by their share of its tokens, so that tasks with few action tokens
-    per timestep count by their mixture weight and not by their number of targets."""
+    """Divide the loss of a task's targets by their share of its tokens. Then tasks with few action
+    tokens per timestep count by their mixture weight, not by their number of targets."""
 
 
 SEEDS_PER_ROUND = 1_000
 ROUNDS = 100
-"""A round of corrections has seeds of its own: those of data end 100,000 above the first."""
+"""Each round of corrections has seeds of its own; all lie below EVALUATION_SEED."""
 
 
 class TaskCorrections(Section):
-    """What is played in a task in each round of corrections."""
+    """The episodes of a task in each round of corrections."""
 
     episodes: int = Field(gt=0, le=SEEDS_PER_ROUND)
-    """Episodes in a round, at most 1,000: each has a seed that no other episode of the run has."""
+    """Episodes per round, at most 1,000; each has a seed of its own within the run."""
     max_steps: int | None = Field(default=None, gt=0)
-    """Cut them there, below the task's own limit."""
+    """Truncate episodes after this many steps, below the task's own limit."""
     expert: Name | None = None
-    """Who says what to do; who demonstrated the task if not given."""
+    """Expert that labels. Default: the one that demonstrated the task."""
 
 
 class CorrectionsRecipe(Section):
     """DAgger within the run (Ross, Gordon and Bagnell 2011, section 3).
 
-    Training pauses, the model acts, the experts that demonstrated say at each step what they would
-    have done, and training goes on with that too, in one learning rate schedule. A clone's own
-    mistakes lead to states that no demonstration shows.
+    Training pauses while the model acts, and experts label every state. Then training goes on with
+    these labels too, in one learning rate schedule. A clone's own mistakes lead to states that no
+    demonstration contains.
     """
 
     tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
-    """Which tasks of the data; none: no corrections."""
+    """Tasks of the data to correct; none: no corrections."""
     rounds: int = Field(default=4, gt=0, le=ROUNDS)
-    """How often training pauses, at most 100 times. The pauses do not count as training."""
+    """Number of rounds, at most 100. Their time does not count as training."""
     begin: float = Field(default=0.25, ge=0, lt=1)
-    """Progress at the first round; the others follow at equal distances."""
+    """Progress of the schedule at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of a task's tokens that come from its corrections, once there are any."""
+    """Share of a task's tokens that come from its corrections, from the first round on."""
 
 
 class EvaluationRecipe(Section):
-    """Scores on the way, in the log and the trackers. What is trained does not depend on them.
+    """Scores during a run, in the log and the trackers. Training does not depend on them.
 
-    Scores that are under way when a run is stopped are left out: it stops at once.
+    A run that is asked to stop does so at once, without the scores of unfinished episodes.
     """
 
     tasks: list[str] = Field(default_factory=list)
-    """Which tasks of the data are scored: names, or patterns such as `gym/*`; none: no scores."""
-    episodes: int = Field(default=5, gt=0)
-    """Episodes of each task. Their seeds are neither of the data nor of `generalist evaluate`."""
+    """Tasks of the data to score: names, or patterns such as `gym/*`; none: no scores."""
+    episodes: int = Field(default=5, gt=0, le=PROMPT_SEED - RUN_SCORES_SEED)
+    """Episodes per task. Neither data nor `generalist evaluate` use their seeds."""
     max_steps: int | None = Field(default=None, gt=0)
-    """Cut them there, below the tasks' own limits; scores are then not normalised."""
+    """Truncate episodes after this many steps, below the tasks' own limits. Their scores are not
+    normalised."""
     every_minutes: float | None = Field(default=None, gt=0)
-    """Score after this many minutes of training. The time it pauses does not count as training."""
+    """Score after this many minutes of training. The time of scoring does not count."""
     every_steps: int | None = Field(default=None, gt=0)
     """Score after this many steps."""
 
@@ -161,16 +163,16 @@ class EvaluationRecipe(Section):
 
 
 class ActingRecipe(Section):
-    """How the checkpoint acts unless whoever lets it act says otherwise; stored with it."""
+    """Defaults for acting with the checkpoint, which stores them."""
 
     temperature: NonNegativeFloat | dict[str, NonNegativeFloat] = 1.0
-    """Of the sampling of actions, or by task, with `default` for those not named. At 1 it acts as
-    often as it believes an action right; 0 takes the likeliest. In corrections it acts so too: what
-    is to be corrected are the mistakes that it will make."""
+    """Sampling temperature of actions. May be a mapping from tasks; `default` applies to those it
+    does not name. At 1 an action is as frequent as its probability; 0 takes the likeliest. The
+    model acts so in corrections too, because these should correct the mistakes it will make."""
 
 
 class OptimizerRecipe(Section):
-    """AdamW, or Muon for the matrices of the body with AdamW for the rest."""
+    """AdamW, or Muon for the matrices of the body and AdamW for the rest."""
 
     name: Literal["adamw", "muon"] = "adamw"
     """muon: torch.optim.Muon with AdamW's update size, so one learning rate serves both."""
@@ -181,20 +183,22 @@ class OptimizerRecipe(Section):
     eps: float = Field(default=1e-8, gt=0)
     """Added to the denominator of AdamW."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled decay of the body's matrices; norms and embeddings are not decayed."""
+    """Decoupled weight decay of the body's matrices; norms and embeddings have none."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this global norm."""
+    """Largest global norm of the gradients; larger ones are scaled down."""
     max_skipped: int = Field(default=20, ge=0)
-    """Steps with a non-finite loss or gradient that are left out before training stops."""
+    """Training stops after more skipped steps than this. It skips a step whose loss or gradient
+    is not finite."""
 
 
 class ScheduleRecipe(Section):
-    """How long, and the learning rate on the way: linear warm-up, then half a cosine."""
+    """Length of training, and the learning rate: linear warm-up, then half a cosine."""
 
     steps: int | None = Field(default=None, gt=0)
     """Optimizer steps in all."""
     minutes: float | None = Field(default=None, gt=0)
-    """Wall-clock budget; progress is elapsed time over it. With `steps` too, the first to end."""
+    """Wall-clock budget; progress is elapsed time over it. With `steps` too, the first to end
+    counts."""
     warmup_steps: int = Field(default=50, ge=0)
     """Steps of linear warm-up."""
     final_lr_fraction: float = Field(default=0.05, ge=0, le=1)
@@ -208,18 +212,19 @@ class ScheduleRecipe(Section):
 
 
 class CheckpointRecipe(Section):
-    """When the state that resuming needs is saved, and how many are kept."""
+    """How often training saves a checkpoint to resume from, and how many it keeps."""
 
     every_steps: int | None = Field(default=None, gt=0)
     """Save after this many steps."""
     every_minutes: float | None = Field(default=5.0, gt=0)
     """Save after this many minutes."""
     keep: int = Field(default=2, gt=0)
-    """Newest checkpoints kept; older ones go after a newer one is safely on disk."""
+    """Number of newest checkpoints to keep. Training removes an older one only once a newer one
+    is on the disk."""
 
 
 class Recipe(Section):
-    """Everything a training run depends on; stored, resolved, with the checkpoint."""
+    """All settings of a training run; its checkpoint stores them resolved."""
 
     model: ModelRecipe = Field(default_factory=ModelRecipe)
     data: DataRecipe = Field(default_factory=DataRecipe)
@@ -231,19 +236,18 @@ class Recipe(Section):
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 on a GPU and where a CPU with AMX gains by
-    it, else fp32."""
+    """Precision of the forward pass. auto: bf16 on a GPU, and on a CPU with AMX where it is faster;
+    else fp32."""
     compile: bool | None = None
-    """Compile the blocks of the model with torch.compile; if not given, where one process or DDP
-    trains all of it on a GPU and Triton is there. On a CPU the lean forward pass that it replaces
-    is faster and needs no minute of warming up."""
+    """Compile the blocks of the model with torch.compile. Default: only on a GPU with Triton, in
+    one process or under DDP. On a CPU the lean forward pass is faster and needs no warm-up."""
     cores: int | None = Field(default=None, gt=0)
-    """On a CPU: forward passes of a step run side by side in so many processes; as many as there
-    are CPUs if not given. Should divide rows_per_step / rows_per_forward."""
+    """On a CPU: number of processes for the forward passes of a step. Default: one per CPU. It
+    should divide rows_per_step / rows_per_forward."""
     log_every: int = Field(default=10, gt=0)
     """Steps between two rows of the log."""
     trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
-    """Trackers of accelerate that get the log."""
+    """Trackers of accelerate that receive the log."""
     output_dir: Folder = Path("runs/quickstart")
     """Folder of the run: checkpoints, log, and the final `checkpoint/`."""
     seed: int = 0
@@ -251,12 +255,16 @@ class Recipe(Section):
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe by name (recipes/NAME.yaml) or path, with `dotted.key=value` overrides applied.
+    """Load a recipe, with overrides.
 
-    A text or a path is all that stands behind the `=`; other values are read as YAML. A `~` that
-    begins a path is the home folder, there and in the file.
+    Args:
+        name_or_path: name (recipes/NAME.yaml) or path of a YAML file.
+        overrides: `dotted.key=value` each. Where the key takes a text or a path, the value is all
+            behind the `=`; other values are YAML. A `~` at the beginning of a path is the home
+            folder, here and in the file.
 
-    Raises UsageError that names the key at fault and the nearest one.
+    Raises:
+        UsageError: a key or value is wrong; names the key at fault, and the nearest valid one.
     """
     path = find_spec("recipes", name_or_path)
     data = read_yaml(path, Recipe)
@@ -267,7 +275,7 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
-    """Put the value of `dotted.key=value` in its place."""
+    """Apply an override `dotted.key=value` to the data of a recipe."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(
@@ -290,16 +298,16 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; `load_recipe` of it gives the same recipe."""
+    """The resolved recipe as YAML; `load_recipe` reads it back as the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """`key: old -> new` for every key that changes what is trained.
+    """`key: old -> new` for every key that changes what training computes.
 
-    Left out is what may change between two starts of one run: logging, scores on the way,
-    checkpoint cadence, where the folders lie, cores, and how rows are split into forward passes;
-    and how the checkpoint acts, unless it acts in corrections, which are trained on.
+    Some keys may change between two starts of one run: logging, scores during the run, cadence of
+    checkpoints, folders, cores, and the split of rows into forward passes. So may the settings of
+    acting, unless the run has corrections.
     """
     free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}

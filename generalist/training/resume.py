@@ -1,4 +1,4 @@
-"""Which checkpoint a run continues from, and whether it is one of this very run."""
+"""Which checkpoint a run continues from, and whether it belongs to the same run."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 SHARE_THE_FOLDER = "Put output_dir on a disk that all ranks share."
 ROWS_COMPARED = 8
-LOCK_SECONDS = 15.0  # what a process may need to end after its last sign of life
+LOCK_SECONDS = 15.0  # a process that was told to end may take this long
 
 
 def checkpoint_to_continue(
     recipe: Recipe, data: TrainingData, *, source: Path | None, allow_changes: bool
 ) -> Path | None:
-    """The checkpoint to load, None to begin anew.
+    """The checkpoint that a run continues from.
 
     Args:
-        recipe: with the sizes of the model it starts from.
-        data: opened without corrections.
-        source: a certain checkpoint, perhaps of another run; None for the newest of this run.
-        allow_changes: go on although recipe or data are not those it was trained with.
+        recipe: the recipe of the run, with the sizes of the model it starts from.
+        data: the data of the run, without corrections.
+        source: folder of a checkpoint, perhaps of another run; None: the newest of this run.
+        allow_changes: continue although recipe or data have changed.
 
-    Raises GeneralistError where they are not and may not be, or `source` cannot be continued here.
+    Returns:
+        Its folder; None to begin anew.
+
+    Raises:
+        GeneralistError: the checkpoint belongs to another model or vocabulary, recipe or data have
+            changed without `allow_changes`, or `source` is damaged.
+        UsageError: `source` does not exist, or this run has newer checkpoints.
     """
     own = recipe.output_dir / CHECKPOINTS
     folder = newest_checkpoint(own) if source is None else _chosen(source, own)
@@ -68,15 +74,18 @@ def checkpoint_to_continue(
     if changed and not allow_changes:
         raise GeneralistError(
             f"{folder} was trained with another recipe or other data ({'; '.join(changed)}). Give "
-            "another output_dir, or --allow-changes to continue it all the same."
+            "another output_dir, or --allow-changes to continue it anyway."
         )
     return folder
 
 
 def require_same_checkpoint(folder: Path, ranks: Ranks) -> None:
-    """Raise GeneralistError on all ranks where one does not see the checkpoint of the main process.
+    """Check that all ranks see the same checkpoint as the main process.
 
-    Each machine may have a folder of that name, with a checkpoint of another run or with none.
+    The machines may not share a disk, and have other checkpoints or none under the same name.
+
+    Raises:
+        GeneralistError: a rank does not; on all ranks.
     """
     mine, problem = None, None
     try:
@@ -90,7 +99,11 @@ def require_same_checkpoint(folder: Path, ranks: Ranks) -> None:
 
 
 def require_same_rows(data: TrainingData, ranks: Ranks) -> None:
-    """Raise GeneralistError on all ranks where one would draw other rows than the main process."""
+    """Check that all ranks draw the same rows as the main process.
+
+    Raises:
+        GeneralistError: a rank does not; on all ranks.
+    """
     if ranks.count == 1:
         return
     rows = data.windows.batch(0, ROWS_COMPARED)
@@ -103,17 +116,24 @@ def require_same_rows(data: TrainingData, ranks: Ranks) -> None:
 
 
 def bring_corrections(folder: Path, recipe: Recipe, rounds: int) -> None:
-    """Copy the corrections that a checkpoint of another run was trained on into this run's folder.
+    """Copy the corrections of another run's checkpoint into this run's folder.
 
-    Raises GeneralistError where they are not beside it, and UsageError where this run has others.
+    Args:
+        folder: folder of the checkpoint, within its run's folder.
+        recipe: the recipe of this run.
+        rounds: number of rounds that the checkpoint was trained on.
+
+    Raises:
+        GeneralistError: the other run's folder lacks them.
+        UsageError: this run has other corrections.
     """
     other = recipe.model_copy(update={"output_dir": folder.parent.parent})
     for number in range(rounds):
         own, source = corrections_root(recipe, number), corrections_root(other, number)
         if not source.is_dir() and not own.is_dir():
             raise GeneralistError(
-                f"{folder} was trained on corrections that are not there, of round {number + 1} in "
-                f"{source}; continue from a run whose folder is whole."
+                f"{folder} was trained on corrections that are missing: round {number + 1} in "
+                f"{source}. Continue from a run whose folder is complete."
             )
         if own.is_dir():
             if source.is_dir() and _manifests(own) != _manifests(source):
@@ -130,16 +150,19 @@ def bring_corrections(folder: Path, recipe: Recipe, rounds: int) -> None:
 
 
 def _manifests(root: Path) -> dict[str, bytes]:
-    """What the datasets below a folder consist of."""
+    """The manifests of all datasets below a folder."""
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob(MANIFEST))}
 
 
 @contextmanager
 def only_run_in(output_dir: Path) -> Iterator[None]:
-    """Keep other processes from training in this folder; raises GeneralistError where one does.
+    """Lock a run's folder, so that no other process trains in it.
 
-    The ranks of a launcher that was killed may live on, and would write the same checkpoints. The
-    system forgets the lock with the process that holds it, however that ends.
+    The ranks of a killed launcher may live on, and would write the same checkpoints. The system
+    releases the lock when its process ends, however it ends.
+
+    Raises:
+        GeneralistError: another process holds the lock for longer than LOCK_SECONDS.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     with (output_dir / LOCK).open("w") as file:
@@ -176,7 +199,7 @@ def _chosen(source: Path, own: Path) -> Path:
 
 
 def _changed_tasks(before: list[list[str]], now: list[list[str]]) -> str:
-    """Names of the tasks whose shards are others."""
+    """Which tasks have other shards, in words."""
     names = {name for name, _ in before} | {name for name, _ in now}
     shards = [
         {name: [mark for other, mark in tasks if other == name] for name in names}

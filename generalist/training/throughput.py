@@ -1,4 +1,4 @@
-"""How much arithmetic a run does, and which share of the device's that is (MFU)."""
+"""The arithmetic of a run, its share of the device's peak (MFU), and spikes of the loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPIKE_WINDOW, SPIKE_AT_LEAST, SPIKE_DEVIATIONS = 100, 20, 6.0
 
 
 def peak_flops(device: torch.device, mixed_precision: str) -> float | None:
-    """FLOP/s that a device can do at most in the run's arithmetic; None where that is not known."""
+    """Peak FLOP/s of a device in the run's precision; None where it is unknown."""
     if device.type != "cuda" or mixed_precision != "bf16":
         return None
     name = torch.cuda.get_device_name(device)
@@ -25,33 +25,42 @@ def peak_flops(device: torch.device, mixed_precision: str) -> float | None:
 
 
 class FlopCounter:
-    """Model FLOPs of forward passes and their way back, as in PaLM (appendix B), causally.
+    """Counts model FLOPs, forward and backward, as PaLM does (appendix B), for causal attention.
 
-    What is skipped or computed twice does not change them. The head counts for targets alone, and
-    with `loss.full_every` only for those that take the softmax over all ids.
+    Model FLOPs ignore what an implementation skips or computes twice. The head counts for targets
+    alone, and with `loss.full_every` only for those that take the softmax over all ids.
+
+    Args:
+        recipe: the recipe of the run.
+        vocabulary_size: ids of the vocabulary.
     """
 
     def __init__(self, recipe: Recipe, vocabulary_size: int) -> None:
         self.recipe = recipe
         parameters = parameters_of(recipe.model, vocabulary_size)
-        flops = flops_of(recipe.model, parameters, vocabulary_size, recipe.data.window_tokens)
+        flops = flops_of(
+            recipe.model,
+            parameters,
+            vocabulary_size=vocabulary_size,
+            window_tokens=recipe.data.window_tokens,
+        )
         self.per_token, self.per_target = flops.body, flops.head / recipe.loss.full_every
 
     def of(self, batch: ForwardPass) -> float:
-        """FLOPs of one forward pass and its way back."""
+        """FLOPs of one forward pass and its backward pass."""
         attention = attention_flops(self.recipe.model, batch.attended)
         tokens, targets = batch.input_ids.numel(), len(batch.targets.ids)
         return self.per_token * tokens + attention + self.per_target * targets
 
 
 class SpikeDetector:
-    """Tells a loss that stands out from those before it."""
+    """Detects losses far above the mean of those before them."""
 
     def __init__(self) -> None:
         self._before: deque[float] = deque(maxlen=SPIKE_WINDOW)
 
     def see(self, loss: float) -> str | None:
-        """Note a step's loss; says how far it stands out, if it does."""
+        """Note the loss of a step; return a description if it is a spike, else None."""
         before = np.array(self._before)
         if np.isfinite(loss):
             self._before.append(loss)

@@ -11,15 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from generalist.errors import UsageError
 from generalist.integrity import sealed_text
+from generalist.seeds import CORRECTIONS_SEED, SEEDS_PER_SPEC
 from generalist.settings import family_of
 from generalist.shards.files import replacing
 from generalist.shards.remote import SPEC_FILE
-from generalist.shards.shards import BLOCK_TOKENS, EVALUATION_SEEDS_FROM, SHARD_TOKENS
+from generalist.shards.shards import BLOCK_TOKENS, SHARD_TOKENS
 from generalist.specs import find_spec, load_yaml, validate_data
 from generalist.windows.patterns import written_out
 from generalist.windows.weights import weighted
-
-SEEDS_PER_SPEC = 100_000
 
 
 class _Model(BaseModel):
@@ -82,8 +81,9 @@ class TaskSpec(_Model):
 class DatasetSpec(_Model):
     """A dataset: which tasks, how many episodes of each, how they are mixed."""
 
-    seed: int = Field(0, ge=0, lt=EVALUATION_SEEDS_FROM // SEEDS_PER_SPEC)
-    """Which block of 100,000 environment seeds is used; those of evaluation are never touched."""
+    seed: int = Field(0, ge=0, lt=CORRECTIONS_SEED // SEEDS_PER_SPEC)
+    """Which block of 100,000 environment seeds is used: 0 to 8. The seeds above are for corrections
+    and evaluation."""
     noise: float | list[float] = 0.2
     """The tasks' noise where they say nothing else."""
     block_tokens: int = Field(BLOCK_TOKENS, ge=1)

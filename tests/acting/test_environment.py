@@ -115,7 +115,7 @@ def test_options_that_change_no_space_are_said(
     agent = tiny_agent("gym/CartPole-v1", environments={task: known})
     options = options_for(agent, task, given)
     assert options == {**trained, **given}
-    note = difference_note(agent, task, options, generalist.make(task, **options))
+    note = difference_note(agent, task, options=options, env=generalist.make(task, **options))
     assert note is None if said is None else said in (note or "")
 
 

@@ -9,9 +9,10 @@ import generalist
 from generalist.acting import prompts
 from generalist.acting.agent import Agent
 from generalist.acting.forms import Header
-from generalist.acting.prompts import PROMPT_SEED, Prompts, demonstrations, instructions_of
+from generalist.acting.prompts import Prompts, demonstrations, instructions_of
 from generalist.acting.rollout import rollout
 from generalist.episode import Episode
+from generalist.seeds import PROMPT_SEED
 from tests.decoding.models import tiny_agent
 
 MANY = "babyai/GoToLocal"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 
 import generalist
 from generalist.acting.agent import Agent
-from generalist.acting.rollout import EVALUATION_SEED, dagger_episodes, rollout
+from generalist.acting.rollout import dagger_episodes, rollout
 from generalist.decoding.sampling import Sampling
 from generalist.errors import GeneralistError, UsageError
+from generalist.seeds import EVALUATION_SEED
 from generalist.session import Trace, play
 from generalist.tokenization.processor import GeneralistProcessor
 from tests.decoding.models import tiny_agent, tiny_model
@@ -162,11 +164,11 @@ def test_nonsense_is_refused() -> None:
         rollout(tiny_agent(PENDULUM, window=16), episodes=1, prompt_episodes=1)
 
 
-def test_time_is_measured() -> None:
-    began = time.perf_counter()
+def test_time_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__)
+    monkeypatch.setattr(importlib.import_module("generalist.acting.rollout"), "time", clock)
     result = rollout(tiny_agent(CARTPOLE), episodes=2, progress=False)
-    seconds = time.perf_counter() - began
-    assert sum(result.lengths) / seconds <= result.steps_per_second
+    assert result.steps_per_second == sum(result.lengths) / 4
 
 
 def test_success_is_what_the_environment_says_and_not_a_positive_return() -> None:

@@ -140,7 +140,7 @@ def test_a_film_of_every_form_is_whole_and_not_black(frames: str, tmp_path: Path
     ("frames", "reason", "kept"),
     [
         ("fails", "RuntimeError: the renderer crashed", 4),
-        ("ends", "renders NoneType, which is no frame", 4),
+        ("ends", "renders NoneType; expected a picture", 4),
         ("no renderer", "no OpenGL", 0),
     ],
 )

@@ -80,7 +80,7 @@ def test_without_a_display_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no display .*--video DIR"):
         rollout(tiny_agent(CARTPOLE), episodes=1, progress=False, render="human")
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
-    with pytest.raises(UsageError, match="cannot be opened on this display"):
+    with pytest.raises(UsageError, match="cannot open a window on this display"):
         rollout(tiny_agent(CARTPOLE), episodes=1, progress=False, render="human")
 
 

@@ -19,7 +19,8 @@ COMMANDS = [
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
-    ["tokenizer", "train"], ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
+    ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
+    ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
     ["push"],
 ]  # fmt: skip
 
@@ -32,10 +33,17 @@ def test_every_subcommand_has_help(command, capsys):
     assert "Options" in printed
 
 
+def commands_of(app: typer.Typer) -> list[list[str]]:
+    """The words of every subcommand and of every group of them."""
+    found = [[command.name] for command in app.registered_commands]
+    for group in app.registered_groups:
+        within = commands_of(group.typer_instance)
+        found += [[group.name], *([group.name, *words] for words in within)]
+    return found
+
+
 def test_the_list_above_is_complete():
-    found = {command.name for command in cli.app.registered_commands}
-    found |= {group.name for group in cli.app.registered_groups}
-    assert found == {command[0] for command in COMMANDS}
+    assert sorted(commands_of(cli.app)) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "board"])

@@ -13,7 +13,7 @@ def test_names_and_scores_are_shown_whole(family, capsys):
         *("task", "sees", "expert", "random", "expert", "score"),
         "description",
     ]
-    weak = lines[-1].startswith("* one episode")
+    weak = lines[-1].startswith("* measured in one episode")
     for line in lines[:-1] if weak else lines:
         assert len(line) <= 140
         name, _, expert = line.split()[:3]

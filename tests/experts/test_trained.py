@@ -34,7 +34,7 @@ def trained(algorithm: str, task: str, normalize: bool = False):
 
     settings = {"n_steps": 32, "batch_size": 32} if algorithm == "ppo" else {"learning_starts": 20}
     recipe = Recipe(0, 1, settings, normalize=normalize, network=(16, 16))
-    model = learning._trained(task, algorithm, recipe, 64, 0, progress=False)
+    model = learning._trained(task, algorithm, recipe, steps=64, seed=0, progress=False)
     card = {"format": 1, "task": task, "algorithm": algorithm}
     return model, learning._exported(model, algorithm, card)
 
@@ -127,14 +127,16 @@ def test_success_is_what_the_environment_says(episodes: int) -> None:
     task = "metaworld/reach"
     env = make(task, max_steps=5)
     chance = RandomPolicy(env.action_space)
-    found = learning._measured(env, task, chance, episodes, get_task(task).score_of)
+    found = learning._measured(
+        env, task, chance, episodes=episodes, score_of=get_task(task).score_of
+    )
     assert found["mean"] == 0.0 and found["stderr"] == (None if episodes == 1 else 0.0)
 
 
 def test_an_interrupted_training_says_that_it_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(learning, "_trained", interrupted)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from generalist.errors import GeneralistError
+from generalist.seeds import EVALUATION_SEED
 from generalist.shards.files import DiskFull
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.reader import TaskData
-from generalist.shards.shards import EVALUATION_SEEDS_FROM, ShardWriter, append_episodes
+from generalist.shards.shards import ShardWriter, append_episodes
 from generalist.tokenization.layout import document_layout
 from tests.dataset_folders import (
     VOCABULARY,
@@ -227,7 +228,7 @@ def test_another_vocabulary_or_layout_is_refused(folder: Path) -> None:
         ({"tokens": np.full(60, 60_000)}, "outside"),
         ({"rewards": np.full(10, np.nan)}, "not finite"),
         ({"labels": np.zeros(3)}, "labels do not make"),
-        ({"record": {"seed": EVALUATION_SEEDS_FROM}}, "kept for evaluation"),
+        ({"record": {"seed": EVALUATION_SEED}}, "kept for evaluation"),
     ],
 )
 def test_a_wrong_episode_is_refused_with_its_seed(tmp_path: Path, change, message) -> None:

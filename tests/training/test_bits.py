@@ -39,7 +39,9 @@ def two(make_recipe, data, tmp_path: Path) -> tuple[Path, Path]:
     recipe = dump_recipe(make_recipe())
     weights = {"a": torch.ones(3, 2)}
     for step in (3, 6):
-        snapshot = Snapshot(RunState(step), weights, weights, random_states())
+        snapshot = Snapshot(
+            state=RunState(step), weights=weights, moments=weights, random=random_states()
+        )
         what = {"recipe_yaml": recipe, "data": data.facts()}
         save_checkpoint(tmp_path / "checkpoints", snapshot, **what, keep=2)
     newer, older = list_checkpoints(tmp_path / "checkpoints")

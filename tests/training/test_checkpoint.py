@@ -28,7 +28,9 @@ def snapshot(step: int = 1) -> Snapshot:
     generator = torch.Generator().manual_seed(step)
     weights = {"a": torch.randn(3, 2, generator=generator), "b": torch.ones(4)}
     moments = {f"exp_avg/{name}": torch.rand_like(value) for name, value in weights.items()}
-    return Snapshot(RunState(step, 1.5, 1, 2), weights, moments, random_states())
+    return Snapshot(
+        state=RunState(step, 1.5, 1, 2), weights=weights, moments=moments, random=random_states()
+    )
 
 
 WHAT = {"recipe_yaml": "a: 1\n", "data": {"tasks": []}}

@@ -82,7 +82,8 @@ def test_the_vocabulary_is_that_of_the_processor(shards):
 
 def test_flops_by_hand():
     model = model_recipe(head_dim=32)
-    flops = flops_of(model, Parameters(matrices=1000, norms=10, tables=6400), 100, window_tokens=7)
+    parameters = Parameters(matrices=1000, norms=10, tables=6400)
+    flops = flops_of(model, parameters, vocabulary_size=100, window_tokens=7)
     assert flops.body == 6 * 1010
     assert flops.attention == 12 * 3 * (4 * 32) * 4  # tokens 1 to 7 see 4 on average
     assert flops.head == 6 * 64 * 100
@@ -130,9 +131,9 @@ def test_zero_divides_what_its_paper_says(precision, stage, gigabytes):
 
 def test_each_part_of_the_memory_by_hand():
     parameters = Parameters(matrices=60, norms=10, tables=30)
-    adamw = memory_per_rank(parameters, "bf16", 2, 8)
+    adamw = memory_per_rank(parameters, "bf16", 2, world_size=8)
     assert (adamw.weights, adamw.gradients, adamw.optimizer) == (200, 25, 150)
-    muon = memory_per_rank(parameters, "fp32", 0, 8, "muon")
+    muon = memory_per_rank(parameters, "fp32", 0, world_size=8, optimizer="muon")
     assert (muon.weights, muon.gradients, muon.optimizer) == (400, 400, 800 - 4 * 60)
 
 

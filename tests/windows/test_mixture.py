@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from generalist.errors import GeneralistError, UsageError
-from generalist.shards.shards import EVALUATION_SEEDS_FROM
 from generalist.shards.validate import validate
 from generalist.windows.mixture import open_mixture
 from generalist.windows.spec import DatasetSpec, dataset_spec
@@ -43,14 +42,6 @@ def test_a_wrong_spec_is_one_sentence(data: dict, expected: list[str]) -> None:
     assert message.startswith("my.yaml: ") and "\n" not in message
     for part in expected:
         assert part in message
-
-
-def test_no_spec_reaches_the_seeds_of_evaluation() -> None:
-    last = max(range(10), key=lambda seed: dataset_spec({"tasks": [CARTPOLE], "seed": seed}).seed)
-    spec = dataset_spec({"tasks": [{**CARTPOLE, "episodes": 100_000}], "seed": last})
-    assert spec.first_seed + spec.tasks[0].episodes <= EVALUATION_SEEDS_FROM
-    with pytest.raises(UsageError):
-        dataset_spec({"tasks": [{**CARTPOLE, "episodes": 100_001}]})
 
 
 def test_noise_levels_take_turns() -> None:

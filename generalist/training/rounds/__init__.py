@@ -1,1 +1,1 @@
-"""What happens between steps: corrections by the experts, and scores on the way."""
+"""Rounds between steps: corrections by experts, and scores during a run."""

@@ -1,7 +1,7 @@
-"""A round of DAgger within a run: the model acts, the experts say what they would have done.
+"""A round of DAgger within a run: the model acts, and the experts label every state.
 
-Tasks are jobs of their own, each into shards of the round. A round that was cut short goes on with
-the episodes that are missing, as long as the same weights act.
+Each task is a job that writes shards of the round. An interrupted round continues with the missing
+episodes, if the weights are the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from generalist.errors import GeneralistError
 from generalist.integrity import read_json, sealed, unsealed
+from generalist.seeds import CORRECTIONS_SEED
 from generalist.shards.files import write_json
 from generalist.shards.manifest import Manifest
 from generalist.shards.strangers import expert_of_header
@@ -32,28 +33,34 @@ from generalist.training.rounds.round import Run
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
-FIRST_SEED = 900_000  # the last block of seeds for data; no shipped dataset plays in it
 SOURCE = "dagger"
-ROUND_FILE = "round.json"  # which weights play it
+ROUND_FILE = "round.json"  # hashes of the weights that act
 
 
 class Corrections:
-    """A round (see generalist.training.rounds.round) in which the experts correct the model.
+    """The round (see generalist.training.rounds.round) in which experts correct the model.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         data: its demonstrations.
+
+    Attributes:
+        recipe: the recipe of the run.
+        count: number of rounds in the run.
+
+    Raises:
+        UsageError: the recipe has to name an expert.
     """
 
     recipe: Recipe
-    count: int  # how often it is played in a run
+    count: int
 
     def __init__(self, recipe: Recipe, data: TrainingData) -> None:
         self.recipe = recipe
         self.count = recipe.corrections.rounds if corrected_tasks(recipe, data) else 0
 
     def due(self, state: RunState) -> bool:
-        """See Round: at equal distances of progress, from `corrections.begin` on."""
+        """See Round. Rounds are due at equal distances of progress, from `corrections.begin` on."""
         if state.rounds >= self.count:
             return False
         begin = self.recipe.corrections.begin
@@ -61,7 +68,11 @@ class Corrections:
         return progress(self.recipe.schedule, state.step, state.elapsed_seconds) >= next_at
 
     def play(self, run: Run) -> bool:
-        """See Round. Raises GeneralistError where a job failed."""
+        """See Round.
+
+        Raises:
+            GeneralistError: a job failed.
+        """
         run.save()
         with run.exported() as checkpoint:
             complete = play_jobs(
@@ -77,7 +88,7 @@ class Corrections:
         return complete
 
     def _find(self, run: Run, checkpoint: Path) -> list[Job]:
-        """What is left to be played of the round that is due."""
+        """The jobs of the present round with missing episodes."""
         number = run.state.rounds
         if forget_other_weights(corrections_root(self.recipe, number), checkpoint):
             run.log.say(f"Round {number + 1} was begun with other weights and is played anew.")
@@ -86,7 +97,7 @@ class Corrections:
         return jobs
 
     def _tell(self, run: Run, job: Job, outcome: Any) -> None:
-        """Say what came of a job."""
+        """Print the outcome of a job; raise GeneralistError where it failed."""
         if isinstance(outcome, Problem):
             raise GeneralistError(
                 f"Round {run.state.rounds + 1} of corrections failed in {job.task}: "
@@ -95,22 +106,29 @@ class Corrections:
         run.log.say(outcome)
 
     def rows(self, state: RunState) -> TrainingData | None:
-        """See Round: the demonstrations with the corrections of all rounds so far."""
+        """See Round. The data are the demonstrations and the corrections of all rounds so far."""
         return open_data(self.recipe, state.rounds) if state.rounds else None
 
     def restore(self, run: Run, checkpoint: Path) -> None:
-        """See Round: copies the corrections of another run's checkpoint into this run's folder."""
+        """See Round. Copies the corrections of another run's checkpoint into this run's folder."""
         run.ranks.on_main(lambda: bring_corrections(checkpoint, self.recipe, run.state.rounds))
 
 
 def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
-    """Remove a round that other weights have begun; True where there was one.
+    """Remove the episodes of a round if other weights played them.
 
-    It may be what is left of a run whose checkpoints are gone.
+    They may come from a run whose checkpoints are gone.
+
+    Args:
+        folder: folder of the round.
+        checkpoint: folder of the weights that act now.
+
+    Returns:
+        Whether there were such episodes.
     """
     mark = {path.name: _sha256(path) for path in sorted(checkpoint.glob("*.safetensors"))}
     path = folder / ROUND_FILE
-    with suppress(GeneralistError):  # it is damaged, or not there
+    with suppress(GeneralistError):  # the file is damaged or missing
         if unsealed(read_json(path), path) == mark:
             return False
     begun = folder.exists()
@@ -121,9 +139,10 @@ def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
 
 
 def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
-    """Which tasks of the data are corrected; warns of those that the data do not hold.
+    """The tasks to correct; warns of tasks in the recipe that the data do not hold.
 
-    Raises UsageError where the recipe has to name an expert.
+    Raises:
+        UsageError: the recipe has to name an expert.
     """
     tasks = list(recipe.corrections.tasks)
     warn_of_unknown("corrections.tasks", tasks, data.headers)
@@ -135,7 +154,7 @@ def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
 
 
 def _jobs(recipe: Recipe, data: TrainingData, number: int) -> Iterator[Job]:
-    """What is left to be played of a round."""
+    """The jobs of the tasks that lack episodes of a round."""
     for task, wanted in recipe.corrections.tasks.items():
         folder = corrections_root(recipe, number) / task
         if task not in data.headers or _episodes_in(folder) >= wanted.episodes:
@@ -153,8 +172,8 @@ def _jobs(recipe: Recipe, data: TrainingData, number: int) -> Iterator[Job]:
 
 
 def first_seed(number: int) -> int:
-    """Seed of the first episode of each task in round `number`, from 0."""
-    return FIRST_SEED + number * SEEDS_PER_ROUND
+    """Seed of the first episode of each task in round `number`, counted from 0."""
+    return CORRECTIONS_SEED + number * SEEDS_PER_ROUND
 
 
 def _sha256(path: Path) -> str:
@@ -163,7 +182,7 @@ def _sha256(path: Path) -> str:
 
 
 def _episodes_in(folder: Path) -> int:
-    """How many episodes a dataset folder holds."""
+    """The number of episodes in a dataset folder."""
     there = (folder / "dataset.json").exists()
     return Manifest.read(folder).counts()["episodes"] if there else 0
 
@@ -178,16 +197,19 @@ def play_corrections(
     max_steps: int | None,
     expert: str | None,
 ) -> str:
-    """Act, label, write what is missing of a task's episodes; returns what to say about it.
+    """Play the missing episodes of a task in a round, and write them as shards.
 
     Args:
-        agent: acts in its task.
-        folder: of the round's shards of the task.
-        header: of the demonstrations, whose layout the corrections share.
-        episodes: how many the round has.
-        seed: of the first.
-        max_steps: cuts them there.
-        expert: who labels; None for the task's default.
+        agent: the agent, in its task.
+        folder: folder of the shards.
+        header: header of the demonstrations; the corrections have the same layout.
+        episodes: number of episodes in the round.
+        seed: seed of the first episode of the round.
+        max_steps: cut (truncate) episodes there.
+        expert: name of the expert that labels; None for the task's default.
+
+    Returns:
+        A line that sums up the episodes.
     """
     from generalist.acting.rollout import dagger_episodes
     from generalist.collecting.encode import encode_episode

@@ -1,10 +1,10 @@
-"""The jobs of a round: what the model acts in, shared by all ranks, side by side on each.
+"""The jobs of a round: episodes of tasks, shared between all ranks, in parallel on each.
 
-1. The main process says which jobs there are.
-2. Each rank takes the next job that nobody has, as long as it has a process free for it. On a GPU
-   these processes act on the rank's own, else on a core each.
-3. What came of a job is left for all ranks, which look for it now and then. So nobody waits inside
-   the communication library, and all go on, fail or stop together.
+1. The main process lists the jobs.
+2. Each rank takes the next free job whenever it has an idle process. On a GPU these processes act
+   on the rank's GPU, else on a core each.
+3. Each rank posts the outcomes of its jobs to all ranks, which poll for them. So no rank waits in
+   the communication library, and all ranks go on, fail or stop together.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
 POLL_SECONDS = 0.2
-PROCESSES_ON_A_GPU = 4  # each has a model and a context of CUDA of its own there
+PROCESSES_ON_A_GPU = 4  # each has its own model and CUDA context
 STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
 class Job:
-    """Episodes of one task, which a process acts with a model that it loads.
+    """Episodes of one task, for a process that loads the model.
 
     Attributes:
-        task: which.
-        play: a function of a module, or a partial one; it gets the agent, and what it returns is
-            the outcome of the job, which travels to all ranks.
+        task: name of the task.
+        play: plays the episodes with the agent, and returns the outcome for all ranks. It must be
+            picklable: a function of a module, or a partial of one.
     """
 
     task: str
@@ -57,16 +57,19 @@ def play_jobs(
     """Play jobs on all ranks, which call this together.
 
     Args:
-        find: which jobs there are; asked on the main process.
-        checkpoint: what acts, in a folder that all ranks see.
-        ranks: those of the run.
-        processes: how many this rank runs side by side.
-        stop: where it is raised on one rank, all stop.
-        tell: called on all ranks with each job and its outcome, a Problem where the job failed. It
-            may raise a GeneralistError, which then ends the round on all.
+        find: lists the jobs; called on the main process.
+        checkpoint: folder of the checkpoint that acts; all ranks see it.
+        ranks: the processes of the run.
+        processes: number of processes that this rank runs in parallel.
+        stop: once it is raised on one rank, all ranks stop.
+        tell: is called on all ranks with each job and its outcome, or a Problem where the job
+            failed. It may raise a GeneralistError, which ends the round on all ranks.
 
     Returns:
-        False on all ranks where one was stopped before it knew the last outcome.
+        False on all ranks if one was stopped before it knew the last outcome.
+
+    Raises:
+        GeneralistError: `find` or `tell` raised it.
     """
     jobs = ranks.on_main(find)
     board = ranks.board()
@@ -99,17 +102,18 @@ def play_jobs(
 
 
 def processes_for(ranks: Ranks, cores: int | None) -> int:
-    """How many processes of this rank act side by side.
+    """The number of processes of this rank that act in parallel.
 
-    cores: what the recipe gives a run; all of the machine's if it says nothing. Ranks of one
-        machine share them.
+    Args:
+        ranks: the processes of the run.
+        cores: the recipe's `cores`; None: all of the machine. The ranks of a machine share them.
     """
     share = (cores or usable_cpus()) // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count))
     return max(1, share if ranks.device.type == "cpu" else min(share, PROCESSES_ON_A_GPU))
 
 
 class _Share:
-    """What one rank plays of the jobs."""
+    """The jobs that one rank plays."""
 
     _jobs: Sequence[Job]
     _board: Board
@@ -117,8 +121,8 @@ class _Share:
     _processes: int
     _checkpoint: Path
     _device: str
-    _running: dict[Future[Any], int]  # which job
-    _more: bool  # whether there may be jobs that nobody has
+    _running: dict[Future[Any], int]  # number of the job
+    _more: bool  # whether there may be free jobs
 
     def __init__(
         self,
@@ -135,7 +139,7 @@ class _Share:
         self._running, self._more = {}, True
 
     def take(self) -> None:
-        """Begin jobs that no rank has, as many as there is room for."""
+        """Begin free jobs, one for each idle process."""
         while self._more and len(self._running) < self._processes:
             number = self._board.take()
             self._more = number < len(self._jobs)
@@ -143,7 +147,7 @@ class _Share:
                 self._running[self._begin(self._jobs[number])] = number
 
     def post_what_ended(self) -> None:
-        """Wait a moment, and leave the outcomes of what has ended in it."""
+        """Wait at most POLL_SECONDS, and post the outcomes of the jobs that have ended."""
         if not self._running:
             time.sleep(POLL_SECONDS)
             return

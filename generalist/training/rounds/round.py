@@ -1,7 +1,7 @@
-"""A round: what happens between two steps of a run. Training pauses, it plays, training goes on.
+"""A round: something that runs between two steps, while training pauses.
 
-A run is an objective, what it is trained on, and a list of rounds. A round may only look
-(scores), or change what is trained on (corrections).
+A run is an objective, its data, and a list of rounds. A round measures the model (scores) or
+changes the data (corrections).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from generalist.training.strategies.launch import StopSignal
 
 
 class Run(Protocol):
-    """What a round finds of the run that it interrupts, on each rank.
+    """The parts of a run that a round may use, on each rank.
 
     Attributes:
-        objective: holds the model that is trained, on the rank's device. Its weights may lie in
-            shards over the ranks.
-        data: what is trained on.
-        state: where the run stands. A round notes here what it has done.
+        objective: the objective with its model, on the rank's device. The weights may be sharded
+            over the ranks.
+        data: the data of the run.
+        state: the progress of the run; a round records its own progress here.
         ranks: the processes of the run.
-        stop: where it is raised, the round ends as soon as it can.
-        log: where the round tells what it does.
+        stop: once it is raised, a round ends as soon as it can.
+        log: the log of the run.
     """
 
     objective: nn.Module
@@ -40,26 +40,26 @@ class Run(Protocol):
     log: TrainingLog
 
     def save(self) -> None:
-        """Save a checkpoint, so that a round that is cut short begins again with these weights."""
+        """Save a checkpoint, so that an interrupted round begins again with the same weights."""
 
     def exported(self) -> AbstractContextManager[Path]:
-        """The model as a checkpoint to act with, for a while, in a folder that all ranks see."""
+        """Export the model to a temporary checkpoint to act with; all ranks see its folder."""
 
 
 class Round(Protocol):
-    """Something that is played when it is due. All ranks call its methods at the same time."""
+    """Something that runs when it is due. All ranks call its methods at the same time."""
 
     def due(self, state: RunState) -> bool:
-        """Whether it is to be played before the next step; asked before each.
+        """Whether to play the round before the next step; the loop asks before every step.
 
-        It follows from the states that it was asked about, so all ranks come to the same.
+        The answer depends only on the states so far, so it is the same on all ranks.
         """
 
     def play(self, run: Run) -> bool:
-        """Play; False where the run was stopped before the end."""
+        """Play the round; return False where the run was stopped before its end."""
 
     def rows(self, state: RunState) -> TrainingData | None:
-        """What is trained on from here on; None where the round does not change that."""
+        """The data of the run after the round; None where the round does not change them."""
 
     def restore(self, run: Run, checkpoint: Path) -> None:
-        """Find again what it has given a run that continues from this checkpoint."""
+        """Restore the results of earlier rounds, for a run that continues from a checkpoint."""

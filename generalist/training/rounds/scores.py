@@ -1,7 +1,7 @@
-"""Scores on the way: training pauses, the model acts a few episodes, and training goes on.
+"""Scores during a run: training pauses while the model plays a few episodes.
 
-Nothing that is trained on depends on it: with or without, and however it is interrupted, a run by
-steps comes to the same weights.
+Scores change nothing in training. With or without them, and however it is interrupted, a run by
+steps ends with the same weights.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generalist.seeds import RUN_SCORES_SEED
 from generalist.shards.strangers import tasks_matching
 from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
@@ -23,21 +24,23 @@ from generalist.training.rounds.round import Run
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
-FIRST_SEED = 1_900_000  # of no data, and not of `generalist evaluate`: that scores unseen episodes
-
 
 class Scores:
-    """A round (see generalist.training.rounds.round) that scores the model as it stands.
+    """The round (see generalist.training.rounds.round) that scores the present model.
 
     Args:
-        recipe: of the run.
-        data: which tasks there are, and how they are played.
+        recipe: the recipe of the run.
+        data: the data of the run, which name tasks and options of environments.
+
+    Attributes:
+        recipe: the recipe of the run.
+        tasks: names of the tasks to score.
     """
 
     recipe: Recipe
     tasks: list[str]
 
-    _periods: tuple[int, int] | None  # of minutes and of steps, where it was last asked
+    _periods: tuple[int, int] | None  # periods of minutes and of steps at the last call of `due`
 
     def __init__(self, recipe: Recipe, data: TrainingData) -> None:
         self.recipe = recipe
@@ -45,7 +48,7 @@ class Scores:
         self._periods = None
 
     def due(self, state: RunState) -> bool:
-        """See Round: where a period has ended since it was last asked, so resuming adds none."""
+        """See Round. A round is due when a period ended since the last call; resuming adds none."""
         cadence = self.recipe.evaluation
         minutes, steps = cadence.every_minutes, cadence.every_steps
         now = (
@@ -56,10 +59,10 @@ class Scores:
         return bool(self.tasks) and (now[0] > before[0] or now[1] > before[1])
 
     def play(self, run: Run) -> bool:
-        """See Round. A task that fails is said and left out.
+        """See Round. A task that fails is reported and left out.
 
-        Logs `score/TASK`, the mean of the task's metric, and `normalized_score/TASK` where random
-        and expert are known; nothing where it was stopped.
+        Logs `score/TASK`, the mean of the task's metric, and `normalized_score/TASK` where the
+        scores of random play and expert are known. Logs nothing where the run was stopped.
         """
         row: dict[str, float] = {}
         with run.exported() as checkpoint:
@@ -76,7 +79,7 @@ class Scores:
         return complete
 
     def _find(self, run: Run) -> list[Job]:
-        """A job for each task."""
+        """One job per task."""
         episodes = self.recipe.evaluation.episodes
         return [
             Job(task, partial(score, episodes=episodes, options=self._options(run.data, task)))
@@ -84,32 +87,32 @@ class Scores:
         ]
 
     def _tell(self, run: Run, row: dict[str, float], job: Job, outcome: Any) -> None:
-        """Add what came of a job to the row."""
+        """Add the outcome of a job to the row, or report its failure."""
         if isinstance(outcome, Problem):
             run.log.say(f"{job.task} could not be scored: {outcome.message}")
         else:
             row.update(outcome)
 
     def rows(self, state: RunState) -> None:
-        """See Round: what is trained on does not depend on scores."""
+        """See Round. Scores do not change the data."""
 
     def restore(self, run: Run, checkpoint: Path) -> None:
-        """See Round: there is nothing to find again."""
+        """See Round. There is nothing to restore."""
 
     def _options(self, data: TrainingData, task: str) -> dict[str, Any]:
-        """Of the environment: those it was collected with, but for episodes that are cut."""
+        """Options of the environment: those of the data, with the recipe's `max_steps`, if any."""
         cut = self.recipe.evaluation.max_steps
         options = data.headers[task].collection.get("options") or {}
         return options | ({} if cut is None else {"max_steps": cut})
 
 
 def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
-    """Which tasks of the data are scored; warns of names and patterns that match none."""
+    """The tasks of the data to score; warns of names and patterns without a match."""
     wanted = recipe.evaluation.tasks
     found = [
         task
         for task in tasks_matching(data.headers, wanted)
-        if not Layout.from_dict(data.layouts[task]).is_document  # which nobody acts in
+        if not Layout.from_dict(data.layouts[task]).is_document  # documents are not played
     ]
     unmatched = [each for each in wanted if not fnmatch.filter(data.headers, each)]
     warn_of_unknown("evaluation.tasks", unmatched, data.headers)
@@ -117,13 +120,19 @@ def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
 
 
 def score(agent: Agent, *, episodes: int, options: dict[str, Any]) -> dict[str, float]:
-    """Play episodes of the agent's task; returns its part of the row.
+    """Score an agent in its task.
 
-    options: of the environment.
+    Args:
+        agent: the agent.
+        episodes: number of episodes.
+        options: options of the environment.
+
+    Returns:
+        The task's part of the row of the log.
     """
     from generalist.acting.rollout import rollout
 
-    result = rollout(agent, episodes=episodes, seed=FIRST_SEED, progress=False, **options)
+    result = rollout(agent, episodes=episodes, seed=RUN_SCORES_SEED, progress=False, **options)
     row = {f"score/{agent.task}": result.mean}
     if result.normalized is not None:
         row[f"normalized_score/{agent.task}"] = result.normalized

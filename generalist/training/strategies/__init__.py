@@ -1,1 +1,1 @@
-"""How weights and gradients are spread over processes: one, DDP, FSDP2, ZeRO."""
+"""Strategies that spread weights and gradients over processes: one process, DDP, FSDP2, ZeRO."""

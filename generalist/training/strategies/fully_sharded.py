@@ -1,7 +1,7 @@
-"""FSDP2: torch's own `fully_shard`, weights, gradients and moments in shards over the processes.
+"""FSDP2: torch's `fully_shard` shards weights, gradients and moments over the processes.
 
-Applied here and not through accelerate, whose FSDP2 does not run on CPUs and so could not be tested
-beside the other strategies.
+This module applies it without accelerate, whose FSDP2 does not run on CPUs, where tests compare it
+with the other strategies.
 """
 
 from __future__ import annotations
@@ -25,10 +25,19 @@ from generalist.training.strategies.strategy import Tensors, check_names, requir
 
 
 class FullySharded:
-    """A strategy (see generalist.training.strategies.strategy) over `fully_shard`."""
+    """The strategy (see generalist.training.strategies.strategy) that uses `fully_shard`.
+
+    Args:
+        objective: the objective with a whole model; it is sharded in place.
+        recipe: the recipe of the run.
+        accelerator: its accelerator.
+
+    Raises:
+        GeneralistError: the optimizer needs whole matrices.
+    """
 
     model: nn.Module
-    objective: nn.Module  # cut into shards
+    objective: nn.Module  # sharded
     accelerator: Accelerator
     max_norm: float
     optimizers: list[torch.optim.Optimizer]
@@ -113,7 +122,7 @@ class FullySharded:
         return list(self.model.named_parameters())
 
     def _gather(self, tensors: dict[str, Tensor]) -> Tensors:
-        """Whole tensors, one after the other; kept by the main process alone."""
+        """Gather whole tensors one after the other; only the main process keeps them."""
         gathered = {}
         for name, tensor in tensors.items():
             whole = _whole(tensor.detach())

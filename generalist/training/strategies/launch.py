@@ -1,4 +1,4 @@
-"""What surrounds the loop: the Accelerator, checks of what is really running, and signals."""
+"""Around the loop: the accelerator, checks of what really runs, and signals."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from generalist.training.strategies.strategy import Strategy
 
 @contextmanager
 def torch_settings_kept() -> Iterator[None]:
-    """Give the calling thread back the settings of torch that training changes for speed.
+    """Restore the settings of torch that training changes for speed, in the calling thread.
 
-    They outlive a run: whoever trains from Python would go on with one thread and without
+    They would outlive a run: a caller from Python would go on with one thread and without
     subnormal numbers.
     """
     threads = torch.get_num_threads()
@@ -40,15 +40,22 @@ def torch_settings_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)  # torch's default; what was set before it does not tell
+        torch.set_flush_denormal(False)  # torch's default; torch does not reveal the previous value
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
-    """An Accelerator for the recipe, after checking that it runs on what was asked for.
+    """Start the accelerator of a run, and check that it has the processes that were launched.
 
-    Call it within `torch_settings_kept`, with the sizes of a model that training starts from.
+    Call this within `torch_settings_kept`.
+
+    Args:
+        recipe: the recipe, with the sizes of the model that training starts from.
+
+    Raises:
+        UsageError: a tracker or the DeepSpeed configuration does not exist.
+        GeneralistError: the processes are not connected.
     """
-    # Gradients and moments that fade into denormals make CPUs many times slower.
+    # Denormal gradients and moments make CPUs many times slower.
     torch.set_flush_denormal(True)
     check_trackers(recipe.trackers)
     check_deepspeed_file()
@@ -57,16 +64,16 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     # The lean pass does without autocast.
     autocast = resolve_precision(recipe) == "bf16" and not is_alone_on_cpu(recipe)
     deepspeed = _asked_for("DEEPSPEED")
-    # cpu=True is what makes several CPU ranks meet over gloo. Without it accelerate gives them a
-    # process group and then neither wraps the model nor reduces anything, in silence. With it, it
-    # drops DeepSpeed, in silence too, whose ranks meet over gloo only if told so.
+    # cpu=True makes several CPU ranks meet over gloo. Without it, accelerate makes a process group
+    # but silently neither wraps the model nor reduces anything. With it, accelerate silently drops
+    # DeepSpeed, whose ranks meet over gloo only on request.
     handlers: list[KwargsHandler] = []
     if deepspeed:
         ignore_what_deepspeed_calls()
     if on_cpu and deepspeed:
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    with _hidden("ACCELERATE_USE_FSDP"):  # else it would make a plugin of its own
+    AcceleratorState._reset_state()  # an earlier run may have used another precision
+    with _hidden("ACCELERATE_USE_FSDP"):  # else accelerate makes its own plugin
         accelerator = Accelerator(
             mixed_precision="bf16" if autocast else "no",
             log_with=recipe.trackers or None,
@@ -79,10 +86,10 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
 
 
 def _meet_anew(backend: str) -> None:
-    """After a restart by the launcher, join a process group apart from the one before.
+    """Join a new process group after the launcher restarted the processes.
 
-    The static rendezvous of torch, which `accelerate launch` takes, has one store for all restarts.
-    A rank that looks up rank 0 there before that has written finds where it listened the last time.
+    torch's static rendezvous, which `accelerate launch` uses, has one store for all restarts. A
+    rank may look up rank 0 there before rank 0 has written, and would find its previous address.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
@@ -94,18 +101,18 @@ def _meet_anew(backend: str) -> None:
 
 
 def launched_with_fsdp() -> bool:
-    """Whether the launcher asks for FSDP, which we apply ourselves."""
+    """Whether the launcher asks for FSDP; `FullySharded` applies it without accelerate."""
     return _asked_for("FSDP")
 
 
 def _asked_for(plugin: str) -> bool:
-    """Whether `accelerate launch` left word in the environment that a plugin is to be used."""
+    """Whether `accelerate launch` asks for a plugin, by an environment variable."""
     return os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() == "true"
 
 
 @contextmanager
 def _hidden(variable: str) -> Iterator[None]:
-    """The environment without a variable, for a while."""
+    """Remove an environment variable for a while."""
     value = os.environ.pop(variable, None)
     try:
         yield
@@ -115,9 +122,10 @@ def _hidden(variable: str) -> Iterator[None]:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise UsageError for a tracker that accelerate does not know, or that is not installed.
+    """Check that all trackers exist; accelerate silently ignores those that are not installed.
 
-    accelerate leaves the latter out in silence.
+    Raises:
+        UsageError: accelerate does not know a tracker, or it is not installed.
     """
     known = [name for name in LoggerType.list() if name != "all"]
     installed = [tracker.value for tracker in get_available_trackers()]
@@ -131,9 +139,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def check_deepspeed_file() -> None:
-    """Raise UsageError where the launcher names a DeepSpeed configuration that is not there.
+    """Check that the DeepSpeed configuration of the launcher exists.
 
-    accelerate would take the name for the configuration itself, in base64.
+    accelerate would read a missing file's name as the configuration itself, in base64.
+
+    Raises:
+        UsageError: it does not exist.
     """
     path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if path.endswith(".json") and not Path(path).is_file():
@@ -145,16 +156,22 @@ def check_deepspeed_file() -> None:
 
 
 def ignore_what_deepspeed_calls() -> None:
-    """Leave out torch's notes that DeepSpeed calls its collectives by names that will go.
+    """Ignore torch's warnings that DeepSpeed calls deprecated collectives.
 
-    Each rank would say so several times, in the middle of the progress bar.
+    Each rank would print them several times, within the progress bar.
     """
     deprecated = r"`torch\.distributed\.\w+` is deprecated"
     warnings.filterwarnings("ignore", message=deprecated, category=FutureWarning)
 
 
 def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accelerator) -> Strategy:
-    """The strategy the launcher asks for: ZeRO, FSDP2, or whole on every process."""
+    """The strategy that the launcher asks for: ZeRO, FSDP2, or whole weights on every process.
+
+    Args:
+        objective: the objective with its model, on the accelerator's device.
+        recipe: the recipe of the run.
+        accelerator: its accelerator.
+    """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from generalist.training.strategies.zero import Zero  # DeepSpeed takes seconds to import
 
@@ -167,19 +184,21 @@ def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accel
 
 
 AMX_HIDDEN_SIZE = 768
-"""From this width on autocast to bf16 pays on a CPU with AMX (benchmarks/RESULTS.md, "Acting and
-training"); the lean pass, which casts less, pays with any width."""
+"""Smallest hidden size at which autocast to bf16 is faster on a CPU with AMX.
+
+Source: benchmarks/RESULTS.md, "Acting and training". The lean pass casts less, and is faster with
+bf16 at any size."""
 
 
 def is_alone_on_cpu(recipe: Recipe) -> bool:
-    """Whether one process trains whole matrices on a CPU, which the lean pass is for."""
+    """Whether a single process trains whole matrices on a CPU; then the lean pass applies."""
     launched = launched_processes() > 1 or _asked_for("DEEPSPEED") or launched_with_fsdp()
     plain = not recipe.compile and recipe.model.lora is None
     return plain and not launched and not torch.cuda.is_available()
 
 
 def resolve_precision(recipe: Recipe) -> Literal["fp32", "bf16"]:
-    """Arithmetic of the forward pass; auto takes bf16 only where it is fast."""
+    """Precision of the forward pass; `auto` is bf16 only where it is faster."""
     if recipe.precision != "auto":
         return recipe.precision
     wide = recipe.model.hidden_size >= AMX_HIDDEN_SIZE
@@ -188,7 +207,7 @@ def resolve_precision(recipe: Recipe) -> Literal["fp32", "bf16"]:
 
 
 def should_compile(recipe: Recipe, accelerator: Accelerator) -> bool:
-    """Whether to compile the blocks: as the recipe says, or where it is known to pay."""
+    """Whether to compile the blocks: as the recipe says, else where it is faster."""
     if recipe.compile is not None:
         return recipe.compile
     sharded = accelerator.distributed_type == DistributedType.DEEPSPEED or launched_with_fsdp()
@@ -196,15 +215,19 @@ def should_compile(recipe: Recipe, accelerator: Accelerator) -> bool:
 
 
 def launched_processes() -> int:
-    """How many processes the launcher says it started; 1 without a launcher."""
+    """The number of processes that the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def check_world(accelerator: Accelerator) -> None:
-    """Refuse to train when launcher, accelerate and torch disagree about the number of ranks."""
+    """Check that launcher, accelerate and torch agree about the number of ranks.
+
+    Raises:
+        GeneralistError: they do not.
+    """
     launched = launched_processes()
     joined = distributed.get_world_size() if distributed.is_initialized() else 1
-    # A sum that was really carried out says more than any count.
+    # A real reduction proves more than any count.
     summed = accelerator.reduce(torch.ones((), device=accelerator.device), "sum").item()
     if not launched == joined == accelerator.num_processes == summed:
         raise GeneralistError(
@@ -216,7 +239,11 @@ def check_world(accelerator: Accelerator) -> None:
 
 
 class StopSignal:
-    """Turns SIGTERM and Ctrl-C into a flag; a second one takes its usual effect at once."""
+    """A context that turns SIGTERM and Ctrl-C into a flag; a second signal has its usual effect.
+
+    Attributes:
+        raised: whether a signal has come.
+    """
 
     raised: bool
 

@@ -1,4 +1,4 @@
-"""Everything on every process: one of them, or several that average gradients (DDP)."""
+"""Whole weights on every process: one process, or several that average gradients (DDP)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from generalist.training.strategies.strategy import Tensors, check_names
 
 
 class Replicated:
-    """One process, or several that each hold everything and average gradients (DDP)."""
+    """The strategy of one process, or of several that hold all weights and average gradients (DDP).
+
+    Args:
+        objective: the objective with its model.
+        recipe: the recipe of the run.
+        accelerator: its accelerator.
+
+    Raises:
+        GeneralistError: accelerate did not wrap the model for several processes.
+    """
 
     model: nn.Module
     accelerator: Accelerator
@@ -33,7 +42,7 @@ class Replicated:
         self.model, self.accelerator = objective.model, accelerator
         self.max_norm = recipe.optimizer.max_grad_norm
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
-        # All cores where one process has a CPU for itself, else what accelerate does.
+        # A single process on a CPU uses all cores; otherwise accelerate decides.
         alone = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
         if alone and accelerator.mixed_precision == "no":
             self.gradients = ParallelGradients(objective, recipe.cores or usable_cpus())
@@ -68,7 +77,7 @@ class Replicated:
     def weights(self) -> Tensors:
         """See Strategy."""
         if not self.accelerator.is_main_process:
-            return {}  # all hold the same, and one writes
+            return {}  # all ranks hold the same; one writes
         tied = _tied_names(self.model)
         state = self.model.state_dict()
         return {k: v.cpu().contiguous() for k, v in state.items() if k not in tied}
@@ -82,7 +91,7 @@ class Replicated:
         for optimizer in self.optimizers:
             for parameter, values in optimizer.state.items():
                 for kind, value in values.items():
-                    # safetensors needs each to own its memory.
+                    # safetensors needs tensors that own their memory.
                     tensors[f"{kind}/{names[id(parameter)]}"] = torch.as_tensor(value).cpu().clone()
         return tensors
 
@@ -106,7 +115,11 @@ class Replicated:
 
 
 def check_wrapped(objective: nn.Module, accelerator: Accelerator) -> None:
-    """Refuse to train when several processes hold a model that does not average gradients."""
+    """Check that the model of several processes averages gradients.
+
+    Raises:
+        GeneralistError: it does not.
+    """
     if accelerator.num_processes > 1 and not isinstance(objective, DistributedDataParallel):
         raise GeneralistError(
             f"{accelerator.num_processes} processes would train, but accelerate left the model a "
@@ -116,7 +129,11 @@ def check_wrapped(objective: nn.Module, accelerator: Accelerator) -> None:
 
 
 def load_weights(model: nn.Module, weights: Tensors) -> None:
-    """Put whole weights in place; raises GeneralistError unless they are this very model's."""
+    """Load whole weights by name into a model.
+
+    Raises:
+        GeneralistError: the names are not those of the model.
+    """
     tied = _tied_names(model)
     check_names([name for name in model.state_dict() if name not in tied], weights)
     # A tied head is stored once, under its first name; strict=False lets the second be missing.
@@ -124,7 +141,7 @@ def load_weights(model: nn.Module, weights: Tensors) -> None:
 
 
 def _tied_names(model: nn.Module) -> set[str]:
-    """State-dict names whose tensor already stands under an earlier name."""
+    """State-dict names of tensors that have an earlier name too."""
     seen: set[int] = set()
     tied = set()
     for name, tensor in model.state_dict(keep_vars=True).items():

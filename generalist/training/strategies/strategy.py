@@ -1,7 +1,7 @@
-"""Where a run's weights, gradients and moments lie: whole on every process, or in shards.
+"""Strategies: weights, gradients and moments are whole on every process, or sharded.
 
-Whichever it is, a checkpoint holds whole tensors by name. So a run can go on under another strategy
-or with another number of processes, and all of it is safetensors.
+A checkpoint holds whole tensors by name in any case. So a run can continue under another strategy
+or with another number of processes, and its files are safetensors.
 """
 
 from __future__ import annotations
@@ -21,41 +21,60 @@ Tensors = dict[str, Tensor]
 
 
 class Strategy(Protocol):
-    """What the loop asks of it. Every method but `close` is called on all processes at once."""
+    """The interface for the loop. All processes call every method but `close` together.
+
+    Attributes:
+        optimizers: the optimizers, whose learning rate the loop sets.
+        cores: number of forward passes that run in parallel.
+    """
 
     optimizers: list[torch.optim.Optimizer]
-    cores: int  # forward passes that run side by side
+    cores: int
 
     def describe(self) -> str:
-        """What is really running, for people."""
+        """Strategy, processes and device as they really are, in words."""
 
     def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
-        """Gradients of scale times the weighted sum of losses, averaged over processes.
+        """Compute the gradients of a step, averaged over processes.
 
-        Returns this process's sum, and each forward pass with its (M,) losses.
+        Args:
+            passes: the forward passes of this process.
+            scale: factor on the weighted sum of their losses.
+
+        Returns:
+            This process's scaled sum, and each forward pass with its (M,) losses.
         """
 
     def step(self) -> float:
-        """Clip, take a step unless a gradient is not finite, forget the gradients.
+        """Clip the gradients, update the weights if all are finite, and clear the gradients.
 
-        Returns the norm of the gradients before clipping, infinite or NaN where no step was taken.
+        Returns:
+            The norm of the gradients before clipping; infinite or NaN where there was no update.
         """
 
     def weights(self) -> Tensors:
-        """Whole float32 weights by name, on the CPU; the main process gets them all."""
+        """Whole float32 weights by name, on the CPU; only the main process gets all of them."""
 
     def moments(self) -> Tensors:
-        """The optimizers' whole state as `kind/name`, likewise."""
+        """Whole state of the optimizers as `kind/name`, for the main process as `weights`."""
 
     def load(self, weights: Tensors, moments: Tensors) -> None:
-        """Inverse of the two, with the whole tensors on every process."""
+        """Load what `weights` and `moments` returned; every process passes all whole tensors."""
 
     def close(self) -> None:
-        """End whatever was started."""
+        """End the processes and engines that the strategy started."""
 
 
 def require_adamw(recipe: Recipe, strategy: str) -> None:
-    """Raise GeneralistError for an optimizer that needs whole matrices, which are cut here."""
+    """Check that the optimizer works on shards of matrices.
+
+    Args:
+        recipe: the recipe of the run.
+        strategy: name of the strategy, for the error.
+
+    Raises:
+        GeneralistError: it needs whole matrices.
+    """
     if (name := recipe.optimizer.name) != "adamw":
         raise GeneralistError(
             f"{strategy} cuts matrices into pieces, and optimizer.name {name!r} needs whole ones; "
@@ -64,7 +83,11 @@ def require_adamw(recipe: Recipe, strategy: str) -> None:
 
 
 def check_names(expected: Collection[str], weights: Tensors) -> None:
-    """Raise GeneralistError unless there is a tensor for each name and no other."""
+    """Check that `weights` has a tensor for each expected name and no other.
+
+    Raises:
+        GeneralistError: names are missing or unknown.
+    """
     missing, unknown = set(expected) - weights.keys(), weights.keys() - set(expected)
     if missing or unknown:
         raise GeneralistError(

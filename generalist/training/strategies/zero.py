@@ -1,7 +1,7 @@
-"""DeepSpeed's ZeRO: moments, gradients and weights in shards over the processes (stages 1, 2, 3).
+"""DeepSpeed's ZeRO: shards of moments, gradients and weights over the processes (stages 1, 2, 3).
 
-Rajbhandari et al. 2020, section 5. DeepSpeed's own checkpoints are pickles in shards that only the
-same number of processes can read. Ours gather each tensor and are those of every other strategy.
+Source: Rajbhandari et al. 2020, section 5. DeepSpeed's own checkpoints are pickles in shards, which
+only the same number of processes can read. Ours hold whole tensors, as under every strategy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STEP = "step"  # AdamW's counter, a scalar; its other states have the parameter'
 
 
 BUCKET = 10_000_000  # elements communicated at once; DeepSpeed's own default is 500 million
-# What a configuration of DeepSpeed has by stage where it says nothing else.
+# Defaults of a DeepSpeed configuration by stage.
 DEFAULTS = {
     1: {"reduce_scatter": False, "allgather_bucket_size": BUCKET, "reduce_bucket_size": BUCKET},
     2: {"reduce_scatter": False, "allgather_bucket_size": BUCKET, "reduce_bucket_size": BUCKET},
@@ -52,9 +52,9 @@ DEFAULTS = {
 
 
 def complete(config: dict[str, Any]) -> None:
-    """Fill in what a DeepSpeed configuration leaves out.
+    """Fill in the defaults of a DeepSpeed configuration, in place.
 
-    Buckets fit small models too, and offloaded moments are left to torch's AdamW.
+    Buckets then fit small models too, and torch's AdamW handles offloaded moments.
     """
     zero = config["zero_optimization"]
     for key, value in DEFAULTS.get(zero.get("stage"), {}).items():
@@ -63,7 +63,17 @@ def complete(config: dict[str, Any]) -> None:
 
 
 class Zero:
-    """A strategy (see generalist.training.strategies.strategy) over a DeepSpeed engine."""
+    """The strategy (see generalist.training.strategies.strategy) that uses a DeepSpeed engine.
+
+    Args:
+        objective: the objective with its model.
+        recipe: the recipe of the run.
+        accelerator: an accelerator with a DeepSpeed plugin.
+
+    Raises:
+        GeneralistError: the configuration has no ZeRO stage above 0, or the optimizer needs whole
+            matrices.
+    """
 
     model: nn.Module
     accelerator: Accelerator
@@ -81,7 +91,7 @@ class Zero:
         start = self._copy_of_weights() if half else {}
         (optimizer,) = build_optimizers(self.model, recipe.optimizer)
         config = accelerator.deepspeed_plugin.deepspeed_config
-        # The loop says itself when gradients are complete and how large a step's batch is.
+        # The loop itself decides when gradients are complete, and how large a step's batch is.
         complete(config)
         config["gradient_accumulation_steps"] = 1
         config["train_micro_batch_size_per_gpu"] = recipe.data.rows_per_forward
@@ -138,7 +148,7 @@ class Zero:
         state: Tensors = next(iter(self.optimizers[0].state.values()), {})
         tensors: Tensors = {}
         self._link_moments()
-        # In one order on all processes, each of which gives its part of what is asked for first.
+        # All processes gather in the same order, because each contributes its shard.
         for kind in sorted(kind for kind in state if kind != STEP):
             get = partial(safe_get_full_optimizer_state, optim_state_key=kind)
             tensors |= self._gather(f"{kind}/", get)
@@ -159,7 +169,7 @@ class Zero:
         self.engine.destroy()
 
     def _parameters(self, trained: bool = False) -> list[tuple[str, nn.Parameter]]:
-        """All by name, or those that are trained, and so have moments."""
+        """All parameters by name, or only trained ones, which have moments."""
         named = self.model.named_parameters()
         return [(name, p) for name, p in named if p.requires_grad or not trained]
 
@@ -167,7 +177,7 @@ class Zero:
         return {name: p.detach().to("cpu", copy=True) for name, p in self._parameters()}
 
     def _gather(self, prefix: str, get: Callable[[nn.Parameter], Tensor]) -> Tensors:
-        """Whole tensors of parameters, one after the other; kept by the main process alone."""
+        """Gather whole tensors one after the other; only the main process keeps them."""
         gathered = {}
         for name, parameter in self._parameters(trained=bool(prefix)):
             whole = get(parameter)
@@ -176,14 +186,14 @@ class Zero:
         return gathered
 
     def _weight(self, parameter: nn.Parameter) -> Tensor:
-        """A whole weight; one that is not trained has no float32 copy in the optimizer."""
+        """A whole weight. The optimizer has no float32 copy of a weight that is not trained."""
         if parameter.requires_grad:
             return safe_get_full_fp32_param(parameter)
         with self._gathered(parameter):
             return parameter.detach().clone()
 
     def _gathered(self, parameter: nn.Parameter, writer: int | None = None) -> Any:
-        """Within it a parameter of stage 3 is whole; what rank `writer` writes is kept."""
+        """A context in which a stage 3 parameter is whole; the writes of rank `writer` are kept."""
         if self.stage < 3:
             return nullcontext()
         return deepspeed.zero.GatheredParameters([parameter], modifier_rank=writer)
@@ -202,7 +212,7 @@ class Zero:
         kinds = sorted({key.partition("/")[0] for key in moments} - {STEP})
         count = next(value for key, value in moments.items() if key.startswith(f"{STEP}/"))
         (optimizer,) = self.optimizers
-        for piece in self._flat_pieces():  # which have no state before the first step
+        for piece in self._flat_pieces():  # pieces have no state before the first step
             state = {kind: torch.zeros_like(piece) for kind in kinds}
             optimizer.state[piece] = {STEP: count.clone(), **state}
         self._link_moments()
@@ -216,16 +226,15 @@ class Zero:
                     safe_set_full_optimizer_state(parameter, whole, kind)
 
     def _flat_pieces(self) -> list[Tensor]:
-        """The float32 weights of this process as the optimizer sees them, a vector a group."""
+        """The float32 weights of this process as the optimizer has them: one vector per group."""
         if self.stage == 3:
             return list(self.zero.fp32_partitioned_groups_flat)
         return list(self.zero.single_partition_of_fp32_groups)
 
     def _link_moments(self) -> None:
-        """Let stages 1 and 2 know which piece of which flat moment belongs to a parameter.
+        """Link each parameter to its piece of the flat moments, in stages 1 and 2.
 
-        DeepSpeed does so itself, but within the first step, when only the first of several groups
-        of parameters has moments.
+        DeepSpeed does this in the first step, when only the first of several groups has moments.
         """
         if self.stage == 3 or not self.optimizers[0].state:
             return

@@ -12,11 +12,9 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.reader import TaskData
-from generalist.shards.shards import EVALUATION_SEEDS_FROM
 from generalist.training.checkpoint import list_checkpoints
 from generalist.training.data import corrections_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
-from generalist.training.recipe import CorrectionsRecipe, TaskCorrections
 from generalist.training.rounds import corrections
 from generalist.windows.mixture import open_mixture
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
@@ -70,16 +68,6 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_the_largest_rounds_share_no_seed_with_each_other_or_with_evaluation():
-    episodes, rounds = (
-        next(each.le for each in model.model_fields[key].metadata if hasattr(each, "le"))
-        for model, key in ((TaskCorrections, "episodes"), (CorrectionsRecipe, "rounds"))
-    )
-    firsts = [corrections.first_seed(number) for number in range(rounds)]
-    assert all(b - a >= episodes for a, b in zip(firsts, firsts[1:], strict=False))
-    assert firsts[-1] + episodes <= EVALUATION_SEEDS_FROM
-
-
 def test_a_checkpoint_is_continued_in_another_folder_with_its_corrections(
     make_recipe, data, tmp_path
 ):
@@ -98,7 +86,7 @@ def test_a_checkpoint_is_continued_in_another_folder_with_its_corrections(
     with pytest.raises(UsageError, match="holds other corrections.*another output_dir"):
         train(make_recipe(**options, output_dir=tmp_path / "other"), data, resume_from=fourth)
     shutil.rmtree(tmp_path / "whole" / "corrections")
-    with pytest.raises(GeneralistError, match="corrections that are not there, of round 1 in"):
+    with pytest.raises(GeneralistError, match="corrections that are missing: round 1 in"):
         train(make_recipe(**options, output_dir=tmp_path / "new"), data, resume_from=fourth)
 
 

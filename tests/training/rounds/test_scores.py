@@ -13,10 +13,11 @@ from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.errors import UsageError
 from generalist.evaluation.report import training_log
+from generalist.seeds import RUN_SCORES_SEED
 from generalist.training.checkpoint import RunState
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.recipe import load_recipe
-from generalist.training.rounds.scores import FIRST_SEED, Scores, evaluated_tasks
+from generalist.training.rounds.scores import Scores, evaluated_tasks
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
 
 EVALUATION = {"tasks": ["gym/CartPole*"], "episodes": 2, "every_steps": 6}
@@ -36,7 +37,7 @@ def test_scores_are_those_of_the_model_and_change_nothing(make_recipe, data, tmp
     found = scores(tmp_path / "with")
     assert [step for step, _ in found] == [6]
     agent = Agent.from_pretrained(final, task="gym/CartPole-v1")
-    last = rollout(agent, episodes=2, seed=FIRST_SEED, progress=False)
+    last = rollout(agent, episodes=2, seed=RUN_SCORES_SEED, progress=False)
     assert found[-1][1] == last.mean
     rows = training_log(final)
     assert [row["step"] for row in rows] == [2, 4, 6]

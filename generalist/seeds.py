@@ -1,0 +1,30 @@
+"""Seeds of environments, in blocks that do not overlap: no scored episode was seen in training.
+
+    [0, 900_000)            dataset specs, 100,000 seeds each
+    [900_000, 1_000_000)    corrections of a run
+    [1_000_000, 1_900_000)  evaluation
+    [1_900_000, 2_000_000)  scores during a run
+    [2_000_000, ...)        prompts
+
+A dataset holds seeds below EVALUATION_SEED only.
+"""
+
+from __future__ import annotations
+
+SEEDS_PER_SPEC = 100_000
+"""Seeds of one dataset spec (generalist.windows.spec); its `seed` says which such block."""
+
+CORRECTIONS_SEED = 900_000
+"""First seed of the corrections of a run (generalist.training.rounds.corrections)."""
+
+EVALUATION_SEED = 1_000_000
+"""First seed of evaluation: rollouts, suites, and the scores of random policies and experts."""
+
+RUN_SCORES_SEED = 1_900_000
+"""First seed of the scores during a run (generalist.training.rounds.scores).
+
+They come from other episodes than an evaluation: those stay unseen while a run is tuned.
+"""
+
+PROMPT_SEED = 2_000_000
+"""First seed of demonstrations that an expert makes as prompts (generalist.acting.prompts)."""

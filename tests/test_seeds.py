@@ -1,0 +1,65 @@
+"""No two users of environment seeds share one, however large each may be by its own bounds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from pydantic import BaseModel
+
+from generalist.errors import UsageError
+from generalist.seeds import (
+    CORRECTIONS_SEED,
+    EVALUATION_SEED,
+    PROMPT_SEED,
+    RUN_SCORES_SEED,
+    SEEDS_PER_SPEC,
+)
+from generalist.training.recipe import CorrectionsRecipe, EvaluationRecipe, TaskCorrections
+from generalist.training.rounds.corrections import first_seed
+from generalist.windows.spec import DatasetSpec, TaskSpec, dataset_spec
+
+CARTPOLE = {"task": "gym/CartPole-v1", "episodes": SEEDS_PER_SPEC}
+
+
+def largest(model: type[BaseModel], key: str) -> int:
+    """The largest value that a field of a config takes."""
+    bounds = model.model_fields[key].metadata
+    highest = [each.le if hasattr(each, "le") else each.lt - 1 for each in bounds
+               if hasattr(each, "le") or hasattr(each, "lt")]  # fmt: skip
+    return min(highest)
+
+
+def specs() -> list[range]:
+    """Seeds of the largest datasets, in each block."""
+    found = [
+        dataset_spec({"tasks": [CARTPOLE], "seed": seed}).first_seed
+        for seed in range(largest(DatasetSpec, "seed") + 1)
+    ]
+    return [range(first, first + largest(TaskSpec, "episodes")) for first in found]
+
+
+def rounds() -> list[range]:
+    """Seeds of the largest and the most rounds of corrections."""
+    episodes = largest(TaskCorrections, "episodes")
+    firsts = [first_seed(number) for number in range(largest(CorrectionsRecipe, "rounds"))]
+    return [range(first, first + episodes) for first in firsts]
+
+
+def test_no_two_users_share_a_seed() -> None:
+    run_scores = range(RUN_SCORES_SEED, RUN_SCORES_SEED + largest(EvaluationRecipe, "episodes"))
+    data = [*specs(), *rounds()]
+    assert data[0].start == 0 and max(each.stop for each in data) <= EVALUATION_SEED
+    blocks = [*data, range(EVALUATION_SEED, RUN_SCORES_SEED), run_scores,
+              range(PROMPT_SEED, PROMPT_SEED + 1)]  # fmt: skip
+    assert all(before.stop <= after.start for before, after in pairwise(blocks))
+    assert all(blocks)
+
+
+def test_a_spec_cannot_have_the_seeds_of_corrections() -> None:
+    beyond = CORRECTIONS_SEED // SEEDS_PER_SPEC
+    assert dataset_spec({"tasks": [CARTPOLE], "seed": beyond - 1}).seed == beyond - 1
+    with pytest.raises(UsageError, match="seed"):
+        dataset_spec({"tasks": [CARTPOLE], "seed": beyond})
+    with pytest.raises(UsageError, match="episodes"):
+        dataset_spec({"tasks": [{**CARTPOLE, "episodes": SEEDS_PER_SPEC + 1}]})
