@@ -28,6 +28,7 @@ from generalist.integrity import MANIFEST, verify
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.attention import plain_config
 from generalist.modeling.build import ARCHITECTURES, bin_coordinates, initialise_by_value
+from generalist.modeling.embedder_files import stored_form
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import ModelRecipe
@@ -44,6 +45,8 @@ def with_sizes_of_start(recipe: ModelRecipe) -> ModelRecipe:
     if recipe.init_from is None:
         return recipe
     found = _sizes(recipe.init_from, _config(recipe.init_from))
+    if stored_form(recipe.init_from) is not None:
+        found["form"] = "compact"
     for key, size in found.items():
         given = getattr(recipe, key)
         if key in recipe.model_fields_set and given is not None and given != size:

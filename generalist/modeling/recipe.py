@@ -69,7 +69,8 @@ class ModelRecipe(Section):
 
     form: Literal["flat", "compact"] = "flat"
     """How timesteps are shown: flat, one position for each token, or compact, where embedders make
-    few positions of an observation and a whole action is chosen in one forward pass."""
+    few positions of an observation and a whole action is chosen in one forward pass. A checkpoint
+    in the compact form that a run starts from keeps it."""
     embedders: EmbeddersRecipe = Field(default_factory=EmbeddersRecipe)
     """Sizes of what the compact form adds; a checkpoint that a run starts from has its own."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError
 from generalist.modeling.embedder_files import stored_form
 from generalist.modeling.embedders import Embedded
 from generalist.settings import family_of, named_tasks
@@ -181,17 +181,12 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
 
 
 def form_of(model: ModelRecipe, layouts: Mapping[str, Layout]) -> CompactForm | None:
-    """The compact form of a run on these tasks, if its recipe says so; what it starts from goes on.
+    """The compact form of a run on these tasks; None where it trains in the flat form.
 
-    Raises UsageError where the model it starts from has another form.
+    A checkpoint that the run starts from keeps its form, extended by what is new.
     """
     before = None if model.init_from is None else stored_form(model.init_from)
-    if before is not None and model.form == "flat":
-        raise UsageError(
-            f"model.init_from names {model.init_from}, which is in the compact form; say "
-            "model.form: compact."
-        )
-    if model.form == "flat":
+    if before is None and model.form == "flat":
         return None
     sizes = model.embedders
     new = CompactForm(positions=sizes.positions, width=sizes.width)

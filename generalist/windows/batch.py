@@ -14,7 +14,13 @@ import numpy as np
 from generalist.errors import GeneralistError
 from generalist.shards.index import EpisodeRow
 from generalist.shards.reader import TaskData
-from generalist.tokenization.compact import QUERIES, TASKS, CompactForm, signatures_of
+from generalist.tokenization.compact import (
+    QUERIES,
+    TASKS,
+    UNKNOWN_TASK,
+    CompactForm,
+    signatures_of,
+)
 from generalist.tokenization.layout import ROLES
 from generalist.windows.folders import Folder
 from generalist.windows.packing import Excerpt, Segment
@@ -26,6 +32,9 @@ IGNORE = -100
 
 ROW_ROLES = (*ROLES, "header", "padding")
 """What tokens of a row are for: the roles of timesteps, those of demonstrations too, and these."""
+
+UNKNOWN_SHARE = 0.05
+"""Share of segments in the compact form that do not say which task they are of."""
 
 _HEADER, _PADDING = ROW_ROLES.index("header"), ROW_ROLES.index("padding")
 
@@ -244,7 +253,9 @@ class BatchBuilder:
         kinds.append(pattern.kinds[kind][: steps * pattern.timestep_tokens])
 
     def _add_compact(self, segment: Segment, pattern: CompactPattern) -> None:
-        self._give(TASKS, np.array([[pattern.task]]), np.array([self._place]))
+        # So that the vector of unknown tasks is learned, some segments do not say theirs.
+        task = UNKNOWN_TASK if segment.dropped < UNKNOWN_SHARE else pattern.task
+        self._give(TASKS, np.array([[task]]), np.array([self._place]))
         place = self._place + len(segment.header)
         if (shown := segment.demonstration) is not None:
             stored = self._timesteps(shown.folder, shown.episode, shown.first, shown.steps)

@@ -183,8 +183,11 @@ def test_a_run_that_starts_from_a_checkpoint_keeps_its_embedders(compact, rows, 
         torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
 
 
-def test_a_flat_run_does_not_start_from_a_compact_checkpoint(compact, make_recipe, rows, tmp_path):
+def test_a_run_has_the_form_of_the_checkpoint_it_starts_from(compact, make_recipe, rows, tmp_path):
     folder = train(compact(output_dir=tmp_path / "first"), rows)
-    flat = make_recipe(model={"init_from": str(folder)}, output_dir=tmp_path / "next")
-    with pytest.raises(UsageError, match="compact form"):
-        open_data(flat)
+    start = {"init_from": str(folder)}
+    again = make_recipe(model=start, schedule={"steps": 1}, output_dir=tmp_path / "next")
+    assert stored_form(train(again)) == rows.form
+    flat = make_recipe(model={**start, "form": "flat"}, output_dir=tmp_path / "flat")
+    with pytest.raises(UsageError, match="model.form is flat.*has compact"):
+        train(flat)
