@@ -6,7 +6,9 @@ tokens and 6 action tokens, as of a small robot. They take turns within one run.
 
     python -m benchmarks.acting --size 3M --size 79M
 
-decoder: `generalist.acting.Decoder`, its window turning over as it goes on without end.
+decoder: `generalist.decoding.Decoder`, its window turning over as it goes on without end.
+compact: the same in the compact form: the observation in one position, all action tokens at once,
+    as many timesteps in its context as the decoder has.
 generate: Hugging Face `generate()` with the cache it filled so far (and one call a timestep).
 loop: a loop over the model's own forward pass and a `DynamicCache`, every token fed alone after
     the observation.
@@ -43,7 +45,9 @@ from benchmarks.measure import (
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import Choice
 from generalist.modeling.build import build_model
+from generalist.modeling.embedders import Embedders
 from generalist.modeling.recipe import ModelRecipe
+from generalist.tokenization.compact import QUERIES, CompactForm, Run, Signature
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.vocabulary import Vocabulary
 
@@ -102,6 +106,38 @@ def decoder_step(
         decoder.act(slots, [source.next() for _ in slots], choices)
 
     for _ in range(window // (OBSERVATION_TOKENS + ACTION_TOKENS) + 1):
+        step()
+    return step
+
+
+def compact_step(
+    model: PreTrainedModel, vocabulary: Vocabulary, window: int, environments: int = 1
+) -> Callable[[], object]:
+    """A timestep in the compact form, the embedder's work included."""
+    source = Observations(vocabulary)
+    start, stop = source.bins
+    seen = Signature("observation", (Run("bins", OBSERVATION_TOKENS - 1, start, stop - start),))
+    queries = ACTION_TOKENS - 1
+    form = CompactForm(positions=1, width=32, signatures=(seen,), queries=queries)
+    with torch.random.fork_rng(devices=[]):
+        embedders = Embedders(form, model.config.hidden_size).to(model.dtype)
+    steps = window // (OBSERVATION_TOKENS + ACTION_TOKENS)
+    decoder = Decoder(model, environments, window, body_tokens=steps * ACTION_TOKENS)
+    slots = range(environments)
+    choices = [[Choice(interval=source.bins)] * ACTION_TOKENS] * environments
+    chunk = [vocabulary.special("separator")] * ACTION_TOKENS
+    for slot in slots:
+        decoder.reset(slot, [vocabulary.special("begin")])
+
+    @torch.inference_mode()
+    def step() -> None:
+        ids = torch.tensor([source.next()[:-1] for _ in slots])
+        given = embedders.vectors(seen.name, ids)
+        asked = embedders.vectors(QUERIES, torch.arange(queries)[None])[0]
+        vectors = torch.cat([given, asked.expand(len(given), -1, -1)], dim=1)
+        decoder.act_at_once(slots, chunk, vectors, choices)
+
+    for _ in range(steps + 1):
         step()
     return step
 
@@ -235,6 +271,7 @@ def measure(
     model = build_model(SIZES[size], vocabulary, window).eval().to(dtype)
     together = f"decoder x {batch}"
     steps = {"decoder": decoder_step(model, vocabulary, window)}
+    steps["compact"] = compact_step(model, vocabulary, window)
     steps["generate"] = GeneratePeer(model, vocabulary, window).step
     steps["loop"] = LoopPeer(model, vocabulary, window).step
     steps["crop"] = CropPeer(model, vocabulary, window).step
@@ -244,16 +281,19 @@ def measure(
     )
     # The slow ones get fewer rounds, in turns with the decoder too.
     steps[together] = decoder_step(model, vocabulary, window, batch)
+    compact_together = f"compact x {batch}"
+    steps[compact_together] = compact_step(model, vocabulary, window, batch)
     beside: dict[str, float] = {}
-    for name, share in (("recompute", 15), (together, 4)):
-        pair = {each: steps[each] for each in ("decoder", name)}
+    peers = (("recompute", "decoder", 15), (together, "decoder", 4))
+    for name, alone, share in (*peers, (compact_together, "compact", 4)):
+        pair = {each: steps[each] for each in (alone, name)}
         found = interleaved(pair, max(2, rounds // share))
         seconds[name] = found[name]
-        beside[name] = statistics.median(found[name]) / statistics.median(found["decoder"])
+        beside[name] = statistics.median(found[name]) / statistics.median(found[alone])
     timings = [
         Timing(
             name,
-            batch if name == together else 1,
+            batch if name in (together, compact_together) else 1,
             1e3 * statistics.median(values),
             1e3 * min(values),
             1e3 * quantile(values, 0.99),
@@ -274,6 +314,9 @@ def measure(
         "times_crop": median["crop"] / median["decoder"],
         "times_recompute": beside["recompute"],
         "batch_gain": batch / beside[together],
+        "compact_times_generate": median["generate"] / median["compact"],
+        "compact_times_decoder": median["decoder"] / median["compact"],
+        "compact_batch_gain": batch / beside[compact_together],
         "p99_over_median": p99_over_median(steps["decoder"], window),
         # Each pass reads every weight of the body once; the head's rows are left out.
         "bandwidth_share": ACTION_TOKENS * body_bytes / (median["decoder"] / 1e3) / bandwidth,

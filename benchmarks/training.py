@@ -9,6 +9,8 @@ pass, without the optimizer.
 segments: `TokenObjective` as it trains on a CPU: segments end to end, logits at targets alone.
 rows: the same with whole rows through the model's own forward pass, as it trains on a GPU.
 labels: `model(input_ids, position_ids=..., labels=...)`.
+compact: `TokenObjective` on as many positions of the same data in the compact form; labels a second
+    beside those of `segments` say what the form is worth (`compact_times_labels`).
 segments, bf16: as it trains on a CPU with AMX, the products of the blocks in bfloat16.
 labels, bf16: Hugging Face's loss under autocast.
 """
@@ -33,7 +35,8 @@ from generalist.training.data import open_data, to_tensors
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.passes import ForwardPass
 from generalist.training.recipe import DataRecipe, Recipe
-from generalist.windows.batch import IGNORE
+from generalist.training.setup import build_start
+from generalist.windows.batch import IGNORE, Batch
 
 
 @dataclass
@@ -85,6 +88,22 @@ def labels_step(model: PreTrainedModel, batch: Any, half: bool = False) -> Calla
     return step
 
 
+def compact_step(
+    root: Path, size: str, window: int, rows: int
+) -> tuple[Callable[[], float], Batch]:
+    """Forward and backward pass of our objective on rows in the compact form, and these."""
+    recipe = Recipe(
+        model=SIZES[size].model_copy(update={"form": "compact"}),
+        data=DataRecipe(root=root, window_tokens=window, prompt_fraction=0),
+    )
+    data = open_data(recipe)
+    batch = data.windows.batch(0, rows)
+    vocabulary = data.processor.vocabulary
+    bins = vocabulary["continuous"].start, vocabulary["continuous"].stop
+    segments = to_tensors(batch, np.ones(len(data.task_names)), segments=True)
+    return objective_step(build_start(recipe, data), segments, bins), batch
+
+
 def measure(
     root: Path, size: str, window: int, rows: int, rounds: int
 ) -> tuple[list[Timing], dict[str, Any]]:
@@ -103,6 +122,8 @@ def measure(
         "segments, bf16": objective_step(model, segments, bins, half=True),
         "labels, bf16": labels_step(model, batch, half=True),
     }
+    compact, batch_of_compact = compact_step(root, size, window, rows)
+    subjects["compact"] = compact
     losses = {name: step() for name, step in subjects.items()}
     seconds = interleaved(subjects, rounds)
     timings = [
@@ -121,7 +142,13 @@ def measure(
         "times_labels": median["labels"] / median["segments"],
         "rows_times_labels": median["labels"] / median["rows"],
         "times_labels_bf16": median["labels, bf16"] / median["segments, bf16"],
+        "compact_times_labels": (
+            (batch_of_compact.targets >= 0).sum()
+            / median["compact"]
+            / ((batch.targets >= 0).sum() / median["segments"])
+        ),
         "target_share": float((batch.targets >= 0).mean()),
+        "compact_target_share": float((batch_of_compact.targets >= 0).mean()),
         "padding": float((batch.task_index < 0).mean()),
     }
 

@@ -147,26 +147,31 @@ class Embedders(nn.Module):
     def forward(self, hidden: Tensor, embedded: Sequence[Embedded]) -> Tensor:
         """Add all vectors to hidden (P, D), the embeddings of the ids at their positions.
 
-        Parameters that the pass does not use get a gradient of zero, as ranks that average their
-        gradients need it.
+        While it is trained every embedder is called, in one order. One that the pass does not use
+        embeds an observation that counts nothing: ranks wait for each other's gradients and shards.
         """
-        used = set()
-        for part in embedded:
-            vectors = self.vectors(part.name, part.ids).to(hidden.dtype)
-            used.add(part.name)
-            count = vectors.shape[1]
-            places = part.index
-            if count > 1:
-                places = (places[:, None] + torch.arange(count, device=places.device)).flatten()
-            hidden = hidden.index_add(0, places, vectors.flatten(0, 1))
-        idle = [each for name, each in self._parts().items() if name not in used]
-        if idle and torch.is_grad_enabled():
-            hidden = hidden + sum((each * 0).sum() for part in idle for each in part)
+        given = {part.name: part for part in embedded}
+        for name in (TASKS, QUERIES, *self.by_name):
+            if (part := given.pop(name, None)) is not None:
+                vectors = self.vectors(name, part.ids).to(hidden.dtype)
+                count = vectors.shape[1]
+                places = part.index
+                if count > 1:
+                    places = (places[:, None] + torch.arange(count, device=places.device)).flatten()
+                hidden = hidden.index_add(0, places, vectors.flatten(0, 1))
+            elif torch.is_grad_enabled():
+                hidden = hidden + (self._idle(name, hidden.device) * 0).sum().to(hidden.dtype)
+        if given:
+            self.vectors(next(iter(given)), torch.empty(0))  # says that there is none
         return hidden
 
-    def _parts(self) -> dict[str, list[nn.Parameter]]:
-        own = {name: list(module.parameters()) for name, module in self.by_name.items()}
-        return {TASKS: [self.tasks], QUERIES: [self.queries], **own}
+    def _idle(self, name: str, device: torch.device) -> Tensor:
+        """Vectors that take part in a pass and add nothing to it."""
+        if name in (TASKS, QUERIES):
+            return self.tasks if name == TASKS else self.queries
+        embedder = self.by_name[name]
+        ids = torch.tensor([[-offset for offset in embedder.offsets]], device=device)
+        return embedder(ids)
 
 
 def embedders_of(model: Any) -> Embedders | None:

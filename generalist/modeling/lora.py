@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from generalist.errors import needing
+from generalist.modeling.embedders import embedders_of
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import LoraRecipe
@@ -21,7 +22,7 @@ BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weig
 
 
 def add_adapters(model: PreTrainedModel, recipe: LoraRecipe) -> None:
-    """Put adapters beside the matrices of the body; they and the tables are all that trains."""
+    """Put adapters beside the matrices of the body; they, tables and embedders alone are trained."""
     with needing("model.lora"):
         from peft import LoraConfig, inject_adapter_in_model
     config = LoraConfig(
@@ -30,6 +31,8 @@ def add_adapters(model: PreTrainedModel, recipe: LoraRecipe) -> None:
     inject_adapter_in_model(config, model)
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight.requires_grad = True
+    if (embedders := embedders_of(model)) is not None:
+        embedders.requires_grad_(True)
 
 
 def merged(weights: Mapping[str, Tensor], recipe: LoraRecipe) -> dict[str, Tensor]:

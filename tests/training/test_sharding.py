@@ -135,6 +135,25 @@ def test_two_ranks_equal_one_process(make_recipe, tmp_path, whole, config):
 
 
 @pytest.mark.parametrize("config", STRATEGIES)
+def test_two_ranks_equal_one_process_in_the_compact_form(make_recipe, tmp_path, config):
+    """Rows of two tasks whose embedders differ, so that a rank's pass may use one of them alone."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
+    model = {**sizes, "form": "compact", "embedders": {"positions": 2, "width": 4}}
+    for run, launch in ((tmp_path / "one", "one"), (tmp_path / config, config)):
+        done = start(make_recipe(model=model, output_dir=run), run, launch)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / config) == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert_equal_within_rounding(tmp_path / "one", tmp_path / config)
+    mine, theirs = (
+        load_file(tmp_path / run / "checkpoint" / "generalist" / "embedders.safetensors")
+        for run in ("one", config)
+    )
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", STRATEGIES)
 def test_a_run_goes_on_under_another_strategy_and_with_other_ranks(
     make_recipe, tmp_path, whole, config
 ):
