@@ -120,7 +120,7 @@ def compact_step(
     queries = ACTION_TOKENS - 1
     form = CompactForm(positions=1, width=32, signatures=(seen,), queries=queries)
     with torch.random.fork_rng(devices=[]):
-        embedders = Embedders(form, model.config.hidden_size).to(model.dtype)
+        embedders = Embedders(form, model.config.hidden_size).to(model.device, model.dtype)
     steps = window // (OBSERVATION_TOKENS + ACTION_TOKENS)
     decoder = Decoder(model, environments, window, body_tokens=steps * ACTION_TOKENS)
     slots = range(environments)
@@ -131,9 +131,10 @@ def compact_step(
 
     @torch.inference_mode()
     def step() -> None:
-        ids = torch.tensor([source.next()[:-1] for _ in slots])
+        ids = torch.tensor([source.next()[:-1] for _ in slots], device=model.device)
         given = embedders.vectors(seen.name, ids)
-        asked = embedders.vectors(QUERIES, torch.arange(queries)[None])[0]
+        numbers = torch.arange(queries, device=model.device)
+        asked = embedders.vectors(QUERIES, numbers[None])[0]
         vectors = torch.cat([given, asked.expand(len(given), -1, -1)], dim=1)
         decoder.act_at_once(slots, chunk, vectors, choices)
 

@@ -6,6 +6,7 @@ observation and 6 action tokens of every environment, with windows of 1,024 toke
     python -m benchmarks.gpu_acting --size 79m --size 364m
 
 graphs: `generalist.acting.Decoder` as it acts on a GPU.
+compact: the same in the compact form, a timestep in one forward pass.
 plain: the same through the model's own code, in one call for all environments.
 generate: Hugging Face `generate()` going on from its cache; one environment.
 
@@ -26,7 +27,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from benchmarks.acting import ACTION_TOKENS, OBSERVATION_TOKENS, GeneratePeer, decoder_step
+from benchmarks.acting import (
+    ACTION_TOKENS,
+    OBSERVATION_TOKENS,
+    GeneratePeer,
+    compact_step,
+    decoder_step,
+)
 from benchmarks.forecast import Device, acting
 from benchmarks.measure import interleaved, print_table, quantile, screen, write_json
 from generalist.decoding.decoder import Decoder
@@ -95,11 +102,14 @@ def measure(
     for way in ways:
         if way == "generate":
             steps[way] = GeneratePeer(model, vocabulary, WINDOW).step
+        elif way == "compact":
+            steps[way] = compact_step(model, vocabulary, WINDOW, environments)
         else:
             plain = way == "plain"
             steps[way] = decoder_step(model, vocabulary, WINDOW, environments, plain=plain)
     for _ in range(2 * WINDOW // (OBSERVATION_TOKENS + ACTION_TOKENS)):
-        steps["graphs"]()  # so that all that will be recorded has been
+        for way in ("graphs", "compact"):  # so that all that will be recorded has been
+            steps[way]()
     floor = acting(size, gpu, environments, OBSERVATION_TOKENS, ACTION_TOKENS).step_ms
     found = []
     for way, seconds in interleaved(steps, rounds).items():
@@ -164,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         model.to(torch.bfloat16)
         for environments in given.environments or [1, 16, 256]:
             # The others take too long for more than one.
-            ways = ["graphs", *(["plain", "generate"] if environments == 1 else [])]
+            ways = ["graphs", "compact", *(["plain", "generate"] if environments == 1 else [])]
             found, steps = measure(size, model, environments, ways, given.rounds, gpu)
             timings += found
             if given.profile:

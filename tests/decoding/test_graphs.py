@@ -16,6 +16,8 @@ pytest.importorskip("triton")
 from generalist.decoding.cache import RowPlan
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.graphs import LARGEST, GraphedPass, Shape, filled_up
+from generalist.decoding.sampling import Choice
+from generalist.decoding.slots import Added
 from tests.decoding.models import tiny_model
 from tests.decoding.test_decoder import run
 
@@ -46,6 +48,25 @@ def test_cached_equals_uncached(
     model = model_of(architecture, window=40)
     decoder = graphed(model, slots, window=40, backlog_tokens=backlog)
     run(decoder, model, 7, observation=7, action=2, reset_chance=reset_chance)
+
+
+@pytest.mark.parametrize("asked", [1, 3])
+def test_the_compact_form_is_that_of_the_other_passes(asked: int) -> None:
+    """Vectors beside the ids, several states of a row; the window turns over."""
+    model, slots = model_of(window=24), [0, 1, 2]
+    decoders = graphed(model, 3, window=24), Decoder(model, 3, 24, plain=True)
+    width = model.config.hidden_size
+    generator = torch.Generator().manual_seed(0)
+    choices = [[Choice(interval=(10, 90))] * asked] * len(slots)
+    for decoder in decoders:
+        for slot in slots:
+            vectors = torch.ones(1, width, device=DEVICE) * slot
+            decoder.reset(slot, list(range(1 + slot)), 0, [Added(0, vectors)])
+    for _ in range(20):
+        given = torch.randn(len(slots), 1 + asked, width, generator=generator).to(DEVICE)
+        chunk = [5] * (1 + asked)
+        own, other = (each.act_at_once(slots, chunk, given, choices).ids for each in decoders)
+        assert own == other
 
 
 def test_long_contexts_are_attended_to_in_parts() -> None:
