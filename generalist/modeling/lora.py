@@ -22,7 +22,7 @@ BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weig
 
 
 def add_adapters(model: PreTrainedModel, recipe: LoraRecipe) -> None:
-    """Put adapters beside the matrices of the body; they, tables and embedders alone are trained."""
+    """Put adapters beside the matrices of the body; only they, tables and embedders are trained."""
     with needing("model.lora"):
         from peft import LoraConfig, inject_adapter_in_model
     config = LoraConfig(
