@@ -116,12 +116,23 @@ def _see_end(processes: Iterable[BaseProcess]) -> None:
     """Wait for processes to end, and kill those that do not in time."""
     deadline = time.monotonic() + GRACE_SECONDS
     for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
+        _join(process, deadline)
         if process.is_alive() and process.pid:  # in a call that lets no other thread run
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()  # where it has not come to be a group yet
-            process.join()
+            _join(process, time.monotonic() + GRACE_SECONDS)
+
+
+def _join(process: BaseProcess, deadline: float) -> None:
+    """Wait until a process has ended and is known to have.
+
+    The pool's own thread waits for it too. Where that one hears of the end, `join` returns here
+    before the process says that it is not alive.
+    """
+    process.join(max(0.0, deadline - time.monotonic()))
+    while process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _begin(

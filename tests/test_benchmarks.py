@@ -97,7 +97,8 @@ def test_the_acting_benchmark_compares_equal_things(tmp_path: Path):
     acting.main([*arguments, "--json", str(out)])
     (found,) = json.loads(out.read_text())["sizes"]
     subjects = {each["subject"]: each for each in found["timings"]}
-    assert set(subjects) == {*("decoder", "decoder x 2", "generate", "loop", "crop", "recompute")}
+    others = ("generate", "loop", "crop", "recompute")
+    assert set(subjects) == {"decoder", "decoder x 2", "compact", "compact x 2", *others}
     assert found["facts"]["largest_logit_difference"] < 1e-4 * found["facts"]["logit_spread"]
     decoder, peer = subjects["decoder"], subjects["generate"]
     assert 0 < decoder["least_ms"] <= decoder["median_ms"] <= decoder["p99_ms"]
@@ -122,6 +123,7 @@ def test_the_training_benchmark_compares_equal_losses(tiny_run: TinyRun, tmp_pat
     training.main([str(tiny_run.data), *arguments, "--json", str(out)])
     (found,) = json.loads(out.read_text())["sizes"]
     losses = {each["subject"]: each["loss"] for each in found["timings"]}
+    assert losses.pop("compact") > 0  # of other rows
     halves = [losses.pop(name) for name in ("segments, bf16", "labels, bf16")]
     assert losses == pytest.approx(dict.fromkeys(("segments", "rows", "labels"), losses["labels"]))
     assert halves == pytest.approx(2 * [losses["labels"]], rel=0.01)

@@ -16,7 +16,7 @@ from generalist.tokenization.compact import (
     CompactForm,
     signatures_of,
 )
-from generalist.windows.batch import IGNORE, ROW_ROLES, Batch
+from generalist.windows.batch import IGNORE, ROW_ROLES, UNKNOWN_SHARE, Batch
 from generalist.windows.views import View
 from tests.dataset_folders import VOCABULARY
 from tests.windows.segments import DEMONSTRATION_END, sampler
@@ -90,7 +90,7 @@ def test_every_position_is_what_the_dataset_holds(
                 assert asked[last + 1 + query].tolist() == [query]
         seen[number] += len(stored)
         assert_labels(np.stack(stored), np.stack(labels), data)
-    assert 0.85 < named[True] / named.total() < 1
+    assert named[True] > 0.75 * named.total()
     environments = {i for i, data in enumerate(tasks) if not data.layout.is_document}
     assert set(seen) == environments
     assert not prompted if prompt_fraction == 0 else set(prompted) == environments
@@ -114,6 +114,13 @@ def assert_labels(observed: np.ndarray, labels: np.ndarray, data: TaskData) -> N
     k, own = labels.shape[1], data.labels(episode)
     actions = stored[:, -k:] if own is None else own.reshape(-1, k)
     np.testing.assert_array_equal(labels, actions[first : first + len(observed)])
+
+
+def test_some_segments_do_not_say_their_task(tasks: list[TaskData]) -> None:
+    batch = sampler(tasks[:3], 96, form=form_for(tasks), seed=2).batch(0, 400)
+    told = np.array([ids.item() for ids in given_at(batch, TASKS).values()])
+    share = float((told == UNKNOWN_TASK).mean())
+    assert len(told) > 400 and abs(share - UNKNOWN_SHARE) < 0.03
 
 
 def test_rows_are_split_as_they_are_built(tasks: list[TaskData]) -> None:
