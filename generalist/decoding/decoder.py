@@ -28,7 +28,7 @@ from generalist.decoding.lean import LeanPass
 from generalist.decoding.packed import is_known
 from generalist.decoding.plain import PlainPass
 from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
-from generalist.decoding.slots import Added, Row, Slot
+from generalist.decoding.slots import Added, Row, Slot, added_to
 from generalist.decoding.timestep import Chosen, Position, resolved, told
 from generalist.errors import GeneralistError
 from generalist.streams import Stream, random_stream
@@ -370,7 +370,7 @@ class Decoder:
         )
         new = chain.from_iterable(row.tokens[row.fed :] for row in fed)
         new = list(new) if ids is None else ids  # type: ignore[assignment]
-        hidden = self.forward(new, plan, [asked] * len(rows), _added(fed))
+        hidden = self.forward(new, plan, [asked] * len(rows), added_to(fed))
         self.forward_passes += 1
         for row in fed:
             row.settle()
@@ -389,21 +389,3 @@ def _forward_of(
     if can_be_graphed(body):
         return GraphedPass(model, rows, capacity)
     return PlainPass(model, rows, capacity)
-
-
-def _added(rows: Sequence[Row]) -> torch.Tensor | None:
-    """(P, E) what is added to the embeddings of all that the rows lack; None where nothing is."""
-    if not any(row.added for row in rows):
-        return None
-    like = next(each.vectors for row in rows for each in row.added)
-    pieces = []
-    for row in rows:
-        at = row.fed
-        for place, vectors in row.waiting:
-            if place > at:
-                pieces.append(like.new_zeros(place - at, like.shape[1]))
-            pieces.append(vectors)
-            at = place + len(vectors)
-        if len(row.tokens) > at:
-            pieces.append(like.new_zeros(len(row.tokens) - at, like.shape[1]))
-    return torch.cat(pieces)

@@ -169,3 +169,21 @@ class Slot:
         fed = min(len(self.header), older.fed)
         copy_prefix(older.index, older.index ^ 1, fed)
         return Row(older.index ^ 1, list(self.header), fed, list(self._added))
+
+
+def added_to(rows: Sequence[Row]) -> torch.Tensor | None:
+    """(P, E) what is added to the embeddings of all that the rows lack; None where nothing is."""
+    if not any(row.added for row in rows):
+        return None
+    like = next(each.vectors for row in rows for each in row.added)
+    pieces = []
+    for row in rows:
+        at = row.fed
+        for place, vectors in row.waiting:
+            if place > at:
+                pieces.append(like.new_zeros(place - at, like.shape[1]))
+            pieces.append(vectors)
+            at = place + len(vectors)
+        if len(row.tokens) > at:
+            pieces.append(like.new_zeros(len(row.tokens) - at, like.shape[1]))
+    return torch.cat(pieces)

@@ -50,10 +50,11 @@ _QUERY = 128  # it is not shown: its target is predicted from its own place
 class Given:
     """Tokens of a batch that are embedded together, in the compact form.
 
-    name: of an embedder, or of a table of vectors.
-    ids: (N, K) int64 of the vocabulary; of a table (N, 1) numbers of its rows.
-    index: (N,) int64, ascending flat places in the batch; G vectors go to each place and those
-        behind it.
+    Attributes:
+        name: of an embedder, or of a table of vectors.
+        ids: (N, K) int64 of the vocabulary; of a table (N, 1) numbers of its rows.
+        index: (N,) int64, ascending flat places in the batch; G vectors go to each place and those
+            behind it.
     """
 
     name: str
@@ -136,11 +137,27 @@ class Pattern:
 class CompactPattern:
     """What the positions of a segment's timesteps are in the compact form.
 
-    task: number of the task. observation, action: names of their embedders.
-    stored_tokens: of a timestep as it is stored. timestep_tokens: its positions, G + k - 1.
-    demonstration_tokens: positions of a timestep of a demonstration, G.
-    given, chosen: which stored tokens are embedded, and which are the action.
-    kinds: (n * (G + k - 1),) uint8.
+    Args:
+        task: the task's name.
+        view: what is shown of its timesteps; all that is stored.
+        form: the form of the model.
+        window_tokens: L.
+
+    Attributes:
+        task: number of the task.
+        observation, action: names of their embedders.
+        stored_tokens: tokens of a timestep as it is stored.
+        timestep_tokens: positions of a timestep, G + k - 1.
+        demonstration_tokens: positions of a timestep of a demonstration, G.
+        given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
+            action.
+        queries: (k - 1, 1) int64, numbers of the queries.
+        loss: (roles,) float32, weight of the loss by role.
+        roles: (L,) uint8, of the positions of a demonstration.
+        kinds: (n * (G + k - 1),) uint8.
+
+    Raises:
+        GeneralistError: the view is not that of what is stored.
     """
 
     def __init__(self, task: str, view: View, form: CompactForm, *, window_tokens: int) -> None:
