@@ -146,7 +146,6 @@ class CompactPattern:
     Attributes:
         task: number of the task.
         observation, action: names of their embedders.
-        stored_tokens: tokens of a timestep as it is stored.
         timestep_tokens: positions of a timestep, G + k - 1.
         demonstration_tokens: positions of a timestep of a demonstration, G.
         given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
@@ -166,7 +165,6 @@ class CompactPattern:
             raise GeneralistError(f"{task}: the compact form shows timesteps as they are stored.")
         self.task = form.number_of(task)
         self.observation, self.action = (each.name for each in signatures_of(layout))
-        self.stored_tokens = layout.tokens_per_timestep
         self.timestep_tokens = form.timestep_positions(layout)
         self.demonstration_tokens = form.positions
         positions = layout.positions
