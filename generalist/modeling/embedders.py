@@ -108,7 +108,8 @@ class Embedders(nn.Module):
         self.form = form
         std = hidden_size**-0.5
         self.tasks = nn.Parameter(torch.randn(len(form.tasks) + 1, hidden_size) * std)
-        self.queries = nn.Parameter(torch.randn(form.queries, hidden_size) * std)
+        # At least one row: ZeRO finds no piece of a parameter without elements.
+        self.queries = nn.Parameter(torch.randn(max(1, form.queries), hidden_size) * std)
         self.by_name = nn.ModuleDict(
             {
                 each.name: Embedder(
