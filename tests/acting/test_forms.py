@@ -141,7 +141,7 @@ def test_masks_are_obeyed() -> None:
 
 
 def test_a_demonstration_costs_as_many_positions_as_it_has_observations() -> None:
-    agent = compact_agent(PENDULUM, window=64)
+    agent = compact_agent(PENDULUM, window=64, log_probs=True)
     env = generalist.make(PENDULUM)
     shown = random_episode(env, PENDULUM, 0)
     without = agent.header()
@@ -161,11 +161,14 @@ def test_a_demonstration_costs_as_many_positions_as_it_has_observations() -> Non
             action, last[:, -1:]
         )
     torch.testing.assert_close(vectors[-1:], expected[0])
-    observed = observations_of(PENDULUM, 40)
-    first = [agent.act(each, number == 0) for number, each in enumerate(observed)]
-    agent.set_prompts([])
-    agent.release()
-    assert not np.array_equal(first[0], agent.act(observed[0], True))
+    said = []
+    for prompts in ([shown], []):  # what is demonstrated is heard
+        agent.set_prompts(prompts)
+        agent.begin([0], [0], [{}])
+        for observation in observations_of(PENDULUM, 40):
+            decision = agent.decide(observation[None], [{}], [0])
+            said.append(decision.log_probs.item())
+    assert not np.allclose(said[:40], said[40:], atol=1e-3)
 
 
 def test_kinds_of_observations_without_an_embedder_are_refused() -> None:
