@@ -171,7 +171,7 @@ def learning(folder: Path, run: TinyRun) -> Command:
 
 def text_tokenizer(folder: Path, run: TinyRun) -> Command:
     out = folder / "text"
-    command = ["tokenizer", "train", "text", "--out", str(out), "--vocabulary-size", "20000"]
+    command = ["tokenizer", "train", "text", "--out", str(out), "--vocabulary-size", "12000"]
     made = time.monotonic()  # it shows no sign of what it does
     begun = lambda said: time.monotonic() - made > 4.0  # noqa: E731
     return Command(command, begun, (out / "tokenizer.json").exists, continues=False)
