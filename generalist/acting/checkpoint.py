@@ -29,7 +29,7 @@ from generalist.integrity import CARD, MANIFEST, read_json, write_folder
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.attention import plain_config
 from generalist.modeling.build import count_parameters
-from generalist.modeling.embedder_files import load_embedders, save_embedders
+from generalist.modeling.embedder_files import FORM_FILE, load_embedders, save_embedders
 from generalist.modeling.embedders import MODULE, embedders_of
 from generalist.modeling.pretrained import load_model, verify_checkpoint
 from generalist.shards.strangers import names_new_code
@@ -77,6 +77,7 @@ class Checkpoint:
             "tasks": list(self.layouts),
             "parameters": count_parameters(self.model),
             "architecture": type(self.model).__name__,
+            "form": "flat" if embedders_of(self.model) is None else "compact",
             "vocabulary": self.processor.vocabulary.fingerprint,
         }
 
@@ -151,6 +152,11 @@ class Checkpoint:
         model = load_model(folder, config=config, dtype=dtype, exact=True)
         if (embedders := load_embedders(folder, config.hidden_size)) is not None:
             model.embedders = embedders.to(model.dtype)
+        elif facts.get("form") == "compact":
+            raise GeneralistError(
+                f"{folder} was trained in the compact form, and {parts / FORM_FILE} is missing. "
+                "Copy the checkpoint again."
+            )
         return cls(
             model=model.to(device).eval(),
             processor=processor,

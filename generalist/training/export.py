@@ -149,7 +149,7 @@ tags: [generalist, reinforcement-learning, imitation-learning]
 
 One causal language model ({facts["architecture"]}, {facts["parameters"]["total"]:,} parameters,
 {facts["parameters"]["body"]:,} without the embedding table) trained by generalist on these tasks,
-each a flat sequence of tokens:
+in the {facts["form"]} form:
 
 {tasks}
 
