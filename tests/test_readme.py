@@ -67,9 +67,10 @@ def params(*languages: str, tests: tuple[str, ...] = SPEEDS) -> list:
     ]
 
 
-def pages_with_commands() -> list:
-    """One pytest parameter for each page with a block that a shell runs."""
-    found = {b.page for b in BLOCKS if b.test in ("fast", "slow") and b.language == "bash"}
+def pages_for_a_shell() -> list:
+    """One pytest parameter for each page with commands, or with a long block of Python."""
+    mine = [b for b in BLOCKS if b.test in ("fast", "slow") and b.language in RUNS]
+    found = {b.page for b in mine if b.language == "bash" or b.test == "slow"}
     return [pytest.param(page, id=name_of(page)) for page in PAGES if page in found]
 
 
@@ -165,7 +166,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("page", pages_with_commands())
+@pytest.mark.parametrize("page", pages_for_a_shell())
 def test_page_runs(page: Path, tmp_path: Path, tiny_run: TinyRun, hub: dict[str, str]):
     """All of a page from top to bottom, in one folder."""
     folder = make_sandbox(tmp_path, tiny_run)
