@@ -2,7 +2,7 @@
 # CUDA:  docker build --target cuda -t generalist:cuda .  && docker run --rm -it --gpus all -v "$PWD/runs:/generalist/runs" generalist:cuda
 # Tests: docker run --rm generalist make test
 #
-# Pass PyTorch's wheel index for your platform: --build-arg TORCH_INDEX=URL (README, "Installation").
+# Pass PyTorch's wheel index for your platform: --build-arg TORCH_INDEX=URL (docs/start/install.md).
 
 FROM python:3.11-slim-bookworm AS base
 RUN apt-get update \

@@ -28,7 +28,7 @@ CHOSEN := torch$(if $(filter torch==2.13.0,$(TORCH)),,|triton)
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format clean FORCE
+.PHONY: help install quickstart test test-slow lint format docs release clean FORCE
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,12 +41,20 @@ quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, 
 test: $(STAMP) ## every fast test
 	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow" $(TESTS)
 
-test-slow: $(STAMP) ## the tests that train, build wheels or run the README's long commands
+test-slow: $(STAMP) ## the tests that train, build wheels or run the long commands of README and docs
 	$(PYTEST) -m slow $(TESTS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ## the documentation as a site in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+release: $(STAMP) ## wheel and source distribution in dist/, each tried in a bare environment
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/python -m tests.release dist
 
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

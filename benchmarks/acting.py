@@ -80,9 +80,11 @@ class Observations:
         self._random = np.random.default_rng(seed)
 
     def header(self) -> list[int]:
+        """The ids of a header."""
         return self._random.integers(*self.bins, HEADER_TOKENS).tolist()
 
     def next(self) -> list[int]:
+        """The ids of the next observation, with its separator."""
         tokens = self._random.integers(*self.bins, OBSERVATION_TOKENS - 1).tolist()
         return [*tokens, self._separator]
 
@@ -175,6 +177,7 @@ class GeneratePeer(CachedPeer):
     """A timestep is one call of `generate` that goes on from the cache."""
 
     def step(self) -> None:
+        """Take a timestep."""
         self.begin()
         ids = self.tensor(self.tokens)
         out = self.model.generate(
@@ -194,6 +197,7 @@ class LoopPeer(CachedPeer):
 
     @torch.inference_mode()
     def step(self) -> None:
+        """Take a timestep."""
         new = self.begin()
         for _ in range(ACTION_TOKENS):
             out = self.model(self.tensor(new), past_key_values=self.cache, logits_to_keep=1)
@@ -205,6 +209,7 @@ class CropPeer(LoopPeer):
     """A loop whose cache slides: as much of the window as leaves room is kept."""
 
     def begin(self) -> list[int]:
+        """As `CachedPeer.begin`."""
         kept = self.window - OBSERVATION_TOKENS - ACTION_TOKENS
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[:, :, -kept:], layer.values[:, :, -kept:]

@@ -57,7 +57,8 @@ from generalist.training.recipe import Recipe, load_recipe
 class Simulator(Protocol):
     """What both subjects are reduced to."""
 
-    def reset(self, seed: int) -> None: ...
+    def reset(self, seed: int) -> None:
+        """Begin an episode."""
 
     def step(self, action: Any) -> tuple[float, bool]:
         """The reward, and whether the episode has ended."""
@@ -71,9 +72,11 @@ class Gym:
         self._env = env
 
     def reset(self, seed: int) -> None:
+        """As `Simulator.reset`."""
         self._env.reset(seed=seed)
 
     def step(self, action: Any) -> tuple[float, bool]:
+        """As `Simulator.step`."""
         _, reward, terminated, truncated, _ = self._env.step(action)
         return float(reward), terminated or truncated
 
@@ -88,11 +91,13 @@ class Dmc:
         self._env = suite.load(domain, task, task_kwargs={"random": MODEL_SEED})
 
     def reset(self, seed: int) -> None:
+        """As `Simulator.reset`."""
         rng, _ = seeding.np_random(seed)
         self._env.task.random.seed(int(rng.integers(2**32)))
         self._env.reset()
 
     def step(self, action: Any) -> tuple[float, bool]:
+        """As `Simulator.step`."""
         timestep = self._env.step(action)
         return float(timestep.reward), timestep.last()
 
@@ -111,6 +116,7 @@ class Ale:
         self._screen = np.empty((*self._ale.getScreenDims(), 3), np.uint8)
 
     def reset(self, seed: int) -> None:
+        """As `Simulator.reset`."""
         rng, _ = seeding.np_random(seed)
         self._ale.setInt("random_seed", int(rng.integers(2**31)))
         self._ale.loadROM(self._path)  # the emulator takes a seed only then
@@ -121,6 +127,7 @@ class Ale:
         self._sticks = iter(rng.random(FRAMES_PER_STEP * MAX_STEPS) < 0.25)
 
     def step(self, action: Any) -> tuple[float, bool]:
+        """As `Simulator.step`."""
         reward, button = 0.0, self._buttons[int(action)]
         for _ in range(FRAMES_PER_STEP):
             if not next(self._sticks):
@@ -186,10 +193,12 @@ class TimedAgent(Agent):
         self.seconds[name] += time.perf_counter() - start
 
     def decide(self, *given: Any, **named: Any) -> Decision:
+        """As `Agent.decide`, timed."""
         with self._clock("agent"):
             return super().decide(*given, **named)
 
     def new_decoder(self, slots: int) -> Decoder:
+        """As `Agent.new_decoder`, with a decoder that is timed."""
         decoder = super().new_decoder(slots)
         plain = decoder.act
 

@@ -104,12 +104,20 @@ def success_so_far(before: bool | None, info: dict[str, Any]) -> bool | None:
 class Episode:
     """One episode of one task.
 
-    observations: tree of (T, ...), observation t is what was seen before action t.
-    actions: tree of (T, ...), the actions that were executed.
-    rewards: (T,) float32, raw (neither clipped nor scaled).
-    labels: tree like `actions`, the expert's own action at each step, where it was asked.
-    instruction: what to do, in words, where the task has such words.
-    info: JSON-able facts (seed, expert, noise, ...).
+    Attributes:
+        task: its name, `family/Name`.
+        observations: tree of (T, ...), observation t is what was seen before action t.
+        actions: tree of (T, ...), the actions that were executed.
+        rewards: (T,) float32, raw (neither clipped nor scaled).
+        terminated: whether the task ended it.
+        truncated: whether a limit cut it.
+        labels: tree like `actions`, the expert's own action at each step; None where nobody was
+            asked.
+        instruction: what to do, in words; None where the task has no such words.
+        info: JSON-able facts (seed, expert, noise, ...).
+
+    Raises:
+        GeneralistError: rewards are not one number a step, or a leaf has not T of them.
     """
 
     task: str

@@ -79,7 +79,8 @@ def install_command(extra: str) -> str:
 def needing(purpose: str) -> Iterator[None]:
     """Imports of optional packages: a missing one becomes a MissingPackageError.
 
-    purpose: what needs them, as the subject of a sentence.
+    Args:
+        purpose: what needs them, as the subject of a sentence.
     """
     try:
         yield

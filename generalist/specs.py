@@ -47,7 +47,10 @@ def list_specs(kind: str) -> list[str]:
 def find_spec(kind: str, name_or_path: str | Path) -> Path:
     """The file (for tokenizers: folder) of a spec given by name or by path.
 
-    A path that exists wins over a name. Raises UsageError that lists the known names.
+    A path that exists wins over a name.
+
+    Raises:
+        UsageError: there is none; the known names are told.
     """
     given = Path(name_or_path).expanduser()
     # A bare name must not be taken by a folder of that name that happens to stand nearby.
@@ -71,9 +74,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def read_yaml(path: str | Path, model: type[BaseModel] | None = None) -> dict[str, Any]:
-    """A YAML mapping; UsageError where the file is missing, not YAML, or not a mapping.
+    """A YAML mapping.
 
-    model: whose keys of text and paths take what is written, such as 2024-01-01, 007 or yes.
+    Args:
+        path: the file.
+        model: whose keys of text and paths take what is written, such as 2024-01-01, 007 or yes.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or not a mapping.
     """
     import yaml
 

@@ -1,3 +1,3 @@
 """The version of this package, which no import of ours is needed to know."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

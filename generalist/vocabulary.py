@@ -51,7 +51,17 @@ class TokenRange:
 
 
 class Vocabulary:
-    """An ordered list of named ranges that together cover [0, size) without a gap."""
+    """An ordered list of named ranges that together cover [0, size) without a gap.
+
+    Args:
+        ranges: name and size of each, in order.
+
+    Attributes:
+        size: number of all ids.
+
+    Raises:
+        GeneralistError: a name stands twice, or a range is too small.
+    """
 
     def __init__(self, ranges: Sequence[tuple[str, int]]) -> None:
         self._ranges: dict[str, TokenRange] = {}

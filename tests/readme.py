@@ -1,11 +1,13 @@
-"""The code blocks of README.md, with what the comment above each says about running it.
+"""The code blocks of README.md and docs/, with what the comment above each says about testing it.
 
     <!-- test: fast -->                            runs with `make test`
     <!-- test: slow -->                            runs with `make test-slow`
     <!-- test: slow; "--steps 900" -> "--steps 9" -->  with one text replaced
     <!-- test: make -->                            runs in a bare clone, with `make test-slow`
+    <!-- test: part of examples/courier.py -->     stands word for word in that file
+    <!-- test: recipe -->                          is read as a recipe; also `dataset` and `suite`
 
-Blocks of one README run top to bottom in one folder, so that a later one finds what an earlier
+Blocks of one page run top to bottom in one folder, so that a later one finds what an earlier
 one wrote. `console` and `text` blocks do not run; every other block must have its comment.
 
 `python -m tests.readme` brings the file tree in docs/files.md up to date.
@@ -21,13 +23,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-TREE = ROOT / "docs" / "files.md"
+DOCS = ROOT / "docs"
+TREE = DOCS / "files.md"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMENT = re.compile(r"<!-- test: (\w+)((?:; \"[^\"]*\" -> \"[^\"]*\")*) -->\n\Z")
+_COMMENT = re.compile(r"<!-- test: (\w+|part of [\w./-]+)((?:; \"[^\"]*\" -> \"[^\"]*\")*) -->\n\Z")
 _REPLACEMENT = re.compile(r"; \"([^\"]*)\" -> \"([^\"]*)\"")
 
 SPEEDS = ("fast", "slow", "make")
+SPECS = ("recipe", "dataset", "suite")
+PART_OF = "part of "
 NOT_RUN = ("console", "text")
 TREE_START = "generalist/\n"
 _DESCRIPTION_COLUMN = 32
@@ -35,21 +40,37 @@ _DESCRIPTION_COLUMN = 32
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, text, first line in the file, and how it is tested."""
+    """One fenced block.
 
+    Attributes:
+        page: the file it stands in.
+        language: the word behind the opening fence.
+        text: what stands between the fences.
+        line: its first line in the file.
+        test: what its comment says: a speed, a kind of spec, `part of FILE`, or None.
+        replacements: texts of the block, and what a test runs in their place.
+    """
+
+    page: Path
     language: str
     text: str
     line: int
-    speed: str | None
+    test: str | None
     replacements: tuple[tuple[str, str], ...] = field(default=())
 
     @property
+    def where(self) -> str:
+        """Page and line, for messages."""
+        inside = self.page.is_relative_to(ROOT)
+        return f"{self.page.relative_to(ROOT) if inside else self.page.name}:{self.line}"
+
+    @property
     def code(self) -> str:
-        """The text as a test runs it."""
+        """The text as a test runs it; raises ValueError where a replacement finds nothing."""
         text = self.text
         for old, new in self.replacements:
             if old not in text:
-                raise ValueError(f"README line {self.line}: no {old!r} to replace in this block.")
+                raise ValueError(f"{self.where}: no {old!r} to replace in this block.")
             text = text.replace(old, new)
         return text
 
@@ -62,14 +83,20 @@ def blocks(path: Path) -> list[Block]:
         comment = _COMMENT.search(text[: fence.start()])
         found.append(
             Block(
+                page=path,
                 language=fence[1],
                 text=fence[2],
                 line=text.count("\n", 0, fence.start()) + 1,
-                speed=comment[1] if comment else None,
+                test=comment[1] if comment else None,
                 replacements=tuple(_REPLACEMENT.findall(comment[2])) if comment else (),
             )
         )
     return found
+
+
+def pages() -> list[Path]:
+    """README.md and every page of the documentation, the file tree apart."""
+    return [README, *sorted(path for path in DOCS.rglob("*.md") if path != TREE)]
 
 
 def tree_of(text: str) -> dict[str, str]:

@@ -117,7 +117,7 @@ def test_another_torch_replaces_the_pin_and_installs_again(clone: Path):
 
 def test_help_lists_the_targets(clone: Path):
     shown = make(clone).stdout
-    for target in ("quickstart", "test", "lint", "install", "clean"):
+    for target in ("quickstart", "test", "lint", "docs", "release", "install", "clean"):
         assert re.search(rf"^{target} ", shown, re.MULTILINE)
 
 
@@ -135,7 +135,7 @@ def test_every_requirement_is_pinned():
     assert {requirement_name(each) for each in wanted} - pinned == set()
 
 
-TOOLS = ("dev", "deepspeed")  # the latter is not installed for tests
+TOOLS = ("dev", "docs", "deepspeed")  # the last is not installed for tests
 # What an extra has installed without our importing it, and for what.
 NEVER_IMPORTED = {
     "chess": "open-spiel's game of that name",

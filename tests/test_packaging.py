@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 import venv
 import zipfile
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun
+from tests.release import distributions
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
@@ -87,6 +89,24 @@ def test_the_wheel_holds_the_package_and_every_spec(wheel: Path):
 
 def test_the_wheel_is_small(wheel: Path):
     assert wheel.stat().st_size < 8 * 2**20
+
+
+def test_both_distributions_are_built_and_hold_the_same(wheel: Path, tmp_path: Path):
+    """What `make release` does before it installs them."""
+    run(sys.executable, "-m", "hatchling", "build", "-d", tmp_path, cwd=ROOT)
+    built, source = distributions(tmp_path)
+    names = set(zipfile.ZipFile(built).namelist())
+    assert names == set(zipfile.ZipFile(wheel).namelist())
+    with tarfile.open(source) as archive:
+        kept = {name.partition("/")[2] for name in archive.getnames()}
+    modules = {name for name in names if name.startswith("generalist/") and "_specs" not in name}
+    assert modules <= kept and {"pyproject.toml", "LICENSE", "docs/index.md"} <= kept
+    assert not any(name.startswith((".venv", "runs/", "data/", "build/")) for name in kept)
+
+
+def test_a_folder_without_both_is_refused(tmp_path: Path):
+    with pytest.raises(SystemExit, match="should hold a wheel and a source distribution"):
+        distributions(tmp_path)
 
 
 def test_it_is_the_wheel_that_is_imported(installed: Path, tmp_path: Path):

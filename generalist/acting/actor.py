@@ -55,22 +55,26 @@ class Actor(Policy):
     ) -> Tree:
         """The next action, or N of them.
 
-        observations: of one environment where `first` is a bool (or None), else a batch: a tree
-            of arrays with leading axis N, as a Gymnasium vector environment returns it.
-        first: True where an episode begins with this observation; (N,) bool for a batch.
-            None: one environment, whose episode begins at the first call.
-        infos: what came with the observations, of which `instruction` is read where an episode
-            begins, and `action_mask`: an environment's info, a vector environment's infos, or a
-            sequence of N infos.
-        instructions: what to do, in words, in place of the infos'; one for each environment, or
-            one for all.
-        action_masks: which actions are legal now, in place of the infos', each as the action
-            space's `sample` takes it; for a batch N masks, of which some may be None. Other
-            actions are never chosen.
-        slots: which running episodes these N are, where not all are acted in; default 0..N-1.
-        seeds: of the sampling and of the choice among prompts, where an episode begins; the
-            action then depends on nothing outside its own episode.
-        Returns an action, or a batch of actions with leading axis N, of the action space's dtype.
+        Args:
+            observations: of one environment where `first` is a bool (or None), else a batch: a
+                tree of arrays with leading axis N, as a Gymnasium vector environment returns it.
+            first: True where an episode begins with this observation; (N,) bool for a batch.
+                None: one environment, whose episode begins at the first call.
+            infos: what came with the observations, of which `instruction` is read where an episode
+                begins, and `action_mask`: an environment's info, a vector environment's infos, or
+                a sequence of N infos.
+            instructions: what to do, in words, in place of the infos'; one for each environment,
+                or one for all.
+            action_masks: which actions are legal now, in place of the infos', each as the action
+                space's `sample` takes it; for a batch N masks, of which some may be None. Other
+                actions are never chosen.
+            slots: which running episodes these N are, where not all are acted in; None for
+                0 to N - 1.
+            seeds: of the sampling and of the choice among prompts, where an episode begins; the
+                action then depends on nothing outside its own episode.
+
+        Returns:
+            An action, or a batch of actions with leading axis N, of the action space's dtype.
         """
         if first is None or isinstance(first, (bool, np.bool_)):
             if first is None:
@@ -88,8 +92,12 @@ class Actor(Policy):
     def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
         """The next actions of a vector environment, in any autoreset mode.
 
-        seeds: one for each of its N rows, used where an episode begins, as `act` has them.
-        Returns a tree of arrays with leading axis N, for `envs.step`.
+        Args:
+            envs: the vector environment.
+            seeds: one for each of its N rows, used where an episode begins, as `act` has them.
+
+        Returns:
+            A tree of arrays with leading axis N, for `envs.step`.
         """
         rows = envs.rows
         if not len(rows):

@@ -41,22 +41,26 @@ from generalist.tokenization.processor import GeneralistProcessor
 class Agent(Actor):
     """A causal language model that acts in one task: a `Policy`, with `act` for people.
 
-    model: a Hugging Face causal LM over the processor's vocabulary.
-    layouts: of the tasks it was trained on, by name.
-    task: what to act in; needed unless there is exactly one layout.
-    sampling: how action tokens are chosen; default at temperature 1.
-    temperature: of the sampling, perhaps by task; default what `sampling` says.
-    window_tokens: longest context; default what the model was made for.
-    context_steps: most timesteps in a context, perhaps by task, as
-        `generalist.settings.setting_of` reads it; default as many as fit into the window.
-    log_probs: say in each `Decision` how probable its ids were, which takes a little time.
-    name: where the agent came from, for reports.
-    environments: by task the environment it was trained in: `options` as `generalist.make` takes
-        them, `spaces` as `space_to_json` says them. A task that is missing: not known.
-    origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained` keeps.
-    decoder_options: passed on to `Decoder` (keep, backlog_tokens).
+    Args:
+        model: a Hugging Face causal LM over the processor's vocabulary.
+        processor: the processor.
+        layouts: of the tasks it was trained on, by name.
+        task: what to act in; needed unless there is exactly one layout.
+        sampling: how action tokens are chosen; None for temperature 1.
+        temperature: of the sampling, perhaps by task; None for what `sampling` says.
+        window_tokens: longest context; None for what the model was made for.
+        context_steps: most timesteps in a context, perhaps by task, as
+            `generalist.settings.setting_of` reads it; None for as many as fit into the window.
+        log_probs: say in each `Decision` how probable its ids were, which takes a little time.
+        name: where the agent came from, for reports.
+        environments: by task the environment it was trained in: `options` as `generalist.make`
+            takes them, `spaces` as `space_to_json` says them. A task that is missing is not known.
+        origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained`
+            keeps.
+        decoder_options: passed on to `Decoder` (keep, backlog_tokens).
 
-    Raises UsageError where there is no layout for the task, or none can be chosen.
+    Raises:
+        UsageError: there is no layout for the task, or none can be chosen.
     """
 
     def __init__(
@@ -114,16 +118,23 @@ class Agent(Actor):
     ) -> Agent:
         """Load a checkpoint: a plain Hugging Face model with `generalist/` beside it.
 
-        path: its folder, or its repository on the Hub, `user/name` or `user/name@revision`.
-        device: default a GPU where there is one.
-        temperature: default what its recipe says of acting in the task.
-        layout: lets it act in a task it was not trained on; `processor.layout` makes one.
-        options: others of the constructor; `window_tokens` and `context_steps` are by default
-            what the checkpoint was trained with.
+        Args:
+            path: its folder, or its repository on the Hub, `user/name` or `user/name@revision`.
+            task: what to act in; needed unless the checkpoint knows exactly one task.
+            device: where the model runs; None for a GPU where there is one.
+            dtype: of the weights, `float32` or `bfloat16`.
+            temperature: None for what its recipe says of acting in the task.
+            top_p: draw only among the likeliest ids that together reach this probability.
+            ordinal: what temperature 0 takes of the bins of a real number.
+            layout: lets it act in a task it was not trained on; `processor.layout` makes one.
+            prompts: demonstrations that episodes begin with; see `set_prompts`.
+            options: others of the constructor; `window_tokens` and `context_steps` are by default
+                what the checkpoint was trained with.
 
-        Raises GeneralistError where a file is missing, damaged or made for another vocabulary and
-        where weights are missing, and UsageError where there is no such device or the checkpoint
-        does not know the task.
+        Raises:
+            GeneralistError: a file is missing, damaged or made for another vocabulary, or weights
+                are missing.
+            UsageError: there is no such device, or the checkpoint does not know the task.
         """
         found = Checkpoint.read(checkpoint_folder(path), device=device_for(device), dtype=dtype)
         known = {} if layout is None or task is None else {task: layout}
@@ -145,15 +156,22 @@ class Agent(Actor):
     def save_pretrained(self, path: str | Path) -> None:
         """Write a checkpoint that `from_pretrained` reads; replaces an older one.
 
-        What was said of the training of a checkpoint that was loaded is kept. Raises UsageError
-        where the folder holds other things.
+        What was said of the training of a checkpoint that was loaded is kept.
+
+        Raises:
+            UsageError: the folder holds other things.
         """
         check_replaceable(Path(path))
         facts = {**self.origin.facts, **{name: getattr(self, name) for name in SETTINGS}}
         replace(self.origin, layouts=self.layouts, facts=facts).write(Path(path))
 
     def for_task(self, task: str, layout: Layout | None = None) -> Agent:
-        """An agent for another task that shares this one's weights and settings."""
+        """An agent for another task that shares this one's weights and settings.
+
+        Args:
+            task: name of the task.
+            layout: of a task that is not among `layouts`.
+        """
         layouts = self.layouts if layout is None else {**self.layouts, task: layout}
         shared = {name: getattr(self, name) for name in (*SETTINGS, "log_probs", "name", "origin")}
         shared |= {"sampling": self._sampling, **self._decoder_options}
@@ -170,8 +188,10 @@ class Agent(Actor):
         """Begin every later episode with a demonstration: number i modulo n of n in episode i.
 
         Those of the episode's own instruction are taken, where demonstrations have instructions.
-        part: which end of a demonstration is kept where it exceeds a quarter of the window.
-        No episodes: act without prompts again.
+
+        Args:
+            episodes: the demonstrations; none to act without prompts again.
+            part: which end of a demonstration is kept where it exceeds a quarter of the window.
         """
         self._prompts = Prompts(
             episodes,

@@ -20,6 +20,7 @@ from generalist.cli import (
     evaluate,
     expert,
     import_,
+    info,
     inspect,
     push,
     quickstart,
@@ -62,6 +63,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("push")(push.push)
+app.command("info")(info.info)
 
 
 def _version(wanted: bool) -> None:

@@ -28,10 +28,16 @@ ATTENTION_NAME = "generalist_rows"
 
 
 class RowPlan:
-    """Which rows one forward pass feeds: row, tokens it already has, new tokens it gets.
+    """Which rows one forward pass feeds.
 
-    padded: attend to all rows in one call on padded tensors, which suits accelerators; otherwise
-    row by row on views of the cache, which on a CPU saves both the copies and the padding.
+    Args:
+        rows: number of each row in the cache.
+        cached_tokens: how many tokens each has already.
+        new_tokens: how many each gets.
+        device: where the pass runs.
+        padded: attend to all rows in one call on padded tensors, which suits accelerators;
+            otherwise row by row on views of the cache, which on a CPU saves both the copies and
+            the padding.
     """
 
     def __init__(
@@ -56,7 +62,14 @@ class RowPlan:
         return torch.tensor([list(chain.from_iterable(parts))], device=self.device)
 
     def last(self, asked: Sequence[int]) -> torch.Tensor:
-        """(M,) int64: where in the pass the last `asked[i]` new tokens of the first rows stand."""
+        """Where in the pass the last new tokens of the first rows stand.
+
+        Args:
+            asked: how many of each row; M in all.
+
+        Returns:
+            (M,) int64, row by row.
+        """
         places: list[int] = []
         for count, (_, _, new, offset) in zip(asked, self.spans, strict=False):
             places.extend(range(offset + new - count, offset + new))
@@ -70,7 +83,7 @@ class RowPlan:
         )
 
     def last_only(self, asked: Sequence[int]) -> RowPlan:
-        """For the first rows, a plan whose queries are the last `asked[i]` new tokens alone."""
+        """For the first rows, a plan whose queries are their last `asked[i]` new tokens alone."""
         ends = (s + c for s, c in zip(self.cached_tokens, self.new_tokens, strict=True))
         starts = [end - count for end, count in zip(ends, asked, strict=False)]
         return RowPlan(self.rows[: len(asked)], starts, asked, self.device, self.padded)
@@ -82,7 +95,17 @@ class RowPlan:
         return list(zip(self.rows, self.cached_tokens, self.new_tokens, offsets, strict=False))
 
     def causal_mask(self, start: int, count: int, groups: int, dtype: torch.dtype) -> torch.Tensor:
-        """(G * c, start + c) additive mask of one row; the same in every layer, so kept."""
+        """The additive mask of one row; kept, because it is the same in every layer.
+
+        Args:
+            start: tokens it has.
+            count: c.
+            groups: G.
+            dtype: of the mask.
+
+        Returns:
+            (G c, start + c), 0 or -inf.
+        """
         key = (start, count)
         if key not in self._masks:
             mask = torch.full((count, start + count), float("-inf"), dtype=dtype).triu(start + 1)
@@ -91,10 +114,12 @@ class RowPlan:
 
     @cached_property
     def gather(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the padded path needs, with c the longest row's new tokens and N its length.
+        """What the padded path needs, with c the most new tokens and N the most tokens of a row.
 
-        Rows (R,) int64; for each padded query its token in the pass (R, c) int64; whether it may
-        see each key (R, 1, c, N) bool; for each token its place among the padded ones (P,) int64.
+        Returns:
+            (R,) int64 rows; (R, c) int64, for each padded query its token in the pass;
+            (R, 1, c, N) bool, whether it may see each key; (P,) int64, for each token its place
+            among the padded ones.
         """
         longest = max(self.new_tokens)
         used = max(s + c for s, c in zip(self.cached_tokens, self.new_tokens, strict=True))
@@ -113,6 +138,15 @@ class RowCache(Cache):
     """Keys and values of `rows` rows of up to `capacity` tokens, allocated once per layer.
 
     Memory of rows that are never used is not touched, hence costs nothing on most systems.
+
+    Args:
+        rows: how many.
+        capacity: N.
+
+    Attributes:
+        rows: how many.
+        capacity: N.
+        plan: of the next forward pass; set it before the pass.
     """
 
     def __init__(self, rows: int, capacity: int) -> None:
@@ -131,7 +165,16 @@ class RowCache(Cache):
         *_: Any,
         **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new keys and values (1, K, P, D) into their rows; return the layer's cache."""
+        """Write the new keys and values into their rows.
+
+        Args:
+            key_states: (1, K, P, D).
+            value_states: (1, K, P, D).
+            layer_idx: number of the layer.
+
+        Returns:
+            Keys and values of the layer, (rows, K, N, D) each.
+        """
         if layer_idx == len(self._layers):  # by one append, so that Ctrl-C leaves no half a layer
             self._layers.append((self._stored(key_states), self._stored(value_states)))
         keys, values = self._layers[layer_idx]
@@ -173,11 +216,26 @@ def row_attention(
     row_plan: RowPlan | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of each row's new tokens to that row's own keys, causal.
+    """Causal attention of each row's new tokens to that row's own keys.
 
-    query: (1, H, P, D) of the pass; key, value: (rows, K, N, D), the layer's whole cache.
-    Returns (1, P, H, D). The G query heads that share a key head are laid along the query axis,
-    so that keys need not be repeated.
+    The G query heads that share a key head are laid along the query axis, so that keys need not be
+    repeated. It is what transformers calls by `ATTENTION_NAME`.
+
+    Args:
+        module: unused.
+        query: (1, H, P, D) of the pass.
+        key: (rows, K, N, D), the layer's whole cache.
+        value: (rows, K, N, D).
+        attention_mask: unused.
+        scaling: factor on the scores.
+        sliding_window: longest distance of a key, in models that have one.
+        row_plan: the plan of the pass.
+
+    Returns:
+        (1, P, H, D), and None in place of weights.
+
+    Raises:
+        GeneralistError: the sliding window is shorter than a row.
     """
     assert row_plan is not None, "the decoder passes row_plan to the model"
     if sliding_window is not None and sliding_window < key.shape[2]:

@@ -23,10 +23,7 @@ import torch
 from torch.nn import functional
 
 from generalist.decoding.cache import RowPlan
-from generalist.decoding.graphs import GraphedPass, can_be_graphed
-from generalist.decoding.lean import LeanPass
-from generalist.decoding.packed import is_known
-from generalist.decoding.plain import PlainPass
+from generalist.decoding.passes import forward_of
 from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
 from generalist.decoding.slots import Added, Row, Slot, added_to
 from generalist.decoding.timestep import Chosen, Position, resolved, told
@@ -39,19 +36,23 @@ _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has n
 class Decoder:
     """Feeds tokens to a causal language model and chooses tokens, slot by slot or all at once.
 
-    model: a Hugging Face causal LM whose attention goes through transformers' attention interface
-        (Llama, Qwen3 and most others). It is not changed. Where it is trained on
-        meanwhile, a slot acts by the new weights from its next reset, and often sooner.
-    slots: how many sequences run side by side.
-    window_tokens: the longest context; default the model's `max_position_embeddings`.
-    keep: the part of its limit that the younger row has about filled when it takes over; at most
-        one half. Contexts are between about `keep` and 1 of the limit long, headers apart.
-    backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at every
-        timestep; None only when it takes over (cheapest, but that one pass is long).
-    body_tokens: most tokens after the header; default what the window leaves.
-    plain: go through the model's own code also where a shorter way is known.
-    padded: attend to all rows at once on padded tensors where that is done by the model's own code;
-        default on all devices but the CPU.
+    Args:
+        model: a Hugging Face causal LM whose attention goes through transformers' attention
+            interface (Llama, Qwen3 and most others). It is not changed. Where it is trained on
+            meanwhile, a slot acts by the new weights from its next reset, and often sooner.
+        slots: how many sequences run side by side.
+        window_tokens: the longest context; None for the model's `max_position_embeddings`.
+        keep: the part of its limit that the younger row has about filled when it takes over; at
+            most one half. Contexts are between about `keep` and 1 of the limit long, headers apart.
+        backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at
+            every timestep; None only when it takes over (cheapest, but that one pass is long).
+        body_tokens: most tokens after the header; None for what the window leaves.
+        plain: go through the model's own code also where a shorter way is known.
+        padded: attend to all rows at once on padded tensors where that is done by the model's own
+            code; None on all devices but the CPU.
+
+    Raises:
+        GeneralistError: `keep` is out of range, or the window exceeds what the model was made for.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Decoder:
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
         self.forward_passes = 0
         self.padded = self.device.type != "cpu" if padded is None else padded
-        self.forward = _forward_of(model, 2 * slots, self.window_tokens, plain)
+        self.forward = forward_of(model, 2 * slots, self.window_tokens, plain)
         self._was_reset = False
         self._slots: list[Slot | None] = [None] * slots
         self._complete: Sequence[Slot] = ()  # whose timestep counts, also where it is interrupted
@@ -98,7 +99,7 @@ class Decoder:
     ) -> None:
         """Forget slot `slot` and start it anew with these header ids; nothing is fed yet.
 
-        added: to the embeddings of the header, in the compact form.
+        `seed` is of its choices; `added` are vectors for the header, in the compact form.
         """
         self._was_reset = True
         self._slots[slot] = Slot(
@@ -119,7 +120,7 @@ class Decoder:
         return self._slots[slot] is not None
 
     def context(self, slot: int) -> np.ndarray:
-        """Ids (int64) that the slot's next choice is conditioned on, the header included."""
+        """(tokens,) int64 ids that the slot's next choice depends on, the header included."""
         self._settle()
         return np.array(self._state(slot).context, dtype=np.int64)
 
@@ -139,14 +140,23 @@ class Decoder:
         *,
         log_probs: bool = False,
     ) -> Chosen:
-        """Feed each slot its observation tokens, choose its action tokens.
+        """Feed each slot its observation tokens, and choose its action tokens.
 
-        chunks: per slot, the ids from the start of the timestep to the first action token.
-        choices: per slot, how its k action tokens are chosen. A mask that depends on the ids before
-            it waits for the device.
-        log_probs: also say how probable each of them was.
-        Costs max(k) forward passes. Where it raises, or Ctrl-C interrupts it, the timestep has not
-        begun in any slot and may be repeated.
+        It costs as many forward passes as the most action tokens of a slot. Where it raises, or
+        Ctrl-C interrupts it, the timestep has not begun in any slot and may be repeated.
+
+        Args:
+            slots: numbers of the N slots.
+            chunks: per slot, the ids from the start of the timestep to the first action token.
+            choices: per slot, how its k action tokens are chosen. A mask that depends on the ids
+                before it waits for the device.
+            log_probs: also say how probable each of them was.
+
+        Returns:
+            The ids of each slot, in the order of `slots`.
+
+        Raises:
+            GeneralistError: a slot is empty, a timestep does not fit, or a mask excludes all.
         """
         states = self._ready(slots)
         hidden = self._feed(states, chunks, [len(own) for own in choices])
@@ -181,9 +191,12 @@ class Decoder:
     ) -> Chosen:
         """As `act` in the compact form: all action tokens of a timestep in one forward pass.
 
-        chunk: n ids of the positions of a timestep, at the last k of which tokens are chosen.
-        vectors: (N, n, E), what is added to their embeddings in each slot.
-        choices: per slot, how its k action tokens are chosen; k is the same in all.
+        Args:
+            slots: numbers of the N slots.
+            chunk: n ids of the positions of a timestep, at the last k of which tokens are chosen.
+            vectors: (N, n, E) of the model's dtype, added to the embeddings in each slot.
+            choices: per slot, how its k action tokens are chosen; k is the same in all.
+            log_probs: also say how probable each of them was.
         """
         states, k = self._ready(slots), len(choices[0])
         hidden = self._feed(
@@ -205,8 +218,13 @@ class Decoder:
     ) -> torch.Tensor:
         """Start a timestep in each slot: feed what waits, then the chunk; one forward pass.
 
-        reserve: per slot, how many tokens of the timestep will follow the chunk.
-        Returns (n, hidden) states from which the next token is predicted.
+        Args:
+            slots: numbers of the N slots.
+            chunks: per slot, the ids of its chunk.
+            reserve: per slot, how many tokens of the timestep will follow the chunk.
+
+        Returns:
+            (N, E) final states, from which the next tokens are predicted.
         """
         states = self._ready(slots)
         hidden = self._feed(states, chunks, reserve)
@@ -215,7 +233,7 @@ class Decoder:
         return hidden
 
     def _ready(self, slots: Sequence[int]) -> list[Slot]:
-        """The sequences of these slots, without what was not completed."""
+        """The sequences of these slots, without what was not complete."""
         states = [self._state(slot) for slot in slots]
         self._settle()
         for state in states:
@@ -231,10 +249,10 @@ class Decoder:
         vectors: torch.Tensor | None = None,
         asked: int = 1,
     ) -> torch.Tensor:
-        """As `feed`, but the chunks do not count before the timestep is complete.
+        """(N asked, E) final states, as `feed`, but the chunks do not count before they are whole.
 
-        vectors: (N, n, E), what is added to the embeddings of the chunks, of n ids each.
-        asked: of how many last tokens of each chunk the states are wanted.
+        `vectors`, (N, n, E), are added to the embeddings of the chunks; `asked` is of how many last
+        tokens of each the states are wanted.
         """
         self.forward.refresh(thoroughly=self._was_reset)
         self._was_reset = False
@@ -256,13 +274,13 @@ class Decoder:
         self._complete = ()
 
     def advance(self, slots: Sequence[int]) -> torch.Tensor:
-        """Feed each slot the token chosen last; one forward pass. Returns (n, hidden)."""
+        """Feed each slot the token chosen last, in one forward pass; (N, E) final states."""
         return self._forward([self._state(slot).older for slot in slots], [])
 
     def choose(
         self, slots: Sequence[int], hidden: torch.Tensor, choices: Sequence[Choice]
     ) -> list[int]:
-        """Choose one legal id a slot from (n, E) states; it is fed with what comes next."""
+        """Choose one legal id for each of N slots from (N, E) states; it is fed with the next."""
         states = [self._state(slot) for slot in slots]
         chosen = self._choose(states, hidden, choices)[0].tolist()
         for state, token in zip(states, chosen, strict=True):
@@ -278,10 +296,7 @@ class Decoder:
         choices: Sequence[Choice],
         log_probs: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Choose from each slot's (n, E) states; on the model's device.
-
-        Returns (n,) int64 ids and, if asked for, their (n,) float32 log-probabilities.
-        """
+        """(N,) int64 ids and, if asked for, their (N,) float32 log-probabilities, on the device."""
         if choices.count(choices[0]) == len(choices):  # the very same, as in one task without masks
             return self._choose_alike(states, hidden, choices, log_probs)
         groups: dict[tuple[Interval, bool, Sampling], list[int]] = {}
@@ -325,7 +340,7 @@ class Decoder:
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
-        """(n, hidden) to (n, stop - start) logits of the ids in [start, stop) alone."""
+        """(N, E) states to (N, stop - start) logits of the ids in [start, stop) alone."""
         legal = slice(*interval)
         bias = getattr(self.head, "bias", None)
         return functional.linear(
@@ -335,7 +350,7 @@ class Decoder:
     # The rows
 
     def _make_room(self, slot: Slot, tokens: int) -> None:
-        """Called at a timestep boundary."""
+        """Make room for a timestep, at the boundary before it."""
         needed = len(slot.header) + tokens
         if needed > self.window_tokens:
             raise GeneralistError(
@@ -353,10 +368,10 @@ class Decoder:
         *,
         asked: int = 1,
     ) -> torch.Tensor:
-        """Feed all rows what they lack; (n asked, E) last states of `rows` (not of `extra`).
+        """Feed all rows what they lack; (rows asked, E) last states of `rows`, not of `extra`.
 
-        ids: what they lack, where it is on the model's device and is not known here yet.
-        asked: how many states of each row.
+        `ids` are what they lack, where it is on the model's device alone; `asked` is how many
+        states of each row.
         """
         fed = [*rows, *extra]
         for row in fed:  # a row that lacks nothing is asked for its last state again
@@ -375,17 +390,3 @@ class Decoder:
         for row in fed:
             row.settle()
         return hidden
-
-
-def _forward_of(
-    model: Any, rows: int, capacity: int, plain: bool
-) -> PlainPass | LeanPass | GraphedPass:
-    """The shortest way through a model that is known on its device."""
-    if plain or not is_known(model):
-        return PlainPass(model, rows, capacity)
-    body = model.base_model
-    if body.device.type == "cpu":
-        return LeanPass(model, rows, capacity)
-    if can_be_graphed(body):
-        return GraphedPass(model, rows, capacity)
-    return PlainPass(model, rows, capacity)

@@ -31,17 +31,31 @@ WIDTHS, DTYPES = (16, 32, 64, 128), (torch.float32, torch.bfloat16, torch.float1
 
 
 class Shape(NamedTuple):
-    """What passes that share a graph have in common."""
+    """What passes that share a graph have in common.
+
+    Attributes:
+        tokens: P.
+        rows: R.
+        longest: most new tokens of a row.
+        every: whether the state of every token is asked for, not of each row's last alone.
+        added: whether vectors are added to the embeddings.
+    """
 
     tokens: int
     rows: int
     longest: int
-    every: bool  # token's state is asked for, not each row's last alone
-    added: bool  # vectors to the embeddings
+    every: bool
+    added: bool
 
     @classmethod
     def of(cls, plan: RowPlan, *, every: bool, added: bool) -> Shape:
-        """The smallest shape that the pass fits into."""
+        """The smallest shape that a pass fits into.
+
+        Args:
+            plan: of the pass.
+            every: whether the state of every token is asked for.
+            added: whether vectors are added to the embeddings.
+        """
         tokens, rows = sum(plan.new_tokens), len(plan.rows)
         longest = max(plan.new_tokens)
         if longest == 1:  # as many tokens as rows, also when filled up
@@ -59,7 +73,12 @@ def filled_up(number: int) -> int:
 class GraphedPass:
     """As `LeanPass`, for a model that `can_be_graphed`.
 
-    Memory for `rows` rows of up to `capacity` tokens is taken at once.
+    Memory for all rows is taken at once.
+
+    Args:
+        model: the model.
+        rows: how many.
+        capacity: N.
     """
 
     def __init__(self, model: Any, rows: int, capacity: int) -> None:
@@ -108,7 +127,11 @@ class GraphedPass:
         return hidden[plan.last(asked)] if max(asked) > 1 else hidden[: len(asked)].clone()
 
     def run(self, inputs: Inputs) -> torch.Tensor:
-        """(R, E) final states of each row's last new token, or (P, E) of every token."""
+        """The pass itself, as it is recorded.
+
+        Returns:
+            (R, E) final states of each row's last new token, or (P, E) of every token.
+        """
         kernels = self.kernels
         hidden = functional.embedding(inputs.ids, self.body.embed_tokens.weight)
         if inputs.shape.added:
@@ -130,7 +153,12 @@ class GraphedPass:
 
 
 class _Pass:
-    """Passes of one shape."""
+    """Passes of one shape.
+
+    Args:
+        graphed: what runs them.
+        shape: their shape.
+    """
 
     def __init__(self, graphed: GraphedPass, shape: Shape) -> None:
         self.inputs = Inputs(shape, graphed.body)
@@ -156,11 +184,21 @@ class _Pass:
 class Inputs:
     """What passes of a shape are given, in one piece of memory here and one on the GPU.
 
-    All int32. ids, positions, token_rows: (P,) of the tokens. query_starts: (R + 1,) where each
-    row's new tokens begin, and where the last ends. rows, counts, last: (R,) the number of each
-    row, how many keys it has, and where in the pass its last new token stands. single_starts:
-    (R + 1,) query_starts where each row has one new token. Of the body's dtype: added, (P, E),
-    to the embeddings, where the shape has any.
+    Args:
+        shape: the shape.
+        body: the model's body.
+
+    Attributes:
+        shape: the shape.
+        ids: (P,) int32.
+        positions: (P,) int32, of the tokens in their rows.
+        token_rows: (P,) int32, the row of each token.
+        query_starts: (R + 1,) int32, where each row's new tokens begin, and where the last ends.
+        rows: (R,) int32, the number of each row.
+        counts: (R,) int32, how many keys it has, the new ones included.
+        last: (R,) int32, where in the pass its last new token stands.
+        single_starts: (R + 1,) int32, `query_starts` where each row has one new token.
+        added: (P, E) of the body's dtype, for the embeddings; (P, 0) where the shape has none.
     """
 
     def __init__(self, shape: Shape, body: Any) -> None:
@@ -177,7 +215,13 @@ class Inputs:
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
 
     def fill(self, tokens: Sequence[int] | torch.Tensor, plan: RowPlan, spare: int) -> None:
-        """Write a pass here, filled up with tokens of the row `spare`; tokens of the GPU stay."""
+        """Write a pass here, filled up to the shape.
+
+        Args:
+            tokens: the ids, here or on the GPU, where they stay.
+            plan: of the pass.
+            spare: the row that takes what fills up.
+        """
         if self._copied is not None:
             self._copied.synchronize()  # what was written before has been read
         ids, positions, token_rows, query_starts, rows, counts, last = self._parts

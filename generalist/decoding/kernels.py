@@ -188,6 +188,10 @@ class Kernels:
     """The kernels for one model: a Llama or Qwen3 body with rows of up to `capacity` tokens.
 
     Weights, heads and the numbers within a head are laid out as `PackedBody` has them.
+
+    Args:
+        body: the model's body.
+        capacity: N.
     """
 
     def __init__(self, body: Any, capacity: int) -> None:
@@ -198,7 +202,15 @@ class Kernels:
         self.rotations = torch.view_as_real(rotations(body, capacity)).contiguous()
 
     def norm(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Root mean square norm of (P, E) in float32; weight is (E,)."""
+        """Root mean square norm, computed in float32.
+
+        Args:
+            states: (P, E).
+            weight: (E,), the norm's times sqrt(E).
+
+        Returns:
+            (P, E) of the dtype of `states`.
+        """
         rows, width = states.shape
         out = torch.empty_like(states)
         block = triton.next_power_of_2(width)
@@ -206,7 +218,14 @@ class Kernels:
         return out
 
     def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """(P, 2I), gate and up, to silu(gate) up, (P, I)."""
+        """SwiGLU (Shazeer 2020): silu(gate) up.
+
+        Args:
+            gate_up: (P, 2I), gate and up.
+
+        Returns:
+            (P, I).
+        """
         rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         out = gate_up.new_empty(rows, width)
         _gate_kernel[rows, triton.cdiv(width, _COLUMNS)](gate_up, out, width, _COLUMNS)
@@ -223,8 +242,16 @@ class Kernels:
     ) -> torch.Tensor:
         """Normalise and rotate queries and keys, and write keys and values where they are kept.
 
-        qkv: (P, (H + 2K) D). head_norm: (H + K, D) or None. positions, rows: (P,) int32, of the
-        tokens. keys, values: (rows, K, N, D). Returns queries (P, H, D).
+        Args:
+            qkv: (P, (H + 2K) D).
+            head_norm: (H + K, D); None where heads are not normalised.
+            positions: (P,) int32, of the tokens in their rows.
+            rows: (P,) int32, the row of each token.
+            keys: (rows, K, N, D), written to.
+            values: (rows, K, N, D), written to.
+
+        Returns:
+            (P, H, D) queries.
         """
         queries = qkv.new_empty(len(qkv), self.heads, self.width)
         grid = len(qkv), triton.cdiv(self.heads + 2 * self.key_heads, _HEADS)
@@ -246,14 +273,22 @@ class Kernels:
         counts: torch.Tensor,
         longest: int,
     ) -> torch.Tensor:
-        """Causal attention of each row's new tokens to its own keys: (P, H, D) to (P, H D).
+        """Causal attention of each row's new tokens to its own keys.
 
         Where there are few rows, several programs share the keys of each, and their parts are
         joined (Flash-Decoding, Dao et al. 2023).
 
-        keys, values: (rows, K, N, D). query_starts: (R + 1,) int32, where each row's new tokens
-        begin in the pass. rows: (R,) int32, its number. counts: (R,) int32, its keys, the new ones
-        included. longest: at least the new tokens of any row. Tokens of no row get anything.
+        Args:
+            queries: (P, H, D).
+            keys: (rows, K, N, D).
+            values: (rows, K, N, D).
+            query_starts: (R + 1,) int32, where each row's new tokens begin in the pass.
+            rows: (R,) int32, the number of each row.
+            counts: (R,) int32, its keys, the new ones included.
+            longest: at least the new tokens of any row.
+
+        Returns:
+            (P, H D); undefined for tokens of no row.
         """
         tokens, groups = len(queries), self.heads // self.key_heads
         block = min(64, max(16, triton.next_power_of_2(longest * groups)))

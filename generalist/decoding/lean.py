@@ -23,7 +23,13 @@ from generalist.decoding.rows import SeparateRows
 
 
 class LeanPass:
-    """Forward passes of one model that `is_known` on a CPU over rows of up to `capacity` tokens."""
+    """Forward passes of one model that `is_known`, on a CPU.
+
+    Args:
+        model: the model.
+        rows: how many.
+        capacity: most tokens of a row.
+    """
 
     def __init__(self, model: Any, rows: int, capacity: int) -> None:
         self.body = model.base_model
@@ -71,7 +77,17 @@ class LeanPass:
     def _last(
         self, hidden: torch.Tensor, rotation: torch.Tensor, plan: RowPlan, asked: Sequence[int]
     ) -> torch.Tensor:
-        """The last layer for hidden (P, E): (M, E) of the tokens whose states are asked for."""
+        """The last layer.
+
+        Args:
+            hidden: (P, E).
+            rotation: (P, 1, D / 2) complex64.
+            plan: of the pass.
+            asked: of each of the first rows, how many states are wanted; M in all.
+
+        Returns:
+            (M, E) of the tokens whose states are asked for.
+        """
         count = sum(asked)
         index, layer = len(self.weights.layers), self.weights.last
         normed = self._norm(hidden, layer.input_norm)
@@ -94,7 +110,18 @@ class LeanPass:
         queries: torch.Tensor,
         plan: RowPlan,
     ) -> torch.Tensor:
-        """hidden (M, E) after attention by queries (M, H, D) and the MLP: (M, E)."""
+        """A layer after its projections: attention and the MLP.
+
+        Args:
+            index: number of the layer.
+            layer: its weights.
+            hidden: (M, E).
+            queries: (M, H, D).
+            plan: whose queries these are.
+
+        Returns:
+            (M, E).
+        """
         hidden = layer.output.added(hidden, self.rows.attend(index, queries, plan))
         gate, up = layer.gate_up(self._norm(hidden, layer.mlp_norm)).chunk(2, dim=1)
         return layer.down.added(hidden, functional.silu(gate).mul_(up))
@@ -115,10 +142,19 @@ class LeanPass:
     def _turned(
         self, states: torch.Tensor, layer: PackedLayer, first: int, rotation: torch.Tensor
     ) -> torch.Tensor:
-        """Heads (P, h, D), the first of them number `first`, normalised and rotated.
+        """Normalise heads, where the model does, and rotate them.
 
         Rotary positions (Su et al. 2021, section 3.4.2): numbers rotated together are neighbours
         here, the parts of one complex number.
+
+        Args:
+            states: (P, h, D).
+            layer: the weights.
+            first: number of the first of these heads.
+            rotation: (P, 1, D / 2) complex64.
+
+        Returns:
+            (P, h, D).
         """
         if layer.head_norm is not None:
             heads = layer.head_norm[first : first + states.shape[1]]
@@ -127,9 +163,16 @@ class LeanPass:
         return torch.view_as_real(pairs * rotation).flatten(-2).to(states.dtype)
 
     def _norm(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Root mean square norm in float32; `weight` is the norm's times sqrt(width).
+        """Root mean square norm (Zhang and Sennrich 2019), computed in float32.
 
         x / sqrt(mean(x^2) + epsilon), written with the length of x: three operations, not six.
+
+        Args:
+            states: (..., width).
+            weight: (width,) float32, the norm's times sqrt(width).
+
+        Returns:
+            (..., width) of the dtype of `states`.
         """
         length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
         length = torch.hypot(length, self._floor[states.shape[-1]])

@@ -27,34 +27,57 @@ _STATIC_ROPE = ("default", "linear", "llama3", "yarn")  # angles that depend on 
 
 @dataclass
 class PackedLayer:
-    """One layer's weights; `head_norm` is (H + K, D) where heads are normalised, else None."""
+    """One layer's weights; norms are float32, times the root of their width.
 
-    input_norm: torch.Tensor  # (E,), as all norms times sqrt(width): see `LeanPass._norm`
-    qkv: Product  # (E, (H + 2K) D)
+    Attributes:
+        input_norm: (E,).
+        qkv: (E, (H + 2K) D).
+        head_norm: (H + K, D); None where heads are not normalised.
+        output: (H D, E).
+        mlp_norm: (E,).
+        gate_up: (E, 2I).
+        down: (I, E).
+    """
+
+    input_norm: torch.Tensor
+    qkv: Product
     head_norm: torch.Tensor | None
-    output: Product  # (H D, E)
-    mlp_norm: torch.Tensor  # (E,)
-    gate_up: Product  # (E, 2I)
-    down: Product  # (I, E)
+    output: Product
+    mlp_norm: torch.Tensor
+    gate_up: Product
+    down: Product
 
 
 @dataclass
 class PackedLastLayer(PackedLayer):
-    """Its parts of `qkv` as well: not every token's query is needed there."""
+    """The last layer's weights, with the parts of `qkv`: not every token's query is needed there.
 
-    queries: Product  # (E, H D)
-    keys_values: Product  # (E, 2K D)
+    Attributes:
+        queries: (E, H D).
+        keys_values: (E, 2K D).
+    """
+
+    queries: Product
+    keys_values: Product
 
 
 class PackedBody:
-    """All layers of a body, and `norm`, the last norm's weights. Make it by `packed`."""
+    """The weights of a body. Make it by `packed`.
+
+    Args:
+        body: a body that `is_known`.
+
+    Attributes:
+        layers: all layers but the last.
+        last: the last layer.
+        norm: (E,) float32, of the norm behind it.
+        version: another number whenever the weights were copied again.
+    """
 
     layers: list[PackedLayer]
-    """All but the last."""
     last: PackedLastLayer
     norm: torch.Tensor
     version: int
-    """Another one whenever the weights were copied again."""
 
     def __init__(self, body: Any) -> None:
         self.version = 0
@@ -66,8 +89,12 @@ class PackedBody:
 
         A change is seen by PyTorch's count of changes in place, which costs next to nothing but
         misses fused optimizers, what is written to `parameter.data`, and a parameter put in the
-        place of another. Thoroughly: also by some numbers of every parameter, of which such a step
-        leaves none as it was.
+        place of another.
+
+        Args:
+            body: the body.
+            thoroughly: also look at some numbers of every parameter, of which such a step leaves
+                none as it was.
         """
         if _counts(self._parameters) != self._counts or (
             thoroughly and not torch.equal(_sample(body), self._sample)
@@ -97,7 +124,15 @@ def packed(body: Any) -> PackedBody:
 
 
 def rotations(body: Any, positions: int) -> torch.Tensor:
-    """(positions, D / 2) complex64: by what the halves of a head are multiplied there."""
+    """What the halves of a head are multiplied by, as complex numbers, at each position.
+
+    Args:
+        body: a body that `is_known`.
+        positions: how many, from 0 on.
+
+    Returns:
+        (positions, D / 2) complex64.
+    """
     numbers = torch.arange(positions, device=body.norm.weight.device)[None]
     with torch.inference_mode():
         cosine, sine = body.rotary_emb(torch.empty(0, device=numbers.device), numbers)

@@ -12,7 +12,16 @@ from generalist.modeling.attention import attention_by
 
 
 class PlainPass:
-    """As `LeanPass`, through the code of a Hugging Face model that is not known more closely."""
+    """As `LeanPass`, through the code of a Hugging Face model that is not known more closely.
+
+    Args:
+        model: the model.
+        rows: how many.
+        capacity: most tokens of a row.
+
+    Attributes:
+        copy_prefix: as `LeanPass.copy_prefix`.
+    """
 
     def __init__(self, model: Any, rows: int, capacity: int) -> None:
         self._model = model
@@ -29,11 +38,18 @@ class PlainPass:
         asked: Sequence[int],
         added: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Feed P ids as `plan` says.
+        """Run a forward pass.
 
-        asked: of each of the first rows, how many of its last new tokens' states are wanted.
-        added: (P, E) what is added to the ids' embeddings; nothing, if not given.
-        Returns (M, E) final states, row by row.
+        Args:
+            tokens: P ids.
+            plan: which rows they are of.
+            asked: of each of the first rows, how many of its last new tokens' states are wanted;
+                M in all.
+            added: (P, E) of the model's dtype, added to the embeddings of the ids; None for
+                nothing.
+
+        Returns:
+            (M, E) final states, row by row.
         """
         self._cache.plan = plan
         ids = torch.as_tensor(tokens, device=self._model.device)

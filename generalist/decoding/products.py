@@ -3,7 +3,7 @@
 A matrix in bfloat16 on a CPU is stored in the blocks that oneDNN's kernels read (AMX, or AVX-512
 with bfloat16). `x @ weight` would bring it into them anew at every call, which for one token takes
 longer than the product: in blocks a timestep of 79M parameters takes 0.7 of the time
-(benchmarks/RESULTS.md, "Acting and training").
+(docs/log.md, "Acting and training").
 
 Legend: P = tokens.
 """
@@ -18,7 +18,11 @@ _USUAL_TOKENS = 32  # what oneDNN chooses the blocks for; they serve any number
 
 
 class Dense:
-    """A matrix as it is, (in, out)."""
+    """A matrix as it is.
+
+    Args:
+        weight: (in, out).
+    """
 
     def __init__(self, weight: torch.Tensor) -> None:
         self.weight = weight
@@ -28,16 +32,20 @@ class Dense:
         return states @ self.weight
 
     def added(self, residual: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """(P, out): `residual` and the product of `states` (P, in)."""
+        """The sum of `residual` (P, out) and the product of `states` (P, in)."""
         return torch.addmm(residual, states, self.weight)
 
     def add_to(self, residual: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """The same, written over `residual`."""
+        """As `added`, written over `residual`."""
         return residual.addmm_(states, self.weight)
 
 
 class Blocked:
-    """A matrix in oneDNN's blocks, made of (in, out) bfloat16."""
+    """A matrix in oneDNN's blocks.
+
+    Args:
+        weight: (in, out) bfloat16.
+    """
 
     def __init__(self, weight: torch.Tensor) -> None:
         rows = weight.t().contiguous()
@@ -60,7 +68,7 @@ Product = Dense | Blocked
 
 
 def product(weight: torch.Tensor) -> Product:
-    """The faster of the two for a matrix (in, out)."""
+    """A matrix (in, out) as the faster of the two on its device."""
     half = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
     return Blocked(weight) if half and _has_blocks() else Dense(weight)
 

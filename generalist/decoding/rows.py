@@ -16,7 +16,13 @@ from generalist.decoding.cache import RowPlan
 
 
 class SeparateRows:
-    """Rows of up to `capacity` tokens. Memory that is never used is not touched."""
+    """Keys and values of rows. Memory that is never used is not touched.
+
+    Args:
+        rows: how many.
+        capacity: N.
+        scaling: factor on the scores of attention.
+    """
 
     def __init__(self, rows: int, capacity: int, scaling: float) -> None:
         self.count, self.capacity, self.scaling = rows, capacity, scaling
@@ -25,7 +31,14 @@ class SeparateRows:
         self._masks = torch.empty(0, 0)
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor, plan: RowPlan) -> None:
-        """Append the new keys and values (P, K, D) to the rows that `plan` feeds."""
+        """Append new keys and values to the rows that a plan feeds.
+
+        Args:
+            layer: number of the layer.
+            keys: (P, K, D).
+            values: (P, K, D).
+            plan: of the pass.
+        """
         if layer == len(self._layers):  # by one append, so that Ctrl-C leaves no half a layer
             _, heads, width = keys.shape
             rows, device = (self.count, heads), keys.device
@@ -41,7 +54,16 @@ class SeparateRows:
             row_values[row].narrow(1, start, count).copy_(values[new].transpose(0, 1))
 
     def attend(self, layer: int, queries: torch.Tensor, plan: RowPlan) -> torch.Tensor:
-        """Causal attention of each row's new tokens to its own keys: (P, H, D) to (P, H D)."""
+        """Causal attention of each row's new tokens to its own keys.
+
+        Args:
+            layer: number of the layer.
+            queries: (P, H, D).
+            plan: of the pass.
+
+        Returns:
+            (P, H D) of the dtype of `queries`.
+        """
         parts, exact = [], queries.float()
         row_keys, row_values = self._layers[layer]
         for row, start, count, offset in plan.spans:

@@ -24,14 +24,18 @@ Mask = Flags | Callable[[Sequence[int]], np.ndarray]
 class Sampling:
     """How to choose among the legal ids.
 
-    temperature: 0 takes the most probable id; above 0 the logits are divided by it and sampled.
-    ordinal_factor: on the temperature, at ordinal positions. The model's spread over the bins of a
-        continuous value is mostly doubt about one number, and acting it out is noise; chance
-        among buttons leads out of loops.
-    top_p: sample only among the most probable ids that together reach this probability.
-    ordinal: what temperature 0 takes at ordinal positions (bins of a continuous value): the "mode",
-        the bin nearest to the "mean", or the "median", which like the mode keeps to the likelier
-        of two sides but like the mean does not jump between neighbouring bins.
+    Attributes:
+        temperature: 0 takes the most probable id; above 0 the logits are divided by it and sampled.
+        top_p: sample only among the most probable ids that together reach this probability.
+        ordinal: what temperature 0 takes at ordinal positions (bins of a continuous value): the
+            "mode", the bin nearest to the "mean", or the "median", which like the mode keeps to
+            the likelier of two sides but like the mean does not jump between neighbouring bins.
+        ordinal_factor: on the temperature, at ordinal positions. The model's spread over the bins
+            of a continuous value is mostly doubt about one number, and acting it out is noise;
+            chance among buttons leads out of loops.
+
+    Raises:
+        UsageError: a number is out of range.
     """
 
     temperature: float = 0.0
@@ -55,10 +59,11 @@ GREEDY = Sampling()
 class Choice:
     """How one token is chosen.
 
-    interval: the V ids that it may be, [start, stop).
-    ordinal: whether neighbouring ids stand for neighbouring values.
-    mask: which of the V ids are legal now.
-    sampling: how to choose among them.
+    Attributes:
+        interval: the V ids that it may be, [start, stop).
+        ordinal: whether neighbouring ids stand for neighbouring values.
+        mask: which of the V ids are legal now; None for all.
+        sampling: how to choose among them.
     """
 
     interval: Interval
@@ -78,7 +83,11 @@ class Choice:
         return self.mask
 
     def after(self, ids: Sequence[int]) -> Choice:
-        """The same choice, its mask as flags. ids: chosen before it in the timestep."""
+        """The same choice, its mask as flags.
+
+        Args:
+            ids: those chosen before it in the timestep.
+        """
         return replace(self, mask=self.mask(ids)) if callable(self.mask) else self
 
 
@@ -95,14 +104,22 @@ def choose(
     uniform: torch.Tensor | None = None,
     log_probs: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Choose one offset within the legal slice from each row of (n, V) logits.
+    """Choose one offset within the legal slice from each row of logits.
 
     An id whose logit is -inf is never chosen, but as the mean of others.
-    uniform: (n,) float numbers in [0, 1), one a row, which make all randomness there is: a row's
-    choice does not depend on the other rows. Unused at temperature 0.
-    log_probs: also say how probable each choice was.
-    Returns (n,) int64 offsets, and the (n,) float32 natural logarithms of their probabilities
-    after mask, temperature and top-p (0 at temperature 0, where nothing is left to chance) or None.
+
+    Args:
+        logits: (n, V).
+        sampling: how to choose.
+        ordinal: whether neighbouring ids stand for neighbouring values.
+        uniform: (n,) float numbers in [0, 1), which make all randomness there is: a row's choice
+            does not depend on the other rows. Not needed at temperature 0.
+        log_probs: also say how probable each choice was.
+
+    Returns:
+        (n,) int64 offsets, and if asked for the (n,) float32 natural logarithms of their
+        probabilities after mask, temperature and top-p; 0 at temperature 0, where nothing is left
+        to chance.
     """
     if sampling.temperature == 0:
         chosen = _likeliest(logits, sampling, ordinal)
@@ -128,7 +145,7 @@ def choose(
 
 
 def _likeliest(logits: torch.Tensor, sampling: Sampling, ordinal: bool) -> torch.Tensor:
-    """What temperature 0 takes."""
+    """What temperature 0 takes of (n, V) logits: (n,) int64 offsets."""
     if ordinal and sampling.ordinal == "mean":
         bins = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
         return (logits.float().softmax(-1) @ bins).round().long()
@@ -139,9 +156,17 @@ def _likeliest(logits: torch.Tensor, sampling: Sampling, ordinal: bool) -> torch
 
 
 def masked(logits: torch.Tensor, masks: Sequence[Flags]) -> torch.Tensor:
-    """(n, V) logits, those that a row's mask excludes set to -inf.
+    """Logits, those that a row's mask excludes set to -inf.
 
-    Raises GeneralistError where a mask has another length than V, or excludes all.
+    Args:
+        logits: (n, V).
+        masks: of each row, (V,) flags; None excludes nothing.
+
+    Returns:
+        (n, V).
+
+    Raises:
+        GeneralistError: a mask has another length than V, or excludes all.
     """
     size = logits.shape[1]
     allowed = np.ones(logits.shape, dtype=bool)

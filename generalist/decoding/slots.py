@@ -18,12 +18,19 @@ CopyPrefix = Callable[[int, int, int], None]  # source row, target row, tokens
 
 @dataclass
 class Row:
-    """One row of the cache: the tokens of its context, of which the first `fed` are cached."""
+    """One row of the cache.
+
+    Attributes:
+        index: its number in the cache.
+        tokens: of its context.
+        fed: how many of them, the first, are cached.
+        added: vectors for the embeddings of tokens that are not cached yet.
+    """
 
     index: int
     tokens: list[int]
     fed: int = 0
-    added: list[Added] = field(default_factory=list)  # to the embeddings of what is not fed yet
+    added: list[Added] = field(default_factory=list)
 
     @property
     def backlog(self) -> int:
@@ -36,41 +43,58 @@ class Row:
         return [each for each in self.added if each.place >= self.fed]
 
     def settle(self) -> None:
-        """All tokens are cached."""
+        """Take note that all tokens are cached."""
         self.fed = len(self.tokens)
         self.added = []
 
     def cut(self, length: int) -> None:
-        """Drop what comes after so many tokens."""
+        """Drop what comes after the first `length` tokens."""
         del self.tokens[length:]
         self.fed = min(self.fed, length)
         self.added = [each for each in self.added if each.place < length]
 
 
 class Added(NamedTuple):
-    """Vectors that are added to the embeddings of neighbouring tokens of a row."""
+    """Vectors that are added to the embeddings of neighbouring tokens of a row.
 
-    place: int  # of the first of the tokens
-    vectors: torch.Tensor  # (n, E)
+    Attributes:
+        place: of the first of the tokens.
+        vectors: (n, E), one for each of n tokens.
+    """
+
+    place: int
+    vectors: torch.Tensor
 
 
 class _Rows(NamedTuple):
-    """The rows of a slot, and how much of them is committed."""
+    """The rows of a slot, and how much of them is committed.
 
-    older: Row  # which the slot acts from
-    younger: Row | None  # takes over when `older` is full
-    skipped: int  # tokens that `older` has and `younger` has not
-    whole: int  # tokens of `older` that are committed
+    Attributes:
+        older: which the slot acts from.
+        younger: takes over when `older` is full; None while there is none.
+        skipped: tokens that `older` has and `younger` has not.
+        whole: tokens of `older` that are committed.
+    """
+
+    older: Row
+    younger: Row | None
+    skipped: int
+    whole: int
 
 
 class Slot:
     """One running sequence: a header, then timesteps without end.
 
-    number: rows 2 * number and 2 * number + 1 of the cache are its own.
-    header: its ids. added: to their embeddings.
-    limit: tokens of a context, the header included, at most.
-    keep: as `Decoder` has it.
-    random: where the uniform numbers of its choices come from.
+    Args:
+        number: rows 2 * number and 2 * number + 1 of the cache are its own.
+        header: ids of the header.
+        limit: most tokens of a context, the header included.
+        keep: as `Decoder` has it.
+        random: where the uniform numbers of its choices come from.
+        added: vectors for the embeddings of the header.
+
+    Attributes:
+        header: ids of the header.
     """
 
     def __init__(
@@ -110,7 +134,12 @@ class Slot:
         return self._rows.older.tokens[: self._rows.whole]
 
     def append(self, tokens: Sequence[int], vectors: torch.Tensor | None = None) -> None:
-        """Add tokens to the timestep that goes on; (n, E) vectors are added to their embeddings."""
+        """Add tokens to the timestep that goes on.
+
+        Args:
+            tokens: n ids.
+            vectors: (n, E), added to their embeddings; None for nothing.
+        """
         older, younger, _, _ = self._rows
         for row in (older, younger):
             if row is not None:
@@ -126,7 +155,7 @@ class Slot:
             younger.tokens[-len(tokens) :] = tokens
 
     def uniform(self) -> float:
-        """The next number in [0, 1) for a choice of this timestep; after `restore` the same."""
+        """The next number in [0, 1) for a choice of this timestep; the same after `restore`."""
         if self._used == len(self._drawn):
             self._drawn.append(self._random.random())
         self._used += 1
@@ -148,7 +177,12 @@ class Slot:
             younger.cut(whole - skipped)
 
     def make_room(self, tokens: int, copy_prefix: CopyPrefix) -> None:
-        """Before a timestep of so many tokens: begin the younger row, or let it take over."""
+        """Begin the younger row, or let it take over, before a timestep.
+
+        Args:
+            tokens: of the timestep.
+            copy_prefix: copies the first tokens of a row to another.
+        """
         self._start_younger(copy_prefix)
         if len(self.older.tokens) + tokens > self._limit:
             younger = self.younger or self._fork(copy_prefix)
@@ -172,7 +206,11 @@ class Slot:
 
 
 def added_to(rows: Sequence[Row]) -> torch.Tensor | None:
-    """(P, E) what is added to the embeddings of all that the rows lack; None where nothing is."""
+    """What is added to the embeddings of all that rows lack.
+
+    Returns:
+        (P, E) for P tokens, row by row; None where nothing is added.
+    """
     if not any(row.added for row in rows):
         return None
     like = next(each.vectors for row in rows for each in row.added)

@@ -11,24 +11,42 @@ from generalist.decoding.sampling import Choice
 
 
 class Chosen(NamedTuple):
-    """The action tokens of one timestep, for each of N slots the k it has."""
+    """The action tokens of one timestep, for each of N slots the k it has.
+
+    Attributes:
+        ids: of each slot.
+        log_probs: natural logarithm of how probable each was when it was chosen; None where that
+            was not asked for.
+    """
 
     ids: list[list[int]]
-    log_probs: list[list[float]] | None  # of each when it was chosen, if asked for
+    log_probs: list[list[float]] | None
 
 
 class Position(NamedTuple):
-    """What was chosen at one position of the timestep, on the model's device."""
+    """What was chosen at one position of the timestep, on the model's device.
 
-    active: list[int]  # n slots, as numbers within the call
-    ids: torch.Tensor  # (n,) int64
-    log_probs: torch.Tensor | None  # (n,) float32
+    Attributes:
+        active: n slots, as numbers within the call.
+        ids: (n,) int64.
+        log_probs: (n,) float32; None where they were not asked for.
+    """
+
+    active: list[int]
+    ids: torch.Tensor
+    log_probs: torch.Tensor | None
 
 
 def resolved(
     choices: Sequence[Choice], active: Sequence[int], parts: Sequence[Position]
 ) -> Sequence[Choice]:
-    """The choices of the slots `active`, their masks as flags, after the positions before."""
+    """Choices with their masks as flags.
+
+    Args:
+        choices: of the slots `active`.
+        active: numbers of these slots within the call.
+        parts: what was chosen at the positions before.
+    """
     if not any(callable(choice.mask) for choice in choices):
         return choices
     slots = 1 + max(i for part in (active, *(part.active for part in parts)) for i in part)
@@ -40,6 +58,10 @@ def told(slots: int, parts: Sequence[Position]) -> Chosen:
     """Fetch what was chosen, position by position, and give each slot its own.
 
     Only here does the CPU wait for the device.
+
+    Args:
+        slots: N.
+        parts: what was chosen at each position.
     """
     ids = _by_slot(slots, parts, torch.cat([part.ids for part in parts]).tolist())
     said = [part.log_probs for part in parts if part.log_probs is not None]

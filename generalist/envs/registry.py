@@ -41,14 +41,19 @@ _NORMAL_QUANTILE = 1.959964  # two-sided 95%
 
 @dataclass(frozen=True)
 class Score:
-    """A measured score: mean and standard error of the mean over episodes, and how it was got.
+    """A measured score, and how it was got.
 
-    stderr: None for a single episode, whose error is unknown.
-    seeds: the first, and one past the last.
-    expert: whose score it is; "" for random play, and where an older file does not say.
-    max_steps: where episodes were cut below the task's own limit; None for whole ones.
-    environment: the options, limits and versions it was measured with.
-    foresees: the expert knows chances that are still to come, such as actions that will stick.
+    Attributes:
+        mean: over episodes.
+        stderr: standard error of the mean; None for a single episode, whose error is unknown.
+        episodes: how many.
+        seeds: the first, and one past the last.
+        date: when, as YYYY-MM-DD.
+        command: what measured it.
+        expert: whose score it is; "" for random play, and where an older file does not say.
+        max_steps: where episodes were cut below the task's own limit; None for whole ones.
+        environment: the options, limits and versions it was measured with.
+        foresees: the expert knows chances that are still to come, such as actions that will stick.
     """
 
     mean: float
@@ -64,6 +69,7 @@ class Score:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Score:
+        """Inverse of `to_dict`."""
         first, stop = fields["seeds"]
         return cls(**{**fields, "seeds": (first, stop)})
 
@@ -78,13 +84,18 @@ class Score:
 class Task:
     """One task: how to make it, and what a random policy and the expert score in it.
 
-    make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
-    step_limit: steps after which an episode is truncated, or what finds them out at some cost.
-    frames: True where the agent sees images; None where only making it would tell.
-    metric: what a score counts: the raw return, or success (1.0 or 0.0).
-    default_expert: name of the expert that demonstrates, "" where there is none.
-    random_score, expert_score: of random play and of the default expert, as scores.json has them.
-    other_scores: those of other experts, by name.
+    Attributes:
+        name: `family/Name`.
+        family: the family.
+        make: make(render_mode=None, **options) -> gymnasium.Env; the options are the family's own.
+        step_limit: steps after which an episode is truncated, or what finds them out at some cost.
+        description: what to do in it, in a few words.
+        frames: True where the agent sees images; None where only making it would tell.
+        metric: what a score counts: the raw return, or success (1.0 or 0.0).
+        default_expert: name of the expert that demonstrates, "" where there is none.
+        random_score: of random play, as scores.json has it.
+        expert_score: of the default expert.
+        other_scores: those of other experts, by name.
     """
 
     name: str
@@ -152,10 +163,12 @@ class Task:
         return self.other_scores.get(expert)
 
     def score_of(self, episode_return: float, success: bool | None) -> float:
-        """The task's metric for an episode with this raw return.
+        """The task's metric for an episode.
 
-        success: what the environment said in `info["success"]`, at any step. Where it says
-            nothing, None: success is a positive return.
+        Args:
+            episode_return: its raw return.
+            success: what the environment said in `info["success"]`, at any step. None where it
+                says nothing: then success is a positive return.
         """
         if self.metric == "return":
             return float(episode_return)
@@ -189,7 +202,10 @@ def get_task(name: str) -> Task:
     """The task called `family/Name`.
 
     Any installed Gymnasium id is a task as `gym/ID`, also `gym/package.module:ID`, which imports
-    the module first. Raises UsageError with the nearest names where there is none.
+    the module first.
+
+    Raises:
+        UsageError: there is none; the nearest names are told.
     """
     family, _, short = name.partition("/")
     task = _family(family).find(short) if family in _FAMILIES and short else None
@@ -250,7 +266,8 @@ def missing_families() -> dict[str, str]:
 def registered_names(family: str | None = None) -> list[str]:
     """The tasks we vouch for, with the family's prefix.
 
-    Raises MissingPackageError for a family that cannot be listed without its package.
+    Raises:
+        MissingPackageError: the family cannot be listed without its package.
     """
     if family is None:
         return _of_all_families(registered_names)
@@ -265,7 +282,8 @@ def is_pattern(name: str) -> bool:
 def matching_names(pattern: str) -> list[str]:
     """The registered tasks with an expert whose names match a pattern such as `babyai/*`.
 
-    Raises UsageError where there is none.
+    Raises:
+        UsageError: there is none.
     """
     family = pattern.partition("/")[0]
     names = registered_names(family if family in _FAMILIES else None)
@@ -286,10 +304,15 @@ def known_names(family: str | None = None) -> list[str]:
 
 
 def list_tasks(family: str | None = None, everything: bool = False) -> list[Task]:
-    """The registered tasks, or with `everything` all that can be made, of one family or of all.
+    """The tasks of one family, or of all whose packages are here (`missing_families` says which).
 
-    Of all families those are left out whose packages are missing (`missing_families` says which);
-    of one, that is a MissingPackageError.
+    Args:
+        family: the family; None for all.
+        everything: list all that can be made, in place of those that are registered.
+
+    Raises:
+        UsageError: there is no such family.
+        MissingPackageError: the package of the one family is missing.
     """
     if family is None:
         return _of_all_families(lambda each: list_tasks(each, everything))
@@ -311,11 +334,18 @@ def make(
     instructions: Instructions = "own",
     **options: Any,
 ) -> gymnasium.Env:
-    """Make the environment of a task; `options` are the family's own.
+    """Make the environment of a task.
 
-    instructions: `none` or `shuffled` for others than the episodes' own; see `OtherInstruction`.
-    Raises UsageError for an unknown task, option or render mode, and GeneralistError where the
-    environment cannot be made.
+    Args:
+        name: the task, `family/Name`.
+        render_mode: as Gymnasium has it, `rgb_array` or `human`; None where nothing is rendered.
+        instructions: `none` or `shuffled` for others than the episodes' own; see
+            `OtherInstruction`.
+        options: the family's own; `generalist rollout FAMILY --help` lists them.
+
+    Raises:
+        UsageError: the task, an option or the render mode does not exist.
+        GeneralistError: the environment cannot be made.
     """
     task = get_task(name)
     if instructions not in (OWN, NONE, SHUFFLED):
@@ -343,6 +373,15 @@ def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv:
 
     Nothing resets itself: after a step with terminated or truncated rows, call
     `reset(options={"reset_mask": mask})` with the (num_envs,) bool mask of the rows to restart.
+
+    Args:
+        name: the task, `family/Name`.
+        num_envs: how many.
+        options: as `make` takes them.
+
+    Raises:
+        UsageError: as `make`, or `num_envs` is less than 1.
+        GeneralistError: as `make`.
     """
     if num_envs < 1:
         raise UsageError(f"num_envs must be at least 1, got {num_envs}.")

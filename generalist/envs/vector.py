@@ -33,15 +33,20 @@ class VectorEpisodes(VectorWrapper):
 
     Stepping and resetting return what the wrapped environment returns.
 
-    mode: its autoreset mode.
-    first: (N,) bool, rows whose latest observation begins an episode.
-    ended: (N,) bool, rows whose latest observation is the last of an episode: they are reset next,
-        and no action is to be chosen for them.
-    observations: the latest, a tree of arrays with leading axis N.
-    infos: the latest of each row, as a single environment gives it. After a masked reset those of
-        the other rows are still there, which the wrapped environment then leaves out.
+    Args:
+        envs: a vector environment.
 
-    envs: a vector environment that says its autoreset mode; else UsageError is raised.
+    Attributes:
+        mode: its autoreset mode.
+        first: (N,) bool, rows whose latest observation begins an episode.
+        ended: (N,) bool, rows whose latest observation is the last of an episode: they are reset
+            next, and no action is to be chosen for them.
+        observations: the latest, a tree of arrays with leading axis N.
+        infos: the latest of each row, as a single environment gives it. After a masked reset those
+            of the other rows are still there, which the wrapped environment then leaves out.
+
+    Raises:
+        UsageError: the environment does not say its autoreset mode.
     """
 
     def __init__(self, envs: VectorEnv) -> None:

@@ -69,6 +69,7 @@ class CartPoleLQR(ObservationExpert):
         self._gain = lqr_gain(a, b, np.diag([1.0, 1.0, 10.0, 1.0]), 0.1)
 
     def act(self, observation: np.ndarray) -> np.int64:
+        """0 or 1, for (4,) position, velocity, angle and angular velocity."""
         return np.int64(-self._gain @ observation > 0)
 
 
@@ -90,6 +91,7 @@ class PendulumSwingUp(ObservationExpert):
     reach, coast, spread = 1.8, 2.6, 0.1  # where holding takes over, see `_trust`
 
     def act(self, observation: np.ndarray) -> np.ndarray:
+        """(1,) torque, for (3,) cosine, sine and angular velocity."""
         cosine, sine, speed = (float(x) for x in observation)
         angle = np.arctan2(sine, cosine)
         hold = -(self.stiffness * angle + self.damping * speed)
@@ -112,6 +114,7 @@ class MountainCarEnergy(ObservationExpert):
     name = "energy"
 
     def act(self, observation: np.ndarray) -> np.ndarray:
+        """(1,) force, -1 or 1, for (2,) position and velocity."""
         position, velocity = (float(x) for x in observation)
         # The slope's pull decides at rest; the valley's floor is at -pi / 6.
         downhill = -0.0025 * np.cos(3.0 * position)
@@ -124,6 +127,7 @@ class MountainCarPush(ObservationExpert):
     name = "energy"
 
     def act(self, observation: np.ndarray) -> np.int64:
+        """0, 1 or 2, for (2,) position and velocity."""
         return np.int64(1 + MountainCarEnergy().act(observation)[0])
 
 
@@ -133,5 +137,6 @@ class AcrobotEnergy(ObservationExpert):
     name = "energy"
 
     def act(self, observation: np.ndarray) -> np.int64:
+        """0, 1 or 2, for (6,) cosines, sines and angular velocities."""
         velocity_1, velocity_2 = float(observation[4]), float(observation[5])
         return np.int64(1 + np.sign(velocity_2 - velocity_1))

@@ -63,6 +63,7 @@ class CartPoleSwingUp(ObservationExpert):
         self._hold = Hold(a, b, np.diag([1.0, 0.1, 5.0, 0.1]), self.control_cost)
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """(1,) force in [-1, 1], for `position` (3,) and `velocity` (2,)."""
         x, cosine, sine = (float(v) for v in observation["position"])
         speed, spin = (float(v) for v in observation["velocity"])
         state = np.array([x, speed, math.atan2(sine, cosine), spin])
@@ -106,6 +107,7 @@ class PendulumSwingUp(ObservationExpert):
         self._hold = Hold(a, b, np.diag([10.0, 0.1]), 0.1)
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """(1,) torque in [-1, 1], for `orientation` (2,) and `velocity` (1,)."""
         cosine, sine = (float(v) for v in observation["orientation"])
         spin = float(observation["velocity"][0])
         state = np.array([math.atan2(sine, cosine), spin])
@@ -130,6 +132,7 @@ class ReacherInverseKinematics(ObservationExpert):
     damping = np.array([0.3, 0.05])  # action per radian a second
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """(2,) torques in [-1, 1], for `position`, `to_target` and `velocity`, (2,) each."""
         shoulder, wrist = (float(v) for v in observation["position"])
         finger = self._LINK * np.array(
             [
@@ -168,6 +171,7 @@ class ReacherDampedLeastSquares(ObservationExpert):
     singularity = 0.001  # square metres; keeps a stretched arm from wanting endless angles
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """(2,) torques in [-1, 1], for `position`, `to_target` and `velocity`, (2,) each."""
         shoulder, wrist = (float(v) for v in observation["position"])
         upper = self._LINK * np.array([-math.sin(shoulder), math.cos(shoulder)])
         lower = self._LINK * np.array([-math.sin(shoulder + wrist), math.cos(shoulder + wrist)])

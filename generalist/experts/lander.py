@@ -28,6 +28,7 @@ class LunarLanderGlide(ObservationExpert):
     idle = 0.05
 
     def act(self, observation: np.ndarray) -> np.int64:
+        """Which engine to fire, for the (8,) observation."""
         x, y, x_speed, y_speed, angle, spin, left_leg, right_leg = (float(v) for v in observation)
         if left_leg or right_leg:
             turn, lift = 0.0, -self.lift * y_speed
@@ -68,4 +69,5 @@ class LunarLanderThrottled(LunarLanderGlide):
     _THROTTLES = np.array([[-1, 0], [-1, -1], [1, 0], [-1, 1]], np.float32)  # main, side
 
     def act(self, observation: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        """(2,) throttles of the main and the side engines, for the (8,) observation."""
         return self._THROTTLES[super().act(observation)].copy()

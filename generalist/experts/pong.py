@@ -107,7 +107,7 @@ class PongSteady(PongPaddle):
     It leaves out what an imitator cannot do: its last move, which frames do not show, and the edge
     of the paddle, which has to be met to 2 pixels. So it stays wherever it will meet the ball at
     all. It scores 12 of 21 (six games) in longer rallies, and its clones score more than
-    those of an expert that aims for the edge (benchmarks/RESULTS.md, "Two games").
+    those of an expert that aims for the edge (docs/log.md, "Two games").
     """
 
     name = "steady"

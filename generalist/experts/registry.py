@@ -93,7 +93,10 @@ def get_expert(task_name: str, name: str | None = None) -> Expert:
     A planner's name may say how many simulator steps it may take for a decision: `planner@256`.
     One that `generalist expert train` made is named by its folder. Your own is named
     `package.module:Class`; the class is called without arguments, or with budget=256 for
-    `package.module:Class@256`. Raises UsageError where the task has no such expert.
+    `package.module:Class@256`.
+
+    Raises:
+        UsageError: the task has no such expert.
     """
     known = _table(task_name)
     name = name or get_task(task_name).default_expert

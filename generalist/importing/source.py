@@ -78,9 +78,14 @@ class EncodedFrames:
 class Recording:
     """An episode as its source holds it.
 
-    observations, actions: trees of (T, ...), with EncodedFrames in place of pictures' arrays.
-    rewards: (T,), raw.
-    info: JSON-able facts.
+    Attributes:
+        observations: tree of (T, ...), with EncodedFrames in place of pictures' arrays.
+        actions: tree of (T, ...).
+        rewards: (T,), raw.
+        terminated: whether the task ended it.
+        truncated: whether a limit cut it.
+        instruction: what to do, in words.
+        info: JSON-able facts.
     """
 
     observations: Tree
@@ -126,15 +131,18 @@ class RecordingError(GeneralistError):
 
 @dataclass(frozen=True)
 class Load:
-    """Reads one recording when it is called; raises GeneralistError if that is damaged.
+    """Reads one recording when it is called.
 
-    where: the file and rows it comes from, for messages; "" where its number says it all.
+    Attributes:
+        read: reads it; raises GeneralistError where it is damaged.
+        where: the file and rows it comes from, for messages; "" where its number says it all.
     """
 
     read: Callable[[], Recording | Document]
     where: str = ""
 
     def __call__(self) -> Recording | Document:
+        """Read the recording."""
         return self.read()
 
     def located(self, number: int, error: GeneralistError) -> RecordingError:
@@ -170,11 +178,13 @@ class Environment:
 class Source(Protocol):
     """Recordings in an order that is always the same.
 
-    name: for messages. is_text: whether it holds documents, not episodes.
-    facts: JSON-able, what the recordings depend on; stored in dataset.json.
-    total: how many there are, None where that is not known before they are read.
-    notes: what is worth knowing, such as columns that were left out; it may grow while reading.
-    environment: what they were recorded in, None where nothing is known of it.
+    Attributes:
+        name: for messages.
+        is_text: whether it holds documents, not episodes.
+        facts: JSON-able, what the recordings depend on; stored in dataset.json.
+        total: how many there are; None where that is not known before they are read.
+        notes: what is worth knowing, such as columns that were left out; it may grow while reading.
+        environment: what they were recorded in; None where nothing is known of it.
     """
 
     name: str

@@ -95,14 +95,17 @@ class DmcSimulator:
         self.step_seconds: float | None = self._suite.control_timestep()
 
     def steps(self) -> int:
+        """As `Simulator.steps`."""
         return self._env._steps or 0
 
     def save(self) -> Any:
+        """As `Simulator.save`."""
         task = {name: value for name, value in vars(self._task).items() if name != "_random"}
         counters = (self._env._steps, self._suite._step_count, self._suite._reset_next_step)
         return copy.copy(self._physics.data.ptr), task, counters
 
     def restore(self, state: Any) -> None:
+        """As `Simulator.restore`."""
         data, task, counters = state
         _copy_data(self._physics.data.ptr, self._physics.model.ptr, data)
         vars(self._task).update(task)
@@ -153,20 +156,25 @@ class AleSimulator:
         self._random: np.random.Generator | None = None  # of sticks; None: the episode's own
 
     def steps(self) -> int:
+        """As `Simulator.steps`."""
         return self._env.steps
 
     def save(self) -> Any:
+        """As `Simulator.save`."""
         return self._env.save()
 
     def restore(self, state: Any) -> None:
+        """As `Simulator.restore`."""
         self._env.restore(state)
 
     def step(self, action: Any) -> tuple[float, bool]:
+        """As `Simulator.step`."""
         sticks = None if self._random is None else self._env.draw_sticks(self._random, 1)
         reward, terminated, truncated = self._env.advance(int(action), sticks=sticks)
         return reward, terminated or truncated
 
     def exchange_random(self, random: Any) -> Any:
+        """As `Simulator.exchange_random`."""
         own, self._random = self._random, random
         return own
 
@@ -201,9 +209,11 @@ class GymSimulator:
         self.step_seconds: float | None = seconds
 
     def steps(self) -> int:
+        """As `Simulator.steps`."""
         return self._env.get_wrapper_attr("_elapsed_steps") or 0
 
     def save(self) -> Any:
+        """As `Simulator.save`."""
         plain = [
             {name: copy.copy(value) for name, value in vars(layer).items() if _is_plain(value)}
             for layer in self._layers
@@ -212,6 +222,7 @@ class GymSimulator:
         return plain, data
 
     def restore(self, state: Any) -> None:
+        """As `Simulator.restore`."""
         plain, data = state
         for layer, values in zip(self._layers, plain, strict=True):
             vars(layer).update({name: copy.copy(value) for name, value in values.items()})
@@ -219,10 +230,12 @@ class GymSimulator:
             _copy_data(self._base.data, self._base.model, data)
 
     def exchange_random(self, random: Any) -> Any:
+        """As `Simulator.exchange_random`."""
         own, self._base._np_random = self._base._np_random, random
         return own
 
     def step(self, action: Any) -> tuple[float, bool]:
+        """As `Simulator.step`."""
         _, reward, terminated, truncated, _ = self._env.step(action)
         return float(reward), bool(terminated or truncated)
 

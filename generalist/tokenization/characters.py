@@ -28,14 +28,17 @@ class CharactersCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, the most characters of a string."""
         return self.longest
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals: the characters, and from the shortest length on the end code."""
         size = len(self.characters)
         return tuple((0, size + (place >= self.shortest)) for place in range(self.longest))
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N,) strings to (N, K): the codes of their characters, then end codes."""
         code_of = {character: code for code, character in enumerate(self.characters)}
         codes = np.full((len(values), self.longest), len(self.characters), dtype=np.int64)
         for step, value in enumerate(np.asarray(values).tolist()):
@@ -53,6 +56,7 @@ class CharactersCodec(Codec):
         return codes
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) codes to (N,) strings, each up to its first end code."""
         end = len(self.characters)
         texts = []
         for row in np.asarray(codes).tolist():

@@ -22,14 +22,18 @@ class ConstantCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """1."""
         return 1
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """The code 0 alone."""
         return ((0, 1),)
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, ...) values to (N, 1) zeros."""
         return np.zeros((len(values), 1), np.int64)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, 1) codes to (N,) zeros."""
         return np.zeros(len(codes), np.int64)

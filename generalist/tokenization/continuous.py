@@ -134,10 +134,12 @@ class ContinuousCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, one for each element."""
         return len(self.low)
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals: the bins of each element."""
         return tuple((0, bins) for bins in self._scale.bins.tolist())
 
     @cached_property
@@ -160,6 +162,7 @@ class ContinuousCodec(Codec):
         return _Scale(low, high, logarithmic, first / 2 + last / 2, half, bins)
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) values to (N, K) bins; what lies beyond the bounds is clipped."""
         scale = self._scale
         x = np.clip(finite(flat(values, self.shape)), scale.low, scale.high)
         x[:, scale.logarithmic] = _logarithm(x[:, scale.logarithmic])
@@ -167,6 +170,7 @@ class ContinuousCodec(Codec):
         return np.clip(codes.astype(np.int64), 0, scale.bins - 1)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) bins to (N, *shape): the values at their centres, within the bounds."""
         scale = self._scale
         unit = (np.asarray(codes, dtype=np.float64) + 0.5) * (2 / scale.bins) - 1.0
         x = scale.centre + unit * scale.half

@@ -32,10 +32,12 @@ class DigitsCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, the digits of all elements."""
         return sum(self.digits)
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals: what each digit can be."""
         return tuple(
             (0, -(-count // base ** (digits - 1)) if digit == 0 else base)
             for count, digits, base in zip(self.count, self.digits, self.base, strict=True)
@@ -61,6 +63,7 @@ class DigitsCodec(Codec):
         )
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) integers to (N, K) digits."""
         offsets = self._ranges.offsets(flat(values, self.shape))
         bases = np.array(self.base, dtype=np.int64)[self.elements]
         digits = offsets[:, self.elements] // self._places
@@ -68,6 +71,7 @@ class DigitsCodec(Codec):
         return np.where(is_first, digits, digits % bases)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) digits to (N, *shape) integers, at most the largest legal value."""
         parts = np.asarray(codes, dtype=np.int64) * self._places
         firsts = np.cumsum((0, *self.digits[:-1]))
         offsets = np.add.reduceat(parts, firsts, axis=1) if self.digits else parts

@@ -65,10 +65,12 @@ class DiscreteCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, one for each element."""
         return len(self.low)
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals: the legal values of each element."""
         return tuple((0, count) for count in self.count)
 
     @cached_property
@@ -76,8 +78,10 @@ class DiscreteCodec(Codec):
         return IntegerRanges(self.low, self.count)
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) integers to (N, K), each less its smallest legal value."""
         return self._ranges.offsets(flat(values, self.shape))
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) codes to (N, *shape) integers."""
         values = self._ranges.values(codes)
         return values.reshape(len(values), *self.shape).astype(self.dtype)

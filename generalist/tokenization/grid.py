@@ -28,10 +28,12 @@ class GridCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, one for each cell."""
         return math.prod(self.shape[:-1])
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals, all alike: the packed values of a cell."""
         return ((0, math.prod(self.count)),) * self.tokens
 
     @cached_property
@@ -39,6 +41,7 @@ class GridCodec(Codec):
         return IntegerRanges(self.low, self.count)
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) grids to (N, cells), each cell's channels packed into one code."""
         values = np.asarray(values)
         if values.shape[1:] != self.shape:
             raise ValueError(f"has shape {values.shape[1:]} a step, expected {self.shape}")
@@ -48,6 +51,7 @@ class GridCodec(Codec):
         return codes.reshape(len(values), self.tokens)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, cells) codes to (N, *shape) grids."""
         codes = np.asarray(codes, dtype=np.int64)
         digits = self._ranges.values(np.stack(np.unravel_index(codes, self.count), axis=-1))
         return digits.reshape(len(codes), *self.shape).astype(self.dtype)

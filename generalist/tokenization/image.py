@@ -33,13 +33,16 @@ class ImageCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, the codes of a frame."""
         return self.codes
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals, all alike: the codebook."""
         return ((0, self.codebook_size),) * self.tokens
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) uint8 frames to (N, K) codes."""
         values = np.asarray(values)
         if values.shape[1:] != self.shape:
             raise ValueError(f"has shape {values.shape[1:]} a step, expected {self.shape}")
@@ -56,6 +59,7 @@ class ImageCodec(Codec):
         return np.concatenate(chunks).astype(np.int64).reshape(len(values), self.tokens)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) codes to (N, *shape) uint8 frames, about as they were."""
         with needing("Showing frames"):
             import cv2
 
@@ -104,6 +108,7 @@ class FrameStackCodec(ImageCodec):
 
     @property
     def tokens(self) -> int:
+        """K, the codes of all frames of a stack."""
         return self.codes * self.frames
 
     @property

@@ -40,8 +40,11 @@ ROLES: tuple[Role, ...] = ("observation", "separator", "return", "action", "rewa
 class Part:
     """Neighbouring tokens of a timestep that mean one thing: what it is, and how it is coded.
 
-    role: what the tokens are for. path: which leaf of the tree of that role they hold; () where it
-    has one only. start: id of code 0 in the vocabulary.
+    Attributes:
+        role: what the tokens are for.
+        path: which leaf of the tree of that role they hold; () where it has one only.
+        codec: how values become codes.
+        start: id of code 0 in the vocabulary.
     """
 
     role: Role
@@ -108,12 +111,15 @@ class Part:
 class Positions:
     """What follows from the parts of a timestep for each of its S positions; arrays of shape (S,).
 
-    part: int64, number of the part. token: int64, which token of the part.
-    role: uint8, number of the part's role in ROLES.
-    first, stop: int64, the legal ids are those from `first` to before `stop`.
-    bins: int64, first id of the range of bins in which neighbours are near in value; -1 where ids
-        have no order.
-    chosen: bool, True where whoever acts chooses the id; the others are given.
+    Attributes:
+        part: int64, number of the part.
+        token: int64, which token of the part.
+        role: uint8, number of the part's role in ROLES.
+        first: int64, the first legal id.
+        stop: int64, the id after the last legal one.
+        bins: int64, first id of the range of bins in which neighbours are near in value; -1 where
+            ids have no order.
+        chosen: bool, True where whoever acts chooses the id; the others are given.
     """
 
     part: np.ndarray
@@ -162,6 +168,9 @@ class Layout:
 
     `observation parts, separator, action parts`; of documents action parts alone. What a model is
     shown of it may have further parts: see generalist.windows.views.
+
+    Attributes:
+        parts: in their order.
     """
 
     parts: tuple[Part, ...]

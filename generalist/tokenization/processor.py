@@ -56,7 +56,16 @@ class TokenInfo:
 
 
 class GeneralistProcessor:
-    """The vocabulary with the trained parts it needs: the text and the frame tokenizer."""
+    """The vocabulary with the trained parts it needs: the text and the frame tokenizer.
+
+    Args:
+        vocabulary: the ranges of ids.
+        text: the text tokenizer, of as many ids as the range `text` has.
+        frames: the frame tokenizer; None where no frames are encoded.
+
+    Raises:
+        GeneralistError: a range does not fit its tokenizer.
+    """
 
     def __init__(
         self, vocabulary: Vocabulary, text: TextCodec, frames: FrameTokenizer | None = None

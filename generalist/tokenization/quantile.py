@@ -33,13 +33,16 @@ class QuantileCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, one for each element."""
         return len(self.knots)
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals, all alike: the bins."""
         return ((0, self.bins),) * self.tokens
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, *shape) values to (N, K) bins; what lies beyond the knots is clipped."""
         x = finite(flat(values, self.shape))
         columns = [
             np.interp(column, knots, _levels(knots))
@@ -49,6 +52,7 @@ class QuantileCodec(Codec):
         return np.clip(codes, 0, self.bins - 1)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) bins to (N, *shape): the values at their centres."""
         levels = (np.asarray(codes, dtype=np.float64) + 0.5) / self.bins
         columns = [
             np.interp(column, _levels(knots), knots)

@@ -27,13 +27,16 @@ class TextFieldCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """K, the length of the slot."""
         return self.slot
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals, all alike: the text tokenizer's ids, and one that fills the slot."""
         return ((0, self.text_size + 1),) * self.slot
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N,) strings to (N, K) ids of the text tokenizer, the rest filled."""
         codes = np.full((len(values), self.slot), self.text_size, dtype=np.int64)
         for step, value in enumerate(values):
             ids = toolbox.text.encode(str(value))
@@ -45,6 +48,7 @@ class TextFieldCodec(Codec):
         return codes
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) ids to (N,) strings."""
         texts = [toolbox.text.decode(row[row < self.text_size]) for row in np.asarray(codes)]
         return np.array(texts, dtype=np.str_)
 
@@ -60,14 +64,18 @@ class DocumentCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """1."""
         return 1
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """All ids of the text tokenizer."""
         return ((0, self.text_size),)
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N,) ids of the text tokenizer as (N, 1) codes."""
         return np.asarray(values, dtype=np.int64).reshape(len(values), 1)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, 1) codes as (N,) ids of the text tokenizer."""
         return np.asarray(codes, dtype=np.int64).reshape(len(codes))

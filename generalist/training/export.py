@@ -20,6 +20,7 @@ from generalist.errors import GeneralistError
 from generalist.modeling.embedders import Embedders, embedders_of
 from generalist.modeling.lora import merged
 from generalist.tokenization.layout import Layout
+from generalist.training.card import interface, with_model_index
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
@@ -72,7 +73,8 @@ def export(
         },
         recipe=dump_recipe(recipe),
     )
-    replace(checkpoint, card=_card(checkpoint.all_facts, recipe)).write(folder)
+    card = _card(checkpoint.all_facts, recipe) + interface(checkpoint.layouts)
+    replace(checkpoint, card=card).write(folder)
     return folder
 
 
@@ -90,7 +92,7 @@ def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedM
 
 
 def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add scores to the table in a checkpoint's card.
+    """Add scores to the table in a checkpoint's card, and to its metadata.
 
     A row replaces an older one of the same task and suite; other rows stay.
 
@@ -110,7 +112,7 @@ def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> N
         rows[task, cells["suite"]] = cells
     table = _table(rows) if rows else "Not evaluated yet: `generalist evaluate` fills this in."
     text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(with_model_index(text, scores), encoding="utf-8")
 
 
 def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:

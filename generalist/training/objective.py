@@ -42,7 +42,20 @@ class OrdinalTargets:
 
 
 class TokenObjective(nn.Module):
-    """A causal LM together with its loss, so that a wrapper (DDP, DeepSpeed) sees one module."""
+    """A causal LM together with its loss, so that a wrapper (DDP, DeepSpeed) sees one module.
+
+    Args:
+        model: predicts the next token.
+        ordinal: how targets of scalars spread.
+        ranges: (start, stop) of the vocabulary's ranges, which cover it in order.
+        full_every: see LossRecipe.full_every.
+
+    Attributes:
+        segments: whether batches are segments end to end; False at first.
+        half: whether these are multiplied in bfloat16; False at first.
+        flash: whether rows are attended to by flash attention, which takes a GPU and 16 bits;
+            False at first.
+    """
 
     def __init__(
         self,
@@ -52,16 +65,6 @@ class TokenObjective(nn.Module):
         ranges: Sequence[tuple[int, int]] = (),
         full_every: int = 1,
     ) -> None:
-        """Args:
-        model: predicts the next token.
-        ordinal: how targets of scalars spread.
-        ranges: (start, stop) of the vocabulary's ranges, which cover it in order.
-        full_every: see LossRecipe.full_every.
-
-        `segments`, False at first, says that batches are to be segments end to end; `half`, False
-        at first, has these multiplied in bfloat16; `flash`, False at first, has rows attended to
-        by flash attention, which takes a GPU and 16 bits.
-        """
         super().__init__()
         self.model = model
         self.ordinal = ordinal

@@ -11,39 +11,28 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from generalist.errors import GeneralistError
 from generalist.shards.index import EpisodeRow
 from generalist.shards.reader import TaskData
-from generalist.tokenization.compact import (
-    QUERIES,
-    TASKS,
-    UNKNOWN_TASK,
-    CompactForm,
-    signatures_of,
-)
-from generalist.tokenization.layout import ROLES
-from generalist.windows.folders import Folder
+from generalist.tokenization.compact import QUERIES, TASKS, UNKNOWN_TASK
 from generalist.windows.packing import Excerpt, Segment
+from generalist.windows.palette import (
+    HIDDEN,
+    LABELLED,
+    ORDINAL,
+    QUERY,
+    ROLE,
+    TARGET,
+    CompactPattern,
+    Palette,
+    Pattern,
+)
 from generalist.windows.random import words
-from generalist.windows.views import View
 
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
 
-ROW_ROLES = (*ROLES, "header", "padding")
-"""What tokens of a row are for: the roles of timesteps, those of demonstrations too, and these."""
-
 UNKNOWN_SHARE = 0.05
 """Share of segments in the compact form that do not say which task they are of."""
-
-_HEADER, _PADDING = ROW_ROLES.index("header"), ROW_ROLES.index("padding")
-
-# A token's kind, a byte: its role in the lowest three bits, and these.
-_ROLE = 7
-_TARGET, _ORDINAL = 8, 16
-_LABELLED = 32  # its target is not itself but the label
-_HIDDEN = 64  # a random legal id is shown in its place
-_QUERY = 128  # it is not shown: its target is predicted from its own place
 
 
 @dataclass(kw_only=True)
@@ -62,7 +51,7 @@ class Given:
     index: np.ndarray
 
     def within(self, first: int, stop: int) -> Given:
-        """What lies at flat places from `first` to before `stop`, which are counted anew."""
+        """What lies at flat places from `first` to before `stop`; places count from `first` on."""
         part = slice(*np.searchsorted(self.index, (first, stop)))
         return Given(name=self.name, ids=self.ids[part], index=self.index[part] - first)
 
@@ -71,16 +60,19 @@ class Given:
 class Batch:
     """Rows of a training step.
 
-    input_ids: (B, L) int64.
-    position_ids: (B, L) int64, restarting at 0 with each segment and at padding.
-    targets: (B, L) int64; targets[b, j] is the label for token j, so it is to be predicted from
-        the hidden state at j - 1, or at j where that is a query; IGNORE where there is no loss.
-    query: (B, L) bool, True where an action token is to be predicted and is not shown.
-    ordinal: (B, L) bool, True where token j is a target whose neighbours are near in value.
-    task_index: (B, L) int16, which dataset folder a token is from; -1 at padding.
-    role: (B, L) uint8, what a token is for, a number of ROW_ROLES.
-    weight: (B, L) float32, factor on the loss of a target, of either sign; 0 where there is none.
-    count: (B, L) float32, how much a target counts in what the loss is divided by, never negative.
+    Attributes:
+        input_ids: (B, L) int64.
+        position_ids: (B, L) int64, restarting at 0 with each segment and at padding.
+        targets: (B, L) int64; targets[b, j] is the label for token j, so it is to be predicted from
+            the hidden state at j - 1, or at j where that is a query; IGNORE where there is no loss.
+        query: (B, L) bool, True where an action token is to be predicted and is not shown.
+        ordinal: (B, L) bool, True where token j is a target whose neighbours are near in value.
+        task_index: (B, L) int16, which dataset folder a token is from; -1 at padding.
+        role: (B, L) uint8, what a token is for, a number of ROW_ROLES.
+        weight: (B, L) float32, factor on the loss of a target, of either sign; 0 where there is
+            none.
+        count: (B, L) float32, a target's part of what the loss is divided by, never negative.
+        given: what is embedded together, in the compact form; empty in the flat form.
     """
 
     input_ids: np.ndarray
@@ -95,7 +87,14 @@ class Batch:
     given: tuple[Given, ...] = ()
 
     def split(self, rows: int) -> Iterator[Batch]:
-        """Batches of `rows` rows, the last perhaps of fewer; views of these arrays."""
+        """Batches of `rows` rows, the last perhaps of fewer.
+
+        Args:
+            rows: rows of each.
+
+        Yields:
+            Batches whose arrays are views of these.
+        """
         names = [each.name for each in fields(self) if each.name != "given"]
         for first in range(0, len(self.input_ids), rows):
             stop = first + rows
@@ -104,114 +103,15 @@ class Batch:
             yield Batch(**{name: getattr(self, name)[first:stop] for name in names}, given=given)
 
 
-class Pattern:
-    """What the tokens of a segment's timesteps are, for as many timesteps as fit in a window.
+class BatchBuilder:
+    """Puts rows together by a few calls of numpy from the pieces of all their segments.
 
-    stored_tokens, timestep_tokens: of a timestep as it is stored and as it is shown.
-    roles: (n * V,) uint8. kinds: (labelled + 2 * hidden) -> (n * V,) uint8.
-    legal_first, legal_count: (n * k,) the legal ids at each action token.
-    """
-
-    def __init__(self, view: View, window_tokens: int) -> None:
-        positions, fit = view.positions, window_tokens // view.tokens_per_timestep
-        self.view, self.is_stored = view, view.is_stored
-        self.is_document = view.layout.is_document
-        self.stored_tokens = view.layout.tokens_per_timestep
-        self.timestep_tokens = view.tokens_per_timestep
-        self.actions_of_a_step = int(positions.chosen.sum())
-        self.loss = np.zeros(len(ROW_ROLES), np.float32)  # weight by role
-        self.loss[positions.role] = view.loss
-        self.roles = np.tile(positions.role, fit)
-        has_loss = view.loss != 0
-        kinds = positions.role + has_loss * np.uint8(_TARGET)
-        kinds += (has_loss & (positions.bins >= 0)) * np.uint8(_ORDINAL)
-        self.kinds = [
-            np.tile(kinds + positions.chosen * np.uint8(bits), fit)
-            for bits in (0, _LABELLED, _HIDDEN, _LABELLED | _HIDDEN)
-        ]
-        first, stop = positions.first[positions.chosen], positions.stop[positions.chosen]
-        self.legal_first = np.tile(first, fit)
-        self.legal_count = np.tile((stop - first).astype(np.uint64), fit)
-
-
-class CompactPattern:
-    """What the positions of a segment's timesteps are in the compact form.
+    Call `add` for each segment of a row, then `end_row`; after the last row, `batch`.
 
     Args:
-        task: the task's name.
-        view: what is shown of its timesteps; all that is stored.
-        form: the form of the model.
-        window_tokens: L.
-
-    Attributes:
-        task: number of the task.
-        observation, action: names of their embedders.
-        timestep_tokens: positions of a timestep, G + k - 1.
-        demonstration_tokens: positions of a timestep of a demonstration, G.
-        given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
-            action.
-        queries: (k - 1, 1) int64, numbers of the queries.
-        loss: (roles,) float32, weight of the loss by role.
-        roles: (L,) uint8, of the positions of a demonstration.
-        kinds: (n * (G + k - 1),) uint8.
-
-    Raises:
-        GeneralistError: the view is not that of what is stored.
+        folders: the data of each dataset folder.
+        palette: the pieces besides them.
     """
-
-    def __init__(self, task: str, view: View, form: CompactForm, *, window_tokens: int) -> None:
-        layout = view.layout
-        if not view.is_stored or set(view.loss[view.positions.chosen]) != {1.0}:
-            raise GeneralistError(f"{task}: the compact form shows timesteps as they are stored.")
-        self.task = form.number_of(task)
-        self.observation, self.action = (each.name for each in signatures_of(layout))
-        self.timestep_tokens = form.timestep_positions(layout)
-        self.demonstration_tokens = form.positions
-        positions = layout.positions
-        self.given, self.chosen = (positions.of_role(each) for each in ("observation", "action"))
-        self.queries = np.arange(len(self.chosen) - 1)[:, None]
-        self.loss = np.zeros(len(ROW_ROLES), np.float32)
-        self.loss[ROLES.index("action")] = 1
-        self.roles = np.full(window_tokens, ROLES.index("observation"), np.uint8)
-        is_ordinal = positions.bins[positions.chosen] >= 0
-        kinds = ROLES.index("action") | (is_ordinal * np.uint8(_ORDINAL))
-        kinds |= np.uint8(_TARGET | _LABELLED | _QUERY)
-        kinds = np.concatenate([self.roles[: form.positions - 1], kinds]).astype(np.uint8)
-        self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
-
-
-class Palette:
-    """The pieces that rows of a sampler are put together from, besides the episodes.
-
-    patterns: of each dataset folder. window_tokens: L.
-    padding, separators: (L,) ids. demonstration_end, document_end: (1,) ids.
-    is_header, is_padding: (L,) kinds.
-    losses: (folders, roles) weights, None where they are 0 and 1 alone.
-    """
-
-    def __init__(self, folders: Sequence[Folder], window_tokens: int) -> None:
-        vocabulary = folders[0].data.vocabulary
-        special, dtype = vocabulary.special, vocabulary.dtype
-        self.window_tokens = window_tokens
-        self.patterns = [_pattern_of(folder, window_tokens) for folder in folders]
-        self.padding = np.full(window_tokens, special("pad"), dtype)
-        self.separators = np.full(window_tokens, special("separator"), dtype)
-        self.demonstration_end = np.array([special("demonstration_end")], dtype)
-        self.document_end = np.array([special("end")], dtype)
-        self.is_header = np.full(window_tokens, _HEADER, np.uint8)
-        self.is_padding = np.full(window_tokens, _PADDING, np.uint8)
-        losses = np.stack([pattern.loss for pattern in self.patterns])
-        self.losses = None if np.isin(losses, (0, 1)).all() else losses
-
-
-def _pattern_of(folder: Folder, window_tokens: int) -> Pattern | CompactPattern:
-    if folder.form is None:
-        return Pattern(folder.view, window_tokens)
-    return CompactPattern(folder.data.task, folder.view, folder.form, window_tokens=window_tokens)
-
-
-class BatchBuilder:
-    """Puts rows together by a few calls of numpy from the pieces of all their segments."""
 
     def __init__(self, folders: Sequence[TaskData], palette: Palette) -> None:
         self._folders, self._palette = folders, palette
@@ -226,7 +126,12 @@ class BatchBuilder:
         self._legal: list[tuple[np.ndarray, np.ndarray]] = []  # where actions are hidden
 
     def add(self, segment: Segment, *, hidden: bool) -> None:
-        """Append a segment to the row; `hidden`: its actions are not shown."""
+        """Append a segment to the row.
+
+        Args:
+            segment: the segment; it fits into the row's room.
+            hidden: whether random legal ids are shown in place of its actions.
+        """
         self._ids.append(segment.header)
         self._kinds.append(self._palette.is_header[: len(segment.header)])
         pattern = self._palette.patterns[segment.folder]
@@ -337,19 +242,23 @@ class BatchBuilder:
         self._room = self._palette.window_tokens
 
     def batch(self, keys: np.ndarray) -> Batch:
-        """All rows; `keys`, (B,) uint64, of their random ids in place of hidden actions."""
+        """All rows that were added.
+
+        Args:
+            keys: (B,) uint64, of the random ids that are shown in place of hidden actions.
+        """
         ids = np.concatenate(self._ids).astype(np.int64)
         kinds = np.concatenate(self._kinds)
         lengths = np.array(self._lengths)
         positions = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         folder = np.repeat(np.array(self._sources, np.int16), lengths)
-        is_target = kinds & _TARGET > 0
+        is_target = kinds & TARGET > 0
         targets = np.where(is_target, ids, IGNORE)
         if self._labels:
-            targets[np.flatnonzero(kinds & _LABELLED)] = np.concatenate(self._labels)
+            targets[np.flatnonzero(kinds & LABELLED)] = np.concatenate(self._labels)
         if self._legal:
-            self._hide(ids, np.flatnonzero(kinds & _HIDDEN), keys)
-        role, weight = kinds & _ROLE, is_target.astype(np.float32)
+            self._hide(ids, np.flatnonzero(kinds & HIDDEN), keys)
+        role, weight = kinds & ROLE, is_target.astype(np.float32)
         if self._palette.losses is not None:
             weight *= self._palette.losses[folder, role]
         shape = len(keys), self._palette.window_tokens
@@ -357,8 +266,8 @@ class BatchBuilder:
             input_ids=ids.reshape(shape),
             position_ids=positions.reshape(shape),
             targets=targets.reshape(shape),
-            query=(kinds & _QUERY > 0).reshape(shape),
-            ordinal=(kinds & _ORDINAL > 0).reshape(shape),
+            query=(kinds & QUERY > 0).reshape(shape),
+            ordinal=(kinds & ORDINAL > 0).reshape(shape),
             task_index=folder.reshape(shape),
             role=role.reshape(shape),
             weight=weight.reshape(shape),

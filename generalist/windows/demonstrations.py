@@ -17,6 +17,9 @@ class Demonstrations:
 
     What an agent did while it was corrected is no demonstration. Where episodes have instructions,
     4 bytes are kept for each of them.
+
+    Args:
+        folders: the data of the task's folders.
     """
 
     def __init__(self, folders: Sequence[TaskData]) -> None:
@@ -45,7 +48,13 @@ class Demonstrations:
         return np.concatenate(found)
 
     def others(self, folder: int, episode: int, instruction: int) -> int:
-        """How many other episodes have the instruction of this one, -1 for none."""
+        """How many other episodes have the instruction of this one.
+
+        Args:
+            folder: number of the folder.
+            episode: number of the episode in the folder.
+            instruction: number of its instruction in the folder's index, -1 for none.
+        """
         count = self._counts[self._group_of[folder][instruction]]
         return count - self._holds(folder, episode)
 
@@ -60,7 +69,9 @@ class Demonstrations:
             instruction: number of the instruction in the folder's index, -1 for none.
             uniform: a random number in [0, 1).
 
-        Returns None where no other episode has this instruction.
+        Returns:
+            Numbers of a folder and of an episode there; None where no other episode has this
+            instruction.
         """
         others = self.others(folder, episode, instruction)
         if not others:
@@ -90,9 +101,10 @@ class Demonstrations:
 
 
 def _groups(folders: Sequence[TaskData]) -> list[np.ndarray]:
-    """Of each folder (instructions + 1,) int32: the group of each instruction, last that of none.
+    """The group of each instruction; those of the same text are of one group in all folders.
 
-    Instructions of the same text are of one group, whatever their folder.
+    Returns:
+        Of each folder (instructions + 1,) int32, the last for episodes without an instruction.
     """
     marks = []
     for data in folders:

@@ -30,9 +30,30 @@ HeaderOf = Callable[[TaskData, str | None], np.ndarray]
 class Folder:
     """A dataset folder as the packer sees it: what segments can be drawn from it, and their size.
 
-    data: its episodes, as `view` shows them. header_of: ids at the head of their segments.
-    window_tokens: L. context_steps: most timesteps of a segment; as many as fit where it is None.
-    form: how timesteps are shown; None in the flat form, and for documents in any.
+    Args:
+        data: its episodes.
+        view: what is shown of their timesteps.
+        header_of: ids at the head of a segment, for the data and an instruction or None.
+        window_tokens: L.
+        context_steps: most timesteps of a segment; None for as many as fit.
+        form: the compact form; None in the flat form.
+
+    Attributes:
+        data: as given.
+        view: as given.
+        form: as given, but None for documents.
+        episodes: how many there are.
+        row: the index row of an episode by its number; cached.
+        header: header ids by the number of an instruction, -1 for none; cached.
+        timestep_tokens: positions of a timestep.
+        demonstration_tokens: positions of a timestep of a demonstration.
+        context_steps: as given, but None for documents.
+        end_steps: 1 for documents, whose end counts as a step; else 0.
+        min_header: tokens of the shortest header.
+
+    Raises:
+        GeneralistError: there are no episodes, or a header leaves no room for a timestep in a
+            window.
     """
 
     def __init__(
@@ -45,7 +66,6 @@ class Folder:
         context_steps: int | None = None,
         form: CompactForm | None = None,
     ) -> None:
-        """Raises GeneralistError where a header leaves no room for a timestep in a window."""
         if not len(data):
             raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
         is_document = data.layout.is_document
@@ -68,12 +88,12 @@ class Folder:
         self._check(window_tokens, numbers, lengths)
 
     def _make_header(self, instruction: int) -> np.ndarray:
-        """Header ids of episodes with one of the distinct instructions, -1 for none."""
+        """Header ids of episodes with the instruction of this number, -1 for none."""
         text = self.data.index.instruction(instruction)
         return np.asarray(self._header_of(self.data, text), self.data.vocabulary.dtype)
 
     def _instructions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the instructions that episodes have, -1 among them, and their bytes."""
+        """Numbers of the instructions that episodes have, -1 for none, and their bytes."""
         lengths = np.append(np.diff(self.data.index.instruction_ends, prepend=0), 0)
         seen = np.zeros(len(lengths), bool)  # the last for none, -1
         for rows in self.data.pieces():
@@ -116,16 +136,23 @@ class Folder:
         return self.min_header + timesteps * self.timestep_tokens
 
     def most_steps(self, room: int) -> int:
-        """How many timesteps of a segment fit into `room` tokens."""
+        """How many timesteps of a segment fit into `room` tokens, at most `context_steps`."""
         fit = room // self.timestep_tokens
         return fit if self.context_steps is None else min(fit, self.context_steps)
 
     def draw(self, uniform: float, fit: int) -> int:
-        """Number of an episode, each drawn in proportion to the places of a segment in it.
+        """Draw an episode, each in proportion to the places of a segment in it.
 
         A segment of `fit` steps slides over an episode of n steps from where it shows the first
         alone to where it shows the last alone. Of these n + fit - 1 places each step lies in `fit`:
         each step of the task is as likely as any other, however long its episode is.
+
+        Args:
+            uniform: a random number in [0, 1).
+            fit: timesteps of the segment.
+
+        Returns:
+            Number of the episode.
         """
         beyond = fit - 1 + self.end_steps
         place = int(uniform * (self._steps + self.episodes * beyond))
@@ -134,7 +161,7 @@ class Folder:
         return (place - self._steps) // beyond
 
     def mean_segment_tokens(self, window_tokens: int) -> float:
-        """Expected length of a segment that has the whole window for itself."""
+        """Expected tokens of a segment that has the whole window for itself."""
         fit = max(1, self.most_steps(window_tokens - self.min_header))
         steps = self._steps + self.episodes * self.end_steps
         places = steps + self.episodes * (fit - 1)

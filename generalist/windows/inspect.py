@@ -13,14 +13,26 @@ from generalist.tokenization.layout import Layout
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """One row of `describe`; `relabelled` is the share of actions whose label differs."""
+    """A task's part of a dataset.
+
+    Attributes:
+        task: name of the task.
+        episodes: how many there are.
+        steps: timesteps of all episodes.
+        tokens: tokens of all episodes.
+        tokens_per_timestep: S.
+        mean_return: mean raw return; None for documents, and where there is no episode.
+        relabelled: share of steps whose label differs from the executed action.
+        rejected: how many seeds were left out for good.
+        megabytes: size of the shards, in 10^6 bytes.
+    """
 
     task: str
     episodes: int
     steps: int
     tokens: int
     tokens_per_timestep: int
-    mean_return: float | None  # None for documents
+    mean_return: float | None
     relabelled: float
     rejected: int
     megabytes: float
@@ -31,7 +43,11 @@ class TaskSummary:
 
 
 def describe(root: str | Path) -> list[TaskSummary]:
-    """Summaries of the dataset folders at or below `root`, from their manifests alone."""
+    """Summaries of the dataset folders at or below `root`, from their manifests alone.
+
+    Raises:
+        GeneralistError: there is no dataset, or a header or manifest is damaged; it is named.
+    """
     return [_summary(folder) for folder in dataset_folders(root)]
 
 

@@ -22,9 +22,10 @@ from generalist.windows.weights import tempered, weighted
 class Mixture:
     """Opened folders and the share of tokens each should get.
 
-    tasks: the data of each folder; several may hold episodes of one task.
-    weights: of each.
-    available: task -> episodes in its folders, those that were not selected too.
+    Attributes:
+        tasks: the data of each folder; several may hold episodes of one task.
+        weights: the weight of each folder; need not sum to one.
+        available: task -> episodes in its folders, those that were not selected too.
     """
 
     tasks: list[TaskData]
@@ -38,6 +39,11 @@ class Mixture:
 
         The folders, of one round of DAgger each, share it equally. What a task that is not in the
         mixture has there is left out.
+
+        Args:
+            roots: a folder for each round.
+            share: part of a task's weight, in (0, 1).
+            processor: the processor in use, whose fingerprint the data must have.
         """
         rounds = [TaskData(folder, processor) for root in roots for folder in dataset_folders(root)]
         for name in dict.fromkeys(data.task for data in self.tasks):  # sets have no fixed order
@@ -70,13 +76,18 @@ def open_mixture(
 
     A task has one weight, however many folders hold it; they share it by their timesteps.
 
-    weights: by task, or by family, whose tasks share it; what they do not name has the weight of
-        the spec it was collected with, else 1. With weight 0 a task is left out.
-    selection: which episodes to take; all by default.
-    task_temperature: T, in place of the specs' weights; see `weights.tempered`.
+    Args:
+        roots: one folder or several.
+        weights: by task, or by family, whose tasks share it; what they do not name has the weight
+            of the spec it was collected with, else 1. With weight 0 a task is left out.
+        processor: the processor in use, whose fingerprint the data must have.
+        skip_damaged: verify all shards now, and leave damaged ones out.
+        selection: which episodes to take; None for all.
+        task_temperature: T, in place of the specs' weights; see `weights.tempered`.
 
-    Raises UsageError for a weight of a task or family that is not there, GeneralistError where no
-    episode is left.
+    Raises:
+        UsageError: a weight names a task or family that is not there.
+        GeneralistError: no episode is left, or two folders hold one task in two layouts.
     """
     paths = [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)]
     given = dict(weights or {})
@@ -110,9 +121,12 @@ def open_mixture(
 
 
 def check_layouts(tasks: Sequence[TaskData]) -> None:
-    """Raise GeneralistError where two folders hold one task in two layouts.
+    """Check that folders of one task have one layout.
 
-    The same ids mean different things in them: other fields, bounds, bins or frame backgrounds.
+    In two layouts the same ids mean different things: other fields, bounds, bins or backgrounds.
+
+    Raises:
+        GeneralistError: two folders hold one task in two layouts; both are named.
     """
     first: dict[str, TaskData] = {}
     for data in tasks:

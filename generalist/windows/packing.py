@@ -24,30 +24,58 @@ _SEGMENTS_AT_ONCE = 8
 
 
 class Excerpt(NamedTuple):
-    """Neighbouring timesteps of an episode."""
+    """Neighbouring timesteps of an episode.
 
-    folder: int  # index of its folder
+    Attributes:
+        folder: number of its folder.
+        episode: the episode.
+        first: its first step here.
+        steps: how many there are.
+    """
+
+    folder: int
     episode: EpisodeRow
-    first: int  # step
+    first: int
     steps: int
 
 
 class Segment(NamedTuple):
-    """A header, perhaps a demonstration with its end token, then timesteps of one episode."""
+    """A header, perhaps a demonstration with its end token, then timesteps of one episode.
 
-    folder: int  # index of its folder
+    Attributes:
+        folder: number of its folder.
+        episode: the episode.
+        header: ids of the vocabulary's dtype.
+        demonstration: what is shown before; None for nothing.
+        first: the episode's first step here.
+        steps: how many there are; of a document its end is one.
+        tokens: length of all of it.
+        dropped: random in [0, 1); its actions are hidden if this is below their share.
+        unmatched: whether it was to begin with a demonstration, and no other episode has its
+            instruction.
+    """
+
+    folder: int
     episode: EpisodeRow
     header: np.ndarray
     demonstration: Excerpt | None
-    first: int  # step
-    steps: int  # of a document its end is one
-    tokens: int  # length of all of it
-    dropped: float  # in [0, 1): its actions are hidden if this is below the share of those
-    unmatched: bool  # it was to begin with a demonstration, and no other has its instruction
+    first: int
+    steps: int
+    tokens: int
+    dropped: float
+    unmatched: bool
 
 
 class Packer:
-    """Draws the segments of a row, as a pure function of (seed, row number)."""
+    """Draws the segments of a row, as a pure function of (seed, row number).
+
+    Args:
+        folders: the dataset folders.
+        weights: share of all tokens that each should get, about; need not sum to one.
+        window_tokens: L.
+        seed: of the draws.
+        prompt_fraction: share of segments that begin with a demonstration.
+    """
 
     def __init__(
         self,
@@ -86,7 +114,7 @@ class Packer:
             self._shares = _Shares(corrected, self.folders)
 
     def rows(self, start: int, count: int) -> list[list[Segment]]:
-        """The segments of rows start, ..., start + count - 1."""
+        """The segments of rows `start`, ..., `start + count - 1`, row by row."""
         keys = keys_of(self._key, np.arange(start, start + count, dtype=np.uint64))
         drawn = uniforms(keys, 0, _SEGMENTS_AT_ONCE * _NUMBERS).tolist()
         return [self._row(key, numbers) for key, numbers in zip(keys, drawn, strict=True)]
@@ -175,8 +203,14 @@ class Packer:
 class _Shares:
     """How often each folder is drawn for a segment, for each set of folders that may fit.
 
-    probabilities: (folders,) where all fit. rooms: tokens, ascending; from each of these on further
-    folders fit. choices: of each, the folders that fit and their cumulative probabilities.
+    Args:
+        shares: (folders,) how often each is drawn where all fit; need not sum to one.
+        folders: the dataset folders.
+
+    Attributes:
+        probabilities: (folders,) float64 where all fit.
+        rooms: tokens, ascending; from each of these on further folders fit.
+        choices: of each room, the folders that fit and their cumulative probabilities.
     """
 
     def __init__(self, shares: np.ndarray, folders: Sequence[Folder]) -> None:
@@ -192,14 +226,20 @@ class _Shares:
 
 
 class _Demonstrator(NamedTuple):
-    """Draws demonstrations for the episodes of one folder."""
+    """Draws demonstrations for the episodes of one folder.
 
-    demonstrations: Demonstrations  # of the folder's task
-    place: int  # of the folder among those of the task
-    folders: list[int]  # index of each folder of the task
+    Attributes:
+        demonstrations: those of the folder's task.
+        place: of the folder among those of the task.
+        folders: number of each folder of the task.
+    """
+
+    demonstrations: Demonstrations
+    place: int
+    folders: list[int]
 
     def draw(self, episode: int, instruction: int, uniform: float) -> tuple[int, int] | None:
-        """Index of a folder and number of an episode there; None where none is like this one."""
+        """Number of a folder and of an episode there; None where none has this instruction."""
         found = self.demonstrations.draw(
             self.place, episode, instruction=instruction, uniform=uniform
         )

@@ -21,7 +21,10 @@ def written_out(entries: Sequence[Any]) -> list[Any]:
     """The entries of a spec's `tasks`, with one a task in place of those whose task is a pattern.
 
     A pattern stands for the registered tasks with an expert that it matches, without those that
-    have an entry of their own or are held out. Raises ValueError where it matches none.
+    have an entry of their own or are held out.
+
+    Raises:
+        ValueError: a pattern matches none.
     """
     names = [entry.get("task") if isinstance(entry, dict) else None for entry in entries]
     taken = {name for name in names if isinstance(name, str)}

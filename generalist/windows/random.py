@@ -23,7 +23,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 def key_of(*numbers: int) -> np.uint64:
-    """A key of some integers, in this order."""
+    """The key of some integers, in this order; negative ones count modulo 2^64."""
     key = np.zeros(1, np.uint64)
     for number in numbers:
         key = keys_of(key[0], np.array([number % 2**64], np.uint64))
@@ -31,16 +31,41 @@ def key_of(*numbers: int) -> np.uint64:
 
 
 def keys_of(key: np.uint64, numbers: np.ndarray) -> np.ndarray:
-    """(N,) uint64 keys of (N,) uint64 numbers under a key."""
+    """Keys of numbers under a key.
+
+    Args:
+        key: the key.
+        numbers: (N,) uint64.
+
+    Returns:
+        (N,) uint64.
+    """
     return _mixed(_mixed(numbers * _INCREMENT + _INCREMENT) ^ key)
 
 
 def words(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """uint64, uniform; `keys` and `places`, both uint64, broadcast."""
+    """Uniform 64-bit words.
+
+    Args:
+        keys: uint64.
+        places: uint64, of a shape that broadcasts with that of `keys`.
+
+    Returns:
+        uint64 of the shape that both broadcast to.
+    """
     return _mixed(keys + (places + np.uint64(1)) * _INCREMENT)
 
 
 def uniforms(keys: np.ndarray, first: int, count: int) -> np.ndarray:
-    """(N, count) float64 in [0, 1): of each of (N,) keys the numbers from place `first` on."""
+    """Uniform numbers of each key, from place `first` on.
+
+    Args:
+        keys: (N,) uint64.
+        first: place of the first number.
+        count: how many of each key.
+
+    Returns:
+        (N, count) float64 in [0, 1), multiples of 2^-53.
+    """
     places = np.arange(first, first + count, dtype=np.uint64)
     return (words(keys[:, None], places) >> np.uint64(11)) * 2.0**-53

@@ -19,18 +19,26 @@ from generalist.shards.strangers import names_new_code
 class Selection:
     """Settings by task or for all; None leaves everything in.
 
-    min_expert_share: keep an episode whose normalised score reaches this (0 random, 1 expert);
-        Gato kept those of at least 80% of the expert's return.
-    episodes: keep the first so many of a task's, folder after folder.
+    Attributes:
+        min_expert_share: keep an episode whose normalised score reaches this (0 random, 1 expert);
+            Gato kept those of at least 80% of the expert's return.
+        episodes: keep this many of a task's, the first ones, folder after folder.
     """
 
     min_expert_share: float | Mapping[str, float] | None = None
     episodes: int | Mapping[str, int] | None = None
 
     def of(self, folders: Sequence[TaskData]) -> list[TaskData]:
-        """The episodes that are kept of all folders of one task; a folder may keep none.
+        """The episodes that are kept of all folders of one task.
 
-        Raises GeneralistError where no folder keeps any.
+        Args:
+            folders: the data of the task's folders.
+
+        Returns:
+            The data of each folder, perhaps without any episode.
+
+        Raises:
+            GeneralistError: no folder keeps any; the message says what was asked and the best.
         """
         task = folders[0].task
         share = setting_of(self.min_expert_share, task)
@@ -78,9 +86,9 @@ def _scores(data: TaskData) -> np.ndarray:
 
 
 def _random_and_expert(folders: Sequence[TaskData], scores: np.ndarray) -> tuple[float, float]:
-    """Scores of random and expert to compare a task's episodes with.
+    """Scores of random and expert that a task's episodes are compared with.
 
-    These are the registry's where all folders hold whole episodes of the task as registered, else
+    They are the registry's where all folders hold whole episodes of the task as registered, else
     the worst and the best in the data.
     """
     task = _registered(folders[0])

@@ -22,7 +22,7 @@ from generalist.windows.weights import weighted
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class TaskSpec(_Model):
@@ -30,7 +30,7 @@ class TaskSpec(_Model):
 
     task: str
     """`family/Name`, or a pattern such as `babyai/*`, which stands for all registered tasks with an
-    expert that it matches; see `patterns`."""
+    expert that it matches, without those of `datasets/heldout.yaml`."""
     episodes: int | None = Field(None, ge=1, le=SEEDS_PER_SPEC)
     """How many seeds to play. Documents: how many to take, all where it is left out."""
     weight: float | None = Field(None, ge=0)
@@ -94,6 +94,7 @@ class DatasetSpec(_Model):
     """Weight of a family: that of all its tasks together which have no `weight` of their own, in
     equal parts."""
     tasks: list[TaskSpec] = Field(min_length=1)
+    """The tasks; each at most once."""
 
     _noise_is_a_share = field_validator("noise")(TaskSpec._is_a_share.__func__)  # type: ignore[attr-defined]
 
@@ -153,7 +154,11 @@ class DatasetSpec(_Model):
         }
 
     def with_expert(self, task: str, expert: str) -> DatasetSpec:
-        """The same spec with another expert of one of its tasks."""
+        """The same spec with another expert of one of its tasks.
+
+        Raises:
+            UsageError: the task is not in this dataset.
+        """
         if task not in {each.task for each in self.tasks}:
             raise UsageError(f"{expert} is an expert of {task}, which is not in this dataset.")
         tasks = [
@@ -170,10 +175,19 @@ class DatasetSpec(_Model):
 
 
 def load_dataset_spec(name_or_path: str | Path) -> DatasetSpec:
-    """A dataset spec by name or path; raises UsageError that names the key at fault."""
+    """A dataset spec by name or path.
+
+    Raises:
+        UsageError: there is none of that name, or a key or value is wrong; the key is named.
+    """
     return load_yaml(find_spec("datasets", name_or_path), DatasetSpec)
 
 
 def dataset_spec(data: Mapping[str, Any], source: str = "dataset") -> DatasetSpec:
-    """A dataset spec from a mapping, with the same errors as from a file."""
+    """A dataset spec from a mapping, with the same errors as from a file.
+
+    Args:
+        data: keys and values of the spec.
+        source: what stands in errors in place of the file.
+    """
     return validate_data(dict(data), DatasetSpec, source)

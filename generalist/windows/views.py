@@ -25,7 +25,9 @@ ACTIONS_ALONE: Mapping[Role, float] = {"action": 1.0}
 class Woven:
     """A part that is not stored but made from the rewards of an episode.
 
-    make: (T,) float32 raw rewards to (T, K) ids, which `part.decode` turns back into values.
+    Attributes:
+        part: the part.
+        make: (T,) float32 raw rewards to (T, K) ids, which `part.decode` turns back into values.
     """
 
     part: Part
@@ -35,15 +37,23 @@ class Woven:
 class View:
     """The parts of a timestep as it is shown, and which of them carry a loss.
 
-    layout: of what is stored.
-    parts: what is shown, in order: parts of the layout, and parts woven in. Left out: the layout's.
-        The actions come last, in their stored order, so that all that is chosen stands together.
-    losses: weight of the loss of each role, not negative; a role that is not named has none.
+    Args:
+        layout: of what is stored.
+        parts: what is shown, in order: parts of the layout, and parts woven in; None for the
+            layout's. The actions come last, in their stored order, so that all that is chosen
+            stands together.
+        losses: weight of the loss of each role, not negative; a role that is not named has none.
 
-    positions: of the V shown tokens. loss: (V,) float32, weight of each token's loss.
+    Attributes:
+        layout: as given.
+        parts: what is shown, in order.
+        positions: of the V shown tokens.
+        loss: (V,) float32, weight of each token's loss.
+        is_stored: whether timesteps are shown as they are stored.
 
-    Raises GeneralistError for parts that are not the layout's, for actions that do not come last or
-    have no loss, and for negative weights.
+    Raises:
+        GeneralistError: a part is not the layout's, the actions do not come last or have no loss,
+            or a weight is negative.
     """
 
     def __init__(
@@ -102,7 +112,8 @@ class View:
             rewards: (T,) float32 raw rewards of their whole episode.
             first: which of its steps is the first of them.
 
-        Returns (n * V,) ids; `stored` itself where nothing is woven in.
+        Returns:
+            (n * V,) ids; `stored` itself where nothing is woven in.
         """
         if self.is_stored:
             return stored
@@ -118,9 +129,16 @@ class View:
         return shown.reshape(-1, len(self.positions))[:, self.positions.of_part(number)]
 
     def unpack(self, shown: np.ndarray) -> np.ndarray:
-        """(n * S,) stored ids of (n * V,) shown ones; the inverse of `show`.
+        """Inverse of `show`.
 
-        Raises GeneralistError where a part that is stored is not shown.
+        Args:
+            shown: (n * V,) ids.
+
+        Returns:
+            (n * S,) ids.
+
+        Raises:
+            GeneralistError: a part that is stored is not shown; it is named.
         """
         place = np.full(self.layout.tokens_per_timestep, -1)
         is_stored = self._stored >= 0

@@ -14,6 +14,14 @@ def weighted(
 
     A family's weight is that of all its tasks together (Gato, Table 1), shared in proportion to
     `base` by those that are not given one of their own. What is not given keeps `base`.
+
+    Args:
+        tasks: names of the tasks.
+        base: weight of each before.
+        given: weights by task or by family.
+
+    Returns:
+        The weight of each task.
     """
     weights = [given.get(task, weight) for task, weight in zip(tasks, base, strict=True)]
     for family in given:
@@ -31,6 +39,10 @@ def tempered(tokens: Sequence[int], temperature: float) -> list[float]:
 
     T = 1 takes every token equally often, a large T every task; in between is what multilingual
     language models do (Arivazhagan et al. 2019, section 4.2).
+
+    Args:
+        tokens: n of each task.
+        temperature: T, above 0.
     """
     raw = [float(count) ** (1 / temperature) for count in tokens]
     mean = sum(raw) / len(raw)

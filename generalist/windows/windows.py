@@ -24,10 +24,11 @@ from generalist.settings import setting_of
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import CompactForm
 from generalist.tokenization.layout import Layout
-from generalist.windows.batch import IGNORE, Batch, BatchBuilder, Palette
+from generalist.windows.batch import IGNORE, Batch, BatchBuilder
 from generalist.windows.folders import Folder, HeaderOf
 from generalist.windows.mixture import check_layouts
 from generalist.windows.packing import Packer
+from generalist.windows.palette import Palette
 from generalist.windows.random import key_of, keys_of
 from generalist.windows.views import View
 
@@ -36,11 +37,16 @@ _DROPOUT_STREAM = 0x64726F70  # keeps its random numbers apart from the packer's
 
 @dataclass(frozen=True)
 class Usage:
-    """What rows consist of, by task.
+    """What rows consist of.
 
-    padding, tokens: shares of all positions. targets: shares of all targets.
-    segments: how many there are; prompted: how many of them begin with a demonstration; unmatched:
-        how many more would, had another episode their instruction.
+    Attributes:
+        padding: share of all positions.
+        tokens: share of all positions, by task.
+        targets: share of all targets, by task.
+        targets_per_row: mean number of targets of a row.
+        segments: how many there are, by task.
+        prompted: how many of them begin with a demonstration, by task.
+        unmatched: how many more would, had another episode their instruction, by task.
     """
 
     padding: float
@@ -55,22 +61,28 @@ class Usage:
 class WindowSampler:
     """Rows drawn from tasks by weight.
 
-    tasks: datasets written with one vocabulary.
-    weights: share of all tokens that each task should get, about; need not sum to one.
-    header_of: header ids for (task data, instruction or None).
-    window_tokens: L.
-    prompt_fraction: share of segments that begin with a demonstration from another episode of
-        the task with the same instruction (Gato, section 2.2: 25%, half of them from an episode's
-        end). Those of an episode whose instruction no other has begin without.
-    action_dropout: share of segments whose timesteps show random legal ids in place of the
-        actions that were taken. Targets stay. Without it a model soon learns to repeat the last
-        action, which in an expert's episode is nearly always right, long before it learns what
-        the expert looks at; acting on its own, it then repeats its mistakes (de Haan et al. 2019,
-        "Causal Confusion in Imitation Learning").
-    context_steps: most timesteps of a segment, texts apart; as many as fit where it is None. By
-        task where it is a mapping, as `generalist.settings.setting_of` reads it.
-    view_of: what is shown of the timesteps of a layout; as they are stored, if not given.
-    form: the compact form, in which L counts positions; flat, if not given.
+    Args:
+        tasks: datasets written with one vocabulary.
+        weights: share of all tokens that each should get, about; need not sum to one.
+        header_of: header ids for (task data, instruction or None).
+        window_tokens: L.
+        seed: of the draws.
+        prompt_fraction: share of segments that begin with a demonstration from another episode of
+            the task with the same instruction (Gato, section 2.2: 25%, half of them from an
+            episode's end). Those of an episode whose instruction no other has begin without.
+        action_dropout: share of segments whose timesteps show random legal ids in place of the
+            actions that were taken. Targets stay. Without it a model soon learns to repeat the
+            last action, which in an expert's episode is nearly always right, long before it learns
+            what the expert looks at; acting on its own, it then repeats its mistakes (de Haan et
+            al. 2019, "Causal Confusion in Imitation Learning").
+        context_steps: most timesteps of a segment, texts apart; None for as many as fit. By task
+            where it is a mapping, as `generalist.settings.setting_of` reads it.
+        view_of: what is shown of the timesteps of a layout; by default as they are stored.
+        form: the compact form, in which L counts positions; None for the flat form.
+
+    Raises:
+        GeneralistError: vocabularies or layouts differ, a header leaves no room for a timestep, or
+            the weights are no weights.
     """
 
     def __init__(
@@ -113,7 +125,7 @@ class WindowSampler:
         )
 
     def batch(self, start: int, rows: int) -> Batch:
-        """Rows start, ..., start + rows - 1."""
+        """Rows `start`, ..., `start + rows - 1`, with B = `rows`."""
         built = BatchBuilder(self.tasks, self._palette)
         for row in self._packer.rows(start, rows):
             for segment in row:
@@ -123,7 +135,7 @@ class WindowSampler:
         return built.batch(keys)
 
     def usage(self, rows: int = 256, start: int = 0) -> Usage:
-        """Measure over some rows what they consist of."""
+        """Measure over rows `start`, ..., `start + rows - 1` what they consist of."""
         batch = self.batch(start, rows)
         has_target = batch.targets != IGNORE
         count = max(1, int(has_target.sum()))

@@ -215,7 +215,13 @@ def check_what_is_said(command: Command, said: str) -> None:
     assert again in said or "same command" in said or scored or forced, said
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+# A pool, helpers, films, another library's loop, and several stages; the others in the slow tests.
+FAST = ("collect", "train", "rollout", "expert train", "quickstart")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in COMMANDS]
+)
 def test_once_it_has_begun(name: str, tiny_run: TinyRun, tmp_path: Path) -> None:
     command = COMMANDS[name](tmp_path, tiny_run)
     said = tmp_path / "said.txt"

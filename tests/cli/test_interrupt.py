@@ -83,7 +83,7 @@ def test_collect_goes_on_where_it_was_interrupted(workers, tmp_path):
 def test_train_goes_on_where_it_was_interrupted(tiny_run: TinyRun, tmp_path):
     run = tmp_path / "run"
     command = ["train", tiny_run.recipe, f"data.root={tiny_run.data}", f"output_dir={run}",
-               "schedule.steps=1000000", "log_every=1"]  # fmt: skip
+               "schedule.steps=1000000", "log_every=1", "cores=1"]  # fmt: skip
     log = run / "log.jsonl"
 
     def steps() -> list[int]:

@@ -39,7 +39,11 @@ def graphed(model: Any, slots: int, window: int = 64, **options: Any) -> Decoder
 
 @pytest.mark.parametrize(
     ("architecture", "slots", "reset_chance", "backlog"),
-    [("qwen3", 1, 0.0, 16), ("llama", 2, 0.2, 1), ("qwen3", 4, 0.1, None)],
+    [
+        pytest.param("qwen3", 1, 0.0, 16, marks=pytest.mark.slow),
+        ("llama", 2, 0.2, 1),
+        ("qwen3", 3, 0.1, None),
+    ],
 )
 def test_cached_equals_uncached(
     architecture: str, slots: int, reset_chance: float, backlog: int | None
@@ -53,8 +57,8 @@ def test_cached_equals_uncached(
 @pytest.mark.parametrize("asked", [1, 3])
 def test_the_compact_form_is_that_of_the_other_passes(asked: int) -> None:
     """Vectors beside the ids, several states of a row; the window turns over."""
-    model, slots = model_of(window=24), [0, 1, 2]
-    decoders = graphed(model, 3, window=24), Decoder(model, 3, 24, plain=True)
+    model, slots = model_of(window=12), [0, 1, 2]
+    decoders = graphed(model, 3, window=12), Decoder(model, 3, 12, plain=True)
     width = model.config.hidden_size
     generator = torch.Generator().manual_seed(0)
     choices = [[Choice(interval=(10, 90))] * asked] * len(slots)
@@ -62,11 +66,12 @@ def test_the_compact_form_is_that_of_the_other_passes(asked: int) -> None:
         for slot in slots:
             vectors = torch.ones(1, width, device=DEVICE) * slot
             decoder.reset(slot, list(range(1 + slot)), 0, [Added(0, vectors)])
-    for _ in range(20):
+    for _ in range(10):
         given = torch.randn(len(slots), 1 + asked, width, generator=generator).to(DEVICE)
         chunk = [5] * (1 + asked)
         own, other = (each.act_at_once(slots, chunk, given, choices).ids for each in decoders)
         assert own == other
+    assert all(len(decoders[0].context(slot)) < 10 * (1 + asked) for slot in slots)
 
 
 def test_long_contexts_are_attended_to_in_parts() -> None:

@@ -70,7 +70,7 @@ def command(suite: Path, checkpoint: Path, *more: object) -> list[str]:
     return ["evaluate", str(suite), "--checkpoint", str(checkpoint), *map(str, more)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_task_that_raises_costs_itself_alone(
     checkpoint: Path, mended: Path, tmp_path: Path, workers: int, capsys
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_second_suite_has_a_folder_of_its_own_and_the_card_keeps_both(
     one = save_suite(tmp_path, "one", tasks=[CARTPOLE])
     two = save_suite(tmp_path, "two", tasks=[CARTPOLE, "gym/Pendulum-v1"], episodes=3)
     for suite in (one, two, one):
-        assert main(command(suite, checkpoint)) == 0
+        assert main(command(suite, checkpoint, "--workers", 1)) == 0
     reports = checkpoint.parent / "evaluation"
     assert sorted(path.name for path in reports.iterdir()) == ["one", "two"]
     for name, tasks in (("one", 1), ("two", 2)):
@@ -184,16 +184,14 @@ def test_a_checkpoint_that_an_agent_saved_is_evaluated(tiny_run: TinyRun, tmp_pa
     assert json.loads(result.read_text())["scores"][0]["episodes"] == 2
 
 
-@pytest.mark.parametrize(
-    "facts", [{}, {"window_tokens": 128}, {"parameters": {}}, {"minutes": 1.0}, {"tokens": 5}]
-)
-def test_facts_of_training_that_are_missing_are_left_out(tiny_run, tmp_path, facts) -> None:
+def test_facts_of_training_that_are_missing_are_left_out(tiny_run, tmp_path) -> None:
     suite = Suite.model_validate({**SUITE, "prompted_episodes": 0, "tasks": [CARTPOLE]})
     checkpoint = Path(shutil.copytree(tiny_run.checkpoint, tmp_path / "run" / "checkpoint"))
     found = evaluate(checkpoint, suite, tmp_path / "out", progress=False)
-    (checkpoint / "generalist" / "training.json").write_text(json.dumps(facts))
-    assert write_report(found, tmp_path / "out")["training"] == facts
-    parse(tmp_path / "out" / "report.html")
+    for facts in ({}, {"window_tokens": 128}, {"parameters": {}}, {"minutes": 1.0}, {"tokens": 5}):
+        (checkpoint / "generalist" / "training.json").write_text(json.dumps(facts))
+        assert write_report(found, tmp_path / "out")["training"] == facts
+        parse(tmp_path / "out" / "report.html")
 
 
 def test_each_row_has_the_instruction_it_names(

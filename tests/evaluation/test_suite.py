@@ -76,7 +76,7 @@ def test_documents_are_not_prompted_and_settings_are_inherited():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupted_evaluation_continues_task_by_task(
     suite, tiny_run: TinyRun, tmp_path, workers
 ):
@@ -240,13 +240,13 @@ def test_other_weights_are_measured_anew(suite, tiny_run: TinyRun, tmp_path):
     suite.tasks = suite.tasks[:1]
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(tiny_run.checkpoint, checkpoint)
-    evaluate(checkpoint, suite, tmp_path, progress=False)
+    evaluate(checkpoint, suite, tmp_path, progress=False, workers=1)
     before = modified(tmp_path)
     weights = load_file(checkpoint / "model.safetensors")
     save_file({name: array * 1.5 for name, array in weights.items()},
               checkpoint / "model.safetensors", {"format": "pt"})  # fmt: skip
     (checkpoint / "manifest.json").unlink()  # which says of these weights that they are damaged
-    evaluate(checkpoint, suite, tmp_path, progress=False)
+    evaluate(checkpoint, suite, tmp_path, progress=False, workers=1)
     assert all(modified(tmp_path)[name] != before[name] for name in before)
 
 
@@ -297,7 +297,7 @@ def test_evaluate_writes_one_file_that_needs_nothing_else(tiny_run: TinyRun, tmp
     shutil.copytree(tiny_run.checkpoint, checkpoint)
     suite.write_text(yaml.safe_dump({**SUITE, "videos": True, "tasks": ["gym/CartPole-v1"]}))
     assert main(["evaluate", str(suite), "--checkpoint", str(checkpoint),
-                 "--out", str(out), "--json", str(result)]) == 0  # fmt: skip
+                 "--out", str(out), "--json", str(result), "--workers", "1"]) == 0  # fmt: skip
     printed = capsys.readouterr().out
     assert "gym/CartPole-v1" in printed and "report.html" in printed
 

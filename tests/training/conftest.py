@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,25 +37,25 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"root": folder / "root", "processor": folder / "processor"}
 
 
+def recipe_for(shards: dict[str, Path], **sections: object) -> Recipe:
+    """A recipe for six steps; keyword arguments replace whole sections."""
+    values: dict[str, object] = {
+        "model": {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2},
+        "data": {**shards, "window_tokens": 64, "rows_per_step": 4, "rows_per_forward": 1},
+        "schedule": {"steps": 6, "warmup_steps": 2},
+        "checkpoint": {"every_steps": 3, "every_minutes": None, "keep": 2},
+        "trackers": [],
+        "cores": 1,
+        "precision": "fp32",  # `auto` depends on the machine
+        "log_every": 2,
+    }
+    return Recipe.model_validate(values | sections)
+
+
 @pytest.fixture
 def make_recipe(shards: dict[str, Path], tmp_path: Path) -> Callable[..., Recipe]:
-    """A recipe for six steps; keyword arguments replace whole sections."""
-
-    def make(**sections: object) -> Recipe:
-        values: dict[str, object] = {
-            "model": {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2},
-            "data": {**shards, "window_tokens": 64, "rows_per_step": 4, "rows_per_forward": 1},
-            "schedule": {"steps": 6, "warmup_steps": 2},
-            "checkpoint": {"every_steps": 3, "every_minutes": None, "keep": 2},
-            "trackers": [],
-            "cores": 1,
-            "precision": "fp32",  # `auto` depends on the machine
-            "log_every": 2,
-            "output_dir": tmp_path / "run",
-        }
-        return Recipe.model_validate(values | sections)
-
-    return make
+    """As `recipe_for`, in a folder of the test's own."""
+    return partial(recipe_for, shards, output_dir=tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_every_parameter_has_a_gradient_whatever_is_in_the_pass(compact, rows):
     assert all(p.grad is not None and p.grad.is_contiguous() for p in model.parameters())
 
 
-@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("cores", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted_bitwise(compact, rows, tmp_path, cores):
     train(compact(cores=cores, output_dir=tmp_path / "whole"), rows)
     stopping = Counting(rows.windows, at=4 * 3, action=lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -16,7 +16,8 @@ from generalist.tokenization.compact import (
     CompactForm,
     signatures_of,
 )
-from generalist.windows.batch import IGNORE, ROW_ROLES, UNKNOWN_SHARE, Batch
+from generalist.windows.batch import IGNORE, UNKNOWN_SHARE, Batch
+from generalist.windows.palette import ROW_ROLES
 from generalist.windows.views import View
 from tests.dataset_folders import VOCABULARY
 from tests.windows.segments import DEMONSTRATION_END, sampler

@@ -11,7 +11,8 @@ from generalist.errors import GeneralistError
 from generalist.shards.reader import TaskData
 from generalist.tokenization.continuous import ContinuousCodec
 from generalist.tokenization.layout import Layout, Part
-from generalist.windows.batch import IGNORE, ROW_ROLES
+from generalist.windows.batch import IGNORE
+from generalist.windows.palette import ROW_ROLES
 from generalist.windows.views import View, Woven
 from tests.dataset_folders import VOCABULARY, control_layout, grid_layout, write_task
 from tests.windows.segments import BEGIN, DEMONSTRATION_END, END, INSTRUCTIONS, row_of, sampler

@@ -186,7 +186,7 @@ def build_strategy(objective: TokenObjective, recipe: Recipe, accelerator: Accel
 AMX_HIDDEN_SIZE = 768
 """Smallest hidden size at which autocast to bf16 is faster on a CPU with AMX.
 
-Source: benchmarks/RESULTS.md, "Acting and training". The lean pass casts less, and is faster with
+Source: docs/log.md, "Acting and training". The lean pass casts less, and is faster with
 bf16 at any size."""
 
 

@@ -17,6 +17,7 @@ from generalist.training.data import corrections_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.rounds import corrections
 from generalist.windows.mixture import open_mixture
+from tests.training.conftest import recipe_for
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
 
 CORRECTIONS = {
@@ -26,21 +27,32 @@ CORRECTIONS = {
 }
 
 
+EACH_STEP = {"every_steps": 1, "every_minutes": None, "keep": 9}
+
+
+@pytest.fixture(scope="module")
+def whole(shards, data, tmp_path_factory) -> Path:
+    """A run with its two rounds and a checkpoint of each step; read-only."""
+    run = tmp_path_factory.mktemp("corrected") / "whole"
+    train(recipe_for(shards, corrections=CORRECTIONS, checkpoint=EACH_STEP, output_dir=run), data)
+    return run
+
+
 def played(run: Path, number: int) -> TaskData:
     return TaskData(run / "corrections" / f"round-{number}" / "gym/Pendulum-v1")
 
 
-def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, data, tmp_path):
-    recipe = make_recipe(corrections=CORRECTIONS, output_dir=tmp_path / "whole")
-    train(recipe, data)
+def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(
+    make_recipe, data, whole, tmp_path
+):
     for number in (1, 2):
-        shards = played(tmp_path / "whole", number)
+        shards = played(whole, number)
         assert [record["source"] for record in shards.records] == ["dagger"] * 2
         assert list(shards.episodes["steps"]) == [30, 30]
         assert all(shards.labels(i) is not None for i in range(2))
-    facts = json.loads((tmp_path / "whole/checkpoint/generalist/training.json").read_text())
+    facts = json.loads((whole / "checkpoint/generalist/training.json").read_text())
     assert sorted(facts["tasks"]) == sorted(data.task_names), "a task is named once"
-    seeds = [{record["seed"] for record in played(tmp_path / "whole", n).records} for n in (1, 2)]
+    seeds = [{record["seed"] for record in played(whole, n).records} for n in (1, 2)]
     assert not seeds[0] & seeds[1]
 
     def terminate() -> None:
@@ -65,15 +77,14 @@ def test_rounds_are_played_trained_on_and_survive_a_stop_bitwise(make_recipe, da
     newest = list_checkpoints(tmp_path / "cut" / "checkpoints")[0]
     assert json.loads((newest / "state.json").read_text())["rounds"] == 1
     train(cut, data)
-    assert_bitwise_equal(tmp_path / "whole", tmp_path / "cut")
+    assert_bitwise_equal(whole, tmp_path / "cut")
 
 
 def test_a_checkpoint_is_continued_in_another_folder_with_its_corrections(
-    make_recipe, data, tmp_path
+    make_recipe, data, whole, tmp_path
 ):
-    checkpoint = {"every_steps": 1, "every_minutes": None, "keep": 9}
-    options = {"corrections": CORRECTIONS, "checkpoint": checkpoint}
-    train(make_recipe(**options, output_dir=tmp_path / "whole"), data)
+    options = {"corrections": CORRECTIONS, "checkpoint": EACH_STEP}
+    shutil.copytree(whole, tmp_path / "whole")
     fourth = tmp_path / "whole" / "checkpoints" / "step-00000004"  # after the first round of two
     assert json.loads((fourth / "state.json").read_text())["rounds"] == 1
     train(make_recipe(**options, output_dir=tmp_path / "again"), data, resume_from=fourth)
@@ -104,10 +115,8 @@ def test_a_round_that_other_weights_began_is_played_anew(tmp_path):
     assert not (folder / "played").exists()
 
 
-def test_corrections_get_their_share_of_a_task(make_recipe, data, tmp_path):
-    recipe = make_recipe(corrections=CORRECTIONS | {"share": 0.25})
-    recipe.schedule.steps = 2
-    train(recipe, data)
+def test_corrections_get_their_share_of_a_task(make_recipe, data, whole):
+    recipe = make_recipe(corrections=CORRECTIONS | {"share": 0.25}, output_dir=whole)
     opened = open_data(recipe, 2)
     assert len(opened.task_names) == 4 and set(opened.task_names) == set(data.task_names)
     mixture = open_mixture(recipe.data.root)

@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 
 from generalist.errors import UsageError
-from generalist.training.loop import train
 from generalist.training.ranks import Problem, Ranks
 from generalist.training.rounds import jobs as module
 from generalist.training.rounds.jobs import Job, play_jobs, processes_for
 from generalist.training.strategies.launch import StopSignal
+from tests.conftest import TinyRun
 from tests.training.two_ranks import LIMIT_SECONDS, on_two_ranks
 
 TASK = "gym/CartPole-v1"
@@ -51,8 +51,8 @@ def played(checkpoint: Path, jobs: list[Job], stop: StopSignal | None = None):
 
 
 @pytest.fixture
-def checkpoint(make_recipe, data) -> Path:
-    return train(make_recipe(schedule={"steps": 1, "warmup_steps": 0}), data)
+def checkpoint(tiny_run: TinyRun) -> Path:
+    return tiny_run.checkpoint
 
 
 def test_what_fails_is_told_and_the_rest_is_played(checkpoint):

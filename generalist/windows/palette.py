@@ -1,0 +1,158 @@
+"""What rows are put together from besides episodes: what each token of a timestep is, and padding.
+
+Legend: L = window tokens, V = shown tokens of a timestep, n = timesteps that fit in a window,
+k = action tokens of a timestep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from generalist.errors import GeneralistError
+from generalist.tokenization.compact import CompactForm, signatures_of
+from generalist.tokenization.layout import ROLES
+from generalist.windows.folders import Folder
+from generalist.windows.views import View
+
+ROW_ROLES = (*ROLES, "header", "padding")
+"""What tokens of a row are for: the roles of timesteps, those of demonstrations too, and these."""
+
+_HEADER, _PADDING = ROW_ROLES.index("header"), ROW_ROLES.index("padding")
+
+# A token's kind, a byte: its role in the lowest three bits, and these.
+ROLE = 7
+TARGET, ORDINAL = 8, 16
+LABELLED = 32  # its target is not itself but the label
+HIDDEN = 64  # a random legal id is shown in its place
+QUERY = 128  # it is not shown: its target is predicted from its own place
+
+
+class Pattern:
+    """What the tokens of a segment's timesteps are, for as many timesteps as fit in a window.
+
+    Args:
+        view: what is shown of the timesteps.
+        window_tokens: L.
+
+    Attributes:
+        view: as given.
+        is_stored: whether timesteps are shown as they are stored.
+        is_document: whether the segment is text.
+        stored_tokens: tokens of a timestep as it is stored.
+        timestep_tokens: V.
+        actions_of_a_step: k.
+        loss: (roles,) float32, weight of the loss by role.
+        roles: (n * V,) uint8.
+        kinds: by (labelled + 2 * hidden), (n * V,) uint8.
+        legal_first: (n * k,) int64, first legal id at each action token.
+        legal_count: (n * k,) uint64, number of legal ids there.
+    """
+
+    def __init__(self, view: View, window_tokens: int) -> None:
+        positions, fit = view.positions, window_tokens // view.tokens_per_timestep
+        self.view, self.is_stored = view, view.is_stored
+        self.is_document = view.layout.is_document
+        self.stored_tokens = view.layout.tokens_per_timestep
+        self.timestep_tokens = view.tokens_per_timestep
+        self.actions_of_a_step = int(positions.chosen.sum())
+        self.loss = np.zeros(len(ROW_ROLES), np.float32)  # weight by role
+        self.loss[positions.role] = view.loss
+        self.roles = np.tile(positions.role, fit)
+        has_loss = view.loss != 0
+        kinds = positions.role + has_loss * np.uint8(TARGET)
+        kinds += (has_loss & (positions.bins >= 0)) * np.uint8(ORDINAL)
+        self.kinds = [
+            np.tile(kinds + positions.chosen * np.uint8(bits), fit)
+            for bits in (0, LABELLED, HIDDEN, LABELLED | HIDDEN)
+        ]
+        first, stop = positions.first[positions.chosen], positions.stop[positions.chosen]
+        self.legal_first = np.tile(first, fit)
+        self.legal_count = np.tile((stop - first).astype(np.uint64), fit)
+
+
+class CompactPattern:
+    """What the positions of a segment's timesteps are in the compact form.
+
+    Args:
+        task: the task's name.
+        view: what is shown of its timesteps; all that is stored.
+        form: the form of the model.
+        window_tokens: L.
+
+    Attributes:
+        task: number of the task.
+        observation, action: names of their embedders.
+        timestep_tokens: positions of a timestep, G + k - 1.
+        demonstration_tokens: positions of a timestep of a demonstration, G.
+        given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
+            action.
+        queries: (k - 1, 1) int64, numbers of the queries.
+        loss: (roles,) float32, weight of the loss by role.
+        roles: (L,) uint8, of the positions of a demonstration.
+        kinds: (n * (G + k - 1),) uint8.
+
+    Raises:
+        GeneralistError: the view is not that of what is stored.
+    """
+
+    def __init__(self, task: str, view: View, form: CompactForm, *, window_tokens: int) -> None:
+        layout = view.layout
+        if not view.is_stored or set(view.loss[view.positions.chosen]) != {1.0}:
+            raise GeneralistError(f"{task}: the compact form shows timesteps as they are stored.")
+        self.task = form.number_of(task)
+        self.observation, self.action = (each.name for each in signatures_of(layout))
+        self.timestep_tokens = form.timestep_positions(layout)
+        self.demonstration_tokens = form.positions
+        positions = layout.positions
+        self.given, self.chosen = (positions.of_role(each) for each in ("observation", "action"))
+        self.queries = np.arange(len(self.chosen) - 1)[:, None]
+        self.loss = np.zeros(len(ROW_ROLES), np.float32)
+        self.loss[ROLES.index("action")] = 1
+        self.roles = np.full(window_tokens, ROLES.index("observation"), np.uint8)
+        is_ordinal = positions.bins[positions.chosen] >= 0
+        kinds = ROLES.index("action") | (is_ordinal * np.uint8(ORDINAL))
+        kinds |= np.uint8(TARGET | LABELLED | QUERY)
+        kinds = np.concatenate([self.roles[: form.positions - 1], kinds]).astype(np.uint8)
+        self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
+
+
+class Palette:
+    """The pieces that rows of a sampler are put together from, besides the episodes.
+
+    Args:
+        folders: the dataset folders.
+        window_tokens: L.
+
+    Attributes:
+        window_tokens: L.
+        patterns: the pattern of each folder.
+        padding: (L,) ids of the vocabulary's dtype.
+        separators: (L,) ids of the vocabulary's dtype.
+        demonstration_end: (1,) id.
+        document_end: (1,) id.
+        is_header: (L,) uint8 kinds.
+        is_padding: (L,) uint8 kinds.
+        losses: (folders, roles) float32 weights; None where they are 0 and 1 alone.
+    """
+
+    def __init__(self, folders: Sequence[Folder], window_tokens: int) -> None:
+        vocabulary = folders[0].data.vocabulary
+        special, dtype = vocabulary.special, vocabulary.dtype
+        self.window_tokens = window_tokens
+        self.patterns = [_pattern_of(folder, window_tokens) for folder in folders]
+        self.padding = np.full(window_tokens, special("pad"), dtype)
+        self.separators = np.full(window_tokens, special("separator"), dtype)
+        self.demonstration_end = np.array([special("demonstration_end")], dtype)
+        self.document_end = np.array([special("end")], dtype)
+        self.is_header = np.full(window_tokens, _HEADER, np.uint8)
+        self.is_padding = np.full(window_tokens, _PADDING, np.uint8)
+        losses = np.stack([pattern.loss for pattern in self.patterns])
+        self.losses = None if np.isin(losses, (0, 1)).all() else losses
+
+
+def _pattern_of(folder: Folder, window_tokens: int) -> Pattern | CompactPattern:
+    if folder.form is None:
+        return Pattern(folder.view, window_tokens)
+    return CompactPattern(folder.data.task, folder.view, folder.form, window_tokens=window_tokens)

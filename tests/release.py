@@ -1,0 +1,58 @@
+"""Tries the distributions of a folder in bare environments: `python -m tests.release dist`.
+
+Only the core is installed, by the pins of constraints.txt. What it took is printed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = (["--version"], ["tasks", "gym"], ["info"], ["recipe", "quickstart"])
+"""What is run in each environment."""
+
+
+def distributions(folder: Path) -> list[Path]:
+    """The wheel and the source distribution in a folder; SystemExit where one is missing."""
+    found = [*folder.glob("*.whl"), *folder.glob("*.tar.gz")]
+    if len(found) != 2:
+        names = ", ".join(path.name for path in found) or "nothing"
+        sys.exit(f"{folder} should hold a wheel and a source distribution; it holds {names}.")
+    return found
+
+
+def attempt(distribution: Path, folder: Path, constraints: Path) -> str:
+    """Install a distribution into a new environment and run `COMMANDS`; what it took, in words."""
+    venv.create(folder, with_pip=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "-q"]
+    began = time.monotonic()
+    _run(*pip, "-c", constraints, distribution, where=folder)
+    seconds = time.monotonic() - began
+    for arguments in COMMANDS:
+        _run(folder / "bin" / "generalist", *arguments, where=folder)
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    size = sum(path.stat().st_size for path in files)
+    return f"{distribution.name}: installed in {seconds:.0f} s, {size / 1e6:.0f} MB in all"
+
+
+def _run(*command: object, where: Path) -> None:
+    print("$", *command, flush=True)
+    subprocess.run([str(part) for part in command], cwd=where, check=True)
+
+
+def main(folder: str) -> None:
+    """Try all distributions of a folder."""
+    own = ROOT / ".venv" / "constraints.txt"  # with the torch that `make` was told
+    constraints = own if own.exists() else ROOT / "constraints.txt"
+    for distribution in distributions(Path(folder).resolve()):
+        with tempfile.TemporaryDirectory() as scratch:
+            print(attempt(distribution, Path(scratch) / "venv", constraints))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
