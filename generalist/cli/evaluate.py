@@ -61,7 +61,7 @@ def evaluate(
     prompted with demonstrations, a model fine-tuned on a few demonstrations of the task, and a
     model trained on these alone.
     """
-    from generalist.acting.hub import checkpoint_folder
+    from generalist.acting.hub import checkpoint_folder, is_shipped
     from generalist.evaluation.suite import load_suite
 
     loaded = load_suite(suite)
@@ -74,7 +74,8 @@ def evaluate(
     place = {"device": device_of(device), "dtype": dtype.value}
     folder = checkpoint_folder(checkpoint)
     fetched = folder != checkpoint
-    beside = Path("runs", str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
+    group = "shipped" if fetched and is_shipped(checkpoint) else ""
+    beside = Path("runs", group, str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
     name = Path(suite).stem
     own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:
@@ -258,6 +259,9 @@ def run_heldout(
     return report
 
 
+_OWN_COLUMNS = ("mean", "stderr", "interval", "episodes", "normalized", "normalized_interval")
+
+
 def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
     """Put the scores into the checkpoint's model card."""
     if not (checkpoint / "README.md").exists():
@@ -267,7 +271,7 @@ def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
     suite = {"suite": report["suite"]}
     scores = {}
     for each in report["scores"]:
-        columns = {name: each[name] for name in ("mean", "stderr", "episodes", "normalized")}
+        columns = {name: each[name] for name in _OWN_COLUMNS}
         references = {who: each[who] and each[who]["mean"] for who in ("random", "expert")}
         scores[label(each["task"], each["instruction"])] = suite | columns | references
     for each in report["texts"]:

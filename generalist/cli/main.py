@@ -19,6 +19,7 @@ from generalist.cli import (
     dagger,
     evaluate,
     expert,
+    export,
     import_,
     inspect,
     push,
@@ -29,6 +30,7 @@ from generalist.cli import (
     tokenizer,
     train,
     validate,
+    watch,
 )
 from generalist.errors import GeneralistError, MissingPackageError, UsageError, causes
 from generalist.processes import ending_in_time, exit_at_once
@@ -46,8 +48,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with [bold]generalist quickstart[/]: demonstrations, tokens, training, scores.",
+    epilog="Start with [bold]generalist watch[/]: a trained checkpoint plays. Then "
+    "[bold]generalist quickstart[/]: demonstrations, tokens, training, scores.",
 )
+app.command("watch")(watch.watch)
 app.command("quickstart")(quickstart.quickstart)
 app.command("tasks")(tasks.tasks)
 app.command("collect")(collect.collect)
@@ -61,6 +65,7 @@ app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.command("export")(export.export)
 app.command("push")(push.push)
 
 

@@ -26,7 +26,8 @@ from generalist.training.recipe import Recipe, dump_recipe
 
 SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
 CARD_COLUMNS = (
-    "suite", "mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte",
+    "suite", "mean", "stderr", "interval", "episodes", "random", "expert", "normalized",
+    "normalized_interval", "bits_per_byte",
 )  # fmt: skip
 
 
@@ -72,7 +73,8 @@ def export(
         },
         recipe=dump_recipe(recipe),
     )
-    replace(checkpoint, card=_card(checkpoint.all_facts, recipe)).write(folder)
+    card = new_card(checkpoint.all_facts, title=recipe.output_dir.name)
+    replace(checkpoint, card=card).write(folder)
     return folder
 
 
@@ -108,9 +110,14 @@ def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> N
     for task, score in scores.items():
         cells = {column: _cell(score.get(column)) for column in CARD_COLUMNS}
         rows[task, cells["suite"]] = cells
-    table = _table(rows) if rows else "Not evaluated yet: `generalist evaluate` fills this in."
+    table = score_table(rows) if rows else old.strip()
     text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
     path.write_text(text, encoding="utf-8")
+
+
+def card_scores(card: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The scores in the text of a card: (task, suite) -> column -> cell."""
+    return _rows(card.partition(SCORES_BEGIN)[2].partition(SCORES_END)[0])
 
 
 def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -124,7 +131,8 @@ def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
     return rows
 
 
-def _table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+def score_table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+    """The rows of `card_scores` as a Markdown table."""
     used = [column for column in CARD_COLUMNS if any(row.get(column) for row in rows.values())]
     lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
     for (task, _), row in rows.items():
@@ -135,17 +143,38 @@ def _table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_cell, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _card(facts: dict[str, Any], recipe: Recipe) -> str:
+def new_card(
+    facts: Mapping[str, Any],
+    *,
+    title: str,
+    license: str | None = None,
+    made: str = "",
+    scores: str = "Not evaluated yet: `generalist evaluate` fills this in.",
+) -> str:
+    """The text of a checkpoint's card.
+
+    Args:
+        facts: content of training.json.
+        title: of the card.
+        license: SPDX identifier of the weights' licence; None says nothing.
+        made: how the checkpoint was made, beyond the facts.
+        scores: what stands in place of the table until the checkpoint is evaluated.
+    """
+    front = "" if license is None else f"license: {license.lower()}\n"
+    licence = "" if license is None else f"\n## Licence\n\nThe weights: {license}.\n"
+    made = f"\n{made}\n" if made else ""
     tasks = "\n".join(f"- `{task}`" for task in facts["tasks"])
     return f"""---
 library_name: transformers
-tags: [generalist, reinforcement-learning, imitation-learning]
+{front}tags: [generalist, reinforcement-learning, imitation-learning]
 ---
 
-# {recipe.output_dir.name}
+# {title}
 
 One causal language model ({facts["architecture"]}, {facts["parameters"]["total"]:,} parameters,
 {facts["parameters"]["body"]:,} without the embedding table) trained by generalist on these tasks,
@@ -155,11 +184,11 @@ in the {facts["form"]} form:
 
 Trained for {facts["steps"]:,} steps, {facts["tokens"]:,} tokens, {facts["minutes"]:.1f} minutes, on
 windows of {facts["window_tokens"]:,} tokens. `generalist/recipe.yaml` holds the resolved recipe.
-
+{made}
 ## Scores
 
 {SCORES_BEGIN}
-Not evaluated yet: `generalist evaluate` fills this in.
+{scores}
 {SCORES_END}
 
 ## Use
@@ -175,4 +204,4 @@ action = agent.act(observation, first=True)
 
 The weights are a plain transformers checkpoint: `AutoModelForCausalLM.from_pretrained` loads them
 without generalist. Sequences begin with the header that `generalist/` describes.
-"""
+{licence}"""
