@@ -117,7 +117,7 @@ def test_another_torch_replaces_the_pin_and_installs_again(clone: Path):
 
 def test_help_lists_the_targets(clone: Path):
     shown = make(clone).stdout
-    for target in ("quickstart", "test", "lint", "install", "clean"):
+    for target in ("watch", "quickstart", "ship", "test", "lint", "install", "clean"):
         assert re.search(rf"^{target} ", shown, re.MULTILINE)
 
 

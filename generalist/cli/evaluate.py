@@ -75,7 +75,9 @@ def evaluate(
     folder = checkpoint_folder(checkpoint)
     fetched = folder != checkpoint
     group = "shipped" if fetched and is_shipped(checkpoint) else ""
-    beside = Path("runs", group, str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
+    beside = (
+        Path("runs", group, str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
+    )
     name = Path(suite).stem
     own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:

@@ -16,7 +16,9 @@ def export(
         Path, typer.Argument(help="Checkpoint to copy: its folder, or its name on the Hub.")
     ],
     folder: Annotated[Path, typer.Argument(help="Folder of the copy; an older one is replaced.")],
-    dtype: Annotated[Dtype, typer.Option(help="Data type of the weights on disk.")] = Dtype.bfloat16,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Data type of the weights on disk.")
+    ] = Dtype.bfloat16,
     license: Annotated[
         str, typer.Option(help="Licence of the copy, for its card: an SPDX identifier.")
     ] = "Apache-2.0",

@@ -22,6 +22,7 @@ from generalist.cli import (
     export,
     import_,
     inspect,
+    play,
     push,
     quickstart,
     recipe,
@@ -52,6 +53,7 @@ app = typer.Typer(
     "[bold]generalist quickstart[/]: demonstrations, tokens, training, scores.",
 )
 app.command("watch")(watch.watch)
+app.command("play")(play.play)
 app.command("quickstart")(quickstart.quickstart)
 app.command("tasks")(tasks.tasks)
 app.command("collect")(collect.collect)

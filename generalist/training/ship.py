@@ -11,7 +11,6 @@ import torch
 
 from generalist.acting.checkpoint import RECIPE_FILE, Checkpoint, check_replaceable
 from generalist.acting.hub import FOLDER_IN_CARD, checkpoint_folder
-from generalist.integrity import CARD
 from generalist.modeling import PARTS_FOLDER
 from generalist.specs import list_specs, spec_folder
 from generalist.training.export import card_scores, new_card, score_table
@@ -23,7 +22,11 @@ _SHOWN = 6  # keys of a recipe that was changed
 
 
 def ship(
-    checkpoint: str | Path, folder: Path, *, dtype: Rounded = "bfloat16", license: str = "Apache-2.0"
+    checkpoint: str | Path,
+    folder: Path,
+    *,
+    dtype: Rounded = "bfloat16",
+    license: str = "Apache-2.0",
 ) -> int:
     """Copy a checkpoint, with its weights rounded to a smaller type.
 
@@ -81,7 +84,7 @@ def _rounding_line(dtype: Rounded) -> str:
 
 
 def _scores_before(card: str, dtype: Rounded) -> str:
-    """The table of scores of the checkpoint that was copied, with the word that they are its own."""
+    """The scores of the checkpoint that was copied, and the word that they are its own."""
     rows: Mapping[tuple[str, str], Mapping[str, str]] = card_scores(card)
     if not rows:
         return "Not evaluated yet: `generalist evaluate` fills this in."

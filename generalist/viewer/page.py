@@ -47,10 +47,10 @@ def watch_page(
         for kind, film in (("film", each.film), ("seen", each.seen))
         if film is not None
     ]
-    return filled(
+    return page_of(
         "watch.html",
-        STYLE=_files("base.css", "watch.css"),
-        SCRIPT=_files("inside.js", "watch.js"),
+        styles=("base.css", "watch.css"),
+        scripts=("inside.js", "watch.js"),
         FILMS="\n".join(films),
         DATA=json_in_html(data),
         TITLE=escape(f"generalist: {data['title'].lower()}"),
@@ -65,6 +65,18 @@ def packed(recording: Recording) -> dict[str, Any]:
         for each in recording.moments
     ]
     return {**recording.to_dict(), "moments": moments, "lexicon": list(lexicon)}
+
+
+def page_of(template: str, *, styles: Sequence[str], scripts: Sequence[str], **parts: str) -> str:
+    """A page of `pages/` with its styles and scripts inline.
+
+    Args:
+        template: an HTML file with %STYLE%, %SCRIPT%, and the names of `parts`.
+        styles: CSS files.
+        scripts: JavaScript files.
+        parts: what else is filled in.
+    """
+    return filled(template, STYLE=_files(*styles), SCRIPT=_files(*scripts), **parts)
 
 
 def filled(template: str, **parts: str) -> str:

@@ -101,6 +101,9 @@ class Reader:
         assert decision.ids is not None
         ids = layout.weave({"observation": seen[None], "action": decision.ids})[0]
         words = [info.value for info in agent.processor.explain(ids, layout)]
+        if self._names is not None and len(layout.legal) == 1:
+            place = int(layout.positions.of_role("action")[0])
+            words[place] = self._names[int(ids[place]) - layout.legal[0][0]]
         starts = [start for start, _ in layout.legal]
         return {
             "ids": ids.tolist(),

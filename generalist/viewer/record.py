@@ -43,6 +43,7 @@ class Recording:
         legend: what `Reader.legend` says.
         moments: what `Reader.moment` says of each step, and its `reward`.
         temperature: of the sampling.
+        bins_temperature: of the sampling of continuous actions; None where the task has none.
     """
 
     task: str
@@ -62,6 +63,7 @@ class Recording:
     legend: dict[str, Any]
     moments: list[dict[str, Any]]
     temperature: float
+    bins_temperature: float | None
 
     @property
     def return_(self) -> float:
@@ -148,7 +150,16 @@ def _record(
         legend=reader.legend(),
         moments=moments,
         temperature=agent.sampling.temperature,
+        bins_temperature=_bins_temperature(agent),
     )
+
+
+def _bins_temperature(agent: Agent) -> float | None:
+    """The temperature of actions that are bins of a real number; None where there are none."""
+    positions, sampling = agent.layout.positions, agent.sampling
+    if not (positions.bins[positions.chosen] >= 0).any():
+        return None
+    return round(sampling.temperature * sampling.ordinal_factor, 3)
 
 
 def _add_frame(frames: Frames, env: gymnasium.Env) -> str | None:

@@ -55,7 +55,8 @@ def scores_of(checkpoint: Path, tasks: list[str]) -> dict[str, Shown]:
 def _shown(task: str, row: Mapping[str, str]) -> Shown:
     record = envs.get_task(task)
     random, expert = (
-        None if score is None else score.mean for score in (record.random_score, record.expert_score)
+        None if score is None else score.mean
+        for score in (record.random_score, record.expert_score)
     )
     if not row.get("mean"):
         return Shown(random, expert)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Watched:
     Args:
         agent: the agent; it was made with `on_logits=beliefs`.
         beliefs: hears the agent, and perhaps others of the same weights.
+        lock: is held while the model decides; for agents of the same weights in several threads.
 
     Attributes:
         seen: by slot the (K,) ids of the latest observation.
@@ -49,11 +51,12 @@ class Watched:
             model's logits over the legal ids, before temperature and top-p.
     """
 
-    def __init__(self, agent: Agent, beliefs: Beliefs) -> None:
+    def __init__(self, agent: Agent, beliefs: Beliefs, lock: Lock | None = None) -> None:
         self.agent = agent
         self.seen: dict[int, np.ndarray] = {}
         self.believed: dict[int, list[np.ndarray]] = {}
         self._beliefs = beliefs
+        self._lock = lock or Lock()
         self._seeds: dict[int, int] = {}
 
     def begin(
@@ -70,9 +73,10 @@ class Watched:
         for slot, info in zip(slots, infos, strict=True):
             if (told := info.get("new_instruction")) is not None:
                 self.agent.begin([slot], [self._seeds[slot]], [{**info, "instruction": told}])
-        self._beliefs.take()  # others may have been heard meanwhile
-        decision = self.agent.decide(observations, infos, slots)
-        heard = self._beliefs.take()
+        with self._lock:
+            self._beliefs.take()  # others may have been heard meanwhile
+            decision = self.agent.decide(observations, infos, slots)
+            heard = self._beliefs.take()
         agent = self.agent
         seen = agent.processor.encode_observations(observations, agent.layout, agent.task)
         for row, slot in enumerate(slots):

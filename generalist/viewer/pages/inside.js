@@ -82,11 +82,13 @@ const inPlane = (legend, index) =>
 
 function plane(picture, legend, moment, before) {
   const cells = [];
+  // In a view with named cells the agent stands in the middle of the last row, and looks up.
+  const own = legend.cells ? (picture.rows - 1) * picture.columns + Math.floor(picture.columns / 2) : -1;
   for (let index = 0; index < picture.rows * picture.columns; index += 1) {
-    // A grid's first axis is x, so it is drawn transposed, as the environment shows it.
+    // The first axis of a view with named cells is x: it is drawn transposed, as the environment shows it.
     const grid = picture.kind === "grid";
-    const place = picture.first + (grid ? (index % picture.columns) * picture.rows + Math.floor(index / picture.columns) : index);
-    cells.push(grid ? gridCell(legend, moment, place) : frameCell(legend, moment, before, place));
+    const place = picture.first + (grid && legend.cells ? (index % picture.columns) * picture.rows + Math.floor(index / picture.columns) : index);
+    cells.push(grid ? gridCell(legend, moment, place, index === own) : frameCell(legend, moment, before, place));
   }
   const what = picture.kind === "grid" ? "cells of the grid in view" : "codes of the frame";
   return element("div", { class: "plane", role: "img", "aria-label": `${picture.rows} by ${picture.columns} ${what}`,
@@ -99,11 +101,12 @@ function frameCell(legend, moment, before, place) {
   return element("div", { class: changed ? "cell is-new" : "cell", title: `id ${moment.ids[place]}, ${moment.words[place]}` }, word);
 }
 
-function gridCell(legend, moment, place) {
+function gridCell(legend, moment, place, isOwn) {
   const word = moment.words[place];
   const [kind, color] = word.replace(/[()]/g, "").split(", ").map(Number);
   const names = legend.cells;
   if (!names) return element("div", { class: "cell", title: word }, String(kind));
+  if (isOwn) return element("div", { class: "cell is-own", title: `the agent itself ${word}` }, "▲");
   const object = names.object[kind] || "", tint = names.color[color] || "";
   const plain = ["unseen", "empty", "wall", "floor"].includes(object);
   const style = plain ? (object === "wall" ? "background:var(--random)" : object === "unseen" ? "opacity:.35" : null) : `background:${COLORS[tint] || "#555"}`;

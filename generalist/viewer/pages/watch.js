@@ -8,7 +8,7 @@ let playingAll = !calm;
 let speed = 1;
 let open = null; // number of the task in the dialog
 let at = 0; // its step
-let timer = null;
+let playing = false; // whether the film in the dialog runs
 
 // Films lie in the page as base64; as blobs they can be sought in every browser.
 const urls = {};
@@ -70,9 +70,11 @@ function scale(task) {
     parts.push(element("div", { class: "track", role: "img", "aria-label": `from random to expert: ${Math.round(place(agent.mean))} of 100` },
       element("span", { class: "reach", style: `width:${place(agent.mean)}%` }), range));
   }
-  const shown = agent ? agent.text : short(task.return);
-  parts.push(element("div", { class: "numbers" }, element("span", {}, `random ${short(from)}`),
-    element("span", {}, agent ? "agent " : "this episode ", element("b", {}, shown)), element("span", {}, `expert ${short(to)}`)));
+  const told = (value) => (task.metric === "success" && value !== null ? `${Math.round(100 * value)}%` : short(value));
+  const who = agent ? (task.metric === "success" ? "agent succeeds in " : "agent ") : "this episode ";
+  const own = agent ? (task.metric === "success" ? told(agent.mean) : agent.text) : short(task.return);
+  parts.push(element("div", { class: "numbers" }, element("span", {}, `random ${told(from)}`),
+    element("span", {}, who, element("b", {}, own)), element("span", {}, `expert ${told(to)}`)));
   return element("div", { class: "scale", title: agent ? `${task.metric}, mean of ${agent.episodes} whole episodes` : task.metric }, ...parts);
 }
 
@@ -116,11 +118,12 @@ function show(number) {
   drawHeader($("header"), task.header);
   const legend = task.legend, one = legend.positions === 1 ? "position" : "positions";
   $("form").textContent = `${legend.tokens} tokens a step, ${legend.positions} ${one} of the model (${legend.form} form).`;
-  const warm = task.temperature === 0 ? "The likeliest was taken (temperature 0)." : `Drawn at temperature ${task.temperature}; bars show temperature 1.`;
-  $("sampled").textContent = warm;
-  const ends = { terminated: "The task ended the episode", truncated: "The step limit ended the episode", cut: `The film ends here; an episode has up to ${task.limit.toLocaleString("en")} steps` };
+  const drawn = task.bins_temperature ?? task.temperature;
+  $("sampled").textContent = `The bars are what the model believes. ${drawn === 0 ? "The likeliest is taken." : `The action is drawn from them at temperature ${drawn}.`}`;
+  const ends = { terminated: "The task ended the episode", truncated: "The step limit ended the episode", cut: "The film ends before the episode does" };
   const solved = task.success === null ? "" : task.success ? ", solved" : ", not solved";
-  $("outcome").textContent = `Seed ${task.seed.toLocaleString("en")}. ${ends[task.ended]}, with return ${short(task.return)}${solved}.`;
+  const most = `An episode has at most ${task.limit.toLocaleString("en")} steps.`;
+  $("outcome").textContent = `${ends[task.ended]}, with return ${short(task.return)}${solved}. ${most} Seed ${task.seed.toLocaleString("en")}.`;
   drawSpark(number);
   go(0);
   if (!calm) start();
@@ -132,11 +135,17 @@ function drawSpark(number) {
   $("spark").innerHTML = `<path d="M${points.join("L")}"/><line x1="0" x2="0" y1="0" y2="100"/>`;
 }
 
+// Show a step, and move the films there.
 function go(step) {
-  const task = data.tasks[open], last = task.moments.length - 1;
-  at = Math.max(0, Math.min(last, step));
-  const now = moment(open, at), before = at > 0 ? moment(open, at - 1) : null;
+  const task = data.tasks[open];
+  draw(Math.max(0, Math.min(task.moments.length - 1, step)));
   for (const video of [big, decoded]) if (video) video.currentTime = (Math.floor(at / task.stride) + 0.5) / task.fps;
+}
+
+function draw(step) {
+  const task = data.tasks[open], last = task.moments.length - 1;
+  at = step;
+  const now = moment(open, at), before = at > 0 ? moment(open, at - 1) : null;
   $("step").value = at;
   $("where").textContent = `step ${at} of ${last}, return ${short(returns[open][at])}`;
   $("action").replaceChildren(element("b", { class: "mono" }, now.action), now.value === null ? "" : `  expecting a return of ${short(now.value)}`);
@@ -148,21 +157,31 @@ function go(step) {
   line.setAttribute("x2", x);
 }
 
+// While it plays, the film says which step is shown; where there is no film, a clock does.
 function start() {
-  const task = data.tasks[open];
+  const task = data.tasks[open], began = performance.now(), from = at;
   stop();
+  playing = {};
   $("play").textContent = "Pause";
-  const every = Math.max(40, (1000 * task.stride) / (task.fps * task.stride) / speed);
-  timer = setInterval(() => go(at >= task.moments.length - 1 ? 0 : at + task.stride), every);
+  for (const video of [big, decoded]) if (video) { video.playbackRate = speed; video.play().catch(() => {}); }
+  const mine = playing;
+  const follow = (now) => {
+    if (playing !== mine) return;
+    const late = Math.floor(((now - began) / 1000) * task.fps * speed) * task.stride;
+    const step = big ? stepOf(task, big) : (from + Math.max(0, late)) % task.moments.length;
+    if (step !== at) draw(step);
+    requestAnimationFrame(follow);
+  };
+  requestAnimationFrame(follow);
 }
 
 function stop() {
-  clearInterval(timer);
-  timer = null;
+  playing = false;
+  for (const video of [big, decoded]) video?.pause();
   $("play").textContent = "Play";
 }
 
-const toggle = () => (timer ? stop() : start());
+const toggle = () => (playing ? stop() : start());
 const turn = (by) => show((open + by + data.tasks.length) % data.tasks.length);
 
 $("play").addEventListener("click", toggle);
@@ -178,7 +197,7 @@ $("all").addEventListener("click", () => playAll(!playingAll));
 $("speed").addEventListener("change", () => {
   speed = Number($("speed").value);
   for (const { video } of tiles) if (video) video.playbackRate = speed;
-  if (timer) start();
+  if (playing) start();
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
