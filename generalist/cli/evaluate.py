@@ -268,7 +268,7 @@ def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
     """Put the scores into the checkpoint's model card."""
     if not (checkpoint / "README.md").exists():
         return
-    from generalist.training.export import write_model_card
+    from generalist.training.card import write_model_card
 
     suite = {"suite": report["suite"]}
     scores = {}

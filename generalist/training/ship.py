@@ -13,7 +13,7 @@ from generalist.acting.checkpoint import RECIPE_FILE, Checkpoint, check_replacea
 from generalist.acting.hub import FOLDER_IN_CARD, checkpoint_folder
 from generalist.modeling import PARTS_FOLDER
 from generalist.specs import list_specs, spec_folder
-from generalist.training.export import card_scores, new_card, score_table
+from generalist.training.card import card_scores, new_card, score_table
 from generalist.training.recipe import differences, load_recipe
 
 Rounded = Literal["float32", "bfloat16"]

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from generalist.viewer.record import Recording
+from generalist.viewer.recording import Recording
 from generalist.viewer.scores import Shown
 
 PAGES = Path(__file__).with_name("pages")

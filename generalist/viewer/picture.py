@@ -12,7 +12,7 @@ import numpy as np
 
 from generalist.errors import GeneralistError, needing
 from generalist.shards.files import replacing
-from generalist.viewer.record import Recording
+from generalist.viewer.recording import Recording
 
 SECONDS = 8.0
 FRAMES_A_SECOND = 12

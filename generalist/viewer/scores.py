@@ -9,7 +9,7 @@ from typing import Any
 
 from generalist import envs
 from generalist.integrity import CARD
-from generalist.training.export import card_scores
+from generalist.training.card import card_scores
 
 
 @dataclass(frozen=True)

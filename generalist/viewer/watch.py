@@ -18,7 +18,7 @@ from generalist.processes import process_pool, usable_cpus
 from generalist.seeds import EVALUATION_SEED
 from generalist.shards.files import replacing
 from generalist.viewer.page import watch_page
-from generalist.viewer.record import Recording, record
+from generalist.viewer.recording import Recording
 from generalist.viewer.scores import scores_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MOST_TASKS = 9
 MOST_STEPS = 500
 _WORKERS = 4  # more make no page sooner: each loads the model
+
+_PRELOADED = ("generalist.viewer.record", "generalist.modeling.pretrained")  # torch, once for all
 
 OnTask = Callable[[str], None]
 
@@ -150,7 +152,7 @@ def _played(show: Show, workers: int | None) -> Iterable[tuple[str, Recording | 
         _start(show)
         yield from map(_play, show.tasks)
         return
-    with process_pool(min(count, len(show.tasks)), _start, (show,)) as pool:
+    with process_pool(min(count, len(show.tasks)), _start, (show,), preload=_PRELOADED) as pool:
         running = [pool.submit(_play, task) for task in _longest_first(show.tasks)]
         for future in as_completed(running):
             yield future.result()
@@ -179,6 +181,8 @@ def _start(show: Show) -> None:
 
 
 def _play(task: str) -> tuple[str, Recording | None, str]:
+    from generalist.viewer.record import record
+
     assert _here is not None
     agent, beliefs, show = _here
     try:

@@ -13,7 +13,7 @@ from generalist.acting.hub import SHIPPED, checkpoint_folder, is_shipped
 from generalist.errors import GeneralistError, UsageError
 from generalist.integrity import verify
 from generalist.specs import spec_folder
-from generalist.training.export import card_scores, write_model_card
+from generalist.training.card import card_scores, write_model_card
 from generalist.training.ship import ship
 from tests.conftest import TinyRun
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from generalist import envs
+from generalist.acting.agent import Agent
 from generalist.errors import UsageError
 from generalist.shards.reader import TaskData
 from generalist.shards.validate import validate
 from generalist.viewer.game import PLAY_SEEDS, Game, Model
 from generalist.viewer.person import Controls
+from tests.conftest import TINY_MODEL, command
 
 CARTPOLE = "gym/CartPole-v1"
 
@@ -157,3 +160,29 @@ def test_idle_actions_do_nothing():
     assert lander.held == 0 and not lander.is_held
     keys = [each["key"] for each in lander.to_dict()["buttons"]]
     assert keys == ["0", "ArrowLeft", "ArrowUp", "ArrowRight"]
+
+
+@pytest.mark.slow
+def test_a_persons_episodes_train_a_model(game, tmp_path: Path):
+    playing = game(CARTPOLE)
+    playing.take_over(True)
+    for _ in range(3):
+        playing.again()
+        while not playing.sessions[0].done:
+            playing.act(playing.sessions[0].trace.steps // 3 % 2)
+            playing.step()
+        playing.save(tmp_path / "data")
+    recipe = {
+        "model": TINY_MODEL,
+        "data": {"root": str(tmp_path / "data"), "window_tokens": 64, "rows_per_step": 2,
+                 "rows_per_forward": 2},
+        "schedule": {"steps": 3, "warmup_steps": 1},
+        "precision": "fp32",
+        "trackers": [],
+        "output_dir": str(tmp_path / "run"),
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command("validate", tmp_path / "data")
+    command("train", tmp_path / "recipe.yaml")
+    agent = Agent.from_pretrained(tmp_path / "run" / "checkpoint")
+    assert agent.task == CARTPOLE

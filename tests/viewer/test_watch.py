@@ -79,14 +79,14 @@ def test_tasks_are_of_many_families():
 
 
 def test_a_task_that_fails_costs_itself_alone(tiny_run: TinyRun, tmp_path: Path, monkeypatch):
-    from generalist.viewer import watch
+    from generalist.viewer import record as recording
 
     def fail(*given, **options):
         if given[2] == PENDULUM:
             raise GeneralistError("its joints are stuck.")
         return record(*given, **options)
 
-    monkeypatch.setattr(watch, "record", fail)
+    monkeypatch.setattr(recording, "record", fail)
     out = tmp_path / "page.html"
     show = Show(tiny_run.checkpoint, (CARTPOLE, PENDULUM), max_steps=2)
     lines: list[str] = []

@@ -33,7 +33,7 @@ const HEARD = {
     before = null;
     held = [];
     say("");
-    $("saved").textContent = "";
+    for (const id of ["saved", "action", "choices", "seen", "header"]) $(id).replaceChildren();
     $("description").textContent = message.description;
     const views = Array.from({ length: message.agents }, (_, slot) => {
       const view = element("button", { "aria-label": `Agent ${slot + 1}`, "aria-pressed": slot === 0 && message.agents > 1 },
@@ -100,7 +100,7 @@ async function drawn(buffer) {
 
 function drawKeys(controls) {
   const buttons = controls.buttons.map((each) => {
-    const button = element("button", { type: "button" }, each.label, each.key ? element("kbd", {}, ` ${NAMES[each.key] || each.key}`) : null);
+    const button = element("button", { type: "button" }, each.label, each.key && each.key !== each.label ? element("kbd", {}, ` ${NAMES[each.key] || each.key}`) : null);
     button.addEventListener("pointerdown", () => press(each));
     button.addEventListener("pointerup", () => release(each));
     button.addEventListener("pointerleave", () => release(each));

@@ -209,8 +209,8 @@ document.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: -1, ArrowRight: 1 };
   if (event.key in moves && !slider) { stop(); go(at + moves[event.key]); }
   else if (event.key === " " && !pressed) toggle();
-  else if (event.key === "Home" && !slider) go(0);
-  else if (event.key === "End" && !slider) go(data.tasks[open].moments.length - 1);
+  else if (event.key === "Home" && !slider) { stop(); go(0); }
+  else if (event.key === "End" && !slider) { stop(); go(data.tasks[open].moments.length - 1); }
   else return;
   event.preventDefault();
 });
