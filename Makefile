@@ -1,10 +1,13 @@
-# Everything from a bare clone: `make quickstart` does the main job, `make test` runs the tests.
+# Everything from a bare clone: `make watch` shows a trained checkpoint, `make quickstart` does the
+# main job, `make test` runs the tests.
 #
 #   PYTHON=python3.12    the Python that makes .venv (3.11 or newer)
 #   TORCH=torch==2.12.0  another torch than the pinned one
 #   TORCH_INDEX=URL      where pip finds torch: PyTorch's wheel index for your CPU or CUDA version
 #   OUTPUT=DIR           where `make quickstart` writes (default: runs/quickstart)
 #   QUICKSTART=OPTIONS   options of `generalist quickstart`, such as schedule.minutes=5
+#   WATCH=OPTIONS        options of `generalist watch`, such as --steps 100
+#   FROM=DIR             the checkpoint that `make ship` puts into checkpoints/quickstart
 #   TESTS=PATHS          which tests to run
 #   WORKERS=1            how many run side by side (default: as many as there are cores, at most 8)
 
@@ -13,6 +16,8 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 OUTPUT ?= runs/quickstart
 QUICKSTART ?=
+WATCH ?=
+FROM ?= runs/quickstart/checkpoint
 TESTS ?= tests
 WORKERS ?= auto
 
@@ -28,15 +33,22 @@ CHOSEN := torch$(if $(filter torch==2.13.0,$(TORCH)),,|triton)
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format docs release clean FORCE
+.PHONY: help install watch quickstart ship test test-slow lint format docs release clean FORCE
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## make .venv and install generalist with its development tools
 
+watch: $(STAMP) ## the shipped checkpoint plays nine tasks into watch.html, in a minute
+	$(BIN)/generalist watch $(WATCH)
+
 quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, rollouts, report
 	$(BIN)/generalist quickstart --output $(OUTPUT) $(QUICKSTART)
+
+ship: $(STAMP) ## put a trained checkpoint into checkpoints/quickstart, with scores of its own
+	$(BIN)/generalist export $(FROM) checkpoints/quickstart
+	$(BIN)/generalist evaluate quickstart --checkpoint checkpoints/quickstart --out runs/shipped --no-videos
 
 test: $(STAMP) ## every fast test
 	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow" $(TESTS)

@@ -41,6 +41,7 @@ DISTRIBUTION = "generalist-agents"
 EXTRAS = {
     "Box2D": "box2d",
     "accelerate": "train",
+    "aiohttp": "play",
     "ale_py": "atari",
     "cv2": "images",
     "datasets": "train",

@@ -1,7 +1,7 @@
 """Spec names such as `quickstart` to files, the same from a clone and from an installed wheel.
 
-Specs live in top-level folders (`datasets/`, `recipes/`, `tokenizers/`); the wheel carries copies
-under `generalist/_specs/`. A YAML file becomes a typed model that knows its keys.
+Specs live in top-level folders (`datasets/`, `recipes/`, `tokenizers/`, `checkpoints/`); the wheel
+carries copies under `generalist/_specs/`. A YAML file becomes a typed model that knows its keys.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parent
 _SUFFIXES = (".yaml", ".yml", ".json")
+_FOLDERS = ("tokenizers", "checkpoints")  # kinds whose specs are folders
 
 
 def spec_folder(kind: str) -> Path:
@@ -37,15 +38,15 @@ def spec_folder(kind: str) -> Path:
 
 
 def list_specs(kind: str) -> list[str]:
-    """Names of the specs of a kind: files without their suffix, and folders with a tokenizer."""
+    """Names of the specs of a kind: files without their suffix, or folders."""
     folder = spec_folder(kind)
-    if kind == "tokenizers":
+    if kind in _FOLDERS:
         return sorted(path.name for path in folder.iterdir() if path.is_dir())
     return sorted(path.stem for path in folder.iterdir() if path.suffix in _SUFFIXES)
 
 
 def find_spec(kind: str, name_or_path: str | Path) -> Path:
-    """The file (for tokenizers: folder) of a spec given by name or by path.
+    """The file (for tokenizers and checkpoints: folder) of a spec given by name or by path.
 
     A path that exists wins over a name.
 
@@ -58,7 +59,7 @@ def find_spec(kind: str, name_or_path: str | Path) -> Path:
         return given
     folder = spec_folder(kind)
     for candidate in (folder / given, *(folder / f"{given}{suffix}" for suffix in _SUFFIXES)):
-        if candidate.is_file() or (kind == "tokenizers" and candidate.is_dir()):
+        if candidate.is_file() or (kind in _FOLDERS and candidate.is_dir()):
             return candidate
     known = list_specs(kind)
     hint = f"did you mean {near!r}? " if (near := nearest(str(given), known)) else ""

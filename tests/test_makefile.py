@@ -117,7 +117,10 @@ def test_another_torch_replaces_the_pin_and_installs_again(clone: Path):
 
 def test_help_lists_the_targets(clone: Path):
     shown = make(clone).stdout
-    for target in ("quickstart", "test", "lint", "docs", "release", "install", "clean"):
+    targets = (
+        "watch", "quickstart", "ship", "test", "lint", "docs", "release", "install", "clean",
+    )  # fmt: skip
+    for target in targets:
         assert re.search(rf"^{target} ", shown, re.MULTILINE)
 
 

@@ -22,7 +22,8 @@ from tests.conftest import TinyRun
 from tests.release import distributions
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
+SPEC_FOLDERS = ("checkpoints", "tokenizers", "datasets", "recipes")
+MOST_WHEEL_BYTES = 14 * 2**20  # the shipped checkpoint has 8 MB, which hardly shrink
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +89,7 @@ def test_the_wheel_holds_the_package_and_every_spec(wheel: Path):
 
 
 def test_the_wheel_is_small(wheel: Path):
-    assert wheel.stat().st_size < 8 * 2**20
+    assert wheel.stat().st_size < MOST_WHEEL_BYTES
 
 
 def test_both_distributions_are_built_and_hold_the_same(wheel: Path, tmp_path: Path):
@@ -147,6 +148,18 @@ def test_the_shipped_tokenizers_are_those_of_the_clone(installed: Path, tmp_path
     code = "import generalist; print(generalist.GeneralistProcessor.default().fingerprint)"
     outside = run(installed / "python", "-c", code, cwd=tmp_path)
     assert outside == run(sys.executable, "-c", code, cwd=ROOT)
+
+
+def test_the_shipped_checkpoint_acts(installed: Path, tmp_path: Path):
+    arguments = ("rollout", "gym", "CartPole-v1", "--checkpoint", "quickstart", "--episodes", "2")
+    run(installed / "generalist", *arguments, "--json", "scores.json", cwd=tmp_path)
+    assert json.loads((tmp_path / "scores.json").read_text())["mean"] > 200
+
+
+def test_the_watch_page_is_written(installed: Path, tmp_path: Path):
+    run(installed / "generalist", "watch", "gym/CartPole-v1", "--steps", "5", cwd=tmp_path)
+    page = (tmp_path / "watch.html").read_text()
+    assert "gym/CartPole-v1" in page and "%STYLE%" not in page
 
 
 def test_an_agent_acts(installed: Path, tmp_path: Path, tiny_run: TinyRun):
@@ -218,6 +231,7 @@ def test_the_core_alone_acts(core: Path, tmp_path: Path, tiny_run: TinyRun):
         (["rollout", "gym", "CartPole-v1", "--checkpoint", "{checkpoint}", "--video", "v"],
          "video"),
         (["expert", "train", "gym/CartPole-v1"], "experts"),
+        (["play"], "play"),
     ],
 )  # fmt: skip
 def test_what_the_core_lacks_is_named_by_its_extra(

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "generalist"
-SPEC_FOLDERS = ("tokenizers", "datasets", "recipes")
+SPEC_FOLDERS = ("checkpoints", "tokenizers", "datasets", "recipes")
 
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.

@@ -57,7 +57,7 @@ class Agent(Actor):
             takes them, `spaces` as `space_to_json` says them. A task that is missing is not known.
         origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained`
             keeps.
-        decoder_options: passed on to `Decoder` (keep, backlog_tokens).
+        decoder_options: passed on to `Decoder` (keep, backlog_tokens, on_logits).
 
     Raises:
         UsageError: there is no layout for the task, or none can be chosen.
@@ -181,6 +181,13 @@ class Agent(Actor):
         """How actions are chosen in a task, at its own temperature where it has one."""
         own = setting_of(self.temperature, task)
         return self._sampling if own is None else replace(self._sampling, temperature=own)
+
+    def set_temperature(self, temperature: float | None) -> None:
+        """Choose at this temperature from the next timestep on; None: as before any was set."""
+        self.sampling = self.sampling_in(self.task)
+        if temperature is not None:
+            self.sampling = replace(self.sampling, temperature=temperature)
+        self._choices = choices_of(self.layout, self.sampling, task=self.task)
 
     def set_prompts(
         self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"

@@ -1,6 +1,7 @@
-"""Checkpoints on the Hugging Face Hub: download and upload.
+"""Checkpoints by name: those that ship with the package, and those on the Hugging Face Hub.
 
-The name of a checkpoint is its folder, or its repository: `user/name`, or `user/name@revision`.
+The name of a checkpoint is its folder; or a shipped one, such as `quickstart`; or its repository on
+the Hub: `user/name`, or `user/name@revision`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from generalist.errors import GeneralistError, causes
 from generalist.integrity import MANIFEST, verify
 from generalist.modeling import PARTS_FOLDER
 from generalist.network import reaching
+from generalist.specs import list_specs, spec_folder
 
 LAYOUTS_FILE = "layouts.json"
+SHIPPED = "quickstart"
+"""Name of the checkpoint that ships with the package."""
 FOLDER_IN_CARD = "PATH OF THIS FOLDER"
 """Placeholder in a checkpoint's card for its name, until `push_checkpoint` knows it."""
 _CARD = "README.md"
@@ -28,14 +32,18 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     """The folder of a checkpoint; downloads a repository that is not on this machine yet.
 
     Args:
-        checkpoint: a folder, or `user/name[@revision]` on the Hub. An existing folder wins over a
-            repository of the same name.
+        checkpoint: a folder, a shipped checkpoint, or `user/name[@revision]` on the Hub. An
+            existing folder wins over a name.
 
     Raises:
         GeneralistError: the repository cannot be downloaded.
     """
     folder = Path(checkpoint)
-    if folder.exists() or not _REPOSITORY.fullmatch(str(checkpoint)):
+    if folder.exists():
+        return folder
+    if is_shipped(checkpoint):
+        return spec_folder("checkpoints") / folder
+    if not _REPOSITORY.fullmatch(str(checkpoint)):
         return folder
     name, _, revision = str(checkpoint).partition("@")
     from huggingface_hub import snapshot_download
@@ -48,6 +56,11 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     return Path(found)
 
 
+def is_shipped(checkpoint: str | Path) -> bool:
+    """Whether this is the name of a checkpoint that ships with the package."""
+    return str(checkpoint) in list_specs("checkpoints")
+
+
 def check_checkpoint(folder: Path) -> None:
     """Check that a folder is a checkpoint to act with.
 
@@ -55,7 +68,10 @@ def check_checkpoint(folder: Path) -> None:
         GeneralistError: it is not; the message names the missing file.
     """
     if not folder.is_dir():
-        raise GeneralistError(f"There is no checkpoint folder {folder}.")
+        raise GeneralistError(
+            f"There is no checkpoint folder {folder}. These ship with the package: "
+            f"{', '.join(list_specs('checkpoints'))}."
+        )
     for needed in ("config.json", PARTS_FOLDER, f"{PARTS_FOLDER}/{LAYOUTS_FILE}"):
         if not (folder / needed).exists():
             raise GeneralistError(

@@ -61,7 +61,7 @@ def evaluate(
     prompted with demonstrations, a model fine-tuned on a few demonstrations of the task, and a
     model trained on these alone.
     """
-    from generalist.acting.hub import checkpoint_folder
+    from generalist.acting.hub import checkpoint_folder, is_shipped
     from generalist.evaluation.suite import load_suite
 
     loaded = load_suite(suite)
@@ -74,7 +74,10 @@ def evaluate(
     place = {"device": device_of(device), "dtype": dtype.value}
     folder = checkpoint_folder(checkpoint)
     fetched = folder != checkpoint
-    beside = Path("runs", str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
+    group = "shipped" if fetched and is_shipped(checkpoint) else ""
+    beside = (
+        Path("runs", group, str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
+    )
     name = Path(suite).stem
     own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:
@@ -258,16 +261,19 @@ def run_heldout(
     return report
 
 
+_OWN_COLUMNS = ("mean", "stderr", "interval", "episodes", "normalized", "normalized_interval")
+
+
 def _write_card(checkpoint: Path, report: dict[str, Any]) -> None:
     """Put the scores into the checkpoint's model card."""
     if not (checkpoint / "README.md").exists():
         return
-    from generalist.training.export import write_model_card
+    from generalist.training.card import write_model_card
 
     suite = {"suite": report["suite"]}
     scores = {}
     for each in report["scores"]:
-        columns = {name: each[name] for name in ("mean", "stderr", "episodes", "normalized")}
+        columns = {name: each[name] for name in _OWN_COLUMNS}
         references = {who: each[who] and each[who]["mean"] for who in ("random", "expert")}
         scores[label(each["task"], each["instruction"])] = suite | columns | references
     for each in report["texts"]:

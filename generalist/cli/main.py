@@ -19,9 +19,11 @@ from generalist.cli import (
     dagger,
     evaluate,
     expert,
+    export,
     import_,
     info,
     inspect,
+    play,
     push,
     quickstart,
     recipe,
@@ -30,6 +32,7 @@ from generalist.cli import (
     tokenizer,
     train,
     validate,
+    watch,
 )
 from generalist.errors import GeneralistError, MissingPackageError, UsageError, causes
 from generalist.processes import ending_in_time, exit_at_once
@@ -47,8 +50,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with [bold]generalist quickstart[/]: demonstrations, tokens, training, scores.",
+    epilog="Start with [bold]generalist watch[/]: a trained checkpoint plays. Then "
+    "[bold]generalist quickstart[/]: demonstrations, tokens, training, scores.",
 )
+app.command("watch")(watch.watch)
+app.command("play")(play.play)
 app.command("quickstart")(quickstart.quickstart)
 app.command("tasks")(tasks.tasks)
 app.command("collect")(collect.collect)
@@ -62,6 +68,7 @@ app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.command("export")(export.export)
 app.command("push")(push.push)
 app.command("info")(info.info)
 

@@ -14,7 +14,7 @@ needed before it takes over, so it is fed a backlog at a time, inside passes tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -48,6 +48,8 @@ class Decoder:
             every timestep; None only when it takes over (cheapest, but that one pass is long).
         body_tokens: most tokens after the header; None for what the window leaves.
         plain: go through the model's own code also where a shorter way is known.
+        on_logits: is called with the (n, V) logits of each position at which a token is chosen,
+            after the mask; for whoever watches.
         padded: attend to all rows at once on padded tensors where that is done by the model's own
             code; None on all devices but the CPU.
 
@@ -66,6 +68,7 @@ class Decoder:
         body_tokens: int | None = None,
         plain: bool = False,
         padded: bool | None = None,
+        on_logits: Callable[[torch.Tensor], None] | None = None,
     ) -> None:
         if not 0 < keep <= 0.5:
             raise GeneralistError(f"keep must lie in (0, 0.5], got {keep}.")
@@ -82,6 +85,7 @@ class Decoder:
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
+        self.on_logits = on_logits
         self.forward_passes = 0
         self.padded = self.device.type != "cpu" if padded is None else padded
         self.forward = forward_of(model, 2 * slots, self.window_tokens, plain)
@@ -330,6 +334,8 @@ class Decoder:
         masks = [choice.flags for choice in choices]
         if any(mask is not None for mask in masks):
             logits = masked(logits, masks)
+        if self.on_logits is not None:
+            self.on_logits(logits)
         uniform = None
         if sampling.temperature > 0:
             uniform = torch.tensor([state.uniform() for state in states])

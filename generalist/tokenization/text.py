@@ -31,7 +31,7 @@ class TextCodec:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `tokenizer.json` into a folder."""
-        self.tokenizer.save(str(Path(folder) / FILE))
+        self.tokenizer.save(str(Path(folder) / FILE), pretty=False)
 
     @property
     def size(self) -> int:

@@ -1,103 +1,132 @@
-"""Parts of a card: scores as the Hub reads them, and what each task observes and does."""
+"""The card of a checkpoint: what it is, how it was made, and its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
+from generalist.acting.hub import FOLDER_IN_CARD
+from generalist.training.card_sections import with_model_index
 
-from generalist.tokenization.layout import Layout, Role
+SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
+CARD_COLUMNS = (
+    "suite", "mean", "stderr", "interval", "episodes", "random", "expert", "normalized",
+    "normalized_interval", "bits_per_byte",
+)  # fmt: skip
 
-_FENCE = "---\n"
-_METRIC = "normalized_score"
 
+def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add scores to the table in a checkpoint's card.
 
-def with_model_index(card: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """The card with normalised scores in its metadata, under `model-index`.
-
-    A score replaces an older one of the same task and suite. A card without metadata stays as it
-    is.
+    A row replaces an older one of the same task and suite; other rows stay.
 
     Args:
-        card: text of the card.
-        scores: task -> values; those without `normalized` are left out.
+        folder: folder of the checkpoint.
+        scores: task -> values of `CARD_COLUMNS`; missing ones stay blank.
     """
-    if not card.startswith(_FENCE):
-        return card
-    head, _, body = card.removeprefix(_FENCE).partition(f"\n{_FENCE}")
-    metadata = yaml.safe_load(head) or {}
-    (model,) = metadata.get("model-index") or [{"name": _name(body), "results": []}]
-    results = {_key(result): result for result in model["results"]}
+    path = Path(folder) / "README.md"
+    card = path.read_text(encoding="utf-8")
+    before, begin, rest = card.partition(SCORES_BEGIN)
+    old, end, after = rest.partition(SCORES_END)
+    if not begin or not end:
+        before, old, after = card.rstrip() + "\n\n", "", "\n"
+    rows = _rows(old)
     for task, score in scores.items():
-        if score.get("normalized") is not None:
-            result = _result(task, score)
-            results[_key(result)] = result
-    if not results:
-        return card
-    metadata["model-index"] = [{**model, "results": list(results.values())}]
-    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return f"{_FENCE}{head}{_FENCE}{body}"
+        cells = {column: _cell(score.get(column)) for column in CARD_COLUMNS}
+        rows[task, cells["suite"]] = cells
+    table = score_table(rows) if rows else old.strip()
+    text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
+    path.write_text(with_model_index(text, scores), encoding="utf-8")
 
 
-def _name(body: str) -> str:
-    """The title of a card."""
-    title = next((line for line in body.splitlines() if line.startswith("# ")), "# checkpoint")
-    return title.removeprefix("# ")
+def card_scores(card: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The scores in the text of a card: (task, suite) -> column -> cell."""
+    return _rows(card.partition(SCORES_BEGIN)[2].partition(SCORES_END)[0])
 
 
-def _result(task: str, score: Mapping[str, Any]) -> dict[str, Any]:
-    """A score in the form of the Hub's `model-index`."""
-    suite = score.get("suite")
-    metric = {"type": _METRIC, "value": round(float(score["normalized"]), 4)}
-    return {
-        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
-        "dataset": {"name": task, "type": task, **({"config": suite} if suite else {})},
-        "metrics": [{**metric, "name": "Normalised score: 0 is random play, 1 is the expert"}],
-    }
+def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of a table that `_table` wrote: (task, suite) -> column -> cell."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = {}
+    for row in cells[2:]:  # skip the header and the line below it
+        named = dict(zip(cells[0][1:], row[1:], strict=False))
+        rows[row[0], named.get("suite", "")] = named
+    return rows
 
 
-def _key(result: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Task and suite of a result."""
-    return result["dataset"]["type"], result["dataset"].get("config")
+def score_table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
+    """The rows of `card_scores` as a Markdown table."""
+    used = [column for column in CARD_COLUMNS if any(row.get(column) for row in rows.values())]
+    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
+    for (task, _), row in rows.items():
+        lines.append(f"| {task} | " + " | ".join(row.get(column, "") for column in used) + " |")
+    return "\n".join(lines)
 
 
-def interface(layouts: Mapping[str, Layout]) -> str:
-    """Sections on what each task observes and does, and on the command that trains again.
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_cell, value))}]"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def new_card(
+    facts: Mapping[str, Any],
+    *,
+    title: str,
+    license: str | None = None,
+    made: str = "",
+    scores: str = "Not evaluated yet: `generalist evaluate` fills this in.",
+) -> str:
+    """The text of a checkpoint's card.
 
     Args:
-        layouts: layout of each task.
+        facts: content of training.json.
+        title: of the card.
+        license: SPDX identifier of the weights' licence; None says nothing.
+        made: how the checkpoint was made, beyond the facts.
+        scores: what stands in place of the table until the checkpoint is evaluated.
     """
-    rows = [
-        f"| {task} | {_parts(layout, 'observation')} | {_parts(layout, 'action')} |"
-        for task, layout in layouts.items()
-    ]
-    return "\n".join(
-        [
-            "",
-            "## Inputs and outputs",
-            "",
-            "| task | observes | does |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "## Training",
-            "",
-            "`generalist train generalist/recipe.yaml output_dir=NEW` in this folder trains it",
-            "again, on the data that the recipe names.",
-            "",
-        ]
-    )
+    front = "" if license is None else f"license: {license.lower()}\n"
+    licence = "" if license is None else f"\n## Licence\n\nThe weights: {license}.\n"
+    made = f"\n{made}\n" if made else ""
+    tasks = "\n".join(f"- `{task}`" for task in facts["tasks"])
+    return f"""---
+library_name: transformers
+{front}tags: [generalist, reinforcement-learning, imitation-learning]
+---
 
+# {title}
 
-def _parts(layout: Layout, role: Role) -> str:
-    """The parts of a role: name, shape, data type and tokens of each."""
-    if layout.is_document:
-        return "text" if role == "action" else ""
-    said = []
-    for part in layout.parts_of(role):
-        shape = " x ".join(map(str, part.codec.shape))
-        kind = f"{part.codec.dtype} {shape}".strip()
-        tokens = f"{part.tokens} token{'s' if part.tokens > 1 else ''}"
-        said.append(f"`{part.name}`: {kind}, {tokens}")
-    return "; ".join(said)
+One causal language model ({facts["architecture"]}, {facts["parameters"]["total"]:,} parameters,
+{facts["parameters"]["body"]:,} without the embedding table) trained by generalist on these tasks,
+in the {facts["form"]} form:
+
+{tasks}
+
+Trained for {facts["steps"]:,} steps, {facts["tokens"]:,} tokens, {facts["minutes"]:.1f} minutes, on
+windows of {facts["window_tokens"]:,} tokens. `generalist/recipe.yaml` holds the resolved recipe.
+{made}
+## Scores
+
+{SCORES_BEGIN}
+{scores}
+{SCORES_END}
+
+## Use
+
+```python
+import generalist
+
+env = generalist.make("{facts["tasks"][0]}")
+agent = generalist.Agent.from_pretrained("{FOLDER_IN_CARD}", task="{facts["tasks"][0]}")
+observation, info = env.reset(seed=0)
+action = agent.act(observation, first=True)
+```
+
+The weights are a plain transformers checkpoint: `AutoModelForCausalLM.from_pretrained` loads them
+without generalist. Sequences begin with the header that `generalist/` describes.
+{licence}"""

@@ -8,27 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from generalist.acting.checkpoint import Checkpoint
-from generalist.acting.hub import FOLDER_IN_CARD
 from generalist.errors import GeneralistError
 from generalist.modeling.embedders import Embedders, embedders_of
 from generalist.modeling.lora import merged
 from generalist.tokenization.layout import Layout
-from generalist.training.card import interface, with_model_index
+from generalist.training.card import new_card
+from generalist.training.card_sections import interface
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
-
-SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
-CARD_COLUMNS = (
-    "suite", "mean", "stderr", "episodes", "random", "expert", "normalized", "bits_per_byte",
-)  # fmt: skip
 
 
 def export(
@@ -73,7 +67,8 @@ def export(
         },
         recipe=dump_recipe(recipe),
     )
-    card = _card(checkpoint.all_facts, recipe) + interface(checkpoint.layouts)
+    card = new_card(checkpoint.all_facts, title=recipe.output_dir.name)
+    card += interface(checkpoint.layouts)
     replace(checkpoint, card=card).write(folder)
     return folder
 
@@ -89,92 +84,3 @@ def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedM
     if absent := [name for name, weight in whole.named_parameters() if weight.is_meta]:
         raise GeneralistError(f"The run holds no weights for {absent[0]}; nothing was exported.")
     return whole
-
-
-def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add scores to the table in a checkpoint's card, and to its metadata.
-
-    A row replaces an older one of the same task and suite; other rows stay.
-
-    Args:
-        folder: folder of the checkpoint.
-        scores: task -> values of `CARD_COLUMNS`; missing ones stay blank.
-    """
-    path = Path(folder) / "README.md"
-    card = path.read_text(encoding="utf-8")
-    before, begin, rest = card.partition(SCORES_BEGIN)
-    old, end, after = rest.partition(SCORES_END)
-    if not begin or not end:
-        before, old, after = card.rstrip() + "\n\n", "", "\n"
-    rows = _rows(old)
-    for task, score in scores.items():
-        cells = {column: _cell(score.get(column)) for column in CARD_COLUMNS}
-        rows[task, cells["suite"]] = cells
-    table = _table(rows) if rows else "Not evaluated yet: `generalist evaluate` fills this in."
-    text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
-    path.write_text(with_model_index(text, scores), encoding="utf-8")
-
-
-def _rows(table: str) -> dict[tuple[str, str], dict[str, str]]:
-    """Rows of a table that `_table` wrote: (task, suite) -> column -> cell."""
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    rows = {}
-    for row in cells[2:]:  # skip the header and the line below it
-        named = dict(zip(cells[0][1:], row[1:], strict=False))
-        rows[row[0], named.get("suite", "")] = named
-    return rows
-
-
-def _table(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
-    used = [column for column in CARD_COLUMNS if any(row.get(column) for row in rows.values())]
-    lines = ["| task | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
-    for (task, _), row in rows.items():
-        lines.append(f"| {task} | " + " | ".join(row.get(column, "") for column in used) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _card(facts: dict[str, Any], recipe: Recipe) -> str:
-    tasks = "\n".join(f"- `{task}`" for task in facts["tasks"])
-    return f"""---
-library_name: transformers
-tags: [generalist, reinforcement-learning, imitation-learning]
----
-
-# {recipe.output_dir.name}
-
-One causal language model ({facts["architecture"]}, {facts["parameters"]["total"]:,} parameters,
-{facts["parameters"]["body"]:,} without the embedding table) trained by generalist on these tasks,
-in the {facts["form"]} form:
-
-{tasks}
-
-Trained for {facts["steps"]:,} steps, {facts["tokens"]:,} tokens, {facts["minutes"]:.1f} minutes, on
-windows of {facts["window_tokens"]:,} tokens. `generalist/recipe.yaml` holds the resolved recipe.
-
-## Scores
-
-{SCORES_BEGIN}
-Not evaluated yet: `generalist evaluate` fills this in.
-{SCORES_END}
-
-## Use
-
-```python
-import generalist
-
-env = generalist.make("{facts["tasks"][0]}")
-agent = generalist.Agent.from_pretrained("{FOLDER_IN_CARD}", task="{facts["tasks"][0]}")
-observation, info = env.reset(seed=0)
-action = agent.act(observation, first=True)
-```
-
-The weights are a plain transformers checkpoint: `AutoModelForCausalLM.from_pretrained` loads them
-without generalist. Sequences begin with the header that `generalist/` describes.
-"""

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from generalist.integrity import verify
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
-from generalist.training.export import write_model_card
+from generalist.training.card import write_model_card
 from generalist.training.loop import train
 from generalist.training.recipe import load_recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from huggingface_hub import ModelCard
 
 import generalist
-from generalist.training.card import interface, with_model_index
+from generalist.training.card_sections import interface, with_model_index
 
 CARD = "---\nlibrary_name: transformers\ntags: [generalist]\n---\n\n# mine\n\nwords\n"
 

@@ -1,0 +1,124 @@
+"""How a person acts: which keys and buttons an action space has, and their action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from generalist.errors import UsageError
+from generalist.viewer.names import action_names
+
+TURN_FAMILIES = ("babyai", "board")
+"""Families that wait for the person: one key, one step."""
+_MOST_SLIDERS = 12
+# Words in the names of actions, and the key that does it; the first that fits.
+_KEYS = (
+    ("upright", "e"), ("upleft", "q"), ("downright", "c"), ("downleft", "y"),
+    ("left", "ArrowLeft"), ("right", "ArrowRight"), ("up", "ArrowUp"), ("forward", "ArrowUp"),
+    ("down", "ArrowDown"), ("main engine", "ArrowUp"), ("fire", " "), ("toggle", " "),
+    ("pickup", "p"), ("drop", "d"), ("done", "Enter"), ("torque -1", "ArrowLeft"),
+    ("torque +1", "ArrowRight"),
+)  # fmt: skip
+_IDLE = ("noop", "nothing", "no torque")
+
+
+class Controls:
+    """The actions of a person in one task.
+
+    Args:
+        task: its name.
+        env: an environment of the task.
+
+    Attributes:
+        turns: whether the environment waits for the person.
+    """
+
+    def __init__(self, task: str, env: gymnasium.Env) -> None:
+        self._space = env.action_space
+        self._names = action_names(task, env)
+        self.turns = task.partition("/")[0] in TURN_FAMILIES
+        self._held: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the page draws: `buttons` (label, action, key) or `sliders` (low, high), `turns`.
+
+        Neither where a person cannot act in such a space.
+        """
+        space = self._space
+        buttons: list[dict[str, Any]] = []
+        sliders: list[dict[str, float]] = []
+        if isinstance(space, spaces.Discrete):
+            taken: set[str] = set()
+            for number in range(int(space.n)):
+                label = str(number) if self._names is None else self._names[number]
+                key = next((k for word, k in _KEYS if word in label and k not in taken), None)
+                key = key or (str(number) if number < 10 else None)
+                taken.add(key or "")
+                action = number + int(space.start)
+                buttons.append({"label": label, "action": action, "key": key})
+        elif isinstance(space, spaces.Box) and np.prod(space.shape) <= _MOST_SLIDERS:
+            low, high = (np.ravel(bound).astype(float) for bound in (space.low, space.high))
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                ends = zip(low, high, strict=True)
+                sliders = [{"low": float(a), "high": float(b)} for a, b in ends]
+        return {"turns": self.turns, "buttons": buttons, "sliders": sliders}
+
+    @property
+    def possible(self) -> bool:
+        """Whether a person can act in this space."""
+        said = self.to_dict()
+        return bool(said["buttons"] or said["sliders"])
+
+    def hold(self, action: int | list[float], mask: Any) -> None:
+        """Take an action, to be executed until another one comes.
+
+        Args:
+            action: its number, or its numbers.
+            mask: of the legal actions; None: all are.
+
+        Raises:
+            UsageError: it is not in the space, or not legal now.
+        """
+        space = self._space
+        if isinstance(space, spaces.Discrete):
+            if not isinstance(action, int) or not space.contains(np.int64(action)):
+                raise UsageError(f"An action here is a number in {space}; got {action!r}.")
+            if mask is not None and not mask[action - int(space.start)]:
+                raise UsageError(f"Action {action} is not legal now.")
+            self._held = np.int64(action)
+        elif isinstance(space, spaces.Box):
+            values = np.asarray(action, np.float64).ravel()
+            if values.size != np.prod(space.shape):
+                raise UsageError(f"An action here has {int(np.prod(space.shape))} numbers.")
+            shaped = values.reshape(space.shape)
+            self._held = np.clip(shaped, space.low, space.high).astype(space.dtype)
+        else:
+            raise UsageError(f"A person cannot act in {space}.")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the person holds an action."""
+        return self._held is not None
+
+    def let_go(self) -> None:
+        """Forget the action that is held."""
+        self._held = None
+
+    @property
+    def held(self) -> Any:
+        """The action to execute now: the one that is held, else one that does nothing, if any.
+
+        Where no action does nothing, it is the first action, or the middle of the space.
+        """
+        if self._held is not None:
+            return self._held
+        space = self._space
+        if isinstance(space, spaces.Discrete):
+            names = self._names or []
+            idle = next((n for n, name in enumerate(names) if name in _IDLE), 0)
+            return np.int64(idle + int(space.start))
+        assert isinstance(space, spaces.Box)
+        return np.clip(np.zeros(space.shape), space.low, space.high).astype(space.dtype)

@@ -1,0 +1,71 @@
+"""What a checkpoint scores, beside random play and the expert: from its card and the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from generalist import envs
+from generalist.integrity import CARD
+from generalist.training.card import card_scores
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Scores of one task, in the task's own metric.
+
+    Attributes:
+        random: of random play; None where it was not measured.
+        expert: of the task's expert; None where it was not measured.
+        mean: of the checkpoint, over whole episodes; None where its card has none.
+        interval: 95% of the mean.
+        episodes: how many whole episodes.
+        text: the mean as the card has it.
+    """
+
+    random: float | None
+    expert: float | None
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    episodes: int = 0
+    text: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: `random`, `expert`, and `agent`, which is None where the card has none."""
+        fields = asdict(self)
+        shared = {name: fields.pop(name) for name in ("random", "expert")}
+        return {**shared, "agent": None if self.mean is None else fields}
+
+
+def scores_of(checkpoint: Path, tasks: list[str]) -> dict[str, Shown]:
+    """The scores of some tasks, by name.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        tasks: names of tasks.
+    """
+    path = checkpoint / CARD
+    card = card_scores(path.read_text(encoding="utf-8")) if path.exists() else {}
+    by_task = {task: row for (task, _), row in card.items()}
+    return {task: _shown(task, by_task.get(task, {})) for task in tasks}
+
+
+def _shown(task: str, row: Mapping[str, str]) -> Shown:
+    record = envs.get_task(task)
+    random, expert = (
+        None if score is None else score.mean
+        for score in (record.random_score, record.expert_score)
+    )
+    if not row.get("mean"):
+        return Shown(random, expert)
+    ends = [float(each) for each in row.get("interval", "").strip("[]").split(",") if each.strip()]
+    return Shown(
+        random,
+        expert,
+        mean=float(row["mean"]),
+        interval=(ends[0], ends[1]) if len(ends) == 2 else None,
+        episodes=int(row.get("episodes") or 0),
+        text=row["mean"],
+    )
