@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from generalist.envs.board_games import OWN_OTHELLO
 from generalist.episode import Tree
 from generalist.errors import UsageError
 from generalist.policy import Decision, Policy
@@ -49,8 +50,11 @@ def search(state: Any, simulations: int, seed: int) -> int:
     """
     import pyspiel
 
+    game = state.get_game()
+    if game.get_type().short_name == OWN_OTHELLO:
+        return _search_in_python(state, simulations, seed)
     bot = pyspiel.MCTSBot(
-        state.get_game(),
+        game,
         pyspiel.RandomRolloutEvaluator(1, seed),
         _EXPLORATION,
         simulations,
@@ -60,6 +64,18 @@ def search(state: Any, simulations: int, seed: int) -> int:
         False,  # be silent
     )
     return bot.step(state)
+
+
+def _search_in_python(state: Any, simulations: int, seed: int) -> int:
+    """The same search for rules written in Python, which OpenSpiel's own in C++ cannot take."""
+    from open_spiel.python.algorithms import mcts
+
+    random = np.random.RandomState(seed)
+    rollouts = mcts.RandomRolloutEvaluator(1, random)
+    bot = mcts.MCTSBot(
+        state.get_game(), _EXPLORATION, simulations, rollouts, solve=True, random_state=random
+    )
+    return int(bot.step(state))
 
 
 class RulesOpponent:
