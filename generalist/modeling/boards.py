@@ -151,9 +151,7 @@ class BoardNetwork(nn.Module):
     def _answer(self, weights: _Weights, cells: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.given[1] + self.embedder(cells.long() + self.ids.first_cell)[:, 0]  # (B, D)
         own = (len(cells), -1, weights.keys[0].shape[-1])
-        for layer, keys, values in zip(
-            weights.layers, weights.keys, weights.values, strict=True
-        ):
+        for layer, keys, values in zip(weights.layers, weights.keys, weights.values, strict=True):
             query, key, value = self._projected(layer, hidden)
             # The header's score less the own one's, of which a sigmoid makes its share.
             gap = (query * (keys.index_select(0, task) - key)).sum(-1, keepdim=True)

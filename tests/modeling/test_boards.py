@@ -61,7 +61,9 @@ def test_it_equals_the_plain_forward_pass(sizes: dict[str, Any]) -> None:
     task = torch.tensor([0, 1, 1, 0, 1])
     embedders, table = model.embedders, model.get_input_embeddings()
     header = table.weight[IDS.begin] + embedders.tasks[torch.tensor(IDS.tasks)[task]]
-    seen = table.weight[IDS.separator] + embedders.by_name[IDS.signature](cells.long() + FIRST)[:, 0]
+    seen = (
+        table.weight[IDS.separator] + embedders.by_name[IDS.signature](cells.long() + FIRST)[:, 0]
+    )
     hidden = model.get_decoder()(
         inputs_embeds=torch.stack([header, seen], 1), use_cache=False
     ).last_hidden_state[:, 1]

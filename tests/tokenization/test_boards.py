@@ -33,9 +33,7 @@ def test_boards_and_moves_survive_tokens(name: str, processor: GeneralistProcess
     legal = np.flatnonzero(info["action_mask"])
     ids = layout.encode("observation", observation[None], processor.toolbox)
     assert ids.shape == (1, 81)
-    assert np.array_equal(
-        layout.decode("observation", ids, processor.toolbox)[0], observation
-    )
+    assert np.array_equal(layout.decode("observation", ids, processor.toolbox)[0], observation)
     codes = layout.encode("action", legal, processor.toolbox)
     assert np.array_equal(layout.decode("action", codes, processor.toolbox), legal)
     (allowed,) = token_masks(layout, info["action_mask"])
@@ -47,12 +45,13 @@ def test_sizes_of_a_game_share_cells_moves_signature_and_task(
     processor: GeneralistProcessor,
 ) -> None:
     small, large = (
-        board_layout(find_game(f"Gomoku-{size}x{size}"), 9, processor.vocabulary)
-        for size in (7, 9)
+        board_layout(find_game(f"Gomoku-{size}x{size}"), 9, processor.vocabulary) for size in (7, 9)
     )
     assert signatures_of(small) == signatures_of(large)
-    corner = [layout.encode("action", np.array([(n - 1) * n]), processor.toolbox)
-              for layout, n in ((small, 7), (large, 9))]
+    corner = [
+        layout.encode("action", np.array([(n - 1) * n]), processor.toolbox)
+        for layout, n in ((small, 7), (large, 9))
+    ]
     assert np.array_equal(*corner)  # the lower left cell
     form = CompactForm(positions=1, width=8, tasks=("board/Hex", "board/Gomoku"))
     assert form.number_of("board/Gomoku-8x8") == 2 and form.number_of("board/Othello") == 0
