@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ import numpy as np
 from generalist.envs.board_view import BoardView, Position
 from generalist.errors import GeneralistError
 from generalist.policy import Policy
+
+_PLIES = 2**10  # a search adds the number of the move to its seed
+_SEEDS = 2**21  # the largest seed still fits a C int
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class _Table:
     """A game that goes on."""
 
     pairing: Pairing
+    slot: int  # of both players
     state: Any
     plies: int = 0
-    info: dict[str, Any] = field(default_factory=dict)
 
 
 def play_matches(
@@ -73,8 +76,7 @@ def play_matches(
 ) -> Iterator[Result]:
     """Play games between policies; yield each when it ends.
 
-    A policy decides for all games in which it is to move in one call; its slots are the numbers of
-    the games, and a player of both sides of one game is asked twice.
+    A policy decides for all games in which it is to move in one call.
 
     Args:
         view: the board.
@@ -87,10 +89,12 @@ def play_matches(
     """
     waiting = iter(pairings)
     running: list[_Table] = []
+    free = list(range(parallel))[::-1]
     while True:
         with suppress(StopIteration):
-            while len(running) < parallel:
-                running.append(_seated(view, players, next(waiting)))
+            while free:
+                running.append(_seated(view, players, next(waiting), free[-1]))
+                free.pop()
         if not running:
             return
         for number, player in enumerate(players):
@@ -104,8 +108,9 @@ def play_matches(
                 _decide(view, player, mine)
         for table in [table for table in running if table.state.is_terminal()]:
             running.remove(table)
+            free.append(table.slot)
             for player in {id(p): p for p in _policies(players, table.pairing)}.values():
-                player.end([table.pairing.number])
+                player.end([table.slot])
             outcome = round(view.outcome(table.state, 0) or 0)
             yield Result(table.pairing, outcome, table.plies)
 
@@ -114,13 +119,13 @@ def _policies(players: Sequence[Policy], pairing: Pairing) -> list[Policy]:
     return [players[number] for number in pairing.players]
 
 
-def _seated(view: BoardView, players: Sequence[Policy], pairing: Pairing) -> _Table:
-    table = _Table(pairing, view.start())
+def _seated(view: BoardView, players: Sequence[Policy], pairing: Pairing, slot: int) -> _Table:
+    table = _Table(pairing, slot, view.start())
     for move in pairing.opening:
         table.state = view.after(table.state, move)
         table.plies += 1
     for side, player in enumerate(_policies(players, pairing)):
-        player.begin([pairing.number], [2**10 * (2 * pairing.number + side)], [{}])
+        player.begin([slot], [_PLIES * ((2 * pairing.number + side) % _SEEDS)], [{}])
     return table
 
 
@@ -134,7 +139,7 @@ def _decide(view: BoardView, player: Policy, tables: Sequence[_Table]) -> None:
         mask = np.zeros(game.actions, np.int8)
         mask[view.legal(table.state)] = 1
         infos.append({"action_mask": mask, "position": Position(view, table.state)})
-    chosen = player.decide(seen, infos, [table.pairing.number for table in tables]).actions
+    chosen = player.decide(seen, infos, [table.slot for table in tables]).actions
     for table, info, move in zip(tables, infos, np.asarray(chosen).tolist(), strict=True):
         if not info["action_mask"][move]:
             raise GeneralistError(f"A player's move {move} is not legal in {table.state}.")

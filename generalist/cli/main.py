@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from generalist.cli import (
+    arena,
     collect,
     dagger,
     evaluate,
@@ -25,6 +26,7 @@ from generalist.cli import (
     quickstart,
     recipe,
     rollout,
+    selfplay,
     tasks,
     tokenizer,
     train,
@@ -37,7 +39,9 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 AGAIN = "run the same command again to continue"
 ANEW = "The same command begins anew"
-CONTINUE = ("collect", "dagger", "evaluate", "import", "quickstart", "train")
+CONTINUE = (
+    "arena", "collect", "dagger", "evaluate", "import", "quickstart", "selfplay", "train",
+)  # fmt: skip
 
 app = typer.Typer(
     name="generalist",
@@ -59,6 +63,8 @@ app.command("train")(train.train)
 app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
+app.command("selfplay")(selfplay.selfplay)
+app.command("arena")(arena.arena)
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("push")(push.push)
