@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from generalist.cli import (
+    analyze,
     arena,
     collect,
     dagger,
@@ -65,6 +66,7 @@ app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
 app.command("selfplay")(selfplay.selfplay)
 app.command("arena")(arena.arena)
+app.add_typer(analyze.app, name="analyze")
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("push")(push.push)
