@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from generalist.errors import MissingPackageError, UsageError
+from generalist.errors import UsageError
 from generalist.vocabulary import DEFAULT_RANGES
 
 EMPTY, MINE, THEIRS = range(3)
@@ -60,16 +60,6 @@ class BoardGame:
         if self.moves_by == "step":
             return 3 * min(2 * self.columns, self.rows * self.columns)  # two rows of pieces
         return self.actions
-
-    def load(self) -> Any:
-        """OpenSpiel's game (pyspiel.Game); MissingPackageError where OpenSpiel is missing."""
-        try:
-            import pyspiel
-        except ImportError as error:
-            raise MissingPackageError("pyspiel", "board/") from error
-        import generalist.envs.othello  # noqa: F401 - registers it
-
-        return pyspiel.load_game(self.spiel)
 
 
 def _indices(rows: int, columns: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from generalist.envs.board_games import MINE, MOST_ACTIONS, THEIRS, BoardGame, find_game
-from generalist.errors import UsageError
+from generalist.errors import MissingPackageError, UsageError
 
 OFF_BOARD = 3
 """The code of a cell of the common board that a game's own board does not have."""
@@ -32,9 +32,16 @@ class BoardView:
     """
 
     def __init__(self, game: BoardGame) -> None:
-        self.game = game
-        self._spiel = game.load()
+        try:
+            import pyspiel
+        except ImportError as error:
+            raise MissingPackageError("pyspiel", "board/") from error
         from open_spiel.python.observation import make_observation
+
+        import generalist.envs.othello  # noqa: F401 - registers it
+
+        self.game = game
+        self._spiel = pyspiel.load_game(game.spiel)
 
         self._observer = make_observation(self._spiel)
         size = game.rows * game.columns

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import torch
 from tqdm import tqdm
@@ -14,9 +14,7 @@ from tqdm import tqdm
 from generalist.planning.tree import TreeSearch
 from generalist.training.log import LOG_FILE
 from generalist.training.selfplay.recipe import SelfplayRecipe
-
-if TYPE_CHECKING:
-    from generalist.training.selfplay.run import SelfplayState
+from generalist.training.selfplay.state import SelfplayState
 
 
 class SelfplayLog:

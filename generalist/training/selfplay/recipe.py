@@ -146,6 +146,8 @@ class SelfplayRecipe(Section):
 
     @model_validator(mode="after")
     def _is_compact(self) -> SelfplayRecipe:
+        if "form" not in self.model.model_fields_set:
+            self.model = self.model.model_copy(update={"form": "compact"})
         if self.model.form != "compact":
             raise ValueError("model.form is flat; boards are played in the compact form")
         if self.model.embedders.positions != 1:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from generalist.acting.boards import FAMILY, SearchPolicy
+from generalist.acting.boards import SearchPolicy
 from generalist.acting.matches import Pairing, play_matches, score
 from generalist.envs.board_opponents import rules_policy
 from generalist.errors import GeneralistError
@@ -40,6 +40,7 @@ from generalist.training.selfplay.recipe import (
 )
 from generalist.training.selfplay.replay import Replay
 from generalist.training.selfplay.start import Start, start
+from generalist.training.selfplay.state import SelfplayState
 from generalist.training.strategies.launch import StopSignal, torch_settings_kept
 
 MODEL, OPTIMIZER, REPLAY, GAMES, STATE, RECIPE = (
@@ -50,39 +51,6 @@ RECORD = "games.jsonl"
 """All finished games of a run: board, OpenSpiel's actions, winner."""
 _ANCHOR_SEED = 10_000  # of games against the anchor, beyond those of an arena
 _STEPS_AT_ONCE = 4  # learning begins when so many steps are owed
-
-
-@dataclass
-class SelfplayState:
-    """The progress of a run.
-
-    Attributes:
-        games: finished games.
-        positions: positions of these.
-        simulations: simulations of all searches.
-        plies: moves, also of games that go on.
-        steps: optimizer steps.
-        owed: steps that the positions are worth beyond those taken.
-        cpu_seconds: CPU time of the process, over all starts.
-        wall_seconds: wall-clock time, over all starts.
-        matches: matches against the anchor.
-        record_bytes: size of the record of games.
-        scores: board -> last score against the anchor.
-        weights: board -> how often new games begin there.
-    """
-
-    games: int = 0
-    positions: int = 0
-    simulations: int = 0
-    plies: int = 0
-    steps: int = 0
-    owed: float = 0.0
-    cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    matches: int = 0
-    record_bytes: int = 0
-    scores: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
 
 
 def selfplay(recipe: SelfplayRecipe | str | Path, *, allow_changes: bool = False) -> Path:
@@ -297,15 +265,12 @@ class SelfplayRun:
         state, folder = self.state, self.recipe.output_dir / FINAL
         self.parts.network.store()
         facts = {
+            **self.parts.checkpoint.facts,
             "steps": state.steps,
             "minutes": round(state.cpu_seconds / 60, 2),
             "games": state.games,
             "positions": state.positions,
             "simulations": state.simulations,
-            "window_tokens": self.parts.model.config.max_position_embeddings,
-            "context_steps": 1,
-            "temperature": 0.0,
-            "selfplay": [f"{FAMILY}{name}" for name in self.recipe.boards],
         }
         checkpoint = replace(
             self.parts.checkpoint, facts=facts, recipe=dump_selfplay_recipe(self.recipe)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from generalist.acting.boards import FAMILY, NetworkJudge, board_ids
-from generalist.acting.checkpoint import Checkpoint
+from generalist.acting.checkpoint import FACTS_FILE, SETTINGS, Checkpoint
 from generalist.acting.hub import LAYOUTS_FILE
 from generalist.envs.board_games import find_game
 from generalist.envs.board_view import Boards, BoardView, CommonBoard
@@ -21,6 +22,7 @@ from generalist.modeling.boards import BoardNetwork
 from generalist.modeling.build import build_model
 from generalist.modeling.embedder_files import start_embedders, stored_form
 from generalist.modeling.pretrained import start_model, with_sizes_of_start
+from generalist.settings import DEFAULT, family_of, setting_of
 from generalist.tokenization.boards import board_layout, common_side
 from generalist.tokenization.compact import CompactForm, without_size
 from generalist.tokenization.layout import Layout
@@ -42,7 +44,7 @@ class Start:
         network: the part of it that plays.
         judge: the network, for searches.
         tasks: (games,) the network's task of each game.
-        checkpoint: what the final checkpoint holds besides weights, facts and recipe.
+        checkpoint: what the final checkpoint holds, but for the progress and the recipe.
     """
 
     boards: Boards
@@ -83,7 +85,12 @@ def start(recipe: SelfplayRecipe) -> Start:
         with torch.no_grad():
             network.head *= _FLAT_START
     judge = NetworkJudge(network, boards, numbers)
-    checkpoint = Checkpoint(model=model, processor=processor, layouts={**kept, **layouts})
+    checkpoint = Checkpoint(
+        model=model,
+        processor=processor,
+        layouts={**kept, **layouts},
+        facts=_settings(source, kept) | {"selfplay": tasks},
+    )
     return Start(boards, model, network, judge, numbers, checkpoint)
 
 
@@ -99,6 +106,22 @@ def _of_checkpoint(source: str) -> tuple[GeneralistProcessor, dict[str, Layout]]
     return GeneralistProcessor.from_pretrained(parts), {
         task: Layout.from_dict(layout) for task, layout in layouts.items()
     }
+
+
+def _settings(source: str | None, kept: dict[str, Layout]) -> dict[str, Any]:
+    """How the final checkpoint acts: in boards at once and greedily, elsewhere as before."""
+    own: dict[str, Any] = {"context_steps": 1, "temperature": 0.0}
+    if source is None:
+        return {**own, "window_tokens": WINDOW_TOKENS}
+    before = read_json(Path(source) / PARTS_FOLDER / FACTS_FILE)
+    found = {name: before[name] for name in SETTINGS if before.get(name) is not None}
+    for name, value in own.items():
+        old = before.get(name)
+        others = old if isinstance(old, dict) else {DEFAULT: old}
+        cloned = [task for task in kept if task.startswith(FAMILY)]
+        kept_values = {task: setting_of(old, task) for task in cloned}
+        found[name] = {**others, family_of(FAMILY): value, **kept_values}
+    return found
 
 
 def _side(recipe: SelfplayRecipe, kept: dict[str, Layout]) -> int:
