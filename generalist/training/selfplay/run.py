@@ -112,12 +112,7 @@ class SelfplayRun:
         with self.log, (folder / RECORD).open("ab") as record:
             record.truncate(self.state.record_bytes)
             while self._done() < 1 and not stop.raised:
-                for ended in self.games.play():
-                    self._take(ended, record.write)
-                self._learn()
-                self._search.forget()
-                self.state.simulations = self.games.simulations
-                self.state.plies = self.games.plies
+                self.round(record.write)
                 if self._match_is_due():
                     self._play_anchor()
                 self.state.cpu_seconds = time.process_time() - cpu
@@ -134,6 +129,18 @@ class SelfplayRun:
                 f"{folder / CHECKPOINTS}. The same command continues from there."
             )
 
+    def round(self, write: Callable[[bytes], int]) -> None:
+        """One move in every game, and the optimizer steps that are owed.
+
+        Args:
+            write: takes a line of the record of games; returns its bytes.
+        """
+        for ended in self.games.play():
+            self._take(ended, write)
+        self._learn()
+        self._search.forget()
+        self.state.simulations, self.state.plies = self.games.simulations, self.games.plies
+
     def _done(self) -> float:
         """Progress in [0, 1], by games or by CPU time, whichever is larger."""
         length, shares = self.recipe.length, [0.0]
@@ -143,7 +150,7 @@ class SelfplayRun:
             shares.append(self.state.cpu_seconds / 60 / length.cpu_minutes)
         return min(1.0, max(shares))
 
-    def _take(self, ended: Ended, write: Callable[[bytes], Any]) -> None:
+    def _take(self, ended: Ended, write: Callable[[bytes], int]) -> None:
         """Remember a finished game."""
         self.replay.add(ended.played)
         count = len(ended.played.game)
