@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from generalist.envs.board_games import find_game
-from generalist.envs.board_view import Boards, BoardView, CommonBoard, Position, Positions
+from generalist.envs.board_view import Boards, BoardView, CommonBoard, Position
 from generalist.episode import Tree
 from generalist.errors import UsageError
 from generalist.modeling.boards import BoardIds, BoardNetwork
 from generalist.modeling.embedders import embedders_of
-from generalist.planning.tree import EXPLORATION, TreeSearch
+from generalist.planning.tree import EXPLORATION, Positions, TreeSearch
 from generalist.policy import Decision
 from generalist.tokenization.boards import board_layout, common_side
 from generalist.tokenization.compact import CompactForm, signatures_of
@@ -115,7 +115,7 @@ class SearchPolicy:
     """
 
     def __init__(
-        self, search: TreeSearch[Positions], *, number: int, view: BoardView, simulations: int
+        self, search: TreeSearch, *, number: int, view: BoardView, simulations: int
     ) -> None:
         self.name = f"tree@{simulations}"
         self._search, self._number, self._simulations = search, number, simulations

@@ -134,7 +134,7 @@ def _decide(view: BoardView, player: Policy, tables: Sequence[_Table]) -> None:
     game = view.game
     shape = game.rows, game.columns
     seen = np.stack([view.cells(table.state).reshape(shape) for table in tables])
-    infos = []
+    infos: list[dict[str, Any]] = []
     for table in tables:
         mask = np.zeros(game.actions, np.int8)
         mask[view.legal(table.state)] = 1

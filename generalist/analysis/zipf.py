@@ -107,7 +107,8 @@ def random_games(view: BoardView, count: int, seed: int) -> Iterator[list[int]]:
     """OpenSpiel's actions of games of random legal moves."""
     random = np.random.default_rng(seed)
     for _ in range(count):
-        state, drawn, actions = view.start(), random.random(view.game.longest), []
+        state, drawn = view.start(), random.random(view.game.longest)
+        actions: list[int] = []
         while not state.is_terminal():
             legal = state.legal_actions()
             actions.append(legal[int(drawn[len(actions)] * len(legal))])

@@ -18,6 +18,7 @@ import numpy as np
 
 from generalist.envs.board_games import MINE, MOST_ACTIONS, THEIRS, BoardGame, find_game
 from generalist.errors import MissingPackageError, UsageError
+from generalist.planning.tree import Positions
 
 OFF_BOARD = 3
 """The code of a cell of the common board that a game's own board does not have."""
@@ -155,27 +156,6 @@ class CommonBoard:
             codes[:, 0] = self._steps + slots[:, None] * _STEPS + np.arange(_STEPS)
             return codes.ravel()
         return np.append(slots, self.cells)[: game.actions]
-
-
-@dataclass(frozen=True)
-class Positions:
-    """What the players to move see in N states, on the common board.
-
-    Attributes:
-        game: (N,) int64, number of the game.
-        player: (N,) int64, who is to move.
-        cells: (N, K) uint8, with OFF_BOARD where a game's own board has no cell.
-        actions: (N, L) int64, OpenSpiel's legal actions; those behind `count` mean nothing.
-        moves: (N, L) int64, the same as moves of the common board; -1 behind `count`.
-        count: (N,) int64, number of legal moves.
-    """
-
-    game: np.ndarray
-    player: np.ndarray
-    cells: np.ndarray
-    actions: np.ndarray
-    moves: np.ndarray
-    count: np.ndarray
 
 
 class Boards:

@@ -290,4 +290,5 @@ def _interval(shares: np.ndarray) -> tuple[float, float]:
     count, mean = len(shares), float(shares.mean())
     centre = (mean + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     spread = _Z / (1 + _Z**2 / count) * np.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))
-    return float(centre - spread), float(centre + spread)
+    # At 0 and 1 rounding would leave the mean itself out.
+    return min(mean, float(centre - spread)), max(mean, float(centre + spread))

@@ -182,7 +182,7 @@ class BoardNetwork(nn.Module):
 
     def _packed_layer(self, block: Any) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
-        norms = [getattr(attention, f"{name}_norm", None) for name in "qk"]
+        norms: list[Any] = [getattr(attention, f"{name}_norm", None) for name in "qk"]
         counts = self.heads, self.key_heads
         head_norm = None
         if norms[0] is not None:  # Qwen3 has them, Llama has not

@@ -19,8 +19,8 @@ Legend: G = games, N = nodes of a tree, L = most legal moves, B = positions judg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,7 +31,8 @@ REMEMBERED = 200_000
 """Positions whose judgement is kept."""
 
 
-class Positions(Protocol):
+@dataclass(frozen=True)
+class Positions:
     """What the players to move see in B states.
 
     Attributes:
@@ -40,7 +41,7 @@ class Positions(Protocol):
         cells: (B, K) uint8; with game and player they say all that matters of a state.
         actions: (B, L) int64, the legal actions, in an order that follows from game, player and
             cells; those behind `count` mean nothing.
-        moves: (B, L) int64, what a model calls them.
+        moves: (B, L) int64, what a model calls them; -1 behind `count`.
         count: (B,) int64, number of legal actions, at least 1.
     """
 
@@ -51,11 +52,12 @@ class Positions(Protocol):
     moves: np.ndarray
     count: np.ndarray
 
+    def rows(self, rows: Sequence[int]) -> Positions:
+        """Some of the positions."""
+        return Positions(*(getattr(self, each.name)[rows] for each in fields(self)))
 
-Seen = TypeVar("Seen", bound=Positions)
 
-
-class Rules(Protocol[Seen]):
+class Rules(Protocol):
     """Games of two who move in turn, as pure functions of states.
 
     Attributes:
@@ -70,14 +72,14 @@ class Rules(Protocol[Seen]):
     def outcome(self, state: Any, player: int) -> float | None:
         """What a player has won, in [-1, 1]; None while the game goes on."""
 
-    def look(self, games: Sequence[int], states: Sequence[Any]) -> Seen:
+    def look(self, games: Sequence[int], states: Sequence[Any]) -> Positions:
         """What the players to move see."""
 
 
-class Judge(Protocol[Seen]):
+class Judge(Protocol):
     """A model that judges positions."""
 
-    def judge(self, positions: Seen) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
         """Priors (B, L), which sum to 1 over the legal moves and are 0 behind them; and values (B,)
         in [-1, 1] for the player to move. Both float32.
         """
@@ -108,7 +110,7 @@ class RootNoise:
 
 
 @dataclass(frozen=True)
-class Found(Generic[Seen]):
+class Found:
     """What a search found at its roots.
 
     Attributes:
@@ -118,7 +120,7 @@ class Found(Generic[Seen]):
         values: (G,) float32, mean value of all simulations for the player to move.
     """
 
-    positions: Seen
+    positions: Positions
     priors: np.ndarray
     visits: np.ndarray
     values: np.ndarray
@@ -128,7 +130,7 @@ class Found(Generic[Seen]):
         return (self.visits + 0.5 * self.priors).argmax(axis=1)
 
 
-class TreeSearch(Generic[Seen]):
+class TreeSearch:
     """Searches of many games by one model.
 
     Args:
@@ -144,8 +146,8 @@ class TreeSearch(Generic[Seen]):
 
     def __init__(
         self,
-        rules: Rules[Seen],
-        judge: Judge[Seen],
+        rules: Rules,
+        judge: Judge,
         *,
         exploration: float = EXPLORATION,
         remembered: int = REMEMBERED,
@@ -165,7 +167,7 @@ class TreeSearch(Generic[Seen]):
         states: Sequence[Any],
         simulations: int,
         noise: RootNoise | None = None,
-    ) -> Found[Seen]:
+    ) -> Found:
         """Search from states of these games, none of which has ended.
 
         Args:
@@ -209,7 +211,7 @@ class TreeSearch(Generic[Seen]):
         # 3. Back to the roots.
         trees.back_up(values)
 
-    def _judged(self, positions: Seen) -> tuple[np.ndarray, np.ndarray]:
+    def _judged(self, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
         """Priors (B, L) and values (B,), from memory where the model has judged them before."""
         size = len(positions.cells)
         marks = np.stack([positions.game, positions.player], axis=1).astype(np.uint8)
@@ -228,17 +230,12 @@ class TreeSearch(Generic[Seen]):
             for row in known:
                 priors[row], values[row] = memory[keys[row]]
             if new:
-                priors[new], values[new] = self._judge.judge(_rows(positions, new))
+                priors[new], values[new] = self._judge.judge(positions.rows(new))
         if len(memory) + len(new) > self._remembered:
             memory.clear()
         for row in new:
             memory[keys[row]] = priors[row].copy(), values[row]
         return priors, values
-
-
-def _rows(positions: Seen, rows: Sequence[int]) -> Seen:
-    names = ("game", "player", "cells", "actions", "moves", "count")
-    return type(positions)(**{name: getattr(positions, name)[rows] for name in names})
 
 
 class _Trees:
@@ -299,7 +296,7 @@ class _Trees:
             active, nodes = active[on], children[on]
         return reached
 
-    def grow(self, tree: int, rules: Rules[Any]) -> tuple[Any, int]:
+    def grow(self, tree: int, rules: Rules) -> tuple[Any, int]:
         """Add the node at the end of a tree's path: its state, and who moved there."""
         node, move = self.path[tree, self.depth[tree] - 1].tolist()
         states = self.states[tree]

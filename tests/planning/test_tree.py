@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from generalist.envs.board_view import Boards, BoardView, CommonBoard, Positions
-from generalist.planning.tree import Found, RootNoise, TreeSearch
+from generalist.envs.board_view import Boards, BoardView, CommonBoard
+from generalist.planning.tree import Found, Positions, RootNoise, TreeSearch
 
 pytest.importorskip("pyspiel")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from generalist.envs.board_view import Boards, Positions
+from generalist.envs.board_view import Boards
 from generalist.planning.tree import Found, RootNoise, TreeSearch
 from generalist.training.selfplay.recipe import SearchRecipe
 from generalist.training.selfplay.replay import Played
@@ -59,7 +59,7 @@ class Games:
     def __init__(
         self,
         boards: Boards,
-        search: TreeSearch[Positions],
+        search: TreeSearch,
         recipe: SearchRecipe,
         *,
         count: int,
@@ -100,7 +100,7 @@ class Games:
                 running[row] = self._new(self._next_board())
         return ended
 
-    def _chosen(self, found: Found[Positions]) -> np.ndarray:
+    def _chosen(self, found: Found) -> np.ndarray:
         """Which move each game plays: drawn by visits at its beginning, later the best."""
         best = found.best()
         drawn = self._random.random(len(best)) * found.visits.sum(axis=1)
@@ -108,9 +108,7 @@ class Games:
         early = [len(each.actions) < self._drawn_plies[each.game] for each in self._running]
         return np.where(early, by_visits, best)
 
-    def _move(
-        self, game: _Running, found: Found[Positions], row: int, *, move: int, full: bool
-    ) -> None:
+    def _move(self, game: _Running, found: Found, row: int, *, move: int, full: bool) -> None:
         seen = found.positions
         game.plies.append(
             (
@@ -145,7 +143,7 @@ class Games:
         """The running games as arrays, to be continued by `restore`."""
         running = self._running
         plies = [ply for game in running for ply in game.plies]
-        columns = list(zip(*plies, strict=True)) if plies else [[]] * 6
+        columns: list[Any] = list(zip(*plies, strict=True)) if plies else [[]] * 6
         names = ("players", "cells", "moves", "visits", "values", "full")
         return {
             "games": np.array([game.game for game in running]),

@@ -36,7 +36,7 @@ class SelfplayLog:
     _bar: tqdm | None
     _file: IO[str] | None
 
-    def __init__(self, recipe: SelfplayRecipe, search: TreeSearch[Any]) -> None:
+    def __init__(self, recipe: SelfplayRecipe, search: TreeSearch) -> None:
         self.recipe, self._search = recipe, search
         self._bar, self._file = None, None
         self._next = 0.0

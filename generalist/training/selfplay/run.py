@@ -26,6 +26,7 @@ from generalist.envs.board_opponents import rules_policy
 from generalist.errors import GeneralistError
 from generalist.integrity import write_folder
 from generalist.planning.tree import TreeSearch
+from generalist.policy import Policy
 from generalist.training.checkpoint import newest_checkpoint, remove_older
 from generalist.training.loop import FINAL, TrainingInterrupted
 from generalist.training.resume import CHECKPOINTS, only_run_in
@@ -194,7 +195,7 @@ class SelfplayRun:
             pairings = [
                 Pairing(first + game, (game % 2, 1 - game % 2)) for game in range(anchors.games)
             ]
-            players = [own, rules_policy(anchors.opponent)]
+            players: list[Policy] = [own, rules_policy(anchors.opponent)]
             self.state.scores[name] = score(list(play_matches(view, players, pairings)), 0)
             self.state.weights[name] = max(anchors.least_weight, 1 - self.state.scores[name])
         self.state.matches = self.state.steps // anchors.every_steps
