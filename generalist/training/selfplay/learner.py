@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generalist.errors import GeneralistError
 from generalist.modeling.boards import BoardNetwork
 from generalist.training.selfplay.recipe import LearningRecipe, LengthRecipe, OptimizerRecipe
 from generalist.training.selfplay.replay import Played
@@ -29,6 +30,10 @@ class Learner:
 
     Attributes:
         step: optimizer steps so far.
+        skipped: steps without an update in this start of the run.
+
+    Raises:
+        GeneralistError: too many gradients were not finite; from `learn`.
     """
 
     def __init__(
@@ -41,7 +46,7 @@ class Learner:
         optimizer: OptimizerRecipe,
         length: LengthRecipe,
     ) -> None:
-        self.network, self.step = network, 0
+        self.network, self.step, self.skipped = network, 0, 0
         self._tasks, self._columns = tasks, columns
         self._learning, self._recipe, self._length = learning, optimizer, length
         self.parameters = network.trained()
@@ -69,23 +74,36 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self._recipe.lr * self._factor(done)
-        moves, values = self._losses(positions)
+        moves, entropy, values = self._losses(positions)
         self.optimizer.zero_grad(set_to_none=True)
         (moves + values).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._recipe.max_grad_norm)
         if torch.isfinite(norm):
             self.optimizer.step()
+        else:
+            self._skip(float(norm))
         self.step += 1
         self.network.forget()
-        return torch.stack([moves.detach() - self._entropy, values.detach()])
+        return torch.stack([moves.detach() - entropy, values.detach()])
+
+    def _skip(self, norm: float) -> None:
+        """Count a step without an update; raise GeneralistError after too many."""
+        self.skipped += 1
+        if self.skipped > self._recipe.max_skipped:
+            raise GeneralistError(
+                f"{self.skipped} steps had a gradient that is not finite (step {self.step}: norm "
+                f"{norm}). Try a lower optimizer.lr."
+            )
 
     def _factor(self, done: float) -> float:
         warmup = min(1.0, (self.step + 1) / max(1, self._length.warmup_steps))
         floor = self._length.final_lr_fraction
         return warmup * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
-    def _losses(self, positions: Played) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy of moves over full searches, and of outcomes over all, in nats."""
+    def _losses(self, positions: Played) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean cross entropy of moves and entropy of their targets, over full searches; and mean
+        cross entropy of outcomes over all; in nats.
+        """
         moves = positions.moves.astype(np.int64)
         logits, outcomes = self.network(
             torch.from_numpy(positions.cells),
@@ -98,10 +116,10 @@ class Learner:
         wanted = torch.from_numpy(visits / visits.sum(axis=1, keepdims=True))
         full = torch.from_numpy(positions.full.astype(np.float32))
         weight = full / full.sum().clamp(min=1)
-        self._entropy = -(weight * torch.xlogy(wanted, wanted).sum(1)).sum()
+        entropy = -(weight * torch.xlogy(wanted, wanted).sum(1)).sum()
         of_moves = -(weight * (wanted * chances).sum(1)).sum()
         of_values = -(self._outcomes(positions) * outcomes.log_softmax(1)).sum(1).mean()
-        return of_moves, of_values
+        return of_moves, entropy, of_values
 
     def _outcomes(self, positions: Played) -> Tensor:
         """(B, 3) chances of lost, drawn and won: the outcome mixed with the search's value."""
