@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from generalist.evaluation.bradley_terry import ratings
 from generalist.integrity import read_json
 from generalist.policy import Policy
 from generalist.shards.files import write_json
+
+if TYPE_CHECKING:
+    from generalist.acting.agent import Agent
 
 GAMES, REPORT = "games.jsonl", "arena.json"
 _ANCHORS = ("mcts@100", "mcts@400", "random")  # which is Elo 0, in this order of preference
@@ -63,11 +66,16 @@ class Score:
     plies: float
 
 
-def player_named(name: str, board: str) -> Policy:
+def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
     """A player: `random`, `mcts@N`, `CHECKPOINT`, or `CHECKPOINT+tree@N`.
 
     A checkpoint alone takes the likeliest move of its policy. A board of a size that it was not
     trained on is played too.
+
+    Args:
+        name: of the player.
+        board: name of the board.
+        agents: those loaded so far, by checkpoint; a new one is added.
 
     Raises:
         UsageError: there is no such player, or the checkpoint knows no boards.
@@ -82,13 +90,15 @@ def player_named(name: str, board: str) -> Policy:
             f"There is no player {name!r}. Players are random, mcts@100, the folder of a "
             "checkpoint, and CHECKPOINT+tree@100."
         )
-    agent = _agent(path, f"{FAMILY}{board}")
+    if path not in agents:
+        agents[path] = _agent(path, f"{FAMILY}{board}")
+    agent = agents[path]
     if match is None:
         return agent
     return tree_policy(agent, TreePlan(simulations=int(match[1])))
 
 
-def _agent(path: str, task: str) -> Any:
+def _agent(path: str, task: str) -> Agent:
     from generalist.acting.agent import Agent
     from generalist.evaluation.measure import checkpoint_tasks
 
@@ -137,7 +147,8 @@ def arena(
     if games < 2 or games % 2:
         raise UsageError(f"--games is {games}; give an even number, for both colours.")
     view = BoardView.named(board)
-    players = [player_named(name, board) for name in names]
+    agents: dict[str, Agent] = {}
+    players = [player_named(name, board, agents) for name in names]
     settings = {
         "protocol": _PROTOCOL, "board": board, "opening_plies": opening_plies, "seed": seed,
         "players": [_identity(name) for name in names],
