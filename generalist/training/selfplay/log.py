@@ -111,7 +111,7 @@ class SelfplayLog:
         }
         if self._losses:
             moves, values = torch.stack(self._losses).mean(dim=0).tolist()
-            row |= {"loss/moves": moves, "loss/values": values}
+            row |= {"loss": moves + values, "loss/moves": moves, "loss/values": values}
         for board, lengths in self._lengths.items():
             count = len(lengths)
             row[f"games/{board}"] = count
@@ -132,7 +132,9 @@ class SelfplayLog:
     def _write(self, row: dict[str, Any], state: SelfplayState) -> None:
         if self._file is None:
             return
-        own = ("steps", "games", "positions", "simulations", "cpu_seconds", "wall_seconds")
-        progress = {name: getattr(state, name) for name in own}
+        own = ("games", "positions", "simulations", "cpu_seconds", "wall_seconds")
+        # The names under which a report finds them (generalist.evaluation.report).
+        progress = {"step": state.steps, "minutes": state.cpu_seconds / 60}
+        progress |= {name: getattr(state, name) for name in own}
         self._file.write(json.dumps({**progress, **row}) + "\n")
         self._file.flush()

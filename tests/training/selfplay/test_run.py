@@ -13,6 +13,7 @@ from generalist.acting.agent import Agent
 from generalist.acting.boards import TreePlan, tree_policy
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import agent_for, rollout
+from generalist.cli.main import main
 from generalist.envs import make
 from generalist.envs.board_view import Position
 from generalist.errors import GeneralistError, UsageError
@@ -94,7 +95,7 @@ def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
     assert any("score/TicTacToe" in row for row in rows)
     last = rows[-1]
     games = [json.loads(line) for line in (finished / "games.jsonl").read_text().splitlines()]
-    assert last["games"] == len(games) >= 60 and last["steps"] > 10
+    assert last["games"] == len(games) >= 60 and last["step"] > 10
     assert last["positions"] == sum(len(game["actions"]) for game in games)
     assert {game["board"] for game in games} == set(SMALL["boards"])
     view_names = {"TicTacToe", "ConnectFour-4x5", "Hex-3x3"}
@@ -137,6 +138,16 @@ def test_a_plan_in_a_rollout(finished: Path) -> None:
         rollout(agent, episodes=1, plan="tree:depth=3", progress=False)
     with pytest.raises(UsageError, match="plan is for an agent"):
         rollout("random", "board/TicTacToe", episodes=1, plan="tree", progress=False)
+
+
+def test_an_evaluation_plans_and_reports(finished: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("episodes: 2\nprompted_episodes: 0\ntasks: [board/TicTacToe]\n")
+    arguments = ["--checkpoint", str(finished / "checkpoint"), "--plan", "tree:simulations=4"]
+    arguments += ["--no-videos", "--workers", "0", "--out", str(tmp_path / "report")]
+    assert main(["evaluate", str(suite), *arguments]) == 0
+    result = json.loads((tmp_path / "report/results/board-TicTacToe.json").read_text())
+    assert result["plan"] == "tree:simulations=4,exploration=1.5"
 
 
 def test_a_run_begins_from_a_checkpoint_with_another_board(finished: Path, tmp_path: Path) -> None:
