@@ -17,6 +17,7 @@ import torch
 
 from benchmarks import (
     acting,
+    boards,
     environments,
     forecast,
     frame_codes,
@@ -409,3 +410,13 @@ def test_what_passes_in_planning():
     assert planning.human_normalised("atari/Krull", 1598.0) == 0.0
     assert len(planning.CONTROL) == 28 and len(planning.ATARI) == 10
     assert set(planning.CONTROL) | set(planning.ATARI) <= {task.name for task in envs.list_tasks()}
+
+
+def test_boards_reports_every_subject(tmp_path: Path):
+    pytest.importorskip("pyspiel")
+    out = tmp_path / "boards.json"
+    arguments = ["--board", "TicTacToe", "--games", "8", "--seconds", "0.2", "--json", str(out)]
+    boards.main(arguments)
+    rates = json.loads(out.read_text())["simulations_per_second"]
+    assert set(rates) == {"selfplay", "search", "openspiel"}
+    assert rates["search"] > rates["openspiel"] > 0

@@ -194,6 +194,14 @@ def test_every_recipe_is_read_and_says_how_it_is_run(path: Path):
     assert f"generalist train {path.stem}" in path.read_text().split("\n")[0]
 
 
+@pytest.mark.parametrize("path", specs_in("recipes/selfplay"))
+def test_every_recipe_of_selfplay_is_read_and_says_how_it_is_run(path: Path):
+    from generalist.training.selfplay.recipe import load_selfplay_recipe
+
+    assert load_selfplay_recipe(path).boards
+    assert f"generalist selfplay selfplay/{path.stem}" in path.read_text()
+
+
 @pytest.mark.parametrize("path", specs_in("recipes/suites"))
 def test_every_suite_is_read(path: Path):
     from generalist.evaluation.suite import load_suite

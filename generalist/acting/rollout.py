@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from generalist import envs
 from generalist.acting import prompts
+from generalist.acting.boards import TreePlan, tree_policy, unknown_board_layout
 from generalist.acting.environment import difference_note, options_for
 from generalist.acting.stage import Stage
 from generalist.envs.options import changed_options
@@ -57,6 +58,7 @@ class RolloutResult:
         metric: `return` or `success`.
         temperature: sampling temperature of the agent; None for other policies.
         instruction: instruction in place of the episodes' own; None for their own.
+        plan: how the agent planned; None where it acted at once.
         options: the options of the environment.
         note: how the environment differs from the one in training; None where it does not, or
             where the checkpoint does not say.
@@ -84,6 +86,7 @@ class RolloutResult:
     metric: str = "return"
     temperature: float | None = None
     instruction: str | None = None
+    plan: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
     video: str | None = None
@@ -105,6 +108,7 @@ def rollout(
     num_envs: int | None = None,
     prompt_episodes: int = 0,
     instruction: str | None = None,
+    plan: str | None = None,
     video_dir: str | Path | None = None,
     video_episodes: int = 1,
     render: str | None = None,
@@ -126,6 +130,7 @@ def rollout(
         prompt_episodes: number of demonstrations by the task's expert, or of each instruction
             where episodes have instructions. The episodes use them in turn.
         instruction: instruction for the agent, in place of the environment's own.
+        plan: how the agent plans, such as `tree:simulations=100`; None: it acts at once.
         video_dir: folder for mp4 files of the first episodes.
         video_episodes: number of episodes to record.
         render: `human` shows every episode in a window, one after the other.
@@ -138,13 +143,14 @@ def rollout(
         The scores. After Ctrl-C, those of the episodes that have ended, with `interrupted` set.
 
     Raises:
-        UsageError: there is no such task, expert, option or display.
+        UsageError: there is no such task, expert, option, plan or display.
         DemonstrationTooLong: no timestep of a demonstration fits into the prompt.
         KeyboardInterrupt: Ctrl-C before any episode has ended.
     """
     agent = None if isinstance(who, str) else who
     _check_counts(episodes=episodes, num_envs=num_envs, video_episodes=video_episodes)
-    _check_agents_own(agent, prompt_episodes=prompt_episodes, instruction=instruction)
+    _check_agents_own(agent, prompt_episodes=prompt_episodes, instruction=instruction, plan=plan)
+    planned = None if plan is None else TreePlan.parse(plan)
     name = task or (None if agent is None else agent.task)
     if name is None:
         raise UsageError("Say which task to act in.")
@@ -171,6 +177,8 @@ def rollout(
                 _demonstrate(
                     agent, prompt_episodes, given=env_options, seeds=seeds, instruction=instruction
                 )
+            if planned is not None:
+                policy = tree_policy(agent, planned)
         began = time.perf_counter()
         for trace in play(
             policy,
@@ -198,6 +206,7 @@ def rollout(
         prompted=agent is not None and agent.prompted,
         temperature=None if agent is None else agent.sampling.temperature,
         instruction=instruction,
+        plan=None if planned is None else str(planned),
         options=options,
         note=note,
         video=films[0] if films else None,
@@ -311,7 +320,9 @@ def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
         return agent
     layout = None
     if task not in agent.layouts:
-        layout = agent.processor.layout(env.observation_space, env.action_space, task=task)
+        layout = unknown_board_layout(task, agent.layouts, agent.processor)
+        if layout is None:
+            layout = agent.processor.layout(env.observation_space, env.action_space, task=task)
     return agent.for_task(task, layout)
 
 

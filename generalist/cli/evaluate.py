@@ -50,6 +50,14 @@ def evaluate(
         str | None, typer.Option(help="cpu, cuda or cuda:1. Default: a GPU where there is one.")
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.")] = Dtype.float32,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN",
+            help="Suites of board games: search with the checkpoint's own policy and values: "
+            "tree:simulations=100.",
+        ),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Score a checkpoint in every task of a suite: a table, report.html with videos, JSON.
@@ -81,6 +89,8 @@ def evaluate(
     name = Path(suite).stem
     own = "" if fetched else checkpoint.name
     if loaded.heldout is not None:
+        if plan is not None:
+            raise UsageError("--plan does not apply to suites of held-out tasks; leave it out.")
         out = out or report_folder(beside / "heldout", name, own)
         write_json(
             json, run_heldout(loaded, name, checkpoint=folder, out=out, workers=workers, **place)
@@ -88,8 +98,10 @@ def evaluate(
         return
     out = out or report_folder(beside / "evaluation", name, own)
     report = run_suite(
-        loaded, name, checkpoint=folder, out=out, workers=workers, card=not fetched, **place
-    )
+        loaded, name, checkpoint=folder, out=out, workers=workers, plan=plan,
+        card=not fetched and plan is None,  # the card's scores are those of acting at once
+        **place,
+    )  # fmt: skip
     write_json(json, report)
     check_complete(report)
 
@@ -151,6 +163,7 @@ def run_suite(
     card: bool = True,
     device: str = "cpu",
     dtype: str = "float32",
+    plan: str | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint in a suite, print the table and write the report.
 
@@ -163,6 +176,7 @@ def run_suite(
         card: whether to put the scores into the checkpoint's model card.
         device: device of the model.
         dtype: data type of the weights.
+        plan: how the model plans; None: it acts at once.
 
     Returns:
         The content of report.json.
@@ -190,7 +204,7 @@ def run_suite(
     evaluation = measure(
         checkpoint, suite, out, name=name, on_result=on_result,
         progress=sys.stderr.isatty(),  # a log file gets the line of each result alone
-        workers=workers, device=device, dtype=dtype,
+        workers=workers, device=device, dtype=dtype, plan=plan,
     )  # fmt: skip
     report = write_report(evaluation, out)
     if card:

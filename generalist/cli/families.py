@@ -110,6 +110,14 @@ SHARED: dict[str, tuple[Any, Any]] = {
                          "is greedy. Default: that of the checkpoint's recipe."),
         ],
     ),
+    "plan": (
+        None,
+        Annotated[
+            str | None,
+            typer.Option(metavar="PLAN", help="Board games: search with the checkpoint's own "
+                         "policy and values: tree:simulations=100."),
+        ],
+    ),
     "device": (None, Device),
     "dtype": (None, Rounded),
     "video": (

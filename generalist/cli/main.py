@@ -15,6 +15,8 @@ from typing import Annotated
 import typer
 
 from generalist.cli import (
+    analyze,
+    arena,
     collect,
     dagger,
     evaluate,
@@ -28,6 +30,7 @@ from generalist.cli import (
     quickstart,
     recipe,
     rollout,
+    selfplay,
     tasks,
     tokenizer,
     train,
@@ -41,7 +44,9 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 AGAIN = "run the same command again to continue"
 ANEW = "The same command begins anew"
-CONTINUE = ("collect", "dagger", "evaluate", "import", "quickstart", "train")
+CONTINUE = (
+    "arena", "collect", "dagger", "evaluate", "import", "quickstart", "selfplay", "train",
+)  # fmt: skip
 
 app = typer.Typer(
     name="generalist",
@@ -66,6 +71,9 @@ app.command("train")(train.train)
 app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)
+app.command("selfplay")(selfplay.selfplay)
+app.command("arena")(arena.arena)
+app.add_typer(analyze.app, name="analyze")
 app.command("dagger")(dagger.dagger)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("export")(export.export)

@@ -24,11 +24,11 @@ def recipe(
     """
     from generalist.specs import find_spec, list_specs, nearest
 
-    recipes = {kind: list_specs(kind) for kind in ("recipes", "sizes")}
+    recipes = {kind: list_specs(kind) for kind in ("recipes", "sizes", "selfplay")}
     launches = list_specs("accelerate")
     if name is None:
-        sizes = [f"sizes/{size}" for size in recipes["sizes"]]
-        print(f"Recipes: {', '.join([*recipes['recipes'], *sizes])}")
+        others = [f"{kind}/{each}" for kind in ("sizes", "selfplay") for each in recipes[kind]]
+        print(f"Recipes: {', '.join([*recipes['recipes'], *others])}")
         print(f"Configurations of accelerate launch: {', '.join(launches)}")
         return
     if name in launches:

@@ -14,11 +14,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from generalist.envs.board_games import EMPTY, MINE, THEIRS, BoardGame, agent_steps, find_game
+from generalist.envs.board_games import EMPTY, THEIRS, BoardGame, agent_steps, find_game
 from generalist.envs.board_opponents import MakeOpponent, opponent_named
 from generalist.envs.board_picture import draw_board
+from generalist.envs.board_view import BoardView, Position
 from generalist.envs.registry import Task
-from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.errors import GeneralistError, UsageError
 
 REGISTERED = {
     "TicTacToe": "three in a row",
@@ -107,7 +108,8 @@ class BoardEnv(gymnasium.Env):
     Observations: (rows, columns) uint8, each cell 0 empty, 1 mine, 2 theirs.
     Actions: Discrete, an id of OpenSpiel's as the agent's side sees it. `info["action_mask"]`, (n,)
         int8, is 1 where it is legal, at reset and after every step. An illegal one raises
-        GeneralistError and changes nothing.
+        GeneralistError and changes nothing. `info["position"]`, a `Position`, lets a policy that
+        knows the rules search from there.
     Rewards: 1 for a game won, -1 for one lost, 0 for a draw and while it goes on.
 
     Args:
@@ -133,15 +135,11 @@ class BoardEnv(gymnasium.Env):
         side: Side | None,
         render_mode: str | None,
     ) -> None:
-        try:
-            import pyspiel
-        except ImportError as error:
-            raise MissingPackageError("pyspiel", "board/") from error
         if side not in (None, *_SIDES):
             raise UsageError(f"side is 'first' or 'second', or not given, got {side!r}.")
         self._rules, self._side = game, side
-        self._spiel = pyspiel.load_game(game.spiel)
-        self.state = self._spiel.new_initial_state()
+        self.view = BoardView(game)
+        self.state = self.view.start()
         self.player = 0
         self.render_mode = render_mode
         shape = (game.rows, game.columns)
@@ -158,7 +156,7 @@ class BoardEnv(gymnasium.Env):
         drawn = int(self.np_random.integers(2))
         self.player = drawn if self._side is None else _SIDES.index(self._side)
         opponent_seed = int(self.np_random.integers(2**30))
-        self.state = self._spiel.new_initial_state()
+        self.state = self.view.start()
         other = 1 - self.player
         self._opponent.begin([0], [opponent_seed], [{"side": _SIDES[other]}])
         self._answer()
@@ -187,15 +185,12 @@ class BoardEnv(gymnasium.Env):
 
     def legal(self, player: int | None = None) -> np.ndarray:
         """The legal actions in ascending order, told from a player's side; none at the end."""
-        return np.sort(self._rules.moves[self._side_of(player)][self.state.legal_actions()])
+        return self.view.legal(self.state, self._side_of(player))
 
     def cells(self, player: int | None = None) -> np.ndarray:
         """The board from a player's side: (rows, columns) uint8, 0 empty, 1 mine, 2 theirs."""
-        rules, player = self._rules, self._side_of(player)
-        planes = np.asarray(self.state.observation_tensor(0), np.uint8).reshape(3, -1)
-        mine, theirs = (planes[rules.planes[p]] for p in (player, 1 - player))
-        seen = (MINE * mine + THEIRS * theirs)[rules.cells[player]]
-        return seen.reshape(rules.rows, rules.columns)
+        seen = self.view.cells(self.state, self._side_of(player))
+        return seen.reshape(self._rules.rows, self._rules.columns)
 
     def _side_of(self, player: int | None) -> int:
         return self.player if player is None else player
@@ -211,7 +206,7 @@ class BoardEnv(gymnasium.Env):
     def _info(self, player: int | None = None) -> dict[str, Any]:
         mask = np.zeros(self._rules.actions, np.int8)
         mask[self.legal(player)] = 1
-        return {"action_mask": mask}
+        return {"action_mask": mask, "position": Position(self.view, self.state)}
 
     def _answer(self) -> None:
         """The opponent's moves until it is the agent's turn."""

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from generalist.vocabulary import DEFAULT_RANGES
 EMPTY, MINE, THEIRS = range(3)
 MOST_ACTIONS = dict(DEFAULT_RANGES)["discrete"]  # an action is one token
 MOST_CELLS_A_SIDE = 32
+OWN_OTHELLO = "generalist_othello"
+"""OpenSpiel's name of the rules in `othello.py`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class BoardGame:
     cells: for each player, (R * C,) OpenSpiel's number of each cell as that player sees it.
     moves: for each player, (A,) OpenSpiel's id of each action as that player names it. Each is
         its own inverse.
+    moves_by: what an action names: a cell (and perhaps, last, to pass), a column, or a step from
+        a cell, in one of three directions, that captures or does not.
+    symmetries: pairs of (R * C,) and (A,): the cell that comes to lie at each cell, and what each
+        action is called afterwards. The first changes nothing.
     slanted: True where each row is drawn half a cell further to the right.
     """
 
@@ -43,7 +50,16 @@ class BoardGame:
     planes: tuple[int, int]
     cells: tuple[np.ndarray, np.ndarray]
     moves: tuple[np.ndarray, np.ndarray]
+    moves_by: Literal["cell", "column", "step"]
+    symmetries: tuple[tuple[np.ndarray, np.ndarray], ...]
     slanted: bool = False
+
+    @property
+    def most_moves(self) -> int:
+        """No position has more legal moves."""
+        if self.moves_by == "step":
+            return 3 * min(2 * self.columns, self.rows * self.columns)  # two rows of pieces
+        return self.actions
 
 
 def _indices(rows: int, columns: int) -> np.ndarray:
@@ -63,7 +79,35 @@ def _placing(
     plain = _indices(rows, columns).ravel()
     views = (plain, plain if second is None else second.ravel())
     size = rows * columns
-    return BoardGame(spiel, rows, columns, size, size, planes, views, views, slanted)
+    boards = _turned_twice(plain.reshape(rows, columns)) if slanted else _all_turns(rows)
+    return BoardGame(
+        spiel,
+        rows,
+        columns,
+        actions=size,
+        longest=size,
+        planes=planes,
+        cells=views,
+        moves=views,
+        moves_by="cell",
+        symmetries=tuple((board.ravel(), _places(board)) for board in boards),
+        slanted=slanted,
+    )
+
+
+def _turned_twice(board: np.ndarray) -> list[np.ndarray]:
+    return [board, board[::-1, ::-1]]
+
+
+def _all_turns(size: int) -> list[np.ndarray]:
+    """A square board turned and mirrored in all eight ways."""
+    board = _indices(size, size)
+    return [np.rot90(each, times) for each in (board, board.T) for times in range(4)]
+
+
+def _places(board: np.ndarray) -> np.ndarray:
+    """Where each cell has come to lie on a board that was turned or mirrored."""
+    return np.argsort(board, axis=None)
 
 
 def _tic_tac_toe(rows: int, columns: int) -> BoardGame:
@@ -99,6 +143,11 @@ def _connect_four(rows: int, columns: int) -> BoardGame:
         planes=(0, 1),
         cells=(upright, upright),
         moves=(same, same),
+        moves_by="column",
+        symmetries=(
+            (_indices(rows, columns).ravel(), same),
+            (_indices(rows, columns)[:, ::-1].ravel(), same[::-1]),
+        ),
     )
 
 
@@ -106,8 +155,10 @@ def _othello(rows: int, columns: int) -> BoardGame:
     # Mirrored left to right, the second player's first stones lie where the first one's do.
     plain, mirrored = _indices(rows, columns), _indices(rows, columns)[:, ::-1]
     skip = rows * columns  # the action that passes
+    # The turns under which the first stones stay what they are.
+    boards = [*_turned_twice(plain), *_turned_twice(plain.T)]
     return BoardGame(
-        "othello",
+        "othello" if rows == _OPENSPIEL_OTHELLO else f"{OWN_OTHELLO}(size={rows})",
         rows,
         columns,
         actions=skip + 1,
@@ -115,6 +166,8 @@ def _othello(rows: int, columns: int) -> BoardGame:
         planes=(1, 2),
         cells=(plain.ravel(), mirrored.ravel()),
         moves=(np.append(plain, skip), np.append(mirrored, skip)),
+        moves_by="cell",
+        symmetries=tuple((board.ravel(), np.append(_places(board), skip)) for board in boards),
     )
 
 
@@ -131,6 +184,11 @@ def _breakthrough(rows: int, columns: int) -> BoardGame:
         planes=(0, 1),
         cells=(_indices(rows, columns).ravel(), flipped.ravel()),
         moves=(actions.ravel(), actions[::-1, :, ::-1].ravel()),
+        moves_by="step",
+        symmetries=(
+            (_indices(rows, columns).ravel(), actions.ravel()),
+            (_indices(rows, columns)[:, ::-1].ravel(), actions[:, ::-1, :, ::-1].ravel()),
+        ),
     )
 
 
@@ -139,14 +197,17 @@ class _Kind:
     build: Callable[[int, int], BoardGame]
     smallest: int = 0  # rows and columns
     square: bool = False
-    only: int = 0  # the one size there is, which the name then does not say
+    even: bool = False
+    usual: int = 0  # the size that the name alone means; the name never says it
+    only: bool = False  # whether there are no others
 
 
+_OPENSPIEL_OTHELLO = 8  # the one size that OpenSpiel has
 _KINDS = {
-    "TicTacToe": _Kind(_tic_tac_toe, only=3),
+    "TicTacToe": _Kind(_tic_tac_toe, usual=3, only=True),
     "ConnectFour": _Kind(_connect_four, smallest=4),
     "Gomoku": _Kind(_gomoku, smallest=5, square=True),
-    "Othello": _Kind(_othello, only=8),
+    "Othello": _Kind(_othello, smallest=4, square=True, even=True, usual=_OPENSPIEL_OTHELLO),
     "Hex": _Kind(_hex, smallest=3, square=True),
     "Breakthrough": _Kind(_breakthrough, smallest=4),
 }
@@ -156,16 +217,20 @@ _KINDS = {
 def find_game(name: str) -> BoardGame | None:
     """The game called `Game-RxC`, or `TicTacToe` or `Othello`; None where there is none.
 
+    Othello alone has 8x8 cells; `Othello-6x6` and other even sizes have rules of our own.
+
     Raises:
         UsageError: The game cannot be played here on a board of that size.
     """
     match = re.fullmatch(r"([A-Za-z]+)(?:-([1-9]\d*)x([1-9]\d*))?", name)
     kind = _KINDS.get(match[1]) if match else None
-    if match is None or kind is None or (match[2] is None) != bool(kind.only):
+    if match is None or kind is None:
         return None
-    if kind.only:
-        return kind.build(kind.only, kind.only)
+    if match[2] is None:
+        return kind.build(kind.usual, kind.usual) if kind.usual else None
     rows, columns = int(match[2]), int(match[3])
+    if kind.only or rows == columns == kind.usual:
+        return None
     _check_size(name, kind, rows=rows, columns=columns)
     game = kind.build(rows, columns)
     if game.actions > MOST_ACTIONS:
@@ -186,6 +251,11 @@ def _check_size(name: str, kind: _Kind, *, rows: int, columns: int) -> None:
         raise UsageError(
             f"board/{name}: this game is played on square boards, such as "
             f"{max(rows, columns)}x{max(rows, columns)}."
+        )
+    if kind.even and rows % 2:
+        raise UsageError(
+            f"board/{name}: this game is played on boards of an even number of rows, such as "
+            f"{rows + 1}x{rows + 1}."
         )
 
 

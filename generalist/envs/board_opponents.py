@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from generalist.envs.board_games import OWN_OTHELLO
+from generalist.envs.board_view import Position
 from generalist.episode import Tree
 from generalist.errors import UsageError
 from generalist.policy import Decision, Policy
@@ -49,8 +51,11 @@ def search(state: Any, simulations: int, seed: int) -> int:
     """
     import pyspiel
 
+    game = state.get_game()
+    if game.get_type().short_name == OWN_OTHELLO:
+        return _search_in_python(state, simulations, seed)
     bot = pyspiel.MCTSBot(
-        state.get_game(),
+        game,
         pyspiel.RandomRolloutEvaluator(1, seed),
         _EXPLORATION,
         simulations,
@@ -62,41 +67,68 @@ def search(state: Any, simulations: int, seed: int) -> int:
     return bot.step(state)
 
 
-class RulesOpponent:
-    """An opponent that searches the true state of the board, or moves at random.
+def _search_in_python(state: Any, simulations: int, seed: int) -> int:
+    """The same search for rules written in Python, which OpenSpiel's own in C++ cannot take."""
+    from open_spiel.python.algorithms import mcts
 
-    Its moves depend on the episode's seed and on the game so far.
+    random = np.random.RandomState(seed)
+    rollouts = mcts.RandomRolloutEvaluator(1, random)
+    bot = mcts.MCTSBot(
+        state.get_game(), _EXPLORATION, simulations, rollouts, solve=True, random_state=random
+    )
+    return int(bot.step(state))
+
+
+class RulesPolicy:
+    """A policy that searches the true state of a board game, or moves at random.
+
+    It reads `info["position"]`, and plays any board. Its moves depend on the episode's seed and on
+    the game so far.
 
     Args:
-        board: the board it plays on.
         simulations: simulations per move; 0 for random moves.
+
+    Attributes:
+        name: `random` or `mcts@N`.
     """
 
-    def __init__(self, board: Board, simulations: int) -> None:
-        self._board = board
+    def __init__(self, simulations: int) -> None:
+        self.name = f"mcts@{simulations}" if simulations else "random"
         self._simulations = simulations
-        self._seed = 0
+        self._seeds: dict[int, int] = {}
 
     def begin(
         self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Mapping[str, Any]]
     ) -> None:
         """As `Policy.begin`."""
-        (self._seed,) = seeds
+        self._seeds.update(zip(slots, seeds, strict=True))
 
     def decide(
         self, observations: Tree, infos: Sequence[Mapping[str, Any]], slots: Sequence[int]
     ) -> Decision:
-        """As `Policy.decide`; the action is given from the opponent's side of the board."""
-        board, state = self._board, self._board.state
-        seed = self._seed + state.move_number()
+        """As `Policy.decide`."""
+        return Decision(
+            actions=np.array(
+                [
+                    self._action(info["position"], self._seeds[slot])
+                    for info, slot in zip(infos, slots, strict=True)
+                ]
+            )
+        )
+
+    def _action(self, position: Position, seed: int) -> int:
+        state = position.state
+        seed += state.move_number()
         if self._simulations:
             move = search(state, self._simulations, seed)
         else:
             move = int(np.random.default_rng(seed).choice(state.legal_actions()))
-        return Decision(actions=np.array([board.translate(move, state.current_player())]))
+        return int(position.view.game.moves[state.current_player()][move])
 
     def end(self, slots: Sequence[int]) -> None:
-        """As `Policy.end`; does nothing, because no state outlives a game."""
+        """As `Policy.end`."""
+        for slot in slots:
+            self._seeds.pop(slot, None)
 
 
 def opponent_named(name: str) -> MakeOpponent:
@@ -113,5 +145,9 @@ def opponent_named(name: str) -> MakeOpponent:
         raise UsageError(
             f"An opponent is 'random', or 'mcts@N' with N simulations per move; got {name!r}."
         )
-    simulations = int(match[1] or 0)
-    return lambda board: RulesOpponent(board, simulations)
+    return lambda board: rules_policy(name)
+
+
+def rules_policy(name: str) -> RulesPolicy:
+    """The policy `random` or `mcts@N`."""
+    return RulesPolicy(int(name.partition("@")[2] or 0))

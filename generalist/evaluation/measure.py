@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from generalist.envs import get_task, is_document_task
 from generalist.envs.instructions import OWN
-from generalist.errors import GeneralistError, MissingPackageError, in_words
+from generalist.errors import GeneralistError, MissingPackageError, UsageError, in_words
 from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
 from generalist.session import EpisodeError
@@ -56,6 +56,7 @@ class Measurement:
         device: on which the model acts, as torch names it.
         dtype: of the weights while it acts.
         progress: whether a bar is shown for each task.
+        plan: how the model plans in board games; None: it acts at once.
     """
 
     checkpoint: Path
@@ -64,6 +65,7 @@ class Measurement:
     device: str = "cpu"
     dtype: str = "float32"
     progress: bool = False
+    plan: str | None = None
 
     def agent(self) -> Agent:
         """An agent for any task of the suite; unknown ones get the layout of their spaces."""
@@ -91,6 +93,7 @@ def evaluate(
     workers: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    plan: str | None = None,
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
@@ -107,9 +110,11 @@ def evaluate(
         workers: processes; None takes one a CPU, up to 1 acts in this process.
         device: on which the model acts, as torch names it.
         dtype: of the weights while it acts.
+        plan: how the model plans, such as `tree:simulations=100`; None: it acts at once.
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
+        UsageError: a plan is given, and the suite has tasks that are no board games.
         KeyboardInterrupt: the user stopped; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
@@ -117,7 +122,9 @@ def evaluate(
         name, suite = name or Path(suite).stem, load_suite(suite)
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
-    shared = Measurement(checkpoint, suite, out, device, dtype, progress)
+    if plan is not None:
+        plan = _plan_for(plan, suite)
+    shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan)
     agent = shared.agent()
     weights = weights_fingerprint(checkpoint)
     settings = {job.file: _settings(shared, job, weights, agent) for job in work}
@@ -147,6 +154,19 @@ def evaluate(
             take(job, result, False)
     results = [found[job.file] for job in work]
     return Evaluation(name, str(checkpoint), results, teachers_of(checkpoint))
+
+
+def _plan_for(plan: str, suite: Suite) -> str:
+    """The plan written out; UsageError where it does not apply to all tasks of the suite."""
+    from generalist.acting.boards import FAMILY, TreePlan
+
+    others = [entry.task for entry in suite.tasks if not entry.task.startswith(FAMILY)]
+    if others:
+        raise UsageError(
+            f"--plan is for board games, and the suite has {others[0]}; take a suite of boards "
+            "(boards), or leave --plan out."
+        )
+    return str(TreePlan.parse(plan))
 
 
 def _side_by_side(
@@ -237,6 +257,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
     }  # fmt: skip
     if is_document_task(task):
         return settings
+    if shared.plan is not None:
+        settings["plan"] = shared.plan
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
         "context_steps": agent.context_steps, "metric": get_task(task).metric,
@@ -291,6 +313,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             prompt_episodes=suite.prompts if job.prompted else 0,
             video_dir=shared.out / VIDEOS if film else None,
             progress=shared.progress,
+            plan=shared.plan,
             **options,
         )
     except DemonstrationTooLong as error:

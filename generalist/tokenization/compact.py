@@ -15,6 +15,7 @@ timestep.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -119,8 +120,14 @@ class CompactForm:
         return 1 if layout.is_document else self.positions + len(layout.legal) - 1
 
     def number_of(self, task: str) -> int:
-        """Row of a task in the table of tasks; UNKNOWN_TASK where it has none."""
-        return self.tasks.index(task) + 1 if task in self.tasks else UNKNOWN_TASK
+        """Row of a task in the table of tasks; UNKNOWN_TASK where it has none.
+
+        A board game of a size that has no row of its own has the row of the game, if any.
+        """
+        for name in (task, without_size(task)):
+            if name in self.tasks:
+                return self.tasks.index(name) + 1
+        return UNKNOWN_TASK
 
     def check(self, task: str, layout: Layout) -> None:
         """Raise UsageError where a model of this form cannot act in a task of this layout."""
@@ -154,6 +161,11 @@ class CompactForm:
             return cls(**{**data, "tasks": tuple(data["tasks"]), "signatures": signatures})
         except (KeyError, TypeError) as error:
             raise GeneralistError(f"This describes no compact form: {error!r}.") from None
+
+
+def without_size(task: str) -> str:
+    """The name of a board game: `board/Hex` for `board/Hex-7x7`. Other names stay what they are."""
+    return re.sub(r"^(board/.+)-\d+x\d+$", r"\1", task)
 
 
 def signatures_of(layout: Layout) -> tuple[Signature, Signature]:

@@ -19,6 +19,7 @@ import numpy as np
 from generalist.episode import IntegerKey, Path, Tree, path_name, tree_from_leaves, tree_get
 from generalist.errors import GeneralistError
 from generalist.tokenization import (  # noqa: F401 - registers
+    board_codecs,
     characters,
     continuous,
     digits,

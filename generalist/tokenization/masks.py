@@ -20,6 +20,7 @@ from generalist.envs.masks import (
 )
 from generalist.episode import is_index, path_name
 from generalist.errors import GeneralistError
+from generalist.tokenization.board_codecs import MoveCodec
 from generalist.tokenization.codec import Codec
 from generalist.tokenization.digits import DigitsCodec
 from generalist.tokenization.layout import Layout, Part
@@ -86,6 +87,9 @@ def _of_part(part: Part, mask: Any) -> Iterator[TokenMask]:
             yield codec.legal_after(element, (), flags)
             for digit in range(1, codec.digits[element]):
                 yield DigitMask(part, element, digit, flags)
+        return
+    if isinstance(codec, MoveCodec):
+        yield codec.allowed(checked_flags(mask, len(codec.codes), part.name))
         return
     if codec.kind != "discrete":
         raise GeneralistError(

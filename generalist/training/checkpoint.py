@@ -96,13 +96,18 @@ def save_checkpoint(
 
     folder = root / f"step-{snapshot.state.step:08d}"
     write_folder(folder, write)
+    remove_older(root, keep)
+    return folder
+
+
+def remove_older(root: Path, keep: int) -> None:
+    """Remove all checkpoints below `root` but the `keep` newest, and what was left half removed."""
     for old in list_checkpoints(root)[keep:]:
         os.rename(
             old, old.with_name(f".{old.name}.gone")
         )  # no half-removed folder has a checkpoint's name
     for leftover in [*root.glob(".step-*.gone"), *root.glob(".step-*.tmp")]:
         shutil.rmtree(leftover, ignore_errors=True)
-    return folder
 
 
 def load_checkpoint(folder: Path) -> Snapshot:

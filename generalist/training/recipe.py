@@ -270,21 +270,21 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     data = read_yaml(path, Recipe)
     overrides = list(overrides)
     for override in overrides:
-        _apply(data, override)
+        apply_override(data, override, Recipe)
     return validate_data(data, Recipe, " ".join([str(path), *overrides]))
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Apply an override `dotted.key=value` to the data of a recipe."""
+def apply_override(data: dict[str, Any], override: str, kind: type[Section]) -> None:
+    """Apply an override `dotted.key=value` to the data of a recipe of this kind."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(
             f"{override!r} is not an override; write a dotted key and a value, as in "
             "optimizer.lr=0.001."
         )
-    *parents, last = keys = split_key(key, Recipe)
+    *parents, last = keys = split_key(key, kind)
     try:
-        value = parse_setting(text, annotation_at(Recipe, keys))
+        value = parse_setting(text, annotation_at(kind, keys))
     except NOT_YAML as error:
         reason = getattr(error, "problem", None) or error
         raise UsageError(f"{key} is {text!r}, which is not valid YAML: {reason}.") from error

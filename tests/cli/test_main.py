@@ -22,6 +22,7 @@ COMMANDS = [
     ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
     ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
     ["push"], ["info"],
+    ["push"], ["selfplay"], ["arena"], ["analyze"], ["analyze", "zipf"], ["analyze", "scaling"],
 ]  # fmt: skip
 
 

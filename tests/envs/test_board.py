@@ -249,7 +249,8 @@ def test_an_illegal_action_is_refused_and_changes_nothing(action: int) -> None:
         ("board/Othelo", ["board/Othello"]),
         ("board/ConnectFour", ["board/ConnectFour-"]),
         ("board/TicTacToe-3x3", ["board/TicTacToe"]),
-        ("board/Othello-10x10", ["board/Othello"]),
+        ("board/Othello-8x8", ["board/Othello"]),
+        ("board/Othello-7x7", ["even number of rows", "8x8"]),
     ],
 )
 def test_a_board_that_cannot_be_is_refused_with_the_reason(name: str, words: list[str]) -> None:

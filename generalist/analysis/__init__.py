@@ -1,0 +1,1 @@
+"""Laws that figures of runs obey, with their intervals."""

@@ -1,0 +1,326 @@
+"""PUCT in many games of two at once, with a model's priors and values at the leaves.
+
+All games are searched in step. In each round:
+1. Every game follows the best score from its root to a leaf: a position that is new or final.
+2. The model judges the new positions of all games in one batch. None comes from the same tree, so
+   every choice is made with all that is known by then.
+3. Each value goes back along its path; it changes sign at every ply.
+
+The score of a move is its mean value plus c P sqrt(N) / (1 + n): P the prior, n the visits of the
+move, N those of the position (Silver et al. 2017, "Mastering the game of Go without human
+knowledge", Methods). A move without visits has the value of its position.
+
+Trees are arrays over (games, nodes, moves), so one operation of numpy serves all games: some ten
+microseconds a simulation. A model of a million parameters takes five times as long on one core.
+
+Legend: G = games, N = nodes of a tree, L = most legal moves, B = positions judged together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+EXPLORATION = 1.5
+"""c. The probe that chose it tried no other."""
+
+REMEMBERED = 200_000
+"""Positions whose judgement is kept."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What the players to move see in B states.
+
+    Attributes:
+        game: (B,) int64, number of the game.
+        player: (B,) int64, who is to move, 0 or 1.
+        cells: (B, K) uint8; with game and player they say all that matters of a state.
+        actions: (B, L) int64, the legal actions, in an order that follows from game, player and
+            cells; those behind `count` mean nothing.
+        moves: (B, L) int64, what a model calls them; -1 behind `count`.
+        count: (B,) int64, number of legal actions, at least 1.
+    """
+
+    game: np.ndarray
+    player: np.ndarray
+    cells: np.ndarray
+    actions: np.ndarray
+    moves: np.ndarray
+    count: np.ndarray
+
+    def rows(self, rows: Sequence[int]) -> Positions:
+        """Some of the positions."""
+        return Positions(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+
+class Rules(Protocol):
+    """Games of two who move in turn, as pure functions of states.
+
+    Attributes:
+        most_moves: L.
+    """
+
+    most_moves: int
+
+    def after(self, state: Any, action: int) -> Any:
+        """The state after an action."""
+
+    def outcome(self, state: Any, player: int) -> float | None:
+        """What a player has won, in [-1, 1]; None while the game goes on."""
+
+    def look(self, games: Sequence[int], states: Sequence[Any]) -> Positions:
+        """What the players to move see."""
+
+
+class Judge(Protocol):
+    """A model that judges positions."""
+
+    def judge(self, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
+        """Priors (B, L), which sum to 1 over the legal moves and are 0 behind them; and values (B,)
+        in [-1, 1] for the player to move. Both float32.
+        """
+
+
+@dataclass(frozen=True)
+class RootNoise:
+    """Noise that lets self-play try moves the model thinks nothing of (Silver et al. 2017).
+
+    Attributes:
+        share: of the noise in the priors of the root.
+        concentration: of the Dirichlet distribution, over all moves together.
+        random: what it is drawn from.
+    """
+
+    share: float
+    concentration: float
+    random: np.random.Generator
+
+    def mixed(self, priors: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Priors (B, L) with noise over the first `count` (B,) moves."""
+        legal = np.arange(priors.shape[1]) < count[:, None]
+        drawn = self.random.standard_gamma(
+            np.where(legal, self.concentration / count[:, None], 0.0)
+        )
+        drawn /= np.maximum(drawn.sum(axis=1, keepdims=True), 1e-12)
+        return ((1 - self.share) * priors + self.share * drawn).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found at its roots.
+
+    Attributes:
+        positions: of the roots.
+        priors: (G, L) float32, the model's own.
+        visits: (G, L) int64, of each move; their sum is the number of simulations.
+        values: (G,) float32, mean value of all simulations for the player to move.
+    """
+
+    positions: Positions
+    priors: np.ndarray
+    visits: np.ndarray
+    values: np.ndarray
+
+    def best(self) -> np.ndarray:
+        """(G,) which move each root should play: the most visited, of equals the likelier."""
+        return (self.visits + 0.5 * self.priors).argmax(axis=1)
+
+
+class TreeSearch:
+    """Searches of many games by one model.
+
+    Args:
+        rules: of the games.
+        judge: the model.
+        exploration: c.
+        remembered: judgements that are kept, for all games and all later searches.
+
+    Attributes:
+        asked: positions that had to be judged so far.
+        judged: those that the model judged; it had judged the others before.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        judge: Judge,
+        *,
+        exploration: float = EXPLORATION,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        self._rules, self._judge, self._exploration = rules, judge, exploration
+        self._remembered = remembered
+        self._memory: dict[bytes, tuple[np.ndarray, np.float32]] = {}
+        self.asked = self.judged = 0
+
+    def forget(self) -> None:
+        """Forget all judgements, because the model has changed."""
+        self._memory.clear()
+
+    def search(
+        self,
+        games: Sequence[int],
+        states: Sequence[Any],
+        simulations: int,
+        noise: RootNoise | None = None,
+    ) -> Found:
+        """Search from states of these games, none of which has ended.
+
+        Args:
+            games: number of each state's game.
+            states: the states; they stay unchanged.
+            simulations: of each search, at least 1. With 1 the likeliest move is found.
+            noise: at the roots; None for none.
+        """
+        roots = self._rules.look(games, states)
+        priors, values = self._judged(roots)
+        trees = _Trees(len(states), simulations + 1, self._rules.most_moves, self._exploration)
+        trees.add_roots(
+            states, roots, priors if noise is None else noise.mixed(priors, roots.count), values
+        )
+        for _ in range(simulations):
+            self._simulate(games, trees)
+        visits, mean = trees.visits[:, 0], trees.mean[:, 0]
+        total = (visits * np.where(visits > 0, mean, 0)).sum(axis=1)
+        return Found(roots, priors, visits.astype(np.int64), total / simulations)
+
+    def _simulate(self, games: Sequence[int], trees: _Trees) -> None:
+        """One simulation in every tree."""
+        # 1. To a leaf.
+        reached = trees.descend()
+        values = trees.value[np.arange(len(games)), np.maximum(reached, 0)]
+        fresh, states = [], []
+        for tree in np.flatnonzero(reached < 0).tolist():
+            state, mover = trees.grow(tree, self._rules)
+            won = self._rules.outcome(state, mover)
+            if won is None:
+                fresh.append(tree)
+                states.append(state)
+            else:
+                values[tree] = trees.finish(tree, -won)
+        # 2. What the model says of those that are new.
+        if fresh:
+            positions = self._rules.look([games[tree] for tree in fresh], states)
+            priors, judged = self._judged(positions)
+            trees.fill(np.array(fresh), positions, priors, judged)
+            values[fresh] = judged
+        # 3. Back to the roots.
+        trees.back_up(values)
+
+    def _judged(self, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
+        """Priors (B, L) and values (B,), from memory where the model has judged them before."""
+        size = len(positions.cells)
+        marks = np.stack([positions.game, positions.player], axis=1).astype(np.uint8)
+        rows = np.ascontiguousarray(np.concatenate([marks, positions.cells], axis=1))
+        keys = [row.tobytes() for row in rows]
+        memory = self._memory
+        new = [row for row, key in enumerate(keys) if key not in memory]
+        self.asked += size
+        self.judged += len(new)
+        if len(new) == size:
+            priors, values = self._judge.judge(positions)
+        else:
+            priors = np.empty(positions.moves.shape, np.float32)
+            values = np.empty(size, np.float32)
+            known = [row for row, key in enumerate(keys) if key in memory]
+            for row in known:
+                priors[row], values[row] = memory[keys[row]]
+            if new:
+                priors[new], values[new] = self._judge.judge(positions.rows(new))
+        if len(memory) + len(new) > self._remembered:
+            memory.clear()
+        for row in new:
+            memory[keys[row]] = priors[row].copy(), values[row]
+        return priors, values
+
+
+class _Trees:
+    """G trees of up to N nodes. Node 0 is the root; a node's arrays are those of its moves."""
+
+    def __init__(self, trees: int, nodes: int, moves: int, exploration: float) -> None:
+        shape = trees, nodes, moves
+        self.states: list[list[Any]] = []
+        self.exploration = exploration
+        self.visits = np.zeros(shape, np.float32)
+        self.mean = np.full(shape, -np.inf, np.float32)  # never chosen behind the legal moves
+        self.prior = np.zeros(shape, np.float32)
+        self.action = np.zeros(shape, np.int64)
+        self.child = np.full(shape, -1, np.int32)
+        self.total = np.ones((trees, nodes), np.float32)  # visits of a node, its own included
+        self.value = np.zeros((trees, nodes), np.float32)
+        self.mover = np.zeros((trees, nodes), np.int8)
+        self.final = np.zeros((trees, nodes), bool)
+        self.path = np.zeros((trees, nodes, 2), np.int64)  # (node, move) from the root on
+        self.depth = np.zeros(trees, np.int64)
+
+    def add_roots(
+        self, states: Sequence[Any], positions: Positions, priors: np.ndarray, values: np.ndarray
+    ) -> None:
+        """Begin every tree."""
+        self.states = [[state] for state in states]
+        self.fill(np.arange(len(states)), positions, priors, values)
+
+    def fill(
+        self, trees: np.ndarray, positions: Positions, priors: np.ndarray, values: np.ndarray
+    ) -> None:
+        """Write the newest node of these trees."""
+        nodes = np.array([len(self.states[tree]) - 1 for tree in trees])
+        legal = np.arange(priors.shape[1]) < positions.count[:, None]
+        self.prior[trees, nodes] = priors
+        self.mean[trees, nodes] = np.where(legal, values[:, None], -np.inf)
+        self.action[trees, nodes] = positions.actions
+        self.value[trees, nodes] = values
+        self.mover[trees, nodes] = positions.player
+
+    def descend(self) -> np.ndarray:
+        """Follow the best score to a leaf: (G,) its node if it is final, -1 if it is new."""
+        trees = len(self.depth)
+        active, nodes = np.arange(trees), np.zeros(trees, np.int64)
+        reached = np.full(trees, -1)
+        depth = 0
+        while len(active):
+            factor = self.exploration * np.sqrt(self.total[active, nodes])
+            spread = self.prior[active, nodes] / (1 + self.visits[active, nodes])
+            score = self.mean[active, nodes] + factor[:, None] * spread
+            moves = score.argmax(axis=1)
+            self.path[active, depth, 0], self.path[active, depth, 1] = nodes, moves
+            depth += 1
+            self.depth[active] = depth
+            children = self.child[active, nodes, moves]
+            reached[active] = children
+            on = (children >= 0) & ~self.final[active, children]
+            active, nodes = active[on], children[on]
+        return reached
+
+    def grow(self, tree: int, rules: Rules) -> tuple[Any, int]:
+        """Add the node at the end of a tree's path: its state, and who moved there."""
+        node, move = self.path[tree, self.depth[tree] - 1].tolist()
+        states = self.states[tree]
+        state = rules.after(states[node], int(self.action[tree, node, move]))
+        self.child[tree, node, move] = len(states)
+        states.append(state)
+        return state, int(self.mover[tree, node])
+
+    def finish(self, tree: int, value: float) -> float:
+        """Say that a tree's newest node is final, with its value for the player not moved."""
+        node = len(self.states[tree]) - 1
+        self.final[tree, node], self.value[tree, node] = True, value
+        return value
+
+    def back_up(self, values: np.ndarray) -> None:
+        """Add the values (G,) of the leaves to all moves of the paths."""
+        plies = np.arange(int(self.depth.max()))
+        trees, at = np.nonzero(plies < self.depth[:, None])
+        nodes, moves = self.path[trees, at, 0], self.path[trees, at, 1]
+        # A leaf's value is that of its player to move, one ply behind the last move.
+        sign = np.where((self.depth[trees] - at) % 2, -1.0, 1.0)
+        visits = self.visits[trees, nodes, moves] + 1
+        mean = self.mean[trees, nodes, moves]
+        # The first visit puts the leaf's value in the place of the node's own.
+        self.mean[trees, nodes, moves] = mean + (values[trees] * sign - mean) / visits
+        self.visits[trees, nodes, moves] = visits
+        self.total[trees, nodes] += 1

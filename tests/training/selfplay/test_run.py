@@ -1,0 +1,217 @@
+"""Runs of self-play: what is written, that a resumed run equals one that was not, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from generalist.acting.agent import Agent
+from generalist.acting.boards import TreePlan, tree_policy
+from generalist.acting.matches import Pairing, play_matches
+from generalist.acting.rollout import agent_for, rollout
+from generalist.cli.main import main
+from generalist.envs import make
+from generalist.envs.board_view import Position
+from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation.arena import arena
+from generalist.training.loop import TrainingInterrupted
+from generalist.training.selfplay.recipe import SelfplayRecipe, load_selfplay_recipe
+from generalist.training.selfplay.run import SelfplayRun, selfplay
+from generalist.training.selfplay.start import start
+from generalist.training.strategies.launch import StopSignal
+
+pytest.importorskip("pyspiel")
+
+SMALL = {
+    "boards": ["TicTacToe", "ConnectFour-4x5", "Hex-3x3"],
+    "side": 6,
+    "parallel_games": 12,
+    "model": {
+        "form": "compact", "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2,
+        "embedders": {"width": 4},
+    },
+    "search": {"full_simulations": 12, "fast_simulations": 4},
+    "learning": {"batch": 32, "first_positions": 60},
+    "anchors": {"opponent": "random", "games": 2, "simulations": 4, "every_steps": 12},
+    "length": {"games": 60},
+}  # fmt: skip
+
+
+def recipe(folder: Path, **changes: object) -> SelfplayRecipe:
+    return SelfplayRecipe.model_validate({**SMALL, "output_dir": folder, **changes})
+
+
+class StopAfter(StopSignal):
+    """A signal that comes when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    @property
+    def raised(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+    @raised.setter
+    def raised(self, value: bool) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("selfplay") / "whole"
+    selfplay(recipe(folder))
+    return folder
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "checkpoint" / "model.safetensors")
+
+
+def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "resumed"
+    for looks in (5, 8):
+        run = SelfplayRun(recipe(folder), start(recipe(folder)))
+        folder.mkdir(exist_ok=True)
+        run.resume()
+        with pytest.raises(TrainingInterrupted, match="The same command continues"):
+            run.run(StopAfter(looks))
+    selfplay(recipe(folder))
+    one, other = weights(finished), weights(folder)
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    records = [(path / "games.jsonl").read_text() for path in (finished, folder)]
+    assert records[0] == records[1]
+
+
+def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert any("score/TicTacToe" in row for row in rows)
+    last = rows[-1]
+    games = [json.loads(line) for line in (finished / "games.jsonl").read_text().splitlines()]
+    assert last["games"] == len(games) >= 60 and last["step"] > 10
+    assert last["positions"] == sum(len(game["actions"]) for game in games)
+    assert {game["board"] for game in games} == set(SMALL["boards"])
+    view_names = {"TicTacToe", "ConnectFour-4x5", "Hex-3x3"}
+    assert view_names == {key[6:] for row in rows for key in row if key.startswith("plies/")}
+
+
+def test_another_recipe_is_not_continued(finished: Path) -> None:
+    with pytest.raises(GeneralistError, match="other search.*--allow-changes"):
+        selfplay(recipe(finished, search={"fast_simulations": 5}))
+    with pytest.raises(GeneralistError, match="other boards"):
+        selfplay(recipe(finished, boards=["TicTacToe"]), allow_changes=True)
+
+
+@pytest.mark.parametrize("task", ["board/ConnectFour-4x5", "board/ConnectFour-5x5"])
+def test_an_agent_plays_boards_bare_and_with_one_simulation_alike(
+    finished: Path, task: str
+) -> None:
+    agent = Agent.from_pretrained(finished / "checkpoint", "board/TicTacToe")
+    env = make(task, opponent="random")
+    agent = agent_for(agent, task, env)
+    searching = tree_policy(agent, TreePlan(simulations=1))
+    for seed in range(3):
+        observation, info = env.reset(seed=seed)
+        agent.begin([0], [seed], [info])
+        over = False
+        while not over:
+            bare = agent.decide(observation[None], [info], [0]).actions[0]
+            found = searching.decide(observation[None], [info], [0])
+            assert found.actions[0] == bare and -1 <= found.values[0] <= 1
+            observation, _, over, _, info = env.step(int(bare))
+
+
+def test_a_plan_in_a_rollout(finished: Path) -> None:
+    agent = Agent.from_pretrained(finished / "checkpoint", "board/ConnectFour-4x5")
+    result = rollout(
+        agent, episodes=2, plan="tree:simulations=8", opponent="random", progress=False
+    )
+    assert result.plan == "tree:simulations=8,exploration=1.5" and result.episodes == 2
+    with pytest.raises(UsageError, match="tree:simulations=100"):
+        rollout(agent, episodes=1, plan="tree:depth=3", progress=False)
+    with pytest.raises(UsageError, match="plan is for an agent"):
+        rollout("random", "board/TicTacToe", episodes=1, plan="tree", progress=False)
+
+
+def test_an_evaluation_plans_and_reports(finished: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("episodes: 2\nprompted_episodes: 0\ntasks: [board/TicTacToe]\n")
+    arguments = ["--checkpoint", str(finished / "checkpoint"), "--plan", "tree:simulations=4"]
+    arguments += ["--no-videos", "--workers", "0", "--out", str(tmp_path / "report")]
+    assert main(["evaluate", str(suite), *arguments]) == 0
+    result = json.loads((tmp_path / "report/results/board-TicTacToe.json").read_text())
+    assert result["plan"] == "tree:simulations=4,exploration=1.5"
+
+
+def test_a_run_begins_from_a_checkpoint_with_another_board(finished: Path, tmp_path: Path) -> None:
+    source = str(finished / "checkpoint")
+    run = recipe(
+        tmp_path / "further", boards=["Breakthrough-4x4"], side=None,
+        model={"init_from": source}, length={"games": 8},
+    )  # fmt: skip
+    folder = selfplay(run)
+    known = Agent.from_pretrained(folder, "board/Breakthrough-4x4").layouts
+    assert set(known) == {f"board/{name}" for name in [*SMALL["boards"], "Breakthrough-4x4"]}
+    with pytest.raises(UsageError, match="common board of 6x6. Leave side out"):
+        selfplay(recipe(tmp_path / "other", side=5, model={"init_from": source}))
+
+
+def test_an_arena_is_continued_game_by_game(finished: Path, tmp_path: Path) -> None:
+    checkpoint = finished / "checkpoint"
+    names = ["random", "mcts@10", str(checkpoint), f"{checkpoint}+tree@8"]
+    whole = arena(names, "TicTacToe", tmp_path / "whole", games=4)
+    again = tmp_path / "again"
+    arena(names, "TicTacToe", again, games=2)
+    lines = (again / "games.jsonl").read_text().splitlines()
+    (again / "games.jsonl").write_text("\n".join(lines[:5]) + '\n{"number": 1')  # killed there
+    continued = arena(names, "TicTacToe", again, games=4)
+    assert continued == whole and len(whole["pairs"]) == 6
+    for pair in whole["pairs"]:
+        assert sum(pair["games"]) == 4 and sum(pair["first"]) == 2
+        assert pair["low"] <= pair["score"] <= pair["high"]
+    assert whole["anchor"] == "random"  # there is no mcts@100
+    with pytest.raises(UsageError, match="another folder by --out"):
+        arena(names[:2], "TicTacToe", again, games=4)
+
+
+class Illegal:
+    """A player that always names the first action."""
+
+    def begin(self, *given: object) -> None: ...
+
+    def end(self, slots: object) -> None: ...
+
+    def decide(self, observations: np.ndarray, infos: list, slots: object) -> object:
+        from generalist.policy import Decision
+
+        assert all(isinstance(info["position"], Position) for info in infos)
+        return Decision(actions=np.zeros(len(infos), np.int64))
+
+
+def test_an_illegal_move_is_an_error() -> None:
+    from generalist.envs.board_view import BoardView
+
+    with pytest.raises(GeneralistError, match="not legal"):
+        list(play_matches(BoardView.named("TicTacToe"), [Illegal()], [Pairing(0, (0, 0))]))
+
+
+def test_bad_input_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="boards.0 is 'Chess'.*no such board"):
+        load_selfplay_recipe("selfplay/boards", ["boards=[Chess]"])
+    with pytest.raises(UsageError, match="needs an end"):
+        load_selfplay_recipe("selfplay/boards", ["length.cpu_minutes=null"])
+    with pytest.raises(UsageError, match="does not fit"):
+        start(recipe(tmp_path, side=3))
+    with pytest.raises(UsageError, match="no player 'mcts'"):
+        arena(["mcts", "random"], "TicTacToe", tmp_path, games=2)
+    with pytest.raises(UsageError, match="even number"):
+        arena(["mcts@2", "random"], "TicTacToe", tmp_path, games=3)
+    with pytest.raises(UsageError, match="There is no board"):
+        arena(["mcts@2", "random"], "Tic", tmp_path, games=2)
