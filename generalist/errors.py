@@ -52,6 +52,7 @@ EXTRAS = {
     "matplotlib": "train",
     "metaworld": "metaworld",
     "minari": "minari",
+    "minatar": "minatar",
     "minigrid": "babyai",
     "mujoco": "mujoco",
     "peft": "lora",

@@ -16,7 +16,8 @@ COMMANDS = [
     ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["recipe"],
     ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
-    ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
+    ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"],
+    ["rollout", "minatar"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
     ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
@@ -46,7 +47,9 @@ def test_the_list_above_is_complete():
     assert sorted(commands_of(cli.app)) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "board"])
+@pytest.mark.parametrize(
+    "family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "minatar", "board"]
+)
 def test_every_family_has_the_common_options(family, capsys):
     cli.main(["rollout", family, "--help"])
     printed = capsys.readouterr().out
