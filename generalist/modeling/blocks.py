@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from generalist.modeling.fused import rms_norm
 from generalist.modeling.half import gated_feed_forward, half_linear, is_plain
 
-
 Tables = tuple[Tensor, Tensor]
 """Cosine and sine of rotary positions, (T, 1, E/2)."""
 

@@ -42,6 +42,7 @@ from generalist.modeling.blocks import (
 )
 from generalist.modeling.fused import rotate
 
+
 def can_run_segments(decoder: nn.Module) -> bool:
     """Whether the inside of this decoder is known well enough to leave out work in it."""
     known = type(decoder) in (LlamaModel, Qwen3Model)

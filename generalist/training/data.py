@@ -46,7 +46,7 @@ class TrainingData:
     """The data of a run.
 
     Attributes:
-        windows: the source of rows.
+        windows: the source of rows; None in a run without demonstrations.
         task_names: the task of each dataset folder; several folders may hold one task.
         target_density: (folders,) share of a task's tokens that are targets, in (0, 1].
         processor: the processor of the shards.
@@ -58,7 +58,7 @@ class TrainingData:
         form: how timesteps are shown; None in the flat form.
     """
 
-    windows: Windows
+    windows: Windows | None
     task_names: Sequence[str]
     target_density: np.ndarray
     processor: Any

@@ -20,6 +20,7 @@ from generalist.errors import UsageError
 from generalist.modeling.recipe import ModelRecipe, Name, Section, not_empty
 from generalist.seeds import PROMPT_SEED, RUN_SCORES_SEED
 from generalist.specs import find_spec, read_yaml, validate_data
+from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.yaml_values import NOT_YAML, annotation_at, expand_home, parse_setting, split_key
 
 
@@ -235,6 +236,8 @@ class Recipe(Section):
     corrections: CorrectionsRecipe = Field(default_factory=CorrectionsRecipe)
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    reinforcement: ReinforcementRecipe | None = None
+    """Learn from rewards, by playing; `generalist reinforce`. null: imitate alone."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the forward pass. auto: bf16 on a GPU, and on a CPU with AMX where it is faster;
     else fp32."""
