@@ -24,6 +24,7 @@ from generalist.cli import (
     push,
     quickstart,
     recipe,
+    reinforce,
     rollout,
     tasks,
     tokenizer,
@@ -37,7 +38,7 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
 AGAIN = "run the same command again to continue"
 ANEW = "The same command begins anew"
-CONTINUE = ("collect", "dagger", "evaluate", "import", "quickstart", "train")
+CONTINUE = ("collect", "dagger", "evaluate", "import", "quickstart", "reinforce", "train")
 
 app = typer.Typer(
     name="generalist",
@@ -56,6 +57,7 @@ app.add_typer(expert.app, name="expert")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)
+app.command("reinforce")(reinforce.reinforce)
 app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)

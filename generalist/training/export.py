@@ -18,8 +18,8 @@ from generalist.acting.checkpoint import Checkpoint
 from generalist.acting.hub import FOLDER_IN_CARD
 from generalist.errors import GeneralistError
 from generalist.modeling.embedders import Embedders, embedders_of
-from generalist.modeling.values import Values, values_of
 from generalist.modeling.lora import merged
+from generalist.modeling.values import Values, values_of
 from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData

@@ -5,9 +5,11 @@ Shapes: B = rows, L = window tokens, T = tokens of all segments, S = segments, M
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from generalist.modeling.embedders import Embedded
@@ -105,3 +107,25 @@ class LinedSegments(TokenPass):
 
 
 ForwardPass = PackedRows | LinedSegments
+"""A forward pass over recorded windows."""
+
+
+class Pass(Protocol):
+    """What an objective is given and strategies pass on, whatever is learned from it.
+
+    Attributes:
+        weight: float32 factors on the losses, which broadcast against them.
+        count: the pass's part of the divisor of the summed loss.
+    """
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def count(self) -> float: ...
+
+    def map(self, function: Callable[[Any], Any]) -> Self:
+        """See generalist.modeling.tensors.Tensors."""
+
+    def to(self, device: torch.device) -> Self:
+        """See generalist.modeling.tensors.Tensors."""

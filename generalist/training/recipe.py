@@ -155,6 +155,9 @@ class EvaluationRecipe(Section):
     """Score after this many minutes of training. The time of scoring does not count."""
     every_steps: int | None = Field(default=None, gt=0)
     """Score after this many steps."""
+    keep_best: bool = False
+    """Keep the model with the best scores in `best/`, beside the final `checkpoint/`. What counts
+    is the mean normalised score; of a single task the score itself will do."""
 
     @model_validator(mode="after")
     def _has_a_cadence(self) -> EvaluationRecipe:

@@ -19,7 +19,7 @@ from generalist.training.ahead import one_ahead
 from generalist.training.data import TrainingData, task_weights, to_tensors
 from generalist.training.gradients import Losses
 from generalist.training.log import TrainingLog
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 from generalist.training.recipe import Recipe
 
 
@@ -47,9 +47,7 @@ class Source(Protocol):
 
     data: TrainingData
 
-    def batches(
-        self, step: int, share: Share
-    ) -> AbstractContextManager[Iterator[list[ForwardPass]]]:
+    def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[list[Pass]]]:
         """An endless iterator over this rank's passes of step `step`, the next, and so on.
 
         A batch is a function of the step, and of the weights where the source acts with them. One
@@ -106,13 +104,11 @@ class Demonstrations:
         self.data = data
         self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
 
-    def batches(
-        self, step: int, share: Share
-    ) -> AbstractContextManager[Iterator[list[ForwardPass]]]:
+    def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[list[Pass]]]:
         """See Source. The next batch is prepared during the present step."""
         return one_ahead(partial(self.passes, share=share), step)
 
-    def passes(self, step: int, share: Share) -> list[ForwardPass]:
+    def passes(self, step: int, share: Share) -> list[Pass]:
         """This rank's passes of a step.
 
         Row numbers depend on the step alone, so another number of ranks sees the same step.
@@ -120,7 +116,9 @@ class Demonstrations:
         first = step * self.recipe.data.rows_per_step + share.rank * self._rows_per_rank
         # At most one core's share per pass, so that all cores have work.
         stride = min(self.recipe.data.rows_per_forward, -(-self._rows_per_rank // share.cores))
-        batch = self.data.windows.batch(first, self._rows_per_rank)
+        windows = self.data.windows
+        assert windows is not None
+        batch = windows.batch(first, self._rows_per_rank)
         return [
             to_tensors(rows, self.task_weights, segments=self._segments)
             for rows in batch.split(stride)

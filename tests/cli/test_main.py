@@ -13,7 +13,8 @@ from generalist.cli.common import duration, jsonable, write_json
 from generalist.errors import GeneralistError, UsageError
 
 COMMANDS = [
-    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["recipe"],
+    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"],
+    ["reinforce"], ["recipe"],
     ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"],

@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from generalist.episode import tree_map, tree_stack
+from generalist.episode import Tree, tree_map, tree_stack
 from generalist.errors import GeneralistError, UsageError
 from generalist.session.trace import EpisodeError, Trace
 from generalist.training.reinforcement.timesteps import Shower, States
@@ -147,8 +147,7 @@ class Fleet:
             taken = ids[part, : len(layout.legal)]
             actions = self.processor.decode_actions(taken, layout)
             for row, number in enumerate(range(part.start, part.stop)):
-                action = tree_map(lambda leaf, row=row: leaf[row], actions)
-                self._step(number, action, taken[row], result)
+                self._step(number, _row(actions, row), taken[row], result)
         return result
 
     def _step(self, number: int, action: Any, taken: np.ndarray, result: Stepped) -> None:
@@ -241,7 +240,7 @@ class Fleet:
                 continue
             actions = self.processor.decode_actions(taken, self.shower.layouts[place.task])
             for row in range(len(taken)):
-                place.running.step(tree_map(lambda leaf, row=row: leaf[row], actions))
+                place.running.step(_row(actions, row))
                 if place.running.done:
                     raise GeneralistError(
                         f"{place.running.place}: the episode ended when it was played again. The "
@@ -253,3 +252,7 @@ class Fleet:
         """Close all environments."""
         for place in self._places:
             place.env.close()
+
+
+def _row(batch: Tree, number: int) -> Any:
+    return tree_map(lambda leaf: leaf[number], batch)

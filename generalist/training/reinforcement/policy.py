@@ -1,5 +1,7 @@
 """The policy of a model over single timesteps: its own logits of the legal action tokens.
 
+It is what an agent does with the same weights at temperature 1.
+
 Shapes: N = timesteps, k = action tokens of a timestep, D = hidden size, P = positions of timesteps,
 r = action tokens that are chosen from one interval of ids.
 """
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generalist.decoding.sampling import Sampling
 from generalist.modeling.branches import hidden_of_branches
 from generalist.modeling.embedders import Embedders
 from generalist.modeling.tensors import Tensors
@@ -30,6 +33,7 @@ class Tokens(Tensors):
     Attributes:
         start: first legal id.
         stop: first id after the legal ones.
+        temperature: what the logits are divided by.
         row: (r,) int64, position of the timesteps that chooses the token.
         state: (r,) int64, number of the timestep.
         place: (r,) int64, which of the timestep's action tokens it is.
@@ -38,6 +42,7 @@ class Tokens(Tensors):
 
     start: int
     stop: int
+    temperature: float
     row: Tensor
     state: Tensor
     place: Tensor
@@ -55,18 +60,26 @@ def tokens_of(
         first: (N,) int64, where each timestep chooses its first token.
         ids: (N, most k) int64 ids that were taken; whatever behind a timestep's own k.
     """
-    found: dict[tuple[int, int], list[tuple[np.ndarray, int]]] = {}
+    found: dict[tuple[int, int, float], list[tuple[np.ndarray, int]]] = {}
     for number in np.unique(task):
         states = np.flatnonzero(task == number)
-        for place, interval in enumerate(layouts[number].legal):
-            found.setdefault(interval, []).append((states, place))
+        for place, kind in enumerate(_kinds(layouts[number])):
+            found.setdefault(kind, []).append((states, place))
     return tuple(
-        _tokens(interval, parts, first=first, ids=ids) for interval, parts in sorted(found.items())
+        _tokens(kind, parts, first=first, ids=ids) for kind, parts in sorted(found.items())
     )
 
 
+def _kinds(layout: Layout) -> list[tuple[int, int, float]]:
+    """Of each action token: first legal id, the one after the last, and temperature."""
+    positions = layout.positions
+    ordinal = positions.bins[positions.chosen] >= 0
+    factors = np.where(ordinal, Sampling().ordinal_factor, 1.0).tolist()
+    return [(*interval, factor) for interval, factor in zip(layout.legal, factors, strict=True)]
+
+
 def _tokens(
-    interval: tuple[int, int],
+    kind: tuple[int, int, float],
     parts: Sequence[tuple[np.ndarray, int]],
     *,
     first: np.ndarray,
@@ -74,10 +87,11 @@ def _tokens(
 ) -> Tokens:
     state = np.concatenate([states for states, _ in parts])
     place = np.concatenate([np.full(len(states), place) for states, place in parts])
-    start, stop = interval
+    start, stop, temperature = kind
     columns = (first[state] + place, state, place, ids[state, place] - start)
     row, state, place, taken = (torch.from_numpy(np.asarray(x, np.int64)) for x in columns)
-    return Tokens(start=start, stop=stop, row=row, state=state, place=place, taken=taken)
+    of_tokens = {"row": row, "state": state, "place": place, "taken": taken}
+    return Tokens(start=start, stop=stop, temperature=temperature, **of_tokens)
 
 
 def hidden_of(model: Any, timesteps: Timesteps) -> Tensor:
@@ -99,7 +113,7 @@ def log_probs_of(
     head = model.get_output_embeddings().weight[low:high]
     for each in tokens:
         logits = F.linear(hidden[each.row], head[each.start - low : each.stop - low])
-        yield each, logits.float().log_softmax(-1)
+        yield each, (logits.float() / each.temperature).log_softmax(-1)
 
 
 class Acted(NamedTuple):

@@ -21,7 +21,7 @@ from generalist.modeling.values import values_of
 from generalist.training.data import TrainingData
 from generalist.training.gradients import Losses
 from generalist.training.log import TrainingLog
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
 from generalist.training.reinforcement.fleet import Fleet, Outcome
@@ -102,16 +102,16 @@ class Unrolls:
             self._demonstrations.take(data)
 
     @contextmanager
-    def batches(self, step: int, share: Share) -> Iterator[Iterator[list[ForwardPass]]]:
+    def batches(self, step: int, share: Share) -> Iterator[Iterator[list[Pass]]]:
         """See Source. Nothing is prepared ahead: an unroll needs the weights of its step."""
         yield self._from(step, share)
 
-    def _from(self, step: int, share: Share) -> Iterator[list[ForwardPass]]:
+    def _from(self, step: int, share: Share) -> Iterator[list[Pass]]:
         while True:
             yield self._batch(step, share)
             step += 1
 
-    def _batch(self, step: int, share: Share) -> list[ForwardPass]:
+    def _batch(self, step: int, share: Share) -> list[Pass]:
         if self._unroll is None or step >= self._first_step + self.steps_per_unroll:
             self._play(step)
         assert self._unroll is not None
@@ -122,7 +122,7 @@ class Unrolls:
             self._pass = number
         group = self._groups[minibatch]
         parts = [group[core :: share.cores] for core in range(share.cores)]
-        passes: list[ForwardPass] = [
+        passes: list[Pass] = [
             pass_of(self._unroll, self._fleet, part, scale=self._scales(), weight=self._weights())
             for part in parts
             if part
@@ -133,7 +133,7 @@ class Unrolls:
             )
         return passes + self._imitated(step, share, sum(each.count for each in passes))
 
-    def _imitated(self, step: int, share: Share, count: float) -> list[ForwardPass]:
+    def _imitated(self, step: int, share: Share, count: float) -> list[Pass]:
         """Demonstrations beside `count` steps of unrolls, at the weight that the recipe says."""
         if self._demonstrations is None:
             return []
