@@ -97,7 +97,7 @@ def train(
         # The sizes of the model decide the precision, and so the accelerator.
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
         accelerator = start_accelerator(recipe)
-        data = data or _opened(recipe)
+        data = data or opened(recipe)
         main = accelerator.is_main_process
         lock = only_run_in(recipe.output_dir) if main else nullcontext()
         with lock, closing(build_trainer(recipe, data, accelerator)) as trainer:
@@ -127,7 +127,7 @@ def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) 
     )
 
 
-def _opened(recipe: Recipe) -> TrainingData:
+def opened(recipe: Recipe) -> TrainingData:
     """What a recipe learns from: demonstrations, and tasks that it plays."""
     return open_data(recipe) if recipe.reinforcement is None else open_tasks(recipe)
 

@@ -221,7 +221,11 @@ def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> 
             for task in shower.tasks
         ],
         counts=counts,
-        seed_of=lambda number, episode: reinforcement_seed(
-            recipe.seed, episode * everywhere + first + number
-        ),
+        seed_of=partial(_seed_of, recipe.seed, first=first, everywhere=everywhere),
+        actors=recipe.reinforcement.actors,
     )
+
+
+def _seed_of(run: int, number: int, episode: int, *, first: int, everywhere: int) -> int:
+    """The seed of an episode of this rank's environment `number`."""
+    return reinforcement_seed(run, episode * everywhere + first + number)

@@ -1,102 +1,41 @@
-"""Many environments of several tasks, played in step, whose episodes can be found again.
+"""The fleet: all environments of a run in this process, or with actors, as one batch.
 
-The seed of an episode follows from its environment's number and the count of its episodes. So the
-state of an environment is its episode's number and the actions so far: to resume, they are played
-again. Nothing of an environment itself is saved.
-
-Shapes: n = environments of a task, K = tokens of an observation, k = action tokens of a timestep.
+Shapes: E = environments, n = environments of a task, k = action tokens of a timestep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from generalist.episode import Tree, tree_map, tree_stack
-from generalist.errors import GeneralistError, UsageError
-from generalist.session.trace import EpisodeError, Trace
+from generalist.errors import GeneralistError
+from generalist.training.reinforcement.actors import Actor, ActorLost, LocalCrew
+from generalist.training.reinforcement.crew import Crewed, Seen, Stepped
 from generalist.training.reinforcement.timesteps import Shower, States
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished episode.
-
-    Attributes:
-        task: number of the task.
-        return_: sum of its raw rewards.
-        steps: number of its steps.
-        success: whether it succeeded; None where the environment does not say.
-    """
-
-    task: int
-    return_: float
-    steps: int
-    success: bool | None
-
-
-@dataclass(frozen=True)
-class Cut:
-    """An episode that a limit cut: the state after its last step counts too.
-
-    Attributes:
-        environment: number of the environment, among all.
-        states: that state.
-    """
-
-    environment: int
-    states: States
-
-
-@dataclass
-class Stepped:
-    """What a step brought in all environments.
-
-    Attributes:
-        rewards: (environments,) float32, raw.
-        going_on: (environments,) bool, False where the episode ended or was cut.
-        failed: (environments,) bool, True where the environment did something wrong.
-        finished: the episodes that ended.
-        cut: those of them that a limit cut.
-    """
-
-    rewards: np.ndarray
-    going_on: np.ndarray
-    failed: np.ndarray
-    finished: list[Outcome] = field(default_factory=list)
-    cut: list[Cut] = field(default_factory=list)
-
-
-class _Place:
-    """One environment with its running episode."""
-
-    def __init__(self, make: Callable[[], gymnasium.Env], task: int, name: str) -> None:
-        self.make, self.task, self.name = make, task, name
-        self.env = make()
-        self.episode = -1  # none yet
-        self.taken: list[np.ndarray] = []  # ids of the actions so far, (k,) each
-        self.trace: Trace | None = None
-        self.header = -1
-
-    @property
-    def running(self) -> Trace:
-        assert self.trace is not None
-        return self.trace
+PATIENCE_SECONDS = 60.0
+"""What an actor has to answer, before another takes its place; at first ten times as much."""
 
 
 class Fleet:
-    """Environments of several tasks that one policy plays.
+    """Environments of several tasks that one policy plays in step.
 
     Args:
-        shower: knows the tasks and makes headers.
+        shower: knows the tasks, and makes headers.
         processor: encodes observations and decodes actions.
         makers: for each task a function that makes one of its environments.
         counts: for each task, how many.
         seed_of: the seed of episode `episode` of environment `number`.
+        actors: number of processes that step them; 0: this process does.
+        patience: seconds that an actor has to answer.
+
+    Attributes:
+        shower: as given.
+        of_task: for each task which of the environments are its own.
+        failures: what went wrong, in words, since somebody took it.
 
     Raises:
         UsageError: an environment masks its actions.
@@ -110,149 +49,173 @@ class Fleet:
         makers: Sequence[Callable[[], gymnasium.Env]],
         counts: Sequence[int],
         seed_of: Callable[[int, int], int],
+        actors: int = 0,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self.shower, self.processor, self._seed_of = shower, processor, seed_of
-        self._places = [
-            _Place(make, number, shower.tasks[number])
-            for number, (make, count) in enumerate(zip(makers, counts, strict=True))
-            for _ in range(count)
+        self.shower, self._patience, self._actors = shower, patience, actors
+        bounds = np.cumsum([0, *counts]).tolist()
+        self.of_task = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        self.failures: list[str] = []
+        shares = max(actors, 1)
+        self._crewed = [
+            Crewed(
+                tasks=shower.tasks,
+                layouts=shower.layouts,
+                makers=makers,
+                environments=[
+                    range(part.start + share, part.stop, shares) for part in self.of_task
+                ],
+                processor=processor,
+                seed_of=seed_of,
+            )
+            for share in range(shares)
         ]
-        bounds = np.cumsum([0, *counts])
-        self.of_task = [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-        self.failures: list[str] = []  # what went wrong, in words, since last asked
+        self._crews: list[Actor | LocalCrew] = []
+        self._episodes = np.zeros(bounds[-1], np.int64)
+        self._states: list[States] = []
+        self._answered: list[list[Seen]] = [[] for _ in self._crewed]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._episodes)
 
-    def begin(self) -> None:
-        """Begin the first episode of every environment."""
-        for number in range(len(self)):
-            self._next(number)
+    def begin(self, episodes: np.ndarray | None = None) -> None:
+        """Begin an episode in every environment.
+
+        Args:
+            episodes: (E,) int64, which; None: the first of each.
+        """
+        self._episodes = np.zeros(len(self), np.int64) if episodes is None else episodes.copy()
+        self._crews = [
+            self._manned(crewed, self._episodes[crewed.numbers]) for crewed in self._crewed
+        ]
+        self._answered = [self._first(crew) for crew in self._crews]
+        self._look()
+
+    def _manned(self, crewed: Crewed, start: np.ndarray) -> Actor | LocalCrew:
+        if not self._actors:
+            return LocalCrew(crewed, start)
+        return Actor(crewed, start, self._patience)
+
+    def _first(self, crew: Actor | LocalCrew) -> list[Seen]:
+        """The first states of a crew, which an actor needs time for: it imports packages."""
+        for _ in range(9):
+            try:
+                return crew.answer()
+            except ActorLost as lost:
+                if "gave no answer" not in str(lost):
+                    raise GeneralistError(f"An actor {lost} before it began.") from lost
+        return crew.answer()
 
     def observe(self) -> list[States]:
         """The present states, task by task."""
-        return [self._states(self._places[part]) for part in self.of_task]
+        return self._states
 
     def step(self, ids: np.ndarray) -> Stepped:
         """Execute an action in every environment; begin the next episode where one ends.
 
+        `cut` of what it returns has the numbers of environments as keys.
+
         Args:
-            ids: (environments, at least k) int64 ids of the actions.
+            ids: (E, at least k) int64 ids of the actions.
         """
-        count = len(self)
-        result = Stepped(np.zeros(count, np.float32), np.ones(count, bool), np.zeros(count, bool))
-        for part in self.of_task:
-            task = self._places[part.start].task
-            layout = self.shower.layouts[task]
-            taken = ids[part, : len(layout.legal)]
-            actions = self.processor.decode_actions(taken, layout)
-            for row, number in enumerate(range(part.start, part.stop)):
-                self._step(number, _row(actions, row), taken[row], result)
+        lost: dict[int, str] = {}
+        for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
+            try:
+                crew.ask("step", ids[crewed.numbers])
+            except ActorLost as loss:
+                lost[number] = str(loss)
+        result = Stepped.nothing(len(self))
+        for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
+            try:
+                if number not in lost:
+                    stepped, self._answered[number] = crew.answer()
+                    _merge(result, stepped, crewed.numbers)
+            except ActorLost as loss:
+                lost[number] = str(loss)
+            if number in lost:
+                self._replace(number, lost[number], result)
+        self.failures += result.failures
+        self._look()
         return result
 
-    def _step(self, number: int, action: Any, taken: np.ndarray, result: Stepped) -> None:
-        place = self._places[number]
-        trace = place.running
-        try:
-            trace.step(action)
-            self._refuse_masks(place)
-        except EpisodeError as error:
-            self.failures.append(str(error))
-            result.failed[number], result.going_on[number] = True, False
-            self._anew(number)
-            return
-        place.taken.append(taken.astype(np.int64))
-        result.rewards[number] = trace.rewards[-1]
-        if not trace.done:
-            return
-        result.going_on[number] = False
-        result.finished.append(Outcome(place.task, trace.return_, trace.steps, trace.success))
-        if trace.truncated and not trace.terminated:
-            result.cut.append(Cut(number, self._states([place])))
-        self._next(number)
+    def _replace(self, number: int, why: str, result: Stepped) -> None:
+        """Put another actor in the place of one that is lost."""
+        crewed = self._crewed[number]
+        result.failures.append(f"Actor {number} {why}; another begins the next episodes.")
+        result.failed[crewed.numbers], result.going_on[crewed.numbers] = True, False
+        self._crews[number].close()
+        crew = self._manned(crewed, self._episodes[crewed.numbers] + 1)
+        self._crews[number], self._answered[number] = crew, self._first(crew)
 
-    def _states(self, places: Sequence[_Place]) -> States:
-        task = places[0].task
-        observations = tree_stack([place.running.observation for place in places])
-        layout = self.shower.layouts[task]
-        ids = self.processor.encode_observations(observations, layout, self.shower.tasks[task])
-        headers = np.array([place.header for place in places])
-        return States(task, headers, ids.astype(np.int64))
+    def _look(self) -> None:
+        """Put together what all crews see now."""
+        found: list[list[tuple[np.ndarray, Seen]]] = [[] for _ in self.of_task]
+        for crewed, answered in zip(self._crewed, self._answered, strict=True):
+            for seen in answered:
+                numbers = np.asarray(crewed.environments[seen.task])
+                found[seen.task].append((numbers, seen))
+                self._episodes[numbers] = seen.episodes
+        self._states = [self._joined(task, parts) for task, parts in enumerate(found)]
 
-    def _next(self, number: int) -> None:
-        """Begin the next episode of an environment; one that fails at once is tried once more."""
-        place = self._places[number]
-        try:
-            self._reset(number, place.episode + 1)
-        except EpisodeError as error:
-            self.failures.append(str(error))
-            self._anew(number)
+    def _joined(self, task: int, parts: Sequence[tuple[np.ndarray, Seen]]) -> States:
+        numbers = np.concatenate([each for each, _ in parts])
+        order = np.argsort(numbers)
+        states = [self.states_of(seen) for _, seen in parts]
+        return States(
+            task,
+            np.concatenate([each.headers for each in states])[order],
+            np.concatenate([each.ids for each in states])[order],
+        )
 
-    def _anew(self, number: int) -> None:
-        """Make an environment again after it failed, and begin the next episode."""
-        place = self._places[number]
-        place.env.close()
-        place.env = place.make()
-        self._reset(number, place.episode + 1)
-
-    def _reset(self, number: int, episode: int) -> None:
-        place = self._places[number]
-        place.episode, place.taken = episode, []
-        place.trace = Trace(place.env, place.name, self._seed_of(number, episode))
-        place.header = self.shower.header(place.task, place.trace.instruction)
-        self._refuse_masks(place)
-
-    def _refuse_masks(self, place: _Place) -> None:
-        if place.running.info.get("action_mask") is not None:
-            raise UsageError(
-                f"{place.name} says which actions are legal, and reinforcement heeds no such "
-                "masks yet. For boards there is `generalist selfplay`."
-            )
+    def states_of(self, seen: Seen) -> States:
+        """What was seen, behind its headers."""
+        headers = [self.shower.header(seen.task, said) for said in seen.instructions]
+        return States(seen.task, np.array(headers), seen.ids)
 
     # Resuming
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` needs: numbers of episodes, and the actions in them so far."""
-        taken = [
-            np.stack(place.taken) if place.taken else np.zeros((0, 1), np.int64)
-            for place in self._places
-        ]
+        for crew in self._crews:
+            crew.ask("state")
+        taken: dict[int, np.ndarray] = {}
+        for crew, crewed in zip(self._crews, self._crewed, strict=True):
+            taken |= zip(crewed.numbers, crew.answer(), strict=True)
         return {
-            "episodes": np.array([place.episode for place in self._places], np.int64),
-            **{f"taken/{number}": each for number, each in enumerate(taken)},
+            "episodes": self._episodes.copy(),
+            **{f"taken/{number}": each for number, each in sorted(taken.items())},
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Play the actions of `state` again, so that every environment is where it was.
 
         Raises:
-            GeneralistError: the state is of other environments.
+            GeneralistError: the state is of other environments, or an environment does not depend
+                on its seed and actions alone.
         """
         if len(state["episodes"]) != len(self):
             raise GeneralistError(
                 f"The checkpoint was saved with {len(state['episodes'])} environments, and there "
                 f"are {len(self)}."
             )
-        for number, place in enumerate(self._places):
-            self._reset(number, int(state["episodes"][number]))
-            taken = state[f"taken/{number}"]
-            if not len(taken):
-                continue
-            actions = self.processor.decode_actions(taken, self.shower.layouts[place.task])
-            for row in range(len(taken)):
-                place.running.step(_row(actions, row))
-                if place.running.done:
-                    raise GeneralistError(
-                        f"{place.running.place}: the episode ended when it was played again. The "
-                        "environment does not depend on its seed and actions alone."
-                    )
-            place.taken = list(taken)
+        self.begin(state["episodes"])
+        for crew, crewed in zip(self._crews, self._crewed, strict=True):
+            crew.ask("replay", [state[f"taken/{number}"] for number in crewed.numbers])
+        self._answered = [self._first(crew) for crew in self._crews]
+        self._look()
 
     def close(self) -> None:
-        """Close all environments."""
-        for place in self._places:
-            place.env.close()
+        """End all actors, and close all environments."""
+        for crew in self._crews:
+            crew.close()
+        self._crews = []
 
 
-def _row(batch: Tree, number: int) -> Any:
-    return tree_map(lambda leaf: leaf[number], batch)
+def _merge(result: Stepped, stepped: Stepped, numbers: Sequence[int]) -> None:
+    """Add what a crew's step brought to that of all."""
+    result.rewards[numbers] = stepped.rewards
+    result.going_on[numbers] = stepped.going_on
+    result.failed[numbers] = stepped.failed
+    result.finished += stepped.finished
+    result.cut |= {numbers[row]: seen for row, seen in stepped.cut.items()}
+    result.failures += stepped.failures

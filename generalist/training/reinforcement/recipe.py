@@ -69,6 +69,9 @@ class ReinforcementRecipe(Section):
     imitation: float = Field(default=0.0, ge=0)
     """Weight of the imitation loss on the demonstrations of `data`, which keeps what the
     checkpoint can do; 0: no demonstrations are needed."""
+    actors: int = Field(default=0, ge=0)
+    """Processes of each rank that step the environments. 0: the training process does, which is
+    best where they do more than some thousand steps a second."""
     max_failures: int = Field(default=20, ge=0)
     """The run stops after more failures of environments than this. An unroll with a failure, such
     as a reward that is no number, is left out."""

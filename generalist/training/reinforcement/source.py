@@ -24,7 +24,8 @@ from generalist.training.log import TrainingLog
 from generalist.training.passes import Pass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
-from generalist.training.reinforcement.fleet import Fleet, Outcome
+from generalist.training.reinforcement.crew import Outcome
+from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.objective import (
     COLUMNS,
     ReinforcementObjective,

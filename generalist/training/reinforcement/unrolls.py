@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.training.reinforcement.fleet import Cut, Fleet, Outcome
+from generalist.training.reinforcement.crew import Outcome, Seen
+from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.objective import COLUMNS, UnrollPass
 from generalist.training.reinforcement.policy import act, log_probs_taken, tokens_of, values_at
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
-from generalist.training.reinforcement.timesteps import Shower, States
+from generalist.training.reinforcement.timesteps import States
 from generalist.training.reinforcement.vtrace import Traced, v_trace
 
 
@@ -105,7 +106,7 @@ def play_unroll(
     seen, headers, chosen = [], [], []
     rewards, discounts = (np.zeros((count, steps), np.float32) for _ in range(2))
     usable, finished = np.ones(count, bool), []
-    cuts: list[tuple[int, Cut]] = []
+    cuts: list[tuple[int, int, Seen]] = []  # step, environment, the state behind
     for step in range(steps):
         states = fleet.observe()
         acted = act(model, fleet.shower, states, random)
@@ -119,11 +120,13 @@ def play_unroll(
         discounts[:, step] = recipe.discount * stepped.going_on
         usable &= ~stepped.failed
         finished += stepped.finished
-        cuts += [(step, cut) for cut in stepped.cut]
+        cuts += [(step, number, seen) for number, seen in sorted(stepped.cut.items())]
     last = fleet.observe()
     seen.append(last)
-    for (step, cut), value in zip(cuts, _values_of(model, fleet.shower, cuts), strict=True):
-        rewards[cut.environment, step] += recipe.discount * value
+    behind = [fleet.states_of(state) for *_, state in cuts]
+    worth = values_at(model, fleet.shower, behind) if behind else []
+    for (step, number, _), value in zip(cuts, worth, strict=True):
+        rewards[number, step] += recipe.discount * value
     headers = [np.concatenate([part.headers for part in states]) for states in seen]
     values = [each.values for each in chosen] + [values_at(model, fleet.shower, last)]
     unroll = Unroll(
@@ -143,12 +146,6 @@ def play_unroll(
     if reference is not None:
         _ask(reference, fleet, unroll)
     return Played(unroll, finished)
-
-
-def _values_of(model: Any, shower: Shower, cuts: Sequence[tuple[int, Cut]]) -> np.ndarray:
-    if not cuts:
-        return np.zeros(0, np.float32)
-    return values_at(model, shower, [cut.states for _, cut in cuts])
 
 
 def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:

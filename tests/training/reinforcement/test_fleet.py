@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from functools import partial
 
 import gymnasium
@@ -32,7 +34,11 @@ class Spoiled(gymnasium.Wrapper):
         return observation, float("nan") if self.steps == self.at else reward, *rest
 
 
-def fleet_of(*tasks: str, makers=None, count: int = 2) -> Fleet:
+def seed_of(number: int, episode: int) -> int:
+    return 1000 * number + episode
+
+
+def fleet_of(*tasks: str, makers=None, count: int = 2, **options) -> Fleet:
     processor = text_only_processor()
     layouts = {}
     for task in tasks:
@@ -45,7 +51,8 @@ def fleet_of(*tasks: str, makers=None, count: int = 2) -> Fleet:
         processor,
         makers=makers or [partial(make, task) for task in tasks],
         counts=[count] * len(tasks),
-        seed_of=lambda number, episode: 1000 * number + episode,
+        seed_of=seed_of,
+        **options,
     )
     fleet.begin()
     return fleet
@@ -87,7 +94,7 @@ def test_every_episode_has_a_seed_of_its_own():
     seeds = set()
     finished = 0
     for _ in range(120):
-        seeds |= {place.running.seed for place in fleet._places}
+        seeds |= {place.running.seed for place in fleet._crews[0]._crew._places}
         finished += len(play(fleet, 1)[0].finished)
     assert finished > 4 and len(seeds) == finished + 2
 
@@ -102,9 +109,9 @@ def test_an_episode_that_is_cut_gives_the_state_behind():
     fleet = fleet_of(CARTPOLE, makers=[partial(make, CARTPOLE, max_steps=5)])
     *before, last = play(fleet, 5)
     assert not any(each.cut for each in before)
-    assert [cut.environment for cut in last.cut] == [0, 1]
+    assert sorted(last.cut) == [0, 1]
     assert not last.going_on.any() and [each.steps for each in last.finished] == [5, 5]
-    assert last.cut[0].states.ids.tobytes() != fleet.observe()[0].ids[:1].tobytes()
+    assert last.cut[0].ids.tobytes() != fleet.observe()[0].ids[:1].tobytes()
 
 
 def test_a_reward_that_is_no_number_is_left_out_and_said():
@@ -125,3 +132,39 @@ def test_a_state_of_other_environments_is_refused():
     state = fleet_of(CARTPOLE).state()
     with pytest.raises(GeneralistError, match="saved with 2 environments, and there are 3"):
         fleet_of(CARTPOLE, count=3).restore(state)
+
+
+def test_actors_see_and_earn_the_same_and_are_found_again():
+    alone, with_actors = fleet_of(CARTPOLE, GOTO, count=3), fleet_of(CARTPOLE, GOTO, count=3,
+                                                                     actors=2)  # fmt: skip
+    try:
+        assert seen(with_actors) == seen(alone)
+        for one, two in zip(play(alone, 40), play(with_actors, 40), strict=True):
+            np.testing.assert_array_equal(one.rewards, two.rewards)
+            np.testing.assert_array_equal(one.going_on, two.going_on)
+        assert seen(with_actors) == seen(alone)
+        state = with_actors.state()
+        other = fleet_of(CARTPOLE, GOTO, count=3)
+        other.shower.know(with_actors.shower.known())
+        other.restore(state)
+        assert seen(other) == seen(with_actors)
+        # One is killed, one hangs: both lose their step, and play on.
+        with_actors._patience = 20
+        os.kill(with_actors._crews[0].process.pid, signal.SIGKILL)
+        os.kill(with_actors._crews[1].process.pid, signal.SIGSTOP)
+        with_actors._crews[1]._patience = 0.5
+        before = with_actors._episodes.copy()
+        (lost,) = play(with_actors, 1)
+        assert lost.failed.all()
+        assert "ended with exit code -9" in lost.failures[0]
+        assert "gave no answer in 0.5 seconds" in lost.failures[1]
+        assert (with_actors._episodes == before + 1).all()
+        (after,) = play(with_actors, 1)
+        assert not after.failed.any()
+    finally:
+        with_actors.close()
+
+
+def test_a_fault_in_an_actor_is_told_like_one_here():
+    with pytest.raises(UsageError, match="board/TicTacToe says which actions are legal"):
+        fleet_of("board/TicTacToe", actors=1)

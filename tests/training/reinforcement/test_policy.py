@@ -14,6 +14,7 @@ from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.policy import act, log_probs_taken, values_at
 from generalist.training.reinforcement.timesteps import Shower, States
 from tests.decoding.models import compact_agent
+from tests.training.reinforcement.test_fleet import seed_of
 
 CARTPOLE, LUNAR, GOTO = "gym/CartPole-v1", "gym/LunarLanderContinuous-v3", "babyai/GoToLocal"
 TASKS = (CARTPOLE, LUNAR, GOTO)
@@ -32,7 +33,7 @@ def acting(request):
         agent.processor,
         makers=[partial(make, task) for task in agent.layouts],
         counts=[3, 2, 4],
-        seed_of=lambda number, episode: 100 * episode + number,
+        seed_of=seed_of,
     )
     fleet.begin()
     yield agent, fleet
@@ -46,7 +47,7 @@ def test_actions_are_as_probable_as_for_an_agent(acting):
     start = 0
     for number, task in enumerate(fleet.shower.tasks):
         player = agent.for_task(task)
-        places = fleet._places[fleet.of_task[number]]
+        places = fleet._crews[0]._crew._parts[number]
         k = len(player.layout.legal)
         for row, place in enumerate(places):
             trace = place.running
