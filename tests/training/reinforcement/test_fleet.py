@@ -38,7 +38,7 @@ def seed_of(number: int, episode: int) -> int:
     return 1000 * number + episode
 
 
-def fleet_of(*tasks: str, makers=None, count: int = 2, **options) -> Fleet:
+def fleet_of(*tasks: str, makers=None, count: int = 2, begin: bool = True, **options) -> Fleet:
     processor = text_only_processor()
     layouts = {}
     for task in tasks:
@@ -54,7 +54,8 @@ def fleet_of(*tasks: str, makers=None, count: int = 2, **options) -> Fleet:
         seed_of=seed_of,
         **options,
     )
-    fleet.begin()
+    if begin:
+        fleet.begin()
     return fleet
 
 
@@ -79,7 +80,7 @@ def test_is_found_again_where_it_was():
     fleet = fleet_of(CARTPOLE, GOTO)
     play(fleet, 70)
     state = fleet.state()
-    other = fleet_of(CARTPOLE, GOTO)
+    other = fleet_of(CARTPOLE, GOTO, begin=False)
     other.shower.know(fleet.shower.known())
     other.restore(state)
     assert seen(other) == seen(fleet)
@@ -144,7 +145,7 @@ def test_actors_see_and_earn_the_same_and_are_found_again():
             np.testing.assert_array_equal(one.going_on, two.going_on)
         assert seen(with_actors) == seen(alone)
         state = with_actors.state()
-        other = fleet_of(CARTPOLE, GOTO, count=3)
+        other = fleet_of(CARTPOLE, GOTO, count=3, begin=False)
         other.shower.know(with_actors.shower.known())
         other.restore(state)
         assert seen(other) == seen(with_actors)
