@@ -187,9 +187,12 @@ def main() -> None:
         for game in (GAMES if options.learn else ())
     ]
     if learned:
-        columns = "game", "steps", "minutes", "mean return", "of episodes"
-        rows = (astuple(each) for each in learned)
-        print_table(console, "stable-baselines3's PPO, at its end", columns, rows)
+        print_table(
+            console,
+            "stable-baselines3's PPO, at its end",
+            ("game", "steps", "minutes", "mean return", "of episodes"),
+            (astuple(each) for each in learned),
+        )
     result = {"speed": [asdict(x) for x in speeds], "learned": [asdict(x) for x in learned]}
     write_json(options.json, result)
 

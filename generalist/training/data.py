@@ -41,12 +41,20 @@ class Windows(Protocol):
         """Rows number `start` to `start + rows`."""
 
 
+class NoWindows:
+    """The windows of a run without demonstrations."""
+
+    def batch(self, start: int, rows: int) -> Batch:
+        """Raise GeneralistError: there are none."""
+        raise GeneralistError("This run has no demonstrations to draw rows from.")
+
+
 @dataclass
 class TrainingData:
     """The data of a run.
 
     Attributes:
-        windows: the source of rows; None in a run without demonstrations.
+        windows: the source of rows.
         task_names: the task of each dataset folder; several folders may hold one task.
         target_density: (folders,) share of a task's tokens that are targets, in (0, 1].
         processor: the processor of the shards.
@@ -58,7 +66,7 @@ class TrainingData:
         form: how timesteps are shown; None in the flat form.
     """
 
-    windows: Windows | None
+    windows: Windows
     task_names: Sequence[str]
     target_density: np.ndarray
     processor: Any

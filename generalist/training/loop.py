@@ -365,7 +365,7 @@ class Trainer:
         self.log.restart(data.task_names)
         require_same_rows(data, self.ranks)
 
-    def _step(self, batch: list[Pass], count: float) -> None:
+    def _step(self, batch: Sequence[Pass], count: float) -> None:
         """Take an optimizer step on this rank's passes; `count` is that of `StepTotals`."""
         # 1. The learning rate of this point of the schedule.
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, self._done())
@@ -394,7 +394,7 @@ class Trainer:
 
     # Agreement between ranks
 
-    def _totals(self, batch: list[Pass], elapsed_seconds: float) -> StepTotals:
+    def _totals(self, batch: Sequence[Pass], elapsed_seconds: float) -> StepTotals:
         """The totals of all ranks before a step on these passes."""
         count = sum(each.count for each in batch)
         clock = elapsed_seconds if self.ranks.main else 0.0

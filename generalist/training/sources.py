@@ -5,7 +5,7 @@ A run is an objective, a source and a list of rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from generalist.training.ahead import one_ahead
 from generalist.training.data import TrainingData, task_weights, to_tensors
 from generalist.training.gradients import Losses
 from generalist.training.log import TrainingLog
-from generalist.training.passes import Pass
+from generalist.training.passes import ForwardPass, Pass
 from generalist.training.recipe import Recipe
 
 
@@ -47,7 +47,7 @@ class Source(Protocol):
 
     data: TrainingData
 
-    def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[list[Pass]]]:
+    def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[Sequence[Pass]]]:
         """An endless iterator over this rank's passes of step `step`, the next, and so on.
 
         A batch is a function of the step, and of the weights where the source acts with them. One
@@ -104,11 +104,11 @@ class Demonstrations:
         self.data = data
         self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
 
-    def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[list[Pass]]]:
+    def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[Sequence[Pass]]]:
         """See Source. The next batch is prepared during the present step."""
         return one_ahead(partial(self.passes, share=share), step)
 
-    def passes(self, step: int, share: Share) -> list[Pass]:
+    def passes(self, step: int, share: Share) -> list[ForwardPass]:
         """This rank's passes of a step.
 
         Row numbers depend on the step alone, so another number of ranks sees the same step.
@@ -116,9 +116,7 @@ class Demonstrations:
         first = step * self.recipe.data.rows_per_step + share.rank * self._rows_per_rank
         # At most one core's share per pass, so that all cores have work.
         stride = min(self.recipe.data.rows_per_forward, -(-self._rows_per_rank // share.cores))
-        windows = self.data.windows
-        assert windows is not None
-        batch = windows.batch(first, self._rows_per_rank)
+        batch = self.data.windows.batch(first, self._rows_per_rank)
         return [
             to_tensors(rows, self.task_weights, segments=self._segments)
             for rows in batch.split(stride)
@@ -127,6 +125,7 @@ class Demonstrations:
     def trained(self, outcomes: Losses, log: TrainingLog) -> None:
         """See Source."""
         for each, losses in outcomes:
+            assert isinstance(each, ForwardPass)
             log.add(each, losses)
 
     def row(self) -> dict[str, float]:

@@ -23,7 +23,7 @@ from generalist.shards.manifest import DatasetHeader
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor, load_processor
-from generalist.training.data import TrainingData, form_of, open_data
+from generalist.training.data import NoWindows, TrainingData, form_of, open_data
 from generalist.training.objective import TokenObjective
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
@@ -104,7 +104,7 @@ def _start_of(recipe: Recipe) -> Path | None:
 def _nothing(processor: GeneralistProcessor) -> TrainingData:
     """The data of a run without demonstrations."""
     return TrainingData(
-        windows=None,
+        windows=NoWindows(),
         task_names=[],
         target_density=np.ones(0),
         processor=processor,

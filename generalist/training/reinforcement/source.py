@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from generalist.modeling.values import values_of
 from generalist.training.data import TrainingData
 from generalist.training.gradients import Losses
 from generalist.training.log import TrainingLog
-from generalist.training.passes import Pass
+from generalist.training.passes import ForwardPass, Pass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
 from generalist.training.reinforcement.crew import Outcome
@@ -103,11 +103,11 @@ class Unrolls:
             self._demonstrations.take(data)
 
     @contextmanager
-    def batches(self, step: int, share: Share) -> Iterator[Iterator[list[Pass]]]:
+    def batches(self, step: int, share: Share) -> Iterator[Iterator[Sequence[Pass]]]:
         """See Source. Nothing is prepared ahead: an unroll needs the weights of its step."""
         yield self._from(step, share)
 
-    def _from(self, step: int, share: Share) -> Iterator[list[Pass]]:
+    def _from(self, step: int, share: Share) -> Iterator[Sequence[Pass]]:
         while True:
             yield self._batch(step, share)
             step += 1
@@ -232,9 +232,10 @@ class Unrolls:
         """See Source."""
         self._log = log
         for each, losses in outcomes:
-            if not isinstance(each, UnrollPass):
+            if isinstance(each, ForwardPass):
                 log.add(each, losses)
                 continue
+            assert isinstance(each, UnrollPass)
             means = losses.mean(dim=1).double().cpu().numpy()  # (B, C)
             for task, columns in zip(each.task.tolist(), means, strict=True):
                 self._sums[task, :-1] += columns
