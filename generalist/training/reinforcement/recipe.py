@@ -61,9 +61,9 @@ class ReinforcementRecipe(Section):
     """Normalise values by each task's own returns; false only to show what it is for."""
     popart_rate: float = Field(default=0.05, gt=0, le=1)
     """How fast the statistics follow, in an unroll."""
-    advantages: Literal["own", "returns"] = "own"
-    """What advantages are divided by, for each task: their own running root mean square, or the
-    spread of returns, as PopArt's authors do."""
+    advantages: Literal["own", "returns"] = "returns"
+    """What advantages are divided by, for each task: the spread of returns, as PopArt's authors do,
+    or their own running root mean square, which makes early steps larger."""
     reward_clip: float | None = Field(default=None, gt=0)
     """Cut rewards to plus and minus this; null: not at all."""
     imitation: float = Field(default=0.0, ge=0)
