@@ -53,6 +53,7 @@ EXTRAS = {
     "matplotlib": "train",
     "metaworld": "metaworld",
     "minari": "minari",
+    "minatar": "minatar",
     "minigrid": "babyai",
     "mujoco": "mujoco",
     "peft": "lora",

@@ -4,7 +4,8 @@
     [900_000, 1_000_000)    corrections of a run
     [1_000_000, 1_900_000)  evaluation
     [1_900_000, 2_000_000)  scores during a run
-    [2_000_000, ...)        prompts
+    [2_000_000, 10^9)       prompts
+    [10^9, 2 * 10^9)        episodes that reinforcement learns from
 
 A dataset holds seeds below EVALUATION_SEED only.
 """
@@ -28,3 +29,19 @@ They come from other episodes than an evaluation: those stay unseen while a run 
 
 PROMPT_SEED = 2_000_000
 """First seed of demonstrations that an expert makes as prompts (generalist.acting.prompts)."""
+
+REINFORCEMENT_SEED = 1_000_000_000
+"""First seed of the episodes that reinforcement learns from."""
+
+_RUNS = 50
+_EPISODES_PER_RUN = 1_000_000_000 // _RUNS
+
+
+def reinforcement_seed(run: int, episode: int) -> int:
+    """The seed of an episode that reinforcement learns from; it fits into 31 bits.
+
+    Args:
+        run: seed of the run; runs of 50 seeds in a row share no episode.
+        episode: number of the episode within the run, from 0.
+    """
+    return REINFORCEMENT_SEED + run % _RUNS * _EPISODES_PER_RUN + episode % _EPISODES_PER_RUN

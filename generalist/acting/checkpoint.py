@@ -30,8 +30,11 @@ from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.attention import plain_config
 from generalist.modeling.build import count_parameters
 from generalist.modeling.embedder_files import FORM_FILE, load_embedders, save_embedders
-from generalist.modeling.embedders import MODULE, embedders_of
+from generalist.modeling.embedders import MODULE as embedders_module
+from generalist.modeling.embedders import embedders_of
 from generalist.modeling.pretrained import load_model, verify_checkpoint
+from generalist.modeling.values import MODULE as values_module
+from generalist.modeling.values import load_values, save_values, values_of
 from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
@@ -87,7 +90,8 @@ class Checkpoint:
 
     def _write_into(self, folder: Path) -> None:
         weights = self.model.state_dict()
-        plain = {n: each for n, each in weights.items() if not n.startswith(f"{MODULE}.")}
+        beside = (f"{embedders_module}.", f"{values_module}.")
+        plain = {n: each for n, each in weights.items() if not n.startswith(beside)}
         with _quiet():
             self.model.save_pretrained(folder, state_dict=plain)
         self._generation().save_pretrained(folder)
@@ -95,6 +99,8 @@ class Checkpoint:
         self.processor.save_pretrained(parts)
         if (embedders := embedders_of(self.model)) is not None:
             save_embedders(embedders, folder)
+        if (values := values_of(self.model)) is not None:
+            save_values(values, folder)
         layouts = {task: layout.to_dict() for task, layout in self.layouts.items()}
         (parts / LAYOUTS_FILE).write_text(json.dumps(layouts, indent=1) + "\n")
         (parts / FACTS_FILE).write_text(json.dumps(self.all_facts, indent=2) + "\n")
@@ -157,6 +163,8 @@ class Checkpoint:
                 f"{folder} was trained in the compact form, and {parts / FORM_FILE} is missing. "
                 "Copy the checkpoint again."
             )
+        if (values := load_values(folder)) is not None:
+            model.values = values
         return cls(
             model=model.to(device).eval(),
             processor=processor,

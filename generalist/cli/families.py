@@ -243,6 +243,19 @@ FAMILIES = {
             "mouse": option(bool, "--mouse/--keys", help="Turn with the mouse, or with the keys."),
         },
     ),
+    "minatar": Family(
+        "MinAtar: five small games on a grid; rewards are the game's own.",
+        "GAME",
+        "Such as Breakout.",
+        options={
+            "sticky": option(
+                float, min=0.0, max=1.0, help="Probability that the game repeats the last action."
+            ),
+            "ramping": option(
+                bool, "--ramping/--steady", help="Whether the game grows harder with time."
+            ),
+        },
+    ),
     "board": Family(
         "Board games against an opponent: 1 for a game won, -1 for one lost, 0 for a draw.",
         "GAME",

@@ -29,6 +29,7 @@ from generalist.cli import (
     push,
     quickstart,
     recipe,
+    reinforce,
     rollout,
     selfplay,
     tasks,
@@ -45,7 +46,8 @@ DEBUG = "--debug"
 AGAIN = "run the same command again to continue"
 ANEW = "The same command begins anew"
 CONTINUE = (
-    "arena", "collect", "dagger", "evaluate", "import", "quickstart", "selfplay", "train",
+    "arena", "collect", "dagger", "evaluate", "import", "quickstart", "reinforce", "selfplay",
+    "train",
 )  # fmt: skip
 
 app = typer.Typer(
@@ -68,6 +70,7 @@ app.add_typer(expert.app, name="expert")
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("train")(train.train)
+app.command("reinforce")(reinforce.reinforce)
 app.command("recipe")(recipe.recipe)
 app.add_typer(rollout.app, name="rollout")
 app.command("evaluate")(evaluate.evaluate)

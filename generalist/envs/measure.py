@@ -57,6 +57,7 @@ _PACKAGES = {
     "doom": ("vizdoom",),
     "gym": ("gymnasium", "mujoco", "Box2D"),
     "metaworld": ("metaworld", "mujoco"),
+    "minatar": ("minatar",),
 }
 
 Record = dict[str, Any]

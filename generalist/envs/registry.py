@@ -29,7 +29,7 @@ from generalist.errors import GeneralistError, MissingPackageError, UsageError, 
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
-_FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "board", "text")
+_FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "minatar", "board", "text")
 
 Metric = Literal["return", "success"]
 T = TypeVar("T")

@@ -17,7 +17,7 @@ E = head dim, M = positions asked for; n segments in a row have s tokens and m p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -27,10 +27,20 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
-from generalist.modeling.fused import rms_norm, rotate
-from generalist.modeling.half import gated_feed_forward, half_linear, is_plain
-
-Tables = tuple[Tensor, Tensor]  # cosine and sine, (tokens, 1, E/2)
+from generalist.modeling.blocks import (
+    Tables,
+    feed_forward,
+    grouped,
+    heads_of,
+    multiply,
+    normalised,
+    normalised_heads,
+    project,
+    rotary_tables,
+    side_by_side,
+    split_alike,
+)
+from generalist.modeling.fused import rotate
 
 
 def can_run_segments(decoder: nn.Module) -> bool:
@@ -59,18 +69,16 @@ def hidden_at(
         half: multiply in bfloat16.
     """
     hidden = embedded
-    cosine, sine = decoder.rotary_emb(hidden, position_ids[None])  # (1, T, E), its halves alike
-    once = cosine.shape[-1] // 2
-    tables = cosine[0, :, None, :once], sine[0, :, None, :once]
+    tables = rotary_tables(decoder, hidden, position_ids)
     *blocks, last = decoder.layers
     for block in blocks:
         hidden = hidden + _attend(block, hidden, tables, segment_lengths, half)
-        hidden = hidden + _feed_forward(block, hidden, half)
+        hidden = hidden + feed_forward(block, hidden, half)
     asked = hidden.index_select(0, index)  # (M, D)
     if len(index):
         asked = asked + _attend_at(last, hidden, tables, segment_lengths, index, half)
-    asked = asked + _feed_forward(last, asked, half)
-    return _norm(decoder.norm, asked)
+    asked = asked + feed_forward(last, asked, half)
+    return normalised(decoder.norm, asked)
 
 
 def _attend(
@@ -78,22 +86,22 @@ def _attend(
 ) -> Tensor:
     """(T, D): what every token reads from its own segment up to itself."""
     attention = block.self_attn
-    normed = _norm(block.input_layernorm, hidden)
-    heads, keys = _heads(attention.q_proj, attention), _heads(attention.k_proj, attention)
+    normed = normalised(block.input_layernorm, hidden)
+    heads, keys = heads_of(attention.q_proj, attention), heads_of(attention.k_proj, attention)
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-    projected = _project(projections, normed, attention, half)
+    projected = project(projections, normed, attention, half)
     mixed, value = projected.split([heads + keys, keys], dim=1)
-    mixed = rotate(_norm_heads(mixed, attention, "qk"), *tables)  # queries and keys: (T, H + K, E)
+    mixed = rotate(normalised_heads(mixed, attention, "qk"), *tables)  # (T, H + K, E)
     query, key = mixed.split([heads, keys], dim=1)
     runs = [(length, sum(1 for _ in run)) for length, run in groupby(segment_lengths)]
-    parts = _split(_grouped(query, key, value), [length * n for length, n in runs])
+    parts = split_alike(grouped(query, key, value), [length * n for length, n in runs])
     outputs = []
     for (length, _), run in zip(runs, parts, strict=True):
-        q, k, v = (_side_by_side(x, length) for x in run)
+        q, k, v = (side_by_side(x, length) for x in run)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n s, H, E)
     output = attention.o_proj
-    return _multiply(torch.cat(outputs).flatten(1), output.weight, output.bias, half)
+    return multiply(torch.cat(outputs).flatten(1), output.weight, output.bias, half)
 
 
 def _attend_at(
@@ -106,13 +114,13 @@ def _attend_at(
 ) -> Tensor:
     """(M, D): the same for the tokens at `index` alone."""
     attention = block.self_attn
-    normed = _norm(block.input_layernorm, hidden)
-    query = _project([attention.q_proj], normed.index_select(0, index), attention, half)
-    query = _norm_heads(query, attention, "q")  # (M, H, E)
+    normed = normalised(block.input_layernorm, hidden)
+    query = project([attention.q_proj], normed.index_select(0, index), attention, half)
+    query = normalised_heads(query, attention, "q")  # (M, H, E)
     query = rotate(query, *(table.index_select(0, index) for table in tables))
-    projected = _project([attention.k_proj, attention.v_proj], normed, attention, half)
+    projected = project([attention.k_proj, attention.v_proj], normed, attention, half)
     key, value = projected.split(projected.shape[1] // 2, dim=1)
-    key = rotate(_norm_heads(key, attention, "k"), *tables)  # (T, K, E)
+    key = rotate(normalised_heads(key, attention, "k"), *tables)  # (T, K, E)
     ends = torch.tensor(segment_lengths).cumsum(0)
     segment = torch.searchsorted(ends, index, right=True)
     counts = torch.bincount(segment, minlength=len(segment_lengths)).tolist()
@@ -120,81 +128,17 @@ def _attend_at(
     kinds = groupby(zip(segment_lengths, counts, strict=True))
     runs = [(*kind, sum(1 for _ in run)) for kind, run in kinds]  # (s, m, n)
     asked = [count * n for _, count, n in runs]
-    key, value = _grouped(query, key, value)[1:]
-    keys = _split((key, value), [length * n for length, _, n in runs])
-    queries = _split((query, within), asked)
+    key, value = grouped(query, key, value)[1:]
+    keys = split_alike((key, value), [length * n for length, _, n in runs])
+    queries = split_alike((query, within), asked)
     outputs = []
     for (length, count, _), (k, v), (q, at) in zip(runs, keys, queries, strict=True):
         if count:
             allowed = torch.arange(length) <= at.view(-1, 1, count, 1)  # (n, 1, m, s)
-            k, v, q = _side_by_side(k, length), _side_by_side(v, length), _side_by_side(q, count)
+            k, v, q = side_by_side(k, length), side_by_side(v, length), side_by_side(q, count)
             out = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=allowed, scale=attention.scaling
             )
             outputs.append(out.transpose(1, 2).flatten(0, 1))
     output = attention.o_proj
-    return _multiply(torch.cat(outputs).flatten(1), output.weight, output.bias, half)
-
-
-def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors cut alike along their first axis.
-
-    By split, not by slices: the gradient of a slice is a tensor of the whole size.
-    """
-    return zip(*(x.split(sizes) for x in tensors), strict=True)
-
-
-def _heads(projection: nn.Module, attention: Any) -> int:
-    return projection.out_features // attention.head_dim
-
-
-def _feed_forward(block: Any, x: Tensor, half: bool) -> Tensor:
-    """(T, D): what the feed-forward layer adds to x (T, D)."""
-    normed = _norm(block.post_attention_layernorm, x)
-    if half and is_plain(block.mlp):
-        return gated_feed_forward(block.mlp, normed)
-    return block.mlp(normed)
-
-
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, half: bool) -> Tensor:
-    if not half:
-        return F.linear(x, weight, bias)
-    product = half_linear(x, weight)
-    return product if bias is None else product + bias
-
-
-def _project(parts: Sequence[nn.Module], x: Tensor, attention: Any, half: bool) -> Tensor:
-    """(T, heads of all parts, E): projections of x (T, D), as one product."""
-    weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
-    biases = [part.bias for part in parts if part.bias is not None]
-    out = _multiply(x, weight, torch.cat(biases) if biases else None, half)
-    return out.unflatten(1, (-1, attention.head_dim))
-
-
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return rms_norm(x, norm.weight, norm.variance_epsilon)
-
-
-def _norm_heads(x: Tensor, attention: Any, which: str) -> Tensor:
-    """Queries, keys, or both behind each other, x (T, heads, E), normalised head by head."""
-    norms: list[Any] = [getattr(attention, f"{letter}_norm", None) for letter in which]
-    if norms[0] is None:  # Qwen3 has them, Llama has not
-        return x
-    if len(norms) == 1:
-        return _norm(norms[0], x)
-    heads = [_heads(getattr(attention, f"{letter}_proj"), attention) for letter in which]
-    rows = [norm.weight.expand(n, -1) for norm, n in zip(norms, heads, strict=True)]
-    return rms_norm(x, torch.cat(rows), norms[0].variance_epsilon)
-
-
-def _grouped(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each head of keys and values repeated for its group of query heads; all (tokens, H, E)."""
-    times = query.shape[1] // key.shape[1]
-    if times > 1:
-        key, value = (x.repeat_interleave(times, dim=1) for x in (key, value))
-    return query, key, value
-
-
-def _side_by_side(x: Tensor, length: int) -> Tensor:
-    """(n s, H, E) to (n, H, s, E)."""
-    return x.unflatten(0, (-1, length)).transpose(1, 2)
+    return multiply(torch.cat(outputs).flatten(1), output.weight, output.bias, half)

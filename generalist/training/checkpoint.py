@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from torch import Tensor
 from generalist.errors import GeneralistError
 from generalist.integrity import verify, write_folder
 
-MODEL, OPTIMIZER, RANDOM, STATE, DATA, RECIPE = (
+MODEL, OPTIMIZER, RANDOM, SOURCE, STATE, DATA, RECIPE = (
     "model.safetensors",
     "optimizer.safetensors",
     "random.safetensors",
+    "source.safetensors",
     "state.json",
     "data.json",
     "recipe.yaml",
@@ -59,12 +60,14 @@ class Snapshot:
         weights: float32 weights by name.
         moments: state of the optimizers, as kind/name.
         random: states of torch's random number generators; see `random_states`.
+        source: what the run's source needs besides the step.
     """
 
     state: RunState
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
     random: dict[str, Tensor]
+    source: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -90,6 +93,8 @@ def save_checkpoint(
         save_file(snapshot.weights, folder / MODEL)
         save_file(snapshot.moments, folder / OPTIMIZER)
         save_file(snapshot.random, folder / RANDOM)
+        if snapshot.source:
+            save_file(snapshot.source, folder / SOURCE)
         (folder / STATE).write_text(json.dumps(asdict(snapshot.state), indent=2) + "\n")
         (folder / DATA).write_text(json.dumps(data, indent=2) + "\n")
         (folder / RECIPE).write_text(recipe_yaml)
@@ -117,6 +122,7 @@ def load_checkpoint(folder: Path) -> Snapshot:
         weights=load_file(folder / MODEL),
         moments=load_file(folder / OPTIMIZER),
         random=load_file(folder / RANDOM),
+        source=load_file(folder / SOURCE) if (folder / SOURCE).is_file() else {},
     )
 
 

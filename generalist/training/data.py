@@ -41,6 +41,14 @@ class Windows(Protocol):
         """Rows number `start` to `start + rows`."""
 
 
+class NoWindows:
+    """The windows of a run without demonstrations."""
+
+    def batch(self, start: int, rows: int) -> Batch:
+        """Raise GeneralistError: there are none."""
+        raise GeneralistError("This run has no demonstrations to draw rows from.")
+
+
 @dataclass
 class TrainingData:
     """The data of a run.

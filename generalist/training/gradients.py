@@ -23,9 +23,9 @@ from torch import Tensor, multiprocessing, nn
 
 from generalist.errors import GeneralistError
 from generalist.processes import GRACE_SECONDS, deaf_to_ctrl_c
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 
-Losses = list[tuple[ForwardPass, Tensor]]  # each with its (M,) losses, in order
+Losses = list[tuple[Pass, Tensor]]  # each with its (M,) losses, in order
 
 
 class SequentialGradients:
@@ -39,7 +39,7 @@ class SequentialGradients:
     def close(self) -> None:
         """Nothing was started."""
 
-    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[Pass], scale: float) -> tuple[Tensor, Losses]:
         """Add the gradient of scale times the weighted sum of losses to `.grad`.
 
         Returns the sum, and each forward pass with its losses. Ranks average their gradients.
@@ -63,7 +63,7 @@ class SequentialGradients:
 
 def backward_sum(
     objective: nn.Module,
-    passes: Sequence[ForwardPass],
+    passes: Sequence[Pass],
     scale: float,
     *,
     device: torch.device,
@@ -95,12 +95,12 @@ def backward_sum(
     return total, outcomes
 
 
-def weighted_sum(losses: Tensor, batch: ForwardPass) -> Tensor:
+def weighted_sum(losses: Tensor, batch: Pass) -> Tensor:
     """Sum of weighted losses, (); one that is not finite makes every gradient NaN.
 
     So whoever looks at the gradients before a step needs not look at the loss too.
     """
-    loss = (losses * batch.targets.weight).sum()
+    loss = (losses * batch.weight).sum()
     return loss * (loss.detach() * 0 + 1)
 
 
@@ -117,7 +117,7 @@ class ParallelGradients:
         self.helpers: list[_Helper] = []
         use_one_core()
 
-    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[Pass], scale: float) -> tuple[Tensor, Losses]:
         """As in SequentialGradients; pass i belongs to core i modulo the number of cores."""
         shares = [
             [passes[i] for i in range(core, len(passes), self.cores)] for core in range(self.cores)
@@ -172,7 +172,7 @@ class _Helper:
             self.process.start()
         theirs.close()  # so that its end is noticed here
 
-    def ask(self, passes: Sequence[ForwardPass], scale: float) -> None:
+    def ask(self, passes: Sequence[Pass], scale: float) -> None:
         """Begin a share of a step."""
         try:
             # Tensors as arrays: those go through a pipe as bytes, tensors as files to be shared.
@@ -245,7 +245,7 @@ def _serve(objective: nn.Module, buffers: Sequence[Tensor], connection: Connecti
 
 
 def share_gradients(
-    objective: nn.Module, parameters: Sequence[Tensor], passes: Sequence[ForwardPass], scale: float
+    objective: nn.Module, parameters: Sequence[Tensor], passes: Sequence[Pass], scale: float
 ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
     """One core's part of a step: its loss, its gradients, the losses of its forward passes."""
     total, outcomes = torch.zeros(()), []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
@@ -32,6 +32,7 @@ class TrainingLog:
         accelerator: its accelerator.
         tasks: the task of each dataset folder.
         flops: counts the FLOPs of forward passes.
+        more: gives what a row says besides; all ranks call it.
 
     Attributes:
         spikes: number of losses that stood out, in this start of the run.
@@ -60,11 +61,18 @@ class TrainingLog:
     _trackers: bool
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, *, tasks: Sequence[str], flops: FlopCounter
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        *,
+        tasks: Sequence[str],
+        flops: FlopCounter,
+        more: Callable[[], dict[str, float]],
     ) -> None:
         self.recipe, self.tasks, self.accelerator = recipe, list(tasks), accelerator
         self.device = accelerator.device
         self.flops, self.spikes = flops, 0
+        self._more = more
         self._spikes = SpikeDetector()
         self._bar, self._file = None, None
         self._trackers = bool(recipe.trackers)
@@ -87,11 +95,10 @@ class TrainingLog:
             running: strategy and precision, in words.
             step: step that the run begins at.
         """
-        data = self.recipe.data
         self.accelerator.print(
             f"{type(model).__name__}, {parameters['total']:,} parameters "
             f"({parameters['body']:,} in the body), "
-            f"{data.rows_per_step} x {data.window_tokens} tokens a step, "
+            f"{_work_of(self.recipe)} a step, "
             f"{running}, from step {step}."
         )
 
@@ -164,6 +171,14 @@ class TrainingLog:
                 found[name] = before[0] + total, before[1] + count
         return {name: total / count for name, (total, count) in sorted(found.items()) if count}
 
+    def _rates(self, steps: int, seconds: float) -> dict[str, float]:
+        """Rates of imitation; a run that plays has others."""
+        if self.recipe.reinforcement is not None:
+            return {}
+        data = self.recipe.data
+        tokens = steps * data.rows_per_step * data.window_tokens
+        return {"tokens_per_second": tokens / seconds, **self._arithmetic(seconds)}
+
     def _arithmetic(self, seconds: float) -> dict[str, float]:
         """Model FLOP/s of all processes, and their share of the peak (MFU) where that is known."""
         accelerator = self.accelerator
@@ -213,29 +228,43 @@ class TrainingLog:
             return
         sums, losses = self.accelerator.reduce(self._sums, "sum").tolist(), self._means()
         seconds = time.monotonic() - self._began
-        data = self.recipe.data
-        tokens = len(losses) * data.rows_per_step * data.window_tokens
         row = {
             "loss": sum(losses) / max(1, len(losses)),
             "gradient_norm": self._norm,
             "lr": self._lr,
-            "tokens_per_second": tokens / seconds,
-            **self._arithmetic(seconds),
+            **self._rates(len(losses), seconds),
             "data_wait_share": self._waited / seconds,
             "skipped_steps": state.skipped,
             "loss_spikes": self.spikes,
             "minutes": state.elapsed_seconds / 60,
         }
-        row |= self._losses_of_tasks(sums)
+        row |= self._losses_of_tasks(sums) | self._more()
         if self._trackers:
             self.accelerator.log(row, step=state.step)
         if self._bar is not None and self._file is not None:
             self._file.write(json.dumps({"step": state.step, **row}) + "\n")
             self._file.flush()
-            self._bar.set_postfix_str(
-                f", step {state.step}, loss {row['loss']:.3f}, "
-                f"{row['tokens_per_second']:,.0f} tokens/s",
-                refresh=False,
-            )
+            self._bar.set_postfix_str(f", step {state.step}, {_in_short(row)}", refresh=False)
             self._bar.update(max(0.0, 100 * done - self._bar.n))
         self._reset()
+
+
+def _in_short(row: dict[str, float]) -> str:
+    """What the bar says of a row."""
+    if "tokens_per_second" in row:
+        return f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s"
+    returns = [
+        f"{name.rpartition('/')[2]} {value:.3g}"
+        for name, value in row.items()
+        if name.startswith("recent_return/")
+    ]
+    return ", ".join([f"{row['environment_steps_per_second']:,.0f} steps/s", *returns])
+
+
+def _work_of(recipe: Recipe) -> str:
+    """What an optimizer step learns from, in words."""
+    if (wanted := recipe.reinforcement) is not None:
+        environments = sum(task.environments for task in wanted.tasks.values())
+        steps = environments * wanted.unroll // wanted.minibatches
+        return f"{environments} environments, {steps:,} of their steps"
+    return f"{recipe.data.rows_per_step} x {recipe.data.window_tokens} tokens"

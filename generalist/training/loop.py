@@ -18,13 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from accelerate import Accelerator
 
 from generalist.errors import GeneralistError
 from generalist.modeling.build import count_parameters
 from generalist.modeling.pretrained import with_sizes_of_start
-from generalist.training.ahead import one_ahead
 from generalist.training.checkpoint import (
     RunState,
     Snapshot,
@@ -33,14 +31,16 @@ from generalist.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
-from generalist.training.data import TrainingData, open_data, task_weights, to_tensors
+from generalist.training.data import TrainingData, open_data
 from generalist.training.export import export
 from generalist.training.log import TrainingLog
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe, dump_recipe, load_recipe
+from generalist.training.reinforcement.build import build_learner, open_tasks
+from generalist.training.reinforcement.objective import ReinforcementObjective
 from generalist.training.resume import (
     CHECKPOINTS,
     SHARE_THE_FOLDER,
@@ -53,6 +53,7 @@ from generalist.training.rounds.corrections import Corrections
 from generalist.training.rounds.round import Round
 from generalist.training.rounds.scores import Scores
 from generalist.training.setup import build_objective
+from generalist.training.sources import Demonstrations, Share, Source
 from generalist.training.strategies.launch import (
     StopSignal,
     build_strategy,
@@ -96,7 +97,7 @@ def train(
         # The sizes of the model decide the precision, and so the accelerator.
         recipe = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
         accelerator = start_accelerator(recipe)
-        data = data or open_data(recipe)
+        data = data or opened(recipe)
         main = accelerator.is_main_process
         lock = only_run_in(recipe.output_dir) if main else nullcontext()
         with lock, closing(build_trainer(recipe, data, accelerator)) as trainer:
@@ -108,13 +109,27 @@ def train(
 
 def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> Trainer:
     """A trainer with the objective and the rounds that a recipe asks for."""
+    imitation = build_objective(recipe, data, accelerator)
+    objective: TokenObjective | ReinforcementObjective
+    source: Source
+    if recipe.reinforcement is not None:
+        objective, source = build_learner(recipe, data, imitation, accelerator)
+    else:
+        ranks = accelerator.num_processes
+        objective = imitation
+        source = Demonstrations(recipe, data, segments=imitation.segments, ranks=ranks)
     return Trainer(
         recipe,
         accelerator,
-        objective=build_objective(recipe, data, accelerator),
-        data=data,
+        objective=objective,
+        source=source,
         rounds=[Scores(recipe, data), Corrections(recipe, data)],
     )
+
+
+def opened(recipe: Recipe) -> TrainingData:
+    """What a recipe learns from: demonstrations, and tasks that it plays."""
+    return open_data(recipe) if recipe.reinforcement is None else open_tasks(recipe)
 
 
 @dataclass(frozen=True)
@@ -133,26 +148,24 @@ class StepTotals:
 
 
 class Trainer:
-    """A run: an objective with its optimizers, its data, its rounds and its progress.
+    """A run: an objective with its optimizers, its source, its rounds and its progress.
 
     Args:
         recipe: the recipe of the run.
         accelerator: an accelerator started for this recipe.
         objective: the model with its loss, on the accelerator's device.
-        data: the data at the beginning.
+        source: gives the forward passes of each step.
         rounds: the rounds; those that are due together run in this order.
     """
 
     # What is trained, and how
     recipe: Recipe
-    objective: TokenObjective
+    objective: TokenObjective | ReinforcementObjective
     strategy: Strategy
     rounds: Sequence[Round]
     # On what
-    data: TrainingData
-    task_weights: np.ndarray  # (tasks,) float32
+    source: Source
     facts: dict[str, Any]  # of the initial data; a resumed run must find the same
-    rows_per_rank: int
     # Where
     accelerator: Accelerator
     ranks: Ranks
@@ -161,6 +174,7 @@ class Trainer:
     stop: StopSignal
     log: TrainingLog
 
+    _share: Share
     _parameters: dict[str, int]
     _saved: RunState  # progress in the newest checkpoint
 
@@ -169,26 +183,27 @@ class Trainer:
         recipe: Recipe,
         accelerator: Accelerator,
         *,
-        objective: TokenObjective,
-        data: TrainingData,
+        objective: TokenObjective | ReinforcementObjective,
+        source: Source,
         rounds: Sequence[Round],
     ) -> None:
         self.recipe, self.accelerator = recipe, accelerator
         self.objective, self.rounds = objective, rounds
         self.ranks, self.stop = Ranks(accelerator), StopSignal()
-        self.rows_per_rank, rest = divmod(recipe.data.rows_per_step, self.ranks.count)
-        if rest:
-            raise GeneralistError(
-                f"data.rows_per_step {recipe.data.rows_per_step} does not divide evenly over "
-                f"{self.ranks.count} processes; make it a multiple."
-            )
-        self.data, self.facts = data, data.facts()
-        self.task_weights = task_weights(data, recipe.loss.balance_tasks)
+        self.source, self.facts = source, source.data.facts()
         self.state, self._saved = RunState(), RunState()
-        flops = FlopCounter(recipe, data.processor.vocabulary.size)
-        self.log = TrainingLog(recipe, accelerator, tasks=data.task_names, flops=flops)
+        flops = FlopCounter(recipe, source.data.processor.vocabulary.size)
+        self.log = TrainingLog(
+            recipe, accelerator, tasks=source.data.task_names, flops=flops, more=source.row
+        )
         self._parameters = count_parameters(objective.model)  # before sharding
         self.strategy = build_strategy(objective, recipe, accelerator)
+        self._share = Share(self.ranks.number, self.ranks.count, self.strategy.cores)
+
+    @property
+    def data(self) -> TrainingData:
+        """The present data of the run."""
+        return self.source.data
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
@@ -220,6 +235,7 @@ class Trainer:
         self.strategy.load(snapshot.weights, snapshot.moments)
         set_random_states(snapshot.random)
         self.state, self._saved = snapshot.state, replace(snapshot.state)
+        self.source.restore(snapshot.source, self.log)
         # 3. The results of its rounds.
         for each in self.rounds:
             each.restore(self, folder)
@@ -228,9 +244,12 @@ class Trainer:
 
     def save(self) -> None:
         """Save a checkpoint to resume from; the main process writes, all ranks wait."""
-        weights, moments = self.strategy.weights(), self.strategy.moments()
         snapshot = Snapshot(
-            state=self.state, weights=weights, moments=moments, random=random_states()
+            state=self.state,
+            weights=self.strategy.weights(),
+            moments=self.strategy.moments(),
+            random=random_states(),
+            source=self.source.state(),
         )
         if self.ranks.main:
             keep = self.recipe.checkpoint.keep
@@ -272,6 +291,7 @@ class Trainer:
     def close(self) -> None:
         """End the processes that this one started; sharded weights are lost."""
         self.strategy.close()
+        self.source.close()
 
     # Training
 
@@ -304,7 +324,7 @@ class Trainer:
         """Take steps until rounds are due; return these, or [] at the end or at a stop."""
         began = time.monotonic() - self.state.elapsed_seconds  # pauses do not count as training
         self.objective.train()
-        with one_ahead(self._rows, self.state.step) as batches:
+        with self.source.batches(self.state.step, self._share) as batches:
             while True:
                 with self.log.waiting():
                     batch = next(batches)
@@ -341,12 +361,11 @@ class Trainer:
         """Train on these data from now on; None changes nothing."""
         if data is None:
             return
-        self.data = data
-        self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
+        self.source.take(data)
         self.log.restart(data.task_names)
         require_same_rows(data, self.ranks)
 
-    def _step(self, batch: list[ForwardPass], count: float) -> None:
+    def _step(self, batch: Sequence[Pass], count: float) -> None:
         """Take an optimizer step on this rank's passes; `count` is that of `StepTotals`."""
         # 1. The learning rate of this point of the schedule.
         factor = learning_rate_factor(self.recipe.schedule, self.state.step, self._done())
@@ -355,8 +374,7 @@ class Trainer:
         # 2. Gradients. Ranks average theirs, hence the factor that turns the mean into a sum.
         scale = self.ranks.count / max(count, 1e-8)
         loss, outcomes = self.strategy.accumulate(batch, scale)
-        for each, losses in outcomes:
-            self.log.add(each, losses)
+        self.source.trained(outcomes, self.log)
         # 3. The step, unless a gradient is not finite.
         norm = self.strategy.step()
         if not math.isfinite(norm):
@@ -374,26 +392,11 @@ class Trainer:
                 "the last good step; try a lower optimizer.lr."
             )
 
-    # Data, and agreement between ranks
+    # Agreement between ranks
 
-    def _rows(self, step: int) -> list[ForwardPass]:
-        """This rank's forward passes of a step.
-
-        Row numbers depend on the step alone, so another number of ranks sees the same step.
-        """
-        first = step * self.recipe.data.rows_per_step + self.ranks.number * self.rows_per_rank
-        # At most one core's share per pass, so that all cores have work.
-        share = -(-self.rows_per_rank // self.strategy.cores)
-        stride = min(self.recipe.data.rows_per_forward, share)
-        batch = self.data.windows.batch(first, self.rows_per_rank)
-        return [
-            to_tensors(rows, self.task_weights, segments=self.objective.segments)
-            for rows in batch.split(stride)
-        ]
-
-    def _totals(self, batch: list[ForwardPass], elapsed_seconds: float) -> StepTotals:
+    def _totals(self, batch: Sequence[Pass], elapsed_seconds: float) -> StepTotals:
         """The totals of all ranks before a step on these passes."""
-        count = sum(each.targets.count.sum().item() for each in batch)
+        count = sum(each.count for each in batch)
         clock = elapsed_seconds if self.ranks.main else 0.0
         count, clock, stopping = self.ranks.sum([count, clock, float(self.stop.raised)])
         return StepTotals(count, clock, stopping > 0)

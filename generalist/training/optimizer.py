@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from generalist.modeling.embedders import embedders_of
+from generalist.modeling.values import values_of
 from generalist.training.recipe import OptimizerRecipe, ScheduleRecipe
 
 
@@ -24,6 +25,8 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
     }
     if (embedders := embedders_of(model)) is not None:
         tables |= {id(table) for table in embedders.tables}
+    if (values := values_of(model)) is not None:
+        tables |= {id(p) for p in values.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim == 2 and id(p) not in tables]
     others = [p for p in trained if p.ndim != 2 or id(p) in tables]

@@ -5,12 +5,17 @@ Shapes: B = rows, L = window tokens, T = tokens of all segments, S = segments, M
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from generalist.modeling.embedders import Embedded
 from generalist.modeling.tensors import Tensors
+
+Own = TypeVar("Own", bound="TokenPass")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +42,40 @@ class Targets(Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedRows(Tensors):
+class TokenPass(Tensors):
+    """A forward pass whose losses are those of target tokens.
+
+    Attributes:
+        targets: the targets.
+    """
+
+    targets: Targets
+
+    @property
+    def weight(self) -> Tensor:
+        """(M,) float32, factors on the losses."""
+        return self.targets.weight
+
+    @property
+    def count(self) -> float:
+        """The pass's part of the divisor of the summed loss."""
+        return self.targets.count.sum().item()
+
+    def weighted(self: Own, factor: float) -> Own:
+        """The pass beside others: its losses times a factor, and no part of the divisor."""
+        targets = self.targets
+        changed = replace(targets, weight=targets.weight * factor, count=targets.count * 0)
+        return replace(self, targets=changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRows(TokenPass):
     """A forward pass over rows with padding, as any decoder of transformers takes them.
 
     Attributes:
         input_ids: (B, L) int64.
         position_ids: (B, L) int64, from 0 in each segment.
         segment_starts: (S + 1,) int32, flat places in B L; the last entry is B L.
-        targets: the targets.
         attended: number of pairs of a token and a token it attends to.
         embedded: vectors added to the embeddings of the ids; none in the flat form.
     """
@@ -52,20 +83,18 @@ class PackedRows(Tensors):
     input_ids: Tensor
     position_ids: Tensor
     segment_starts: Tensor
-    targets: Targets
     attended: int
     embedded: tuple[Embedded, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinedSegments(Tensors):
+class LinedSegments(TokenPass):
     """A forward pass over segments end to end, without padding, for the lean pass on a CPU.
 
     Attributes:
         input_ids: (T,) int64.
         position_ids: (T,) int64, from 0 in each segment.
         segment_lengths: lengths of the S segments in tokens; equal ones are neighbours.
-        targets: the targets.
         attended: number of pairs of a token and a token it attends to.
         embedded: vectors added to the embeddings of the ids; none in the flat form.
     """
@@ -73,9 +102,30 @@ class LinedSegments(Tensors):
     input_ids: Tensor
     position_ids: Tensor
     segment_lengths: list[int]
-    targets: Targets
     attended: int
     embedded: tuple[Embedded, ...] = ()
 
 
 ForwardPass = PackedRows | LinedSegments
+"""A forward pass over recorded windows."""
+
+
+class Pass(Protocol):
+    """What an objective is given and strategies pass on, whatever is learned from it.
+
+    Attributes:
+        weight: float32 factors on the losses, which broadcast against them.
+        count: the pass's part of the divisor of the summed loss.
+    """
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def count(self) -> float: ...
+
+    def map(self, function: Callable[[Any], Any]) -> Self:
+        """See generalist.modeling.tensors.Tensors."""
+
+    def to(self, device: torch.device) -> Self:
+        """See generalist.modeling.tensors.Tensors."""

@@ -20,6 +20,7 @@ from generalist.errors import UsageError
 from generalist.modeling.recipe import ModelRecipe, Name, Section, not_empty
 from generalist.seeds import PROMPT_SEED, RUN_SCORES_SEED
 from generalist.specs import find_spec, read_yaml, validate_data
+from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.yaml_values import NOT_YAML, annotation_at, expand_home, parse_setting, split_key
 
 
@@ -154,6 +155,9 @@ class EvaluationRecipe(Section):
     """Score after this many minutes of training. The time of scoring does not count."""
     every_steps: int | None = Field(default=None, gt=0)
     """Score after this many steps."""
+    keep_best: bool = False
+    """Keep the model with the best scores in `best/`, beside the final `checkpoint/`. What counts
+    is the mean normalised score; of a single task the score itself will do."""
 
     @model_validator(mode="after")
     def _has_a_cadence(self) -> EvaluationRecipe:
@@ -235,6 +239,8 @@ class Recipe(Section):
     corrections: CorrectionsRecipe = Field(default_factory=CorrectionsRecipe)
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    reinforcement: ReinforcementRecipe | None = None
+    """Learn from rewards, by playing; `generalist reinforce`. null: imitate alone."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the forward pass. auto: bf16 on a GPU, and on a CPU with AMX where it is faster;
     else fp32."""

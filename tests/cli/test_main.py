@@ -13,10 +13,12 @@ from generalist.cli.common import duration, jsonable, write_json
 from generalist.errors import GeneralistError, UsageError
 
 COMMANDS = [
-    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"], ["recipe"],
+    ["quickstart"], ["tasks"], ["collect"], ["inspect"], ["validate"], ["train"],
+    ["reinforce"], ["recipe"],
     ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
-    ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"], ["rollout", "board"],
+    ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"],
+    ["rollout", "minatar"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
     ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
@@ -47,7 +49,9 @@ def test_the_list_above_is_complete():
     assert sorted(commands_of(cli.app)) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "board"])
+@pytest.mark.parametrize(
+    "family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "minatar", "board"]
+)
 def test_every_family_has_the_common_options(family, capsys):
     cli.main(["rollout", family, "--help"])
     printed = capsys.readouterr().out

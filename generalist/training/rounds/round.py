@@ -33,11 +33,13 @@ class Run(Protocol):
     """
 
     objective: nn.Module
-    data: TrainingData
     state: RunState
     ranks: Ranks
     stop: StopSignal
     log: TrainingLog
+
+    @property
+    def data(self) -> TrainingData: ...
 
     def save(self) -> None:
         """Save a checkpoint, so that an interrupted round begins again with the same weights."""

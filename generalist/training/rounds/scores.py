@@ -7,11 +7,16 @@ steps ends with the same weights.
 from __future__ import annotations
 
 import fnmatch
+import json
+import math
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generalist.integrity import write_folder
 from generalist.seeds import RUN_SCORES_SEED
+from generalist.shards.files import write_json
 from generalist.shards.strangers import tasks_matching
 from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
@@ -23,6 +28,10 @@ from generalist.training.rounds.round import Run
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
+
+
+BEST = "best"  # folder of the model with the best scores so far
+BEST_NOTE = "best.json"  # its score and step
 
 
 class Scores:
@@ -74,9 +83,24 @@ class Scores:
                 stop=run.stop,
                 tell=partial(self._tell, run, row),
             )
+            if complete and self.recipe.evaluation.keep_best and run.ranks.main:
+                self._keep_if_best(run, checkpoint, row)
         if complete:
             run.log.scores(run.state, dict(sorted(row.items())))
         return complete
+
+    def _keep_if_best(self, run: Run, checkpoint: Path, row: dict[str, float]) -> None:
+        """Copy the model to `best/` where its scores are the best so far."""
+        folder, note = (self.recipe.output_dir / name for name in (BEST, BEST_NOTE))
+        score = mean_score(row, len(self.tasks))
+        if score is None:
+            run.log.say("No scores to compare: some tasks have no normalised score. Kept nothing.")
+            return
+        before = json.loads(note.read_text())["score"] if note.is_file() else -math.inf
+        if score <= before:
+            return
+        write_folder(folder, partial(_copy_into, checkpoint))
+        write_json(note, {"score": score, "step": run.state.step})
 
     def _find(self, run: Run) -> list[Job]:
         """One job per task."""
@@ -104,6 +128,19 @@ class Scores:
         cut = self.recipe.evaluation.max_steps
         options = data.headers[task].collection.get("options") or {}
         return options | ({} if cut is None else {"max_steps": cut})
+
+
+def _copy_into(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def mean_score(row: dict[str, float], tasks: int) -> float | None:
+    """The mean normalised score of a row; of a single task the score; None where some lack one."""
+    for prefix in ("normalized_score/", "score/"):
+        found = [value for name, value in row.items() if name.startswith(prefix)]
+        if len(found) == tasks and (tasks == 1 or prefix == "normalized_score/"):
+            return sum(found) / tasks
+    return None
 
 
 def evaluated_tasks(recipe: Recipe, data: TrainingData) -> list[str]:

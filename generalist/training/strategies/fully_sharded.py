@@ -19,7 +19,7 @@ from generalist.errors import GeneralistError
 from generalist.training.gradients import Losses, backward_sum
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.strategy import Tensors, check_names, require_adamw
 
@@ -63,7 +63,7 @@ class FullySharded:
         """See Strategy."""
         return f"FSDP2 over {self.accelerator.num_processes} processes on {self.accelerator.device}"
 
-    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[Pass], scale: float) -> tuple[Tensor, Losses]:
         """See Strategy."""
 
         def backward(loss: Tensor, last: bool) -> None:

@@ -14,7 +14,7 @@ from generalist.processes import usable_cpus
 from generalist.training.gradients import Losses, ParallelGradients, SequentialGradients
 from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import build_optimizers
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 from generalist.training.recipe import Recipe
 from generalist.training.strategies.strategy import Tensors, check_names
 
@@ -60,7 +60,7 @@ class Replicated:
         cores = f" ({self.cores} cores)" if self.cores > 1 else ""
         return f"1 process on {self.accelerator.device}{cores}"
 
-    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[Pass], scale: float) -> tuple[Tensor, Losses]:
         """See Strategy."""
         return self.gradients.accumulate(passes, scale)
 

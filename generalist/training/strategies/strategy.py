@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generalist.errors import GeneralistError
 from generalist.training.gradients import Losses
-from generalist.training.passes import ForwardPass
+from generalist.training.passes import Pass
 from generalist.training.recipe import Recipe
 
 Tensors = dict[str, Tensor]
@@ -34,7 +34,7 @@ class Strategy(Protocol):
     def describe(self) -> str:
         """Strategy, processes and device as they really are, in words."""
 
-    def accumulate(self, passes: Sequence[ForwardPass], scale: float) -> tuple[Tensor, Losses]:
+    def accumulate(self, passes: Sequence[Pass], scale: float) -> tuple[Tensor, Losses]:
         """Compute the gradients of a step, averaged over processes.
 
         Args:

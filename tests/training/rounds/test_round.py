@@ -8,6 +8,7 @@ import torch
 
 from generalist.training.loop import Trainer
 from generalist.training.setup import build_objective
+from generalist.training.sources import Demonstrations
 from generalist.training.strategies.launch import (
     StopSignal,
     start_accelerator,
@@ -47,7 +48,8 @@ def trained(recipe, data, round_, stop: StopSignal | None = None) -> Trainer:
     with torch_settings_kept():
         accelerator = start_accelerator(recipe)
         objective = build_objective(recipe, data, accelerator)
-        trainer = Trainer(recipe, accelerator, objective=objective, data=data, rounds=[round_])
+        source = Demonstrations(recipe, data, segments=objective.segments, ranks=1)
+        trainer = Trainer(recipe, accelerator, objective=objective, source=source, rounds=[round_])
         trainer.resume()
         trainer.run(stop or StopSignal())
         trainer.close()

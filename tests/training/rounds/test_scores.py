@@ -17,7 +17,7 @@ from generalist.seeds import RUN_SCORES_SEED
 from generalist.training.checkpoint import RunState
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.recipe import load_recipe
-from generalist.training.rounds.scores import Scores, evaluated_tasks
+from generalist.training.rounds.scores import Scores, evaluated_tasks, mean_score
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
 
 EVALUATION = {"tasks": ["gym/CartPole*"], "episodes": 2, "every_steps": 6}
@@ -85,3 +85,23 @@ def test_what_matches_nothing_is_named(make_recipe, data):
 def test_tasks_without_a_cadence_are_a_mistake():
     with pytest.raises(UsageError, match="every_minutes or every_steps"):
         load_recipe("quickstart", ["evaluation.tasks=[gym/CartPole-v1]"])
+
+
+def test_the_best_model_is_kept(make_recipe, data, tmp_path):
+    often = {**EVALUATION, "every_steps": 2, "keep_best": True}
+    recipe = make_recipe(evaluation=often)
+    train(recipe, data)
+    found = scores(recipe.output_dir)
+    note = json.loads((recipe.output_dir / "best.json").read_text())
+    best = max(score for _, score in found)
+    assert note["step"] == min(step for step, score in found if score == best)
+    agent = Agent.from_pretrained(recipe.output_dir / "best", task="gym/CartPole-v1")
+    again = rollout(agent, episodes=2, seed=RUN_SCORES_SEED, progress=False)
+    assert again.mean == best
+
+
+def test_what_best_means():
+    row = {"score/a": 3.0, "score/b": 1.0, "normalized_score/a": 0.5}
+    assert mean_score(row, 2) is None
+    assert mean_score(row | {"normalized_score/b": 0.1}, 2) == pytest.approx(0.3)
+    assert mean_score({"score/a": 3.0}, 1) == 3.0

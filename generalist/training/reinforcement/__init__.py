@@ -1,0 +1,1 @@
+"""Learning by reinforcement: one network, many tasks, online (IMPALA and PopArt)."""

@@ -1,0 +1,273 @@
+"""A crew: environments of several tasks, stepped in one process, whose episodes are found again.
+
+The seed of an episode follows from its environment's number and the count of its episodes. So the
+state of an environment is its episode's number and the actions so far: to resume, they are played
+again. Nothing of an environment itself is saved.
+
+Shapes: n = environments of a task, E = environments of the crew, K = tokens of an observation,
+k = action tokens of a timestep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from generalist.episode import Tree, tree_map, tree_stack
+from generalist.errors import GeneralistError, UsageError
+from generalist.session.trace import EpisodeError, Trace
+from generalist.tokenization.layout import Layout
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished episode.
+
+    Attributes:
+        task: number of the task.
+        return_: sum of its raw rewards.
+        steps: number of its steps.
+        success: whether it succeeded; None where the environment does not say.
+    """
+
+    task: int
+    return_: float
+    steps: int
+    success: bool | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The present states of some environments of one task.
+
+    Attributes:
+        task: number of the task.
+        ids: (n, K) int64 of the observations.
+        instructions: what to do in each of them, in words; None where nobody says so.
+        episodes: (n,) int64 numbers of their episodes.
+    """
+
+    task: int
+    ids: np.ndarray
+    instructions: list[str | None]
+    episodes: np.ndarray
+
+
+@dataclass
+class Stepped:
+    """What a step brought.
+
+    Attributes:
+        rewards: (E,) float32, raw.
+        going_on: (E,) bool, False where the episode ended or was cut.
+        failed: (E,) bool, True where the environment did something wrong.
+        finished: the episodes that ended.
+        cut: for environments whose episode a limit cut, the state behind its last step.
+        failures: what went wrong, in words.
+    """
+
+    rewards: np.ndarray
+    going_on: np.ndarray
+    failed: np.ndarray
+    finished: list[Outcome] = field(default_factory=list)
+    cut: dict[int, Seen] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @classmethod
+    def nothing(cls, count: int) -> Stepped:
+        """What is filled in step by step, for `count` environments."""
+        return cls(np.zeros(count, np.float32), np.ones(count, bool), np.zeros(count, bool))
+
+
+@dataclass(frozen=True)
+class Crewed:
+    """What a crew plays; picklable, for crews in other processes.
+
+    Attributes:
+        tasks: names of the tasks, by number.
+        layouts: of the tasks.
+        makers: for each task a function that makes one of its environments.
+        environments: for each task the numbers of the crew's environments, ascending.
+        processor: encodes observations and decodes actions.
+        seed_of: the seed of episode `episode` of environment `number`.
+    """
+
+    tasks: Sequence[str]
+    layouts: Sequence[Layout]
+    makers: Sequence[Callable[[], gymnasium.Env]]
+    environments: Sequence[Sequence[int]]
+    processor: Any
+    seed_of: Callable[[int, int], int]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of all its environments, task by task."""
+        return [number for part in self.environments for number in part]
+
+
+class _Place:
+    """One environment with its running episode."""
+
+    def __init__(self, make: Callable[[], gymnasium.Env], task: int, number: int) -> None:
+        self.make, self.task, self.number = make, task, number
+        self.env = make()
+        self.episode = -1  # none yet
+        self.taken: list[np.ndarray] = []  # ids of the actions so far, (k,) each
+        self.trace: Trace | None = None
+
+    @property
+    def running(self) -> Trace:
+        assert self.trace is not None
+        return self.trace
+
+
+class Crew:
+    """The environments of one process.
+
+    Args:
+        crewed: what it plays.
+        start: (E,) int64 numbers of the first episodes.
+
+    Raises:
+        UsageError: an environment masks its actions.
+    """
+
+    def __init__(self, crewed: Crewed, start: np.ndarray) -> None:
+        self._crewed = crewed
+        self._parts: list[list[_Place]] = [
+            [_Place(make, task, number) for number in numbers]
+            for task, (make, numbers) in enumerate(
+                zip(crewed.makers, crewed.environments, strict=True)
+            )
+        ]
+        self._places = [place for part in self._parts for place in part]
+        self._failures: list[str] = []
+        for place, episode in zip(self._places, start, strict=True):
+            place.episode = int(episode) - 1
+            self._next(place)
+
+    def observe(self) -> list[Seen]:
+        """The present states, task by task."""
+        return [self._seen(part) for part in self._parts if part]
+
+    def step(self, ids: np.ndarray) -> tuple[Stepped, list[Seen]]:
+        """Execute an action in every environment; begin the next episode where one ends.
+
+        Args:
+            ids: (E, at least k) int64 ids of the actions.
+        """
+        result = Stepped.nothing(len(self._places))
+        row = 0
+        for part in filter(None, self._parts):
+            layout = self._crewed.layouts[part[0].task]
+            taken = ids[row : row + len(part), : len(layout.legal)]
+            actions = self._crewed.processor.decode_actions(taken, layout)
+            for within, place in enumerate(part):
+                self._step(place, row, _row(actions, within), taken[within], result)
+                row += 1
+        result.failures, self._failures = self._failures, []
+        return result, self.observe()
+
+    def _step(
+        self, place: _Place, row: int, action: Any, taken: np.ndarray, result: Stepped
+    ) -> None:
+        trace = place.running
+        try:
+            trace.step(action)
+            self._refuse_masks(place)
+        except EpisodeError as error:
+            self._failures.append(str(error))
+            result.failed[row], result.going_on[row] = True, False
+            self._anew(place)
+            return
+        place.taken.append(taken.astype(np.int64))
+        result.rewards[row] = trace.rewards[-1]
+        if not trace.done:
+            return
+        result.going_on[row] = False
+        result.finished.append(Outcome(place.task, trace.return_, trace.steps, trace.success))
+        if trace.truncated and not trace.terminated:
+            result.cut[row] = self._seen([place])
+        self._next(place)
+
+    def _seen(self, places: Sequence[_Place]) -> Seen:
+        task = places[0].task
+        observations = tree_stack([place.running.observation for place in places])
+        layout, name = self._crewed.layouts[task], self._crewed.tasks[task]
+        ids = self._crewed.processor.encode_observations(observations, layout, name)
+        return Seen(
+            task,
+            ids.astype(np.int64),
+            [place.running.instruction for place in places],
+            np.array([place.episode for place in places], np.int64),
+        )
+
+    def _next(self, place: _Place) -> None:
+        """Begin the next episode of an environment; one that fails at once is tried once more."""
+        try:
+            self._reset(place, place.episode + 1)
+        except EpisodeError as error:
+            self._failures.append(str(error))
+            self._anew(place)
+
+    def _anew(self, place: _Place) -> None:
+        """Make an environment again after it failed, and begin the next episode."""
+        place.env.close()
+        place.env = place.make()
+        self._reset(place, place.episode + 1)
+
+    def _reset(self, place: _Place, episode: int) -> None:
+        place.episode, place.taken = episode, []
+        seed = self._crewed.seed_of(place.number, episode)
+        place.trace = Trace(place.env, self._crewed.tasks[place.task], seed)
+        self._refuse_masks(place)
+
+    def _refuse_masks(self, place: _Place) -> None:
+        if place.running.info.get("action_mask") is not None:
+            raise UsageError(
+                f"{place.running.task} says which actions are legal, and reinforcement heeds no "
+                "such masks yet."
+            )
+
+    # Resuming
+
+    def state(self) -> list[np.ndarray]:
+        """For each environment (steps, k) int64, the actions in its episode so far."""
+        return [
+            np.stack(place.taken) if place.taken else np.zeros((0, 1), np.int64)
+            for place in self._places
+        ]
+
+    def replay(self, taken: Sequence[np.ndarray]) -> list[Seen]:
+        """Play the actions of `state` in the episodes that have just begun.
+
+        Raises:
+            GeneralistError: an episode does not follow from its seed and actions alone.
+        """
+        for place, ids in zip(self._places, taken, strict=True):
+            if not len(ids):
+                continue
+            layout = self._crewed.layouts[place.task]
+            actions = self._crewed.processor.decode_actions(ids, layout)
+            for row in range(len(ids)):
+                place.running.step(_row(actions, row))
+                if place.running.done:
+                    raise GeneralistError(
+                        f"{place.running.place}: the episode ended when it was played again. The "
+                        "environment does not depend on its seed and actions alone."
+                    )
+            place.taken = list(ids)
+        return self.observe()
+
+    def close(self) -> None:
+        """Close all environments."""
+        for place in self._places:
+            place.env.close()
+
+
+def _row(batch: Tree, number: int) -> Any:
+    return tree_map(lambda leaf: leaf[number], batch)

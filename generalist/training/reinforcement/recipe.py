@@ -1,0 +1,87 @@
+"""The part of a recipe that asks for reinforcement."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from generalist.modeling.recipe import Section
+
+
+class TaskReinforcement(Section):
+    """A task that is played, and in how many environments."""
+
+    environments: int = Field(default=16, gt=0)
+    """Environments that are played in step, over all ranks."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the environments, as `generalist rollout` has them. Default: those of the
+    checkpoint that the run starts from."""
+    reward_scale: float = Field(default=1.0, gt=0)
+    """Factor on the rewards that are learned from, for experiments; scores stay raw."""
+
+
+class ReinforcementRecipe(Section):
+    """Learning from rewards: unrolls are played, learned from, and thrown away.
+
+    Targets are V-trace's (Espeholt et al. 2018), recomputed with the present values for each
+    minibatch. Values are normalised by task (PopArt, Hessel et al. 2018). A checkpoint of any
+    earlier training may be the start (model.init_from).
+    """
+
+    tasks: dict[str, TaskReinforcement] = Field(min_length=1)
+    """The tasks, `FAMILY/NAME: {environments: 16}`; `{}` for the defaults."""
+    unroll: int = Field(default=32, gt=0)
+    """Steps that each environment plays before they are learned from."""
+    passes: int = Field(default=2, gt=0)
+    """How often each unroll is learned from."""
+    minibatches: int = Field(default=4, gt=0)
+    """Optimizer steps of a pass; each task's environments are shared among them."""
+    surrogate: Literal["clipped", "v-trace"] = "clipped"
+    """clipped: PPO's (Schulman et al. 2017, section 3), on V-trace's advantages. v-trace: IMPALA's
+    policy gradient, which suits one pass."""
+    clip: float = Field(default=0.2, gt=0)
+    """How far the clipped surrogate follows a probability ratio from 1."""
+    importance: bool = True
+    """Weigh by importance, which makes lag harmless; false only to show what it is for."""
+    discount: float = Field(default=0.99, ge=0, lt=1)
+    """Weight of the next step's reward; it says how far ahead is looked."""
+    trace_decay: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of TD(lambda): 1 takes what was earned, 0 what the next value estimates."""
+    entropy: float = Field(default=0.01, ge=0)
+    """Weight of the policy's entropy, which keeps it trying. Advantages have unit spread."""
+    value: float = Field(default=0.5, gt=0)
+    """Weight of the squared error of normalised values."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the policy that the run starts with."""
+    value_warmup: int = Field(default=0, ge=0)
+    """Unrolls in which only values are learned, because untrained ones would move the policy at
+    random. Worth it when the run starts from a checkpoint."""
+    popart: bool = True
+    """Normalise values by each task's own returns; false only to show what it is for."""
+    popart_rate: float = Field(default=0.05, gt=0, le=1)
+    """How fast the statistics follow, in an unroll."""
+    advantages: Literal["own", "returns"] = "returns"
+    """What advantages are divided by, for each task: the spread of returns, as PopArt's authors do,
+    or their own running root mean square, which makes early steps larger."""
+    reward_clip: float | None = Field(default=None, gt=0)
+    """Cut rewards to plus and minus this; null: not at all."""
+    imitation: float = Field(default=0.0, ge=0)
+    """Weight of the imitation loss on the demonstrations of `data`, which keeps what the
+    checkpoint can do; 0: no demonstrations are needed."""
+    actors: int = Field(default=0, ge=0)
+    """Processes of each rank that step the environments. 0: the training process does, which is
+    best where they do more than some thousand steps a second."""
+    max_failures: int = Field(default=20, ge=0)
+    """The run stops after more failures of environments than this. An unroll with a failure, such
+    as a reward that is no number, is left out."""
+
+    @model_validator(mode="after")
+    def _has_work_for_all(self) -> ReinforcementRecipe:
+        for name, task in self.tasks.items():
+            if task.environments < self.minibatches:
+                raise ValueError(
+                    f"{name} has {task.environments} environments for {self.minibatches} "
+                    "minibatches; each needs one at least"
+                )
+        return self

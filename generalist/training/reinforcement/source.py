@@ -1,0 +1,364 @@
+"""The source (see generalist.training.sources) that plays: unrolls of the present weights.
+
+One unroll is played, learned from in a few passes of minibatches, and thrown away. Everything
+that is drawn follows from the seed, the rank and the unroll's number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generalist.errors import GeneralistError
+from generalist.modeling.values import values_of
+from generalist.training.data import TrainingData
+from generalist.training.gradients import Losses
+from generalist.training.log import TrainingLog
+from generalist.training.passes import ForwardPass, Pass
+from generalist.training.ranks import Ranks
+from generalist.training.recipe import Recipe
+from generalist.training.reinforcement.crew import Outcome
+from generalist.training.reinforcement.fleet import Fleet
+from generalist.training.reinforcement.objective import (
+    COLUMNS,
+    ReinforcementObjective,
+    UnrollPass,
+)
+from generalist.training.reinforcement.recipe import ReinforcementRecipe
+from generalist.training.reinforcement.unrolls import (
+    Unroll,
+    minibatches,
+    pass_of,
+    play_unroll,
+)
+from generalist.training.sources import Demonstrations, Share
+
+_ACTIONS, _GROUPS = 1, 2  # streams of random numbers
+_LEAST_SCALE = 1e-3  # of normalised advantages, where nothing is earned
+_RECENT = 100  # episodes of the return that the bar shows
+
+
+class Unrolls:
+    """Plays unrolls with the weights of the objective, and makes minibatches of them.
+
+    Args:
+        recipe: the recipe of the run; it has `reinforcement`.
+        data: tasks, processor and form of the run.
+        objective: its model acts.
+        fleet: the environments of this rank.
+        ranks: the processes of the run.
+        reference: the model that the run starts with; None where nobody asks for it.
+        demonstrations: imitated beside; None for none.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        *,
+        objective: ReinforcementObjective,
+        fleet: Fleet,
+        ranks: Ranks,
+        reference: Any = None,
+        demonstrations: Demonstrations | None = None,
+    ) -> None:
+        assert recipe.reinforcement is not None
+        self.recipe: ReinforcementRecipe = recipe.reinforcement
+        self.data, self._seed = data, recipe.seed
+        self._objective, self._fleet, self._ranks = objective, fleet, ranks
+        self._reference, self._demonstrations = reference, demonstrations
+        tasks = len(fleet.shower.tasks)
+        self._unroll: Unroll | None = None
+        self._first_step = 0  # of the present unroll
+        self._number = -1  # of the present unroll
+        self._begun = False  # whether the environments run
+        self._groups: list[list[int]] = []  # of the present pass
+        self._pass = -1
+        self._square = np.zeros(tasks)  # running mean square of advantages
+        self._squares_seen = np.zeros(tasks)
+        self._failures = 0
+        self._steps = 0  # of all environments, in the whole run
+        self._log: TrainingLog | None = None
+        # Since the last row
+        self._sums = np.zeros((tasks, len(COLUMNS) + 1))
+        self._finished: list[Outcome] = []
+        self._since, self._steps_since, self._playing = time.monotonic(), 0, 0.0
+        self._recent = [deque[float](maxlen=_RECENT) for _ in range(tasks)]
+
+    @property
+    def steps_per_unroll(self) -> int:
+        """Optimizer steps of an unroll."""
+        return self.recipe.passes * self.recipe.minibatches
+
+    def take(self, data: TrainingData) -> None:
+        """See Source."""
+        if self._demonstrations is not None:
+            self._demonstrations.take(data)
+
+    @contextmanager
+    def batches(self, step: int, share: Share) -> Iterator[Iterator[Sequence[Pass]]]:
+        """See Source. Nothing is prepared ahead: an unroll needs the weights of its step."""
+        yield self._from(step, share)
+
+    def _from(self, step: int, share: Share) -> Iterator[Sequence[Pass]]:
+        while True:
+            yield self._batch(step, share)
+            step += 1
+
+    def _batch(self, step: int, share: Share) -> list[Pass]:
+        if self._unroll is None or step >= self._first_step + self.steps_per_unroll:
+            self._play(step)
+        assert self._unroll is not None
+        number, minibatch = divmod(step - self._first_step, self.recipe.minibatches)
+        if number != self._pass:
+            seed = (self._seed, _GROUPS, share.rank, self._number, number)
+            self._groups = minibatches(self._unroll, self._fleet, self.recipe.minibatches, seed)
+            self._pass = number
+        group = self._groups[minibatch]
+        parts = [group[core :: share.cores] for core in range(share.cores)]
+        passes: list[Pass] = [
+            pass_of(self._unroll, self._fleet, part, scale=self._scales(), weight=self._weights())
+            for part in parts
+            if part
+        ]
+        if not passes:
+            raise GeneralistError(
+                "All environments failed in one unroll: " + "; ".join(self._fleet.failures[-3:])
+            )
+        return passes + self._imitated(step, share, sum(each.count for each in passes))
+
+    def _imitated(self, step: int, share: Share, count: float) -> list[Pass]:
+        """Demonstrations beside `count` steps of unrolls, at the weight that the recipe says."""
+        if self._demonstrations is None:
+            return []
+        passes = self._demonstrations.passes(step, share)
+        total = sum(each.count for each in passes)
+        factor = self.recipe.imitation * count / max(total, 1e-8)
+        return [each.weighted(factor) for each in passes]
+
+    def _weights(self) -> dict[str, float]:
+        """Of the objective's columns in the loss; values come first at the beginning."""
+        recipe = self.recipe
+        weights = {"value": recipe.value, "kl": recipe.kl}
+        if self._number >= recipe.value_warmup:
+            weights |= {"policy": 1.0, "entropy": -recipe.entropy}
+        return weights
+
+    # Playing
+
+    def _play(self, step: int) -> None:
+        """Play the next unroll, which serves the steps from `step` on."""
+        began = time.monotonic()
+        if not self._begun:
+            self._fleet.begin()
+            self._begun = True
+        self._number += 1
+        self._first_step, self._pass = step, -1
+        seed = np.random.SeedSequence((self._seed, _ACTIONS, self._ranks.number, self._number))
+        random = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        model = self._objective.model
+        played = play_unroll(
+            model, self._fleet, self.recipe, random=random, reference=self._reference
+        )
+        self._objective.train()
+        self._unroll = played.unroll
+        self._finished += played.finished
+        for each in played.finished:
+            self._recent[each.task].append(each.return_)
+        steps = played.unroll.rewards.size
+        self._steps, self._steps_since = self._steps + steps, self._steps_since + steps
+        self._tell_of_failures()
+        self._adapt(played.unroll)
+        self._playing += time.monotonic() - began
+
+    def _tell_of_failures(self) -> None:
+        failures, self._fleet.failures = self._fleet.failures, []
+        self._failures += len(failures)
+        for each in failures:
+            self._say(f"An unroll is left out. {each}")
+        if self._failures > self.recipe.max_failures:
+            raise GeneralistError(
+                f"{self._failures} times an environment failed, the last time so: {failures[-1]} "
+                "reinforcement.max_failures says how many are borne."
+            )
+
+    def _adapt(self, unroll: Unroll) -> None:
+        """Move the statistics of returns and of advantages, over all ranks."""
+        traced = unroll.traced(self.recipe.trace_decay)
+        parts = self._fleet.of_task
+        rows = []
+        for part in parts:
+            usable = unroll.usable[part]
+            targets = traced.values[part].double().numpy()[usable]
+            advantages = traced.advantages[part].double().numpy()[usable]
+            squares = (np.square(targets).sum(), np.square(advantages).sum())
+            rows.append((targets.size, targets.sum(), *squares))
+        sums = np.array(self._ranks.sum(np.array(rows).ravel().tolist())).reshape(len(parts), 4)
+        counts = np.maximum(sums[:, :1], 1)
+        mean, square, advantage = (sums[:, 1:] / counts).T
+        present = sums[:, 0] > 0
+        rate = self.recipe.popart_rate
+        if self.recipe.popart:
+            values = values_of(self._objective.model)
+            assert values is not None
+            device = values.weight.device
+            given = (torch.from_numpy(each.copy()).to(device) for each in (mean, square, present))
+            values.adapt(*given, rate)
+        seen = self._squares_seen + rate * (1 - self._squares_seen)
+        moved = self._square + (advantage - self._square) * rate / seen
+        self._square = np.where(present, moved, self._square)
+        self._squares_seen = np.where(present, seen, self._squares_seen)
+
+    def _scales(self) -> np.ndarray:
+        """(tasks,) float32, what advantages are divided by."""
+        if not self.recipe.popart:
+            return np.ones(len(self._square), np.float32)
+        if self.recipe.advantages == "own":
+            return np.sqrt(self._square).clip(_LEAST_SCALE).astype(np.float32)
+        values = values_of(self._objective.model)
+        assert values is not None
+        return values.spread.cpu().numpy().astype(np.float32)
+
+    # The log
+
+    def trained(self, outcomes: Losses, log: TrainingLog) -> None:
+        """See Source."""
+        self._log = log
+        for each, losses in outcomes:
+            if isinstance(each, ForwardPass):
+                log.add(each, losses)
+                continue
+            assert isinstance(each, UnrollPass)
+            means = losses.mean(dim=1).double().cpu().numpy()  # (B, C)
+            for task, columns in zip(each.task.tolist(), means, strict=True):
+                self._sums[task, :-1] += columns
+                self._sums[task, -1] += 1
+
+    def row(self) -> dict[str, float]:
+        """See Source: rates, and by task the columns, returns, lengths and success."""
+        seconds = time.monotonic() - self._since
+        tasks = self._fleet.shower.tasks
+        episodes = np.zeros((len(tasks), 5))
+        for each in self._finished:
+            told = each.success is not None
+            episodes[each.task] += (1, each.return_, each.steps, told, bool(each.success))
+        mine = [*self._sums.ravel(), *episodes.ravel(), self._steps_since, self._steps]
+        summed = np.array(self._ranks.sum([float(x) for x in mine]))
+        sums, episodes, (since, steps) = np.split(
+            summed, [self._sums.size, self._sums.size + episodes.size]
+        )
+        row = {
+            "environment_steps": steps,
+            "environment_steps_per_second": since / seconds,
+            "playing_share": self._playing / seconds,
+            "failures": float(self._failures),
+        }
+        for number, task in enumerate(tasks):
+            row |= _of_task(task, sums.reshape(len(tasks), -1)[number])
+            row |= _of_episodes(task, episodes.reshape(len(tasks), -1)[number])
+            if self._recent[number]:
+                row[f"recent_return/{task}"] = float(np.mean(self._recent[number]))
+        values = values_of(self._objective.model)
+        assert values is not None
+        for number, task in enumerate(tasks):
+            row[f"value_mean/{task}"] = values.mean[number].item()
+            row[f"value_spread/{task}"] = values.spread[number].item()
+        self._sums[:], self._finished = 0, []
+        self._since, self._steps_since, self._playing = time.monotonic(), 0, 0.0
+        return row
+
+    def _say(self, line: str) -> None:
+        if self._log is not None:
+            self._log.say(line)
+
+    # Resuming
+
+    def state(self) -> dict[str, Tensor]:
+        """See Source: the present unroll, and where the environments are."""
+        if not self._begun:
+            return {}
+        assert self._unroll is not None
+        arrays: dict[str, np.ndarray] = {
+            "counters": np.array(
+                [self._number, self._first_step, self._steps, self._failures], np.int64
+            ),
+            "square": self._square,
+            "squares_seen": self._squares_seen,
+            **{f"unroll/{name}": each for name, each in self._unroll.arrays().items()},
+            **{f"fleet/{name}": each for name, each in self._fleet.state().items()},
+            **{f"header/{i}": each for i, each in enumerate(self._fleet.shower.known())},
+        }
+        everyone = self._ranks.gather(arrays)
+        return {
+            f"{rank}/{name}": torch.from_numpy(np.ascontiguousarray(each).copy())
+            for rank, state in enumerate(everyone)
+            for name, each in state.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor], log: TrainingLog) -> None:
+        """See Source.
+
+        The actions of running episodes are played again. Where another number of processes goes
+        on, or an environment is not where it was, episodes begin anew.
+        """
+        self._log = log
+        if not state:
+            return
+        ranks = 1 + max(int(name.partition("/")[0]) for name in state)
+        if ranks != self._ranks.count:
+            raise GeneralistError(
+                f"The run was played by {ranks} processes and cannot go on with "
+                f"{self._ranks.count}: its environments are theirs. Use as many."
+            )
+        mine = {
+            name.partition("/")[2]: each.numpy()
+            for name, each in state.items()
+            if int(name.partition("/")[0]) == self._ranks.number
+        }
+        self._number, self._first_step, self._steps, self._failures = (
+            int(each) for each in mine["counters"]
+        )
+        self._square, self._squares_seen = mine["square"], mine["squares_seen"]
+        self._fleet.shower.know([mine[f"header/{i}"] for i in range(_count(mine, "header/"))])
+        self._unroll = Unroll.of_arrays(_below(mine, "unroll/"), len(self._fleet.of_task))
+        self._begun, self._pass = True, -1
+        self._fleet.restore(_below(mine, "fleet/"))
+
+    def close(self) -> None:
+        """See Source."""
+        self._fleet.close()
+
+
+def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): each for k, each in arrays.items() if k.startswith(prefix)}
+
+
+def _count(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
+    return sum(name.startswith(prefix) for name in arrays)
+
+
+def _of_task(task: str, sums: np.ndarray) -> dict[str, float]:
+    """Means of the objective's columns, of sums with their count behind."""
+    if not sums[-1]:
+        return {}
+    means = sums[:-1] / sums[-1]
+    return {f"{name}/{task}": float(mean) for name, mean in zip(COLUMNS, means, strict=True)}
+
+
+def _of_episodes(task: str, sums: np.ndarray) -> dict[str, float]:
+    count, returns, steps, told, succeeded = sums
+    if not count:
+        return {}
+    row = {
+        f"episodes/{task}": float(count),
+        f"return/{task}": float(returns / count),
+        f"length/{task}": float(steps / count),
+    }
+    return row | ({f"success/{task}": float(succeeded / told)} if told else {})

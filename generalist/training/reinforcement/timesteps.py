@@ -1,0 +1,184 @@
+"""Many single timesteps as one forward pass, each behind the header of its task and instruction.
+
+A header is computed once, however many timesteps follow it.
+
+Shapes: N = timesteps, K = tokens of an observation, k = action tokens of a timestep, G = positions
+of an observation, T = positions of headers, then of timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generalist.modeling.branches import Group
+from generalist.modeling.embedders import Embedded
+from generalist.modeling.tensors import Tensors
+from generalist.tokenization.compact import QUERIES, TASKS, CompactForm, signatures_of
+from generalist.tokenization.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timesteps(Tensors):
+    """N timesteps for `hidden_of_branches`.
+
+    Attributes:
+        input_ids: (T,) int64.
+        position_ids: (T,) int64.
+        groups: how headers and timesteps hang together.
+        embedded: vectors added to the embeddings of the ids.
+        first: (N,) int64, where among the positions of timesteps each chooses its first action
+            token; its others follow.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    groups: tuple[Group, ...]
+    embedded: tuple[Embedded, ...]
+    first: Tensor
+
+
+@dataclass(frozen=True)
+class States:
+    """Observations of one task.
+
+    Attributes:
+        task: number of the task.
+        headers: (n,) int64 numbers of the headers they stand behind.
+        ids: (n, K) int64.
+    """
+
+    task: int
+    headers: np.ndarray
+    ids: np.ndarray
+
+
+class Shower:
+    """Lays out timesteps of some tasks in the compact form.
+
+    Args:
+        processor: makes headers.
+        form: of the model.
+        layouts: of the tasks, by name; their order numbers them.
+    """
+
+    def __init__(self, processor: Any, form: CompactForm, layouts: Mapping[str, Layout]) -> None:
+        self.tasks = tuple(layouts)
+        self.layouts = tuple(layouts.values())
+        self._processor, self._form = processor, form
+        self._separator = processor.vocabulary.special("separator")
+        self._positions = np.array([form.timestep_positions(each) for each in self.layouts])
+        self._observations = [signatures_of(each)[0].name for each in self.layouts]
+        self._said: dict[tuple[int, str | None], int] = {}
+        self._numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._headers: list[np.ndarray] = []
+        self._task_of: list[int] = []
+
+    def header(self, task: int, instruction: str | None) -> int:
+        """The number of the header of a task, with an instruction or none."""
+        said = (task, instruction)
+        if said not in self._said:
+            ids = self._processor.header(self.tasks[task], instruction, spelled=False).tolist()
+            if (task, tuple(ids)) not in self._numbers:
+                self.know([np.array([task, *ids], np.int64)])
+            self._said[said] = self._numbers[task, tuple(ids)]
+        return self._said[said]
+
+    def known(self) -> list[np.ndarray]:
+        """The headers so far, each with the number of its task before its ids, as `know` takes."""
+        return [
+            np.array([task, *ids], np.int64)
+            for task, ids in zip(self._task_of, self._headers, strict=True)
+        ]
+
+    def know(self, headers: Sequence[np.ndarray]) -> None:
+        """Number further headers, given as `known` gives them."""
+        for task, *ids in (each.tolist() for each in headers):
+            self._numbers[task, tuple(ids)] = len(self._headers)
+            self._headers.append(np.array(ids, np.int64))
+            self._task_of.append(task)
+
+    def lay_out(self, states: Sequence[States]) -> Timesteps:
+        """The timesteps of all states, numbered in the order given, as one pass."""
+        header = np.concatenate([each.headers for each in states])
+        task = np.concatenate([np.full(len(each.headers), each.task) for each in states])
+        used, first_of, which = np.unique(header, return_index=True, return_inverse=True)
+        trunk = np.array([len(self._headers[number]) for number in used])
+        length = self._positions[task]  # of each timestep
+        # 1. Headers of equal length, and timesteps of equal length, are neighbours.
+        by_kind = np.lexsort((used, self._positions[task[first_of]], trunk))
+        rank = np.argsort(by_kind)[which]  # of each timestep's header
+        order = np.argsort(rank, kind="stable")
+        counts = np.bincount(rank, minlength=len(used))
+        kinds = np.stack([trunk[by_kind], self._positions[task[first_of]][by_kind]], axis=1)
+        cuts = np.flatnonzero(np.any(np.diff(kinds, axis=0), axis=1)) + 1
+        groups = tuple(
+            Group(int(kind[0, 0]), int(kind[0, 1]), tuple(count.tolist()))
+            for kind, count in zip(np.split(kinds, cuts), np.split(counts, cuts), strict=True)
+        )
+        # 2. Where each header and each timestep begins.
+        trunk_starts = np.cumsum(trunk[by_kind]) - trunk[by_kind]
+        trunk_tokens = int(trunk.sum())
+        starts = np.empty(len(header), np.int64)  # among the positions of timesteps
+        starts[order] = np.cumsum(length[order]) - length[order]
+        tokens = int(length.sum())
+        # 3. Ids and positions.
+        ids = np.full(trunk_tokens + tokens, self._separator)
+        ids[:trunk_tokens] = np.concatenate([self._headers[used[i]] for i in by_kind])
+        positions = np.empty(len(ids), np.int64)
+        positions[:trunk_tokens] = _counted(trunk[by_kind])
+        positions[trunk_tokens:] = _counted(length[order]) + np.repeat(
+            trunk[which][order], length[order]
+        )
+        # 4. What is added to them.
+        numbers = [self._form.number_of(self.tasks[self._task_of[used[i]]]) for i in by_kind]
+        embedded = [_embedded(TASKS, np.array(numbers)[:, None], trunk_starts)]
+        embedded += self._queries(starts + trunk_tokens, length)
+        embedded += self._observed(states, starts + trunk_tokens)
+        return Timesteps(
+            input_ids=torch.from_numpy(ids),
+            position_ids=torch.from_numpy(positions),
+            groups=groups,
+            embedded=tuple(embedded),
+            first=torch.from_numpy(starts + self._form.positions - 1),
+        )
+
+    def _queries(self, starts: np.ndarray, length: np.ndarray) -> list[Embedded]:
+        """The queries of the second to the last action token of each timestep."""
+        queries = length - self._form.positions
+        if not queries.any():
+            return []
+        numbers = _counted(queries)
+        index = np.repeat(starts + self._form.positions, queries) + numbers
+        return [_embedded(QUERIES, numbers[:, None], index)]
+
+    def _observed(self, states: Sequence[States], starts: np.ndarray) -> list[Embedded]:
+        """The observations, by signature; tasks may share one."""
+        parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        stop = 0
+        for each in states:
+            first, stop = stop, stop + len(each.ids)
+            name = self._observations[each.task]
+            parts.setdefault(name, []).append((each.ids, starts[first:stop]))
+        return [
+            _embedded(name, *(np.concatenate(column) for column in zip(*found, strict=True)))
+            for name, found in parts.items()
+        ]
+
+
+def _counted(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, ... within runs of these lengths, end to end."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def _embedded(name: str, ids: np.ndarray, index: np.ndarray) -> Embedded:
+    return Embedded(
+        name=name,
+        ids=torch.from_numpy(np.ascontiguousarray(ids, np.int64)),
+        index=torch.from_numpy(np.ascontiguousarray(index, np.int64)),
+    )

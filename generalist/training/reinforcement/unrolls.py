@@ -1,0 +1,246 @@
+"""Unrolls: what a policy did in all environments for a number of steps, and minibatches of them.
+
+Shapes: E = environments, T = steps, K = tokens of an observation, k = action tokens; n environments
+of a task, B of a minibatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generalist.training.reinforcement.crew import Outcome, Seen
+from generalist.training.reinforcement.fleet import Fleet
+from generalist.training.reinforcement.objective import COLUMNS, UnrollPass
+from generalist.training.reinforcement.policy import act, log_probs_taken, tokens_of, values_at
+from generalist.training.reinforcement.recipe import ReinforcementRecipe
+from generalist.training.reinforcement.timesteps import States
+from generalist.training.reinforcement.vtrace import Traced, v_trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unroll:
+    """T steps of all environments.
+
+    Attributes:
+        observations: for each task (n, T + 1, K) int32 ids, of the state after the last step too.
+        headers: (E, T + 1) int64 numbers of the headers that the states stand behind.
+        ids: (E, T, most k) int64 ids of the actions.
+        log_probs: (E, T) float32 of the actions, when they were chosen.
+        reference: (E, T) float32 of the actions, under the policy that the run starts with.
+        rewards: (E, T) float32, as they are learned from; where a limit cut an episode, with the
+            discounted value of the state behind.
+        discounts: (E, T) float32, of what follows a step; 0 where the episode ended.
+        values: (E, T + 1) float32 of the states, when they were seen.
+        usable: (E,) bool, False where the environment failed.
+    """
+
+    observations: tuple[np.ndarray, ...]
+    headers: np.ndarray
+    ids: np.ndarray
+    log_probs: np.ndarray
+    reference: np.ndarray
+    rewards: np.ndarray
+    discounts: np.ndarray
+    values: np.ndarray
+    usable: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name."""
+        named = {name: each for name, each in vars(self).items() if name != "observations"}
+        return named | {f"observations/{i}": each for i, each in enumerate(self.observations)}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], tasks: int) -> Unroll:
+        """Inverse of `arrays`."""
+        named = {name: each for name, each in arrays.items() if "/" not in name}
+        observations = tuple(arrays[f"observations/{i}"] for i in range(tasks))
+        return cls(observations=observations, **named)
+
+    def traced(self, trace_decay: float) -> Traced:
+        """Targets and advantages by the values and the policy that acted."""
+        arrays = (self.rewards, self.discounts, self.values, np.ones_like(self.rewards))
+        return v_trace(*(torch.from_numpy(each) for each in arrays), trace_decay=trace_decay)
+
+
+@dataclass(frozen=True)
+class Played:
+    """An unroll, and what happened in it.
+
+    Attributes:
+        unroll: the unroll.
+        finished: the episodes that ended.
+    """
+
+    unroll: Unroll
+    finished: list[Outcome]
+
+
+def play_unroll(
+    model: Any,
+    fleet: Fleet,
+    recipe: ReinforcementRecipe,
+    *,
+    random: torch.Generator,
+    reference: Any = None,
+) -> Played:
+    """Play T steps in every environment, at temperature 1.
+
+    Args:
+        model: acts; it has embedders and values.
+        fleet: the environments.
+        recipe: says T, discount, scale and clip of rewards.
+        random: draws the actions.
+        reference: the model that the run started with; None where nobody asks for it.
+    """
+    model.eval()
+    steps, count = recipe.unroll, len(fleet)
+    scales = np.ones(count, np.float32)
+    for part, task in zip(fleet.of_task, recipe.tasks.values(), strict=True):
+        scales[part] = task.reward_scale
+    seen, headers, chosen = [], [], []
+    rewards, discounts = (np.zeros((count, steps), np.float32) for _ in range(2))
+    usable, finished = np.ones(count, bool), []
+    cuts: list[tuple[int, int, Seen]] = []  # step, environment, the state behind
+    for step in range(steps):
+        states = fleet.observe()
+        acted = act(model, fleet.shower, states, random)
+        stepped = fleet.step(acted.ids)
+        seen.append(states)
+        chosen.append(acted)
+        learned = stepped.rewards * scales
+        if recipe.reward_clip is not None:
+            learned = learned.clip(-recipe.reward_clip, recipe.reward_clip)
+        rewards[:, step] = learned
+        discounts[:, step] = recipe.discount * stepped.going_on
+        usable &= ~stepped.failed
+        finished += stepped.finished
+        cuts += [(step, number, seen) for number, seen in sorted(stepped.cut.items())]
+    last = fleet.observe()
+    seen.append(last)
+    behind = [fleet.states_of(state) for *_, state in cuts]
+    worth = values_at(model, fleet.shower, behind) if behind else []
+    for (step, number, _), value in zip(cuts, worth, strict=True):
+        rewards[number, step] += recipe.discount * value
+    headers = [np.concatenate([part.headers for part in states]) for states in seen]
+    values = [each.values for each in chosen] + [values_at(model, fleet.shower, last)]
+    unroll = Unroll(
+        observations=tuple(
+            np.stack([states[task].ids for states in seen], axis=1).astype(np.int32)
+            for task in range(len(fleet.of_task))
+        ),
+        headers=np.stack(headers, axis=1),
+        ids=np.stack([each.ids for each in chosen], axis=1),
+        log_probs=np.stack([each.log_probs for each in chosen], axis=1),
+        reference=np.zeros((count, steps), np.float32),
+        rewards=rewards,
+        discounts=discounts,
+        values=np.stack(values, axis=1),
+        usable=usable,
+    )
+    if reference is not None:
+        _ask(reference, fleet, unroll)
+    return Played(unroll, finished)
+
+
+def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:
+    """Fill in what the policy that the run started with says of the actions."""
+    steps = unroll.ids.shape[1]
+    states = [
+        _flat_states(unroll, fleet, number, slice(None, steps))
+        for number in range(len(fleet.of_task))
+    ]
+    ids = unroll.ids.reshape(-1, unroll.ids.shape[2])
+    said = log_probs_taken(reference, fleet.shower, states, ids)
+    unroll.reference[:] = said.reshape(unroll.reference.shape)
+
+
+def _flat_states(
+    unroll: Unroll, fleet: Fleet, number: int, steps: slice, rows: np.ndarray | None = None
+) -> States:
+    """States of a task's environments, environment by environment.
+
+    Args:
+        unroll: holds them.
+        fleet: says which environments are the task's.
+        number: of the task.
+        steps: which states.
+        rows: which environments, counted within the task; None for all.
+    """
+    ids = unroll.observations[number]
+    headers = unroll.headers[fleet.of_task[number]]
+    if rows is not None:
+        ids, headers = ids[rows], headers[rows]
+    ids, headers = ids[:, steps], headers[:, steps]
+    return States(number, headers.reshape(-1), ids.reshape(-1, ids.shape[2]).astype(np.int64))
+
+
+def minibatches(unroll: Unroll, fleet: Fleet, count: int, seed: Sequence[int]) -> list[list[int]]:
+    """Environments in `count` groups, in each of which every task has its share.
+
+    Args:
+        unroll: its failed environments are left out.
+        fleet: says which environments are whose.
+        count: number of minibatches.
+        seed: decides the groups.
+    """
+    random = np.random.default_rng(seed)
+    groups: list[list[int]] = [[] for _ in range(count)]
+    for part in fleet.of_task:
+        mixed = random.permutation(np.arange(part.start, part.stop))
+        mixed = mixed[unroll.usable[mixed]]
+        for group, share in zip(groups, np.array_split(mixed, count), strict=True):
+            group += sorted(share.tolist())
+    return groups
+
+
+def pass_of(
+    unroll: Unroll,
+    fleet: Fleet,
+    environments: Sequence[int],
+    *,
+    scale: np.ndarray,
+    weight: Mapping[str, float],
+) -> UnrollPass:
+    """The forward pass over the unrolls of some environments.
+
+    Args:
+        unroll: holds them.
+        fleet: says whose they are.
+        environments: their numbers, ascending.
+        scale: (tasks,) float32, what advantages of each task are divided by.
+        weight: of the objective's columns in the loss; others count nothing.
+    """
+    chosen = np.asarray(environments)
+    states, task = [], []
+    for number, part in enumerate(fleet.of_task):
+        rows = chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start
+        if len(rows):
+            states.append(_flat_states(unroll, fleet, number, slice(None), rows))
+            task += [number] * len(rows)
+    timesteps = fleet.shower.lay_out(states)
+    steps = unroll.rewards.shape[1]
+    # The first action tokens of the steps; the state after the last one chooses none.
+    first = timesteps.first.numpy().reshape(len(chosen), steps + 1)[:, :-1].reshape(-1)
+    ids = unroll.ids[chosen].reshape(-1, unroll.ids.shape[2])
+    of_step = np.repeat(np.array(task), steps)
+    return UnrollPass(
+        timesteps=timesteps,
+        tokens=tokens_of(fleet.shower.layouts, of_step, first, ids),
+        task=torch.tensor(task),
+        rewards=_tensor(unroll.rewards[chosen]),
+        discounts=_tensor(unroll.discounts[chosen]),
+        behaviour=_tensor(unroll.log_probs[chosen]),
+        reference=_tensor(unroll.reference[chosen]),
+        scale=_tensor(scale[task].astype(np.float32)),
+        weight=torch.tensor([float(weight.get(name, 0.0)) for name in COLUMNS]),
+    )
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

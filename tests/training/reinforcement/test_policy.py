@@ -1,0 +1,99 @@
+"""The policy that learns is the agent that acts: the same probabilities, in every kind of task."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from generalist.envs import make
+from generalist.modeling.values import start_values
+from generalist.training.reinforcement.fleet import Fleet
+from generalist.training.reinforcement.policy import act, log_probs_taken, values_at
+from generalist.training.reinforcement.timesteps import Shower, States
+from tests.decoding.models import compact_agent
+from tests.training.reinforcement.test_fleet import seed_of
+
+CARTPOLE, LUNAR, GOTO = "gym/CartPole-v1", "gym/LunarLanderContinuous-v3", "babyai/GoToLocal"
+TASKS = (CARTPOLE, LUNAR, GOTO)
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["one-position", "three-positions"])
+def acting(request):
+    """An agent of three tasks with values, and environments of all of them that have begun."""
+    agent = compact_agent(*TASKS, positions=request.param, log_probs=True, temperature=1.0)
+    agent.model.values = start_values(TASKS, agent.model.config.hidden_size)
+    with torch.no_grad():
+        agent.model.values.weight.normal_(generator=torch.Generator().manual_seed(0))
+    shower = Shower(agent.processor, agent.model.embedders.form, agent.layouts)
+    fleet = Fleet(
+        shower,
+        agent.processor,
+        makers=[partial(make, task) for task in agent.layouts],
+        counts=[3, 2, 4],
+        seed_of=seed_of,
+    )
+    fleet.begin()
+    yield agent, fleet
+    fleet.close()
+
+
+def test_actions_are_as_probable_as_for_an_agent(acting):
+    agent, fleet = acting
+    states = fleet.observe()
+    acted = act(agent.model, fleet.shower, states, torch.Generator().manual_seed(0))
+    start = 0
+    for number, task in enumerate(fleet.shower.tasks):
+        player = agent.for_task(task)
+        places = fleet._crews[0]._crew._parts[number]
+        k = len(player.layout.legal)
+        for row, place in enumerate(places):
+            trace = place.running
+            seen = {key: value[None] for key, value in trace.observation.items()} \
+                if isinstance(trace.observation, dict) else trace.observation[None]  # fmt: skip
+            told = {"instruction": trace.instruction}
+            for seed in range(40):  # until the agent draws the same action
+                player.begin([0], [seed], [told])
+                decision = player.decide(seen, [told], [0])
+                only = States(number, states[number].headers[[row]], states[number].ids[[row]])
+                ids = np.zeros((1, acted.ids.shape[1]), np.int64)
+                ids[0, :k] = decision.ids[0]
+                said = log_probs_taken(agent.model, fleet.shower, [only], ids)
+                assert said[0] == pytest.approx(decision.log_probs.sum(), abs=2e-4)
+                if seed >= 2:
+                    break
+        start += len(places)
+    assert start == len(acted.ids)
+
+
+def test_what_it_says_of_its_own_actions_is_what_it_drew_them_by(acting):
+    agent, fleet = acting
+    states = fleet.observe()
+    acted = act(agent.model, fleet.shower, states, torch.Generator().manual_seed(3))
+    again = log_probs_taken(agent.model, fleet.shower, states, acted.ids)
+    np.testing.assert_allclose(again, acted.log_probs, atol=1e-5)
+
+
+def test_a_state_is_the_same_alone_and_among_others(acting):
+    agent, fleet = acting
+    states = fleet.observe()
+    together = values_at(agent.model, fleet.shower, states)
+    alone = [
+        values_at(agent.model, fleet.shower, [States(each.task, each.headers[[i]], each.ids[[i]])])
+        for each in states
+        for i in range(len(each.ids))
+    ]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+def test_actions_are_drawn_as_often_as_they_are_probable(acting):
+    agent, fleet = acting
+    states = fleet.observe()[:1]  # CartPole: two actions
+    many = [States(0, np.repeat(each.headers[:1], 4000), np.repeat(each.ids[:1], 4000, axis=0))
+            for each in states]  # fmt: skip
+    acted = act(agent.model, fleet.shower, many, torch.Generator().manual_seed(0))
+    for action in np.unique(acted.ids[:, 0]):
+        taken = acted.ids[:, 0] == action
+        assert taken.mean() == pytest.approx(np.exp(acted.log_probs[taken][0]), abs=0.04)
