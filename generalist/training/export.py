@@ -23,6 +23,7 @@ from generalist.tokenization.layout import Layout
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.repetition import times_seen
 
 SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
 CARD_COLUMNS = (
@@ -69,6 +70,7 @@ def export(
             "temperature": recipe.acting.temperature,
             "environments": data.environments(),
             "experts": data.teachers(),
+            "labels_seen": times_seen(state.labels, data.labels),
         },
         recipe=dump_recipe(recipe),
     )

@@ -186,7 +186,7 @@ class Trainer:
         self.task_weights = task_weights(data, recipe.loss.balance_tasks)
         self.state, self._saved = RunState(), RunState()
         flops = FlopCounter(recipe, data.processor.vocabulary.size)
-        self.log = TrainingLog(recipe, accelerator, tasks=data.task_names, flops=flops)
+        self.log = TrainingLog(recipe, accelerator, data=data, flops=flops)
         self._parameters = count_parameters(objective.model)  # before sharding
         self.strategy = build_strategy(objective, recipe, accelerator)
 
@@ -228,13 +228,13 @@ class Trainer:
 
     def save(self) -> None:
         """Save a checkpoint to resume from; the main process writes, all ranks wait."""
+        self.log.count()
         weights, moments = self.strategy.weights(), self.strategy.moments()
         snapshot = Snapshot(
             state=self.state, weights=weights, moments=moments, random=random_states()
         )
         if self.ranks.main:
-            keep = self.recipe.checkpoint.keep
-            yaml = dump_recipe(self.recipe)
+            keep, yaml = self.recipe.checkpoint.keep, dump_recipe(self.recipe)
             save_checkpoint(
                 self.checkpoints, snapshot, recipe_yaml=yaml, data=self.facts, keep=keep
             )
@@ -282,7 +282,7 @@ class Trainer:
             self.objective.model,
             self._parameters,
             running=f"{self.strategy.describe()}, {self.precision}",
-            step=self.state.step,
+            state=self.state,
         )
         with self.log:
             while (due := self._train_until_due()) and all(self._play(each) for each in due):
@@ -343,7 +343,7 @@ class Trainer:
             return
         self.data = data
         self.task_weights = task_weights(data, self.recipe.loss.balance_tasks)
-        self.log.restart(data.task_names)
+        self.log.restart(data)
         require_same_rows(data, self.ranks)
 
     def _step(self, batch: list[ForwardPass], count: float) -> None:
