@@ -44,6 +44,8 @@ class RolloutResult:
         seeds: the seeds of these episodes, in ascending order.
         returns: raw return of each episode, in the order of `seeds`.
         scores: the task's metric of each episode: its return, or its success as 1.0 or 0.0.
+        named_first: of each episode, whether the first thing that was reached is the one that the
+            instruction names; None where the environment does not say so.
         mean: mean of `scores`.
         stderr: standard error of the mean; None for a single episode.
         lengths: steps of each episode.
@@ -75,6 +77,7 @@ class RolloutResult:
     seeds: list[int]
     returns: list[float]
     scores: list[float]
+    named_first: list[bool | None]
     mean: float
     stderr: float | None
     lengths: list[int]
@@ -356,6 +359,7 @@ def _scores(
         "seeds": [trace.seed for trace in traces],
         "returns": [trace.return_ for trace in traces],
         "scores": scores.tolist(),
+        "named_first": [trace.named_first for trace in traces],
         "lengths": [trace.steps for trace in traces],
         "mean": float(scores.mean()),
         "stderr": float(scores.std(ddof=1) / np.sqrt(len(scores))) if several else None,

@@ -11,6 +11,7 @@ import typer
 from generalist.cli.common import JsonFile, console, duration, write_json
 from generalist.cli.rollout import Dtype
 from generalist.errors import GeneralistError, UsageError, needing
+from generalist.evaluation.reading import reading_of
 from generalist.evaluation.scores import label
 
 
@@ -307,4 +308,6 @@ def _short(result: dict[str, Any]) -> str:
         return f"{result['bits_per_byte']:.3f} bits per byte"
     normalized = result["normalized"]
     text = f"{result['metric']} {result['mean']:.4g}"
-    return text if normalized is None else f"{text} (normalised {normalized:.2f})"
+    text += "" if normalized is None else f" (normalised {normalized:.2f})"
+    right = reading_of(result).named_first
+    return text if right is None else f"{text}, first thing right {right:.2f}"

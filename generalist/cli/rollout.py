@@ -263,6 +263,8 @@ def _print(result: RolloutResult) -> None:
         for who, value in (("random", result.random), ("expert", result.expert))
         if value is not None
     ]
+    if told := [each for each in result.named_first if each is not None]:
+        parts.append(f"first thing right {sum(told) / len(told):.2f}")
     parts.append(f"{result.episodes} episodes, {result.steps_per_second:,.0f} steps/s")
     console().print(", ".join(parts), soft_wrap=True)
     for film in result.videos:

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 
+from generalist.envs.first_thing import FirstThing
 from generalist.envs.registry import Task
 from generalist.errors import MissingPackageError
 
@@ -146,6 +147,9 @@ class BabyAIEnv(gymnasium.Wrapper):
         colour and door state of each cell in view, with the agent at [3, 6].
     Actions: Discrete, as minigrid numbers them.
     Rewards: 1 - 0.9 * steps / max_steps on success, else 0. So success is a positive return.
+    Info: `instruction` at reset. After each step `named_first`, whether the first thing reached is
+        the one that the mission names (see `FirstThing`); left out where the mission does not
+        decide which thing comes first.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -158,6 +162,7 @@ class BabyAIEnv(gymnasium.Wrapper):
             }
         )
         self.last_action: int | None = None  # what was executed, which the bot has to be told
+        self._first: FirstThing | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -166,12 +171,17 @@ class BabyAIEnv(gymnasium.Wrapper):
         with _quiet():
             observation, info = self.env.reset(seed=seed, options=options)
         self.last_action = None
+        self._first = FirstThing(self.unwrapped)
         return self._observation(observation), {**info, "instruction": observation["mission"]}
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Turn left, turn right, go forward, pick up, drop, toggle or declare done."""
         observation, reward, terminated, truncated, info = self.env.step(int(action))
         self.last_action = int(action)
+        assert self._first is not None  # reset came before
+        self._first.see()
+        if self._first.named is not None:
+            info = {**info, "named_first": self._first.named}
         return self._observation(observation), float(reward), terminated, truncated, info
 
     @staticmethod

@@ -14,6 +14,10 @@ OWN, NONE, SHUFFLED = "own", "none", "shuffled"
 _TRIES = 20  # other episodes that are asked for a different instruction
 
 
+class NothingToShuffle(GeneralistError):
+    """All episodes of a task have the same instruction, so there is no other one."""
+
+
 class OtherInstruction(gymnasium.Wrapper):
     """Announces no instruction, or that of another episode, in `info["instruction"]`.
 
@@ -25,8 +29,8 @@ class OtherInstruction(gymnasium.Wrapper):
         which: `none` or `shuffled`.
 
     Raises:
-        GeneralistError: at reset, where the episode has no instruction, or where other episodes
-            have no different one.
+        GeneralistError: at reset, where the episode has no instruction.
+        NothingToShuffle: at reset, where other episodes have no different one.
     """
 
     def __init__(self, env: gymnasium.Env, which: Instructions) -> None:
@@ -65,7 +69,7 @@ class OtherInstruction(gymnasium.Wrapper):
             _, info = self.env.reset(seed=int(rng.integers(2**31)), options=options)
             if info.get("instruction") not in (None, own):
                 return info["instruction"]
-        raise GeneralistError(
+        raise NothingToShuffle(
             f"{_TRIES} other episodes have the same instruction, {own!r}; there is nothing to "
             "shuffle."
         )

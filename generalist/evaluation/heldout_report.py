@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generalist.evaluation.heldout import WAYS, HeldOutScores
-from generalist.evaluation.report import interval_text, page, reference_text, table
+from generalist.evaluation.html import interval_text, page, reference_text, table
 from generalist.evaluation.scores import TaskScore, with_error
 from generalist.shards.files import replacing, write_json
 

@@ -38,6 +38,13 @@ def mean_stderr(values: Sequence[float]) -> tuple[float, float | None]:
     return float(array.mean()), spread
 
 
+def with_error(mean: float, stderr: float | None) -> str:
+    """`21.3 ± 0.4`: an error to two digits, never in powers of ten; unknown, it is left out."""
+    if stderr is None:
+        return f"{mean:.4g}"
+    return f"{mean:.4g} ± {stderr:.2g}" if stderr < 99.5 else f"{mean:.4g} ± {stderr:.0f}"
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What episodes say of a policy's true mean.

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from generalist.envs import get_task, is_document_task
-from generalist.envs.instructions import OWN
+from generalist.envs.instructions import OWN, NothingToShuffle
 from generalist.errors import GeneralistError, MissingPackageError, UsageError, in_words
 from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
 RESULTS, VIDEOS, ERRORS = "results", "videos", "errors"
-# Raised whenever the same settings come to give other results.
-PROTOCOL = 2
+# Raised whenever the same settings come to give other results, or results with more in them.
+PROTOCOL = 3
 OnResult = Callable[[int, int, Result, bool], None]
 
 
@@ -318,6 +318,8 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
         )
     except DemonstrationTooLong as error:
         return {"skipped": error.reason}
+    except NothingToShuffle as error:
+        return {"skipped": str(error).rstrip(".")}
     if result.interrupted:
         raise KeyboardInterrupt
     return result.to_dict()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from generalist.evaluation.intervals import Interval
+from generalist.evaluation import reading
+from generalist.evaluation.html import interval_text, page, reference_text, table
 from generalist.evaluation.measure import training_facts
 from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
 from generalist.evaluation.reached import HALF, half_line, reached
@@ -21,7 +21,7 @@ from generalist.evaluation.scores import (
     aggregate,
     label,
     with_error,
-)
+)  # fmt: skip
 from generalist.evaluation.suite import Evaluation, Result
 from generalist.shards.files import replacing, write_json
 
@@ -102,6 +102,7 @@ def _page(
         _headline(evaluation, summary),
         _raw(plain),
         _normalized(plain, prompted),
+        _reading(plain),
         _reached(summary["reached"]),
         *(_text(text) for text in evaluation.texts),
         _videos(evaluation, out),
@@ -110,17 +111,6 @@ def _page(
     ]
     title = f"generalist: {evaluation.suite or 'evaluation'}"
     return page(title, "\n".join(section for section in sections if section))
-
-
-def page(title: str, body: str) -> str:
-    """A page of HTML that needs nothing else."""
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>\n{style}</style></head>\n<body><main>\n"
-        f"{body}\n</main></body></html>\n"
-    )
 
 
 def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
@@ -261,6 +251,20 @@ def _beside(score: TaskScore, prompted: TaskScore | None) -> list[str]:
     ]  # fmt: skip
 
 
+def _reading(scores: list[TaskScore]) -> str:
+    rows = reading.language_rows(scores)
+    if not rows:
+        return ""
+    return (
+        "<section><h2>Is the instruction read?</h2><p class='note'>The same episodes with no "
+        "instruction and with another episode's (shuffled); the means over tasks leave these rows "
+        "out. First thing right: the share of episodes in which the first thing that the agent "
+        "stood before was one that the mission names, with its 95% interval. Wandering cannot "
+        "raise it.</p>"
+        f"{table(reading.HEAD, [map(escape, reading.cells(each)) for each in rows])}</section>"
+    )
+
+
 def _reached(found: dict[str, Any]) -> str:
     if not found["tasks"]:
         return ""
@@ -336,11 +340,6 @@ def _method(evaluation: Evaluation, summary: dict[str, Any]) -> str:
         "Above random: the agent's interval lies above that of the random policy and is disjoint "
         "from it.",
     ]
-    if any(score.instruction != OWN for score in evaluation.scores()):
-        lines.append(
-            "Rows of no instruction, and of another episode's (shuffled), show whether the agent "
-            "heeds its own; the means leave them out."
-        )
     if seeds:
         lines.append(
             f"Environment seeds {min(seeds):,} to {max(seeds):,}; data are collected with seeds "
@@ -362,29 +361,9 @@ def _method(evaluation: Evaluation, summary: dict[str, Any]) -> str:
     return f"<section><h2>How it was measured</h2><ul class='note'>{items}</ul></section>"
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells that are HTML already."""
-    top = "".join(f"<th>{name}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f"<div class='scroll'><table><thead><tr>{top}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 def _bold_mean(text: str) -> str:
     mean, _, error = text.partition(" ")
     return f"<b>{mean}</b> {error}"
-
-
-def reference_text(reference: Reference | None) -> str:
-    """Mean and standard error of random or expert."""
-    return "–" if reference is None else with_error(reference.mean, reference.stderr)
-
-
-def interval_text(interval: Interval | None, form: str = ".4g") -> str:
-    """`[low, high]`, or nothing."""
-    return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _yes_no(value: bool | None) -> str:

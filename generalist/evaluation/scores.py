@@ -31,19 +31,14 @@ from generalist.evaluation.intervals import (
     Interval,
     mean_stderr,
     percentile_interval,
+    with_error,
 )
+from generalist.evaluation.reading import Reading
 
 if TYPE_CHECKING:
     from generalist.envs.registry import Score, Task
 
 OWN = "own"
-
-
-def with_error(mean: float, stderr: float | None) -> str:
-    """`21.3 ± 0.4`: an error to two digits, never in powers of ten; unknown, it is left out."""
-    if stderr is None:
-        return f"{mean:.4g}"
-    return f"{mean:.4g} ± {stderr:.2g}" if stderr < 99.5 else f"{mean:.4g} ± {stderr:.0f}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +85,7 @@ class TaskScore:
         seeds: of the environments, an episode each.
         prompted: whether episodes began with a demonstration.
         instruction: whose instruction the agent was given: `own`, `none` or `shuffled`.
+        reading: mean return, and how often the first thing reached was the one named.
         metric: `return` or `success`.
         random: the score of random play.
         expert: the score of the expert that normalises.
@@ -111,6 +107,7 @@ class TaskScore:
     seeds: list[int]
     prompted: bool = False
     instruction: str = OWN
+    reading: Reading | None = None
     metric: str = "return"
     random: Reference | None = None
     expert: Reference | None = None
@@ -147,6 +144,8 @@ class TaskScore:
     def from_dict(cls, fields: Mapping[str, Any]) -> TaskScore:
         """The score that `to_dict` wrote."""
         known = {k: v for k, v in fields.items() if k != "episodes"}
+        if known.get("reading"):
+            known["reading"] = Reading.from_dict(known["reading"])
         for key in ("random", "expert", "teacher_score"):
             known[key] = Reference(**known[key]) if known.get(key) else None
         for key in ("interval", "normalized_interval"):
@@ -180,6 +179,7 @@ def score_task(
     seeds: Sequence[int] = (),
     prompted: bool = False,
     instruction: str = OWN,
+    reading: Reading | None = None,
     changed: str | None = None,
     teacher: str | None = None,
 ) -> TaskScore:
@@ -191,6 +191,7 @@ def score_task(
         seeds: of the environments.
         prompted: whether episodes began with a demonstration.
         instruction: `own`, `none` or `shuffled`.
+        reading: what the rollout says of it besides the metric.
         changed: how the episodes differ from those the references were measured in. There is then
             no normalised score.
         teacher: name of the expert that made the training data.
@@ -199,7 +200,8 @@ def score_task(
     own = Estimate.of(values, success=task.metric == "success")
     score = TaskScore(
         task=task.name, values=values, mean=own.mean, stderr=own.stderr, interval=own.interval,
-        seeds=list(seeds), prompted=prompted, instruction=instruction, metric=task.metric,
+        seeds=list(seeds), prompted=prompted, instruction=instruction, reading=reading,
+        metric=task.metric,
         random=Reference.of(task.random_score, "random"),
         expert=Reference.of(task.expert_score, task.default_expert),
         excluded=changed or task.not_normalized, teacher=teacher,

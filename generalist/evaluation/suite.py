@@ -13,6 +13,7 @@ from generalist.envs import get_task, is_document_task, is_pattern, matching_nam
 from generalist.envs.instructions import OWN, Instructions
 from generalist.envs.options import changed_options
 from generalist.errors import GeneralistError, UsageError
+from generalist.evaluation.reading import reading_of
 from generalist.evaluation.scores import TaskScore, label, score_task
 from generalist.seeds import EVALUATION_SEED
 from generalist.specs import find_spec, load_yaml
@@ -42,8 +43,8 @@ class SuiteTask(BaseModel):
     is measured, there is no normalised score."""
     instruction: Instructions = "own"
     """Which instruction the agent is given: the episode's `own`, `none`, or `shuffled`, which is
-    that of another episode. A task may be listed once for each: an agent that scores as well
-    without its instruction does not use it."""
+    that of another episode. In a suite's file it may be a list, `[own, none, shuffled]`, for a row
+    of each: an agent that scores as well without its instruction does not use it."""
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -105,9 +106,18 @@ class Suite(BaseModel):
     @field_validator("tasks", mode="before")
     @classmethod
     def _names_are_tasks(cls, tasks: Any) -> Any:
+        """Names become entries, and an entry with several instructions one entry for each."""
         if not isinstance(tasks, list):
             return tasks
-        return [{"task": each} if isinstance(each, str) else each for each in tasks]
+        entries: list[Any] = []
+        for each in tasks:
+            entry = {"task": each} if isinstance(each, str) else each
+            several = entry.get("instruction") if isinstance(entry, dict) else None
+            if isinstance(several, list) and several:
+                entries += [{**entry, "instruction": one} for one in several]
+            else:
+                entries.append(entry)
+        return entries
 
     @model_validator(mode="after")
     def _each_once(self) -> Suite:
@@ -233,6 +243,7 @@ class Evaluation:
                 seeds=each["seeds"],
                 prompted=prompted,
                 instruction=each["instruction"],
+                reading=reading_of(each),
                 changed=_changed(each),
                 teacher=self.teachers.get(each["task"]),
             )

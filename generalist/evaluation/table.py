@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from generalist.evaluation import reading
 from generalist.evaluation.intervals import Interval
 from generalist.evaluation.reached import half_line, reached
 from generalist.evaluation.scores import OWN, TaskScore, aggregate, label, with_error
@@ -29,6 +30,7 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
     if plain:
         console.print(_table(plain, prompted, intervals=console.width >= WIDE))
         console.print(_summary(plain))
+        _print_reading(plain, console)
     for text in evaluation.texts:
         console.print(
             f"\n[bold]{text['task']}[/]: {text['bits_per_byte']:.3f} bits per byte on "
@@ -75,6 +77,22 @@ def _table(plain: list[TaskScore], prompted: list[TaskScore], intervals: bool) -
         other = by_label.get(score.label)
         table.add_row(*row, *([_normalized(other) if other else ""] if prompted else []))
     return table
+
+
+def _print_reading(scores: list[TaskScore], console: Console) -> None:
+    """Print a row for each instruction of the tasks that have one."""
+    from rich.table import Table
+
+    rows = reading.language_rows(scores)
+    if not rows:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(reading.HEAD):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for score in rows:
+        table.add_row(*map(_plain, reading.cells(score)))
+    console.print("\n[bold]Is the instruction read?[/]")
+    console.print(table)
 
 
 def _normalized(score: TaskScore) -> str:

@@ -83,6 +83,14 @@ class Trace:
         return self.terminated or self.truncated
 
     @property
+    def named_first(self) -> bool | None:
+        """Whether the first thing reached so far is the one that the instruction names.
+
+        None where the environment says nothing of it in `info["named_first"]`.
+        """
+        return self.info.get("named_first")
+
+    @property
     def steps(self) -> int:
         """Steps taken so far."""
         return len(self.rewards)

@@ -43,12 +43,14 @@ class RunState:
         elapsed_seconds: wall-clock time of training, over all starts.
         skipped: steps without an update, because loss or gradient was not finite.
         rounds: finished rounds of corrections.
+        labels: task -> number of its targets so far, in all forward passes.
     """
 
     step: int = 0
     elapsed_seconds: float = 0.0
     skipped: int = 0
     rounds: int = 0
+    labels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

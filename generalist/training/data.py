@@ -63,6 +63,7 @@ class TrainingData:
         shards: [task, fingerprint of its episodes] of each folder of demonstrations.
         weights: mixture weight of each folder of demonstrations.
         available: task -> number of episodes in the data, selected or not.
+        labels: task -> number of labels in its selected episodes, of corrections too.
         form: how timesteps are shown; None in the flat form.
     """
 
@@ -75,6 +76,7 @@ class TrainingData:
     shards: list[list[str]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     available: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
     form: CompactForm | None = None
 
     def teachers(self) -> dict[str, str]:
@@ -168,6 +170,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         seed=recipe.seed,
         prompt_fraction=data.prompt_fraction,
         action_dropout=data.action_dropout,
+        instruction_dropout=data.instruction_dropout,
         context_steps=data.context_steps,
         form=form,
     )
@@ -184,8 +187,18 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         shards=shards,
         weights=weights,
         available=mixture.available,
+        labels=_labels(mixture.tasks),
         form=form,
     )
+
+
+def _labels(folders: Sequence[TaskData]) -> dict[str, int]:
+    """Task -> number of labels in its folders: one for each action token, of texts each token."""
+    found: dict[str, int] = {}
+    for data in folders:
+        of_a_step = int(data.layout.positions.chosen.sum())
+        found[data.task] = found.get(data.task, 0) + data.steps * of_a_step
+    return found
 
 
 def form_of(model: ModelRecipe, layouts: Mapping[str, Layout]) -> CompactForm | None:

@@ -24,6 +24,7 @@ from generalist.training.card_sections import interface
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData
 from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.repetition import times_seen
 
 
 def export(
@@ -65,6 +66,7 @@ def export(
             "temperature": recipe.acting.temperature,
             "environments": data.environments(),
             "experts": data.teachers(),
+            "labels_seen": times_seen(state.labels, data.labels),
         },
         recipe=dump_recipe(recipe),
     )

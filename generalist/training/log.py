@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from generalist.training.checkpoint import RunState
+from generalist.training.data import TrainingData
 from generalist.training.passes import ForwardPass
 from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.repetition import OFTEN, summary, times_seen, warning
 from generalist.training.throughput import FlopCounter, SpikeDetector, peak_flops
 
 LOG_FILE = "log.jsonl"
@@ -30,7 +32,7 @@ class TrainingLog:
     Args:
         recipe: the recipe of the run.
         accelerator: its accelerator.
-        tasks: the task of each dataset folder.
+        data: the data at the beginning.
         flops: counts the FLOPs of forward passes.
         more: gives what a row says besides; all ranks call it.
 
@@ -42,11 +44,13 @@ class TrainingLog:
     accelerator: Accelerator
     device: torch.device
     tasks: list[str]  # of each dataset folder; several may hold one task
+    labels: dict[str, int]  # task -> number of labels in its data
     flops: FlopCounter
     spikes: int
 
     # Since the last row
     _sums: Tensor  # (tasks, 2) float64: sum of losses, number of targets
+    _counted: Tensor  # (tasks,) float64: targets that are in the run's state already
     _losses: list[Tensor]  # of this rank's steps, () each
     _number: int  # of the last step
     _norm: float
@@ -55,6 +59,8 @@ class TrainingLog:
     _waited: float  # seconds
     _began: float  # seconds of the monotonic clock
     # Of the whole run
+    _state: RunState
+    _warned: set[str]  # tasks whose labels were seen often
     _spikes: SpikeDetector
     _bar: tqdm | None
     _file: IO[str] | None
@@ -65,14 +71,16 @@ class TrainingLog:
         recipe: Recipe,
         accelerator: Accelerator,
         *,
-        tasks: Sequence[str],
+        data: TrainingData,
         flops: FlopCounter,
         more: Callable[[], dict[str, float]],
     ) -> None:
-        self.recipe, self.tasks, self.accelerator = recipe, list(tasks), accelerator
+        self.recipe, self.accelerator = recipe, accelerator
+        self.tasks, self.labels = list(data.task_names), data.labels
         self.device = accelerator.device
         self.flops, self.spikes = flops, 0
         self._more = more
+        self._state, self._warned = RunState(), set()
         self._spikes = SpikeDetector()
         self._bar, self._file = None, None
         self._trackers = bool(recipe.trackers)
@@ -80,26 +88,28 @@ class TrainingLog:
 
     def _reset(self) -> None:
         self._sums = torch.zeros(len(self.tasks), 2, dtype=torch.float64, device=self.device)
+        self._counted = torch.zeros_like(self._sums[:, 1])
         self._losses, self._number = [], 0
         self._norm = self._lr = self._flops = self._waited = 0.0
         self._began = time.monotonic()
 
     def describe(
-        self, model: nn.Module, parameters: dict[str, int], *, running: str, step: int
+        self, model: nn.Module, parameters: dict[str, int], *, running: str, state: RunState
     ) -> None:
-        """Print one line about the run.
+        """Print one line about the run, and count its labels in `state` from now on.
 
         Args:
             model: the model.
             parameters: its numbers of parameters, by `total` and `body`.
             running: strategy and precision, in words.
-            step: step that the run begins at.
+            state: its progress where it begins.
         """
+        self._state = state
         self.accelerator.print(
             f"{type(model).__name__}, {parameters['total']:,} parameters "
             f"({parameters['body']:,} in the body), "
             f"{_work_of(self.recipe)} a step, "
-            f"{running}, from step {step}."
+            f"{running}, from step {state.step}."
         )
 
     def __enter__(self) -> TrainingLog:
@@ -122,21 +132,40 @@ class TrainingLog:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
+            print(summary(self._times_seen()), file=sys.stderr)
         if self._file is not None:
             self._file.close()
         # Not accelerator.end_training(), which also takes down the process group.
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
-    def restart(self, tasks: Sequence[str]) -> None:
+    def restart(self, data: TrainingData) -> None:
         """Begin a new row for other data; the steps since the last row are left out.
 
         Args:
-            tasks: the task of each dataset folder.
+            data: the data from now on.
         """
         self._means()
-        self.tasks = list(tasks)
+        self.count()
+        self.tasks, self.labels = list(data.task_names), data.labels
         self._reset()
+
+    def count(self) -> None:
+        """Add the targets that were seen since the last time to the run's state, on all ranks."""
+        counts = self.accelerator.reduce(self._sums[:, 1], "sum")
+        seen = self._state.labels
+        for task, count in zip(self.tasks, (counts - self._counted).tolist(), strict=True):
+            seen[task] = seen.get(task, 0) + round(count)
+        self._counted = counts
+
+    def _times_seen(self) -> dict[str, float]:
+        return times_seen(self._state.labels, self.labels)
+
+    def _warn_of_repetition(self, times: dict[str, float]) -> None:
+        """Say once of a task that its labels were seen often."""
+        for task in [each for each, x in times.items() if x >= OFTEN and each not in self._warned]:
+            self._warned.add(task)
+            self.say(warning(task, times[task], self.labels[task]))
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -226,6 +255,9 @@ class TrainingLog:
         """
         if state.step % self.recipe.log_every:
             return
+        self.count()
+        times = self._times_seen()
+        self._warn_of_repetition(times)
         sums, losses = self.accelerator.reduce(self._sums, "sum").tolist(), self._means()
         seconds = time.monotonic() - self._began
         row = {
@@ -239,6 +271,7 @@ class TrainingLog:
             "minutes": state.elapsed_seconds / 60,
         }
         row |= self._losses_of_tasks(sums) | self._more()
+        row |= {f"labels_seen/{task}": x for task, x in times.items()}
         if self._trackers:
             self.accelerator.log(row, step=state.step)
         if self._bar is not None and self._file is not None:

@@ -194,7 +194,7 @@ class Trainer:
         self.state, self._saved = RunState(), RunState()
         flops = FlopCounter(recipe, source.data.processor.vocabulary.size)
         self.log = TrainingLog(
-            recipe, accelerator, tasks=source.data.task_names, flops=flops, more=source.row
+            recipe, accelerator, data=source.data, flops=flops, more=source.row
         )
         self._parameters = count_parameters(objective.model)  # before sharding
         self.strategy = build_strategy(objective, recipe, accelerator)
@@ -244,6 +244,7 @@ class Trainer:
 
     def save(self) -> None:
         """Save a checkpoint to resume from; the main process writes, all ranks wait."""
+        self.log.count()
         snapshot = Snapshot(
             state=self.state,
             weights=self.strategy.weights(),
@@ -252,8 +253,7 @@ class Trainer:
             source=self.source.state(),
         )
         if self.ranks.main:
-            keep = self.recipe.checkpoint.keep
-            yaml = dump_recipe(self.recipe)
+            keep, yaml = self.recipe.checkpoint.keep, dump_recipe(self.recipe)
             save_checkpoint(
                 self.checkpoints, snapshot, recipe_yaml=yaml, data=self.facts, keep=keep
             )
@@ -302,7 +302,7 @@ class Trainer:
             self.objective.model,
             self._parameters,
             running=f"{self.strategy.describe()}, {self.precision}",
-            step=self.state.step,
+            state=self.state,
         )
         with self.log:
             while (due := self._train_until_due()) and all(self._play(each) for each in due):
@@ -362,7 +362,7 @@ class Trainer:
         if data is None:
             return
         self.source.take(data)
-        self.log.restart(data.task_names)
+        self.log.restart(data)
         require_same_rows(data, self.ranks)
 
     def _step(self, batch: Sequence[Pass], count: float) -> None:

@@ -70,6 +70,9 @@ class DataRecipe(Section):
     """Share of segments whose input has random actions in place of the true ones; the targets stay.
     The model then learns its actions from observations instead of repeating itself. With 1 it
     learns to ignore past actions, and chooses the actions of one timestep independently."""
+    instruction_dropout: float = Field(default=0.0, ge=0, le=1)
+    """Share of segments whose header leaves out the instruction. The model then learns to act
+    without one too."""
     weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Mixture weights that replace those of the dataset spec, by task or by family. The tasks of a
     family share its weight (`babyai: 9`, as in Gato's Table 1) in proportion to their weights in

@@ -20,6 +20,7 @@ _CALIBRATION_ROUNDS = 2
 # What is drawn for a segment, by the place of its random number.
 _TASK, _EPISODE, _FIRST, _PROMPTED, _OTHER, _FROM_END, _OTHER_FIRST, _DROPPED = range(8)
 _NUMBERS = 8
+NO_INSTRUCTION = -1  # in place of an instruction's number
 _SEGMENTS_AT_ONCE = 8
 
 
@@ -50,7 +51,8 @@ class Segment(NamedTuple):
         first: the episode's first step here.
         steps: how many there are; of a document its end is one.
         tokens: length of all of it.
-        dropped: random in [0, 1); its actions are hidden if this is below their share.
+        dropped: random in [0, 1); its actions are hidden if this is below their share, and its
+            instruction if it is as near to 1.
         unmatched: whether it was to begin with a demonstration, and no other episode has its
             instruction.
     """
@@ -85,9 +87,11 @@ class Packer:
         window_tokens: int,
         seed: int,
         prompt_fraction: float,
+        instruction_dropout: float = 0.0,
     ) -> None:
         self.folders = folders
         self.window_tokens, self.prompt_fraction = window_tokens, prompt_fraction
+        self.instruction_dropout = instruction_dropout
         self._key = key_of(seed)
         self._demonstrators = _demonstrators(folders)
         # Segments are drawn, tokens are what the weights speak of: a task of short episodes
@@ -147,7 +151,9 @@ class Packer:
         fit = self._fit(folder, room, prompted=demonstrator is not None)
         number = folder.draw(numbers[_EPISODE], fit)
         episode = folder.row(number)
-        header = folder.header(episode.instruction)
+        # The highest of these numbers, because the lowest hide actions and the task.
+        told = numbers[_DROPPED] < 1 - self.instruction_dropout
+        header = folder.header(episode.instruction if told else NO_INSTRUCTION)
         used = len(header)
         if room - used < size:
             return None

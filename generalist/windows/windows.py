@@ -75,6 +75,8 @@ class WindowSampler:
             last action, which in an expert's episode is nearly always right, long before it learns
             what the expert looks at; acting on its own, it then repeats its mistakes (de Haan et
             al. 2019, "Causal Confusion in Imitation Learning").
+        instruction_dropout: share of segments that begin without their instruction, so that the
+            model learns to act without one too, and what the words add.
         context_steps: most timesteps of a segment, texts apart; None for as many as fit. By task
             where it is a mapping, as `generalist.settings.setting_of` reads it.
         view_of: what is shown of the timesteps of a layout; by default as they are stored.
@@ -95,6 +97,7 @@ class WindowSampler:
         seed: int = 0,
         prompt_fraction: float = 0.25,
         action_dropout: float = 0.0,
+        instruction_dropout: float = 0.0,
         context_steps: int | Mapping[str, int] | None = None,
         view_of: Callable[[Layout], View] = View,
         form: CompactForm | None = None,
@@ -122,6 +125,7 @@ class WindowSampler:
             window_tokens=window_tokens,
             seed=seed,
             prompt_fraction=prompt_fraction,
+            instruction_dropout=instruction_dropout,
         )
 
     def batch(self, start: int, rows: int) -> Batch:

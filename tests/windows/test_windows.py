@@ -190,3 +190,22 @@ def test_action_dropout_is_a_share_of_segments(tasks: list[TaskData]) -> None:
         )
     ]
     assert np.mean(hidden) == pytest.approx(0.3, abs=0.06)
+
+
+def test_instruction_dropout_leaves_out_the_words_of_a_share_of_segments(
+    tasks: list[TaskData],
+) -> None:
+    """The rest of what is drawn follows the same numbers; documents and other tasks stay."""
+    dropped = sampler(tasks, seed=5, instruction_dropout=0.3)
+    never, always = (sampler(tasks, seed=5, instruction_dropout=share) for share in (0.0, 1.0))
+    told: dict[float, list[bool]] = {}
+    for share, packed in ((0.0, never), (0.3, dropped), (1.0, always)):
+        told[share] = []
+        for number in range(200):
+            for segment in segments_of(row_of(packed, number), tasks):
+                of_words = tasks[segment.task].task == "babyai/Short"
+                has_words = VOCABULARY.special("instruction") in segment.header
+                assert of_words or not has_words
+                told[share] += [has_words] if of_words else []
+    assert np.mean(told[0.3]) == pytest.approx(0.7, abs=0.05)
+    assert all(told[0.0]) and not any(told[1.0])
