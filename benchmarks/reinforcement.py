@@ -30,8 +30,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from benchmarks.measure import print_table, screen, write_json
 from generalist.envs import make
 from generalist.modeling.build import count_parameters
-from generalist.training.loop import build_trainer, opened
+from generalist.training.loop import build_trainer
 from generalist.training.recipe import Recipe, load_recipe
+from generalist.training.setup import opened
 from generalist.training.strategies.launch import (
     StopSignal,
     start_accelerator,

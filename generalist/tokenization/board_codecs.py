@@ -28,10 +28,12 @@ class BoardCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """As `Codec.tokens`."""
         return self.side**2
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """As `Codec.legal`."""
         return ((0, OFF_BOARD + 1),) * self.tokens
 
     @cached_property
@@ -43,11 +45,13 @@ class BoardCodec(Codec):
         return IntegerRanges([0] * len(self._slots), [THEIRS + 1] * len(self._slots))
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """As `Codec.encode`."""
         codes = np.full((len(values), self.tokens), OFF_BOARD, np.int64)
         codes[:, self._slots] = self._ranges.offsets(flat(values, self.shape))
         return codes
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """As `Codec.decode`."""
         cells = np.minimum(codes[:, self._slots], THEIRS)
         return cells.reshape(len(cells), *self.shape).astype(self.dtype)
 
@@ -67,10 +71,12 @@ class MoveCodec(Codec):
 
     @property
     def tokens(self) -> int:
+        """As `Codec.tokens`."""
         return 1
 
     @property
     def legal(self) -> tuple[tuple[int, int], ...]:
+        """As `Codec.legal`."""
         return ((0, self.count),)
 
     @cached_property
@@ -92,6 +98,7 @@ class MoveCodec(Codec):
         return allowed
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """As `Codec.encode`."""
         actions = IntegerRanges([0], [len(self.codes)]).offsets(flat(values, self.shape))
         codes = self._codes[actions]
         if (codes < 0).any():
@@ -100,4 +107,5 @@ class MoveCodec(Codec):
         return codes
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """As `Codec.decode`."""
         return self._actions[codes[:, 0]].astype(self.dtype)

@@ -31,16 +31,13 @@ from generalist.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
-from generalist.training.data import TrainingData, open_data
+from generalist.training.data import TrainingData
 from generalist.training.export import export
 from generalist.training.log import TrainingLog
-from generalist.training.objective import TokenObjective
 from generalist.training.optimizer import learning_rate_factor, progress, set_learning_rate
 from generalist.training.passes import Pass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe, dump_recipe, load_recipe
-from generalist.training.reinforcement.build import build_learner, open_tasks
-from generalist.training.reinforcement.objective import ReinforcementObjective
 from generalist.training.resume import (
     CHECKPOINTS,
     SHARE_THE_FOLDER,
@@ -52,8 +49,8 @@ from generalist.training.resume import (
 from generalist.training.rounds.corrections import Corrections
 from generalist.training.rounds.round import Round
 from generalist.training.rounds.scores import Scores
-from generalist.training.setup import build_objective
-from generalist.training.sources import Demonstrations, Share, Source
+from generalist.training.setup import Objective, build_learning, opened
+from generalist.training.sources import Share, Source
 from generalist.training.strategies.launch import (
     StopSignal,
     build_strategy,
@@ -109,15 +106,7 @@ def train(
 
 def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> Trainer:
     """A trainer with the objective and the rounds that a recipe asks for."""
-    imitation = build_objective(recipe, data, accelerator)
-    objective: TokenObjective | ReinforcementObjective
-    source: Source
-    if recipe.reinforcement is not None:
-        objective, source = build_learner(recipe, data, imitation, accelerator)
-    else:
-        ranks = accelerator.num_processes
-        objective = imitation
-        source = Demonstrations(recipe, data, segments=imitation.segments, ranks=ranks)
+    objective, source = build_learning(recipe, data, accelerator)
     return Trainer(
         recipe,
         accelerator,
@@ -125,11 +114,6 @@ def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) 
         source=source,
         rounds=[Scores(recipe, data), Corrections(recipe, data)],
     )
-
-
-def opened(recipe: Recipe) -> TrainingData:
-    """What a recipe learns from: demonstrations, and tasks that it plays."""
-    return open_data(recipe) if recipe.reinforcement is None else open_tasks(recipe)
 
 
 @dataclass(frozen=True)
@@ -160,7 +144,7 @@ class Trainer:
 
     # What is trained, and how
     recipe: Recipe
-    objective: TokenObjective | ReinforcementObjective
+    objective: Objective
     strategy: Strategy
     rounds: Sequence[Round]
     # On what
@@ -183,7 +167,7 @@ class Trainer:
         recipe: Recipe,
         accelerator: Accelerator,
         *,
-        objective: TokenObjective | ReinforcementObjective,
+        objective: Objective,
         source: Source,
         rounds: Sequence[Round],
     ) -> None:
@@ -193,9 +177,7 @@ class Trainer:
         self.source, self.facts = source, source.data.facts()
         self.state, self._saved = RunState(), RunState()
         flops = FlopCounter(recipe, source.data.processor.vocabulary.size)
-        self.log = TrainingLog(
-            recipe, accelerator, data=source.data, flops=flops, more=source.row
-        )
+        self.log = TrainingLog(recipe, accelerator, data=source.data, flops=flops, more=source.row)
         self._parameters = count_parameters(objective.model)  # before sharding
         self.strategy = build_strategy(objective, recipe, accelerator)
         self._share = Share(self.ranks.number, self.ranks.count, self.strategy.cores)

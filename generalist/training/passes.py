@@ -119,10 +119,12 @@ class Pass(Protocol):
     """
 
     @property
-    def weight(self) -> Tensor: ...
+    def weight(self) -> Tensor:
+        """See above."""
 
     @property
-    def count(self) -> float: ...
+    def count(self) -> float:
+        """See above."""
 
     def map(self, function: Callable[[Any], Any]) -> Self:
         """See generalist.modeling.tensors.Tensors."""

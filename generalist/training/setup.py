@@ -12,15 +12,42 @@ from generalist.modeling.embedder_files import start_embedders
 from generalist.modeling.lora import add_adapters
 from generalist.modeling.pretrained import start_model
 from generalist.modeling.segments import can_run_segments
-from generalist.training.data import TrainingData
+from generalist.training.data import TrainingData, open_data
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.recipe import Recipe
+from generalist.training.reinforcement.build import build_learner, open_tasks
+from generalist.training.reinforcement.objective import ReinforcementObjective
+from generalist.training.sources import Demonstrations, Source
 from generalist.training.strategies.launch import (
     is_alone_on_cpu,
     launched_with_fsdp,
     resolve_precision,
     should_compile,
 )
+
+Objective = TokenObjective | ReinforcementObjective
+
+
+def opened(recipe: Recipe) -> TrainingData:
+    """What a recipe learns from: demonstrations, tasks that it plays, or both."""
+    return open_data(recipe) if recipe.reinforcement is None else open_tasks(recipe)
+
+
+def build_learning(
+    recipe: Recipe, data: TrainingData, accelerator: Accelerator
+) -> tuple[Objective, Source]:
+    """The objective that a recipe asks for, and the source of its passes.
+
+    Args:
+        recipe: the recipe, with the sizes of the model it starts from.
+        data: what `opened` found.
+        accelerator: the accelerator of the run.
+    """
+    objective = build_objective(recipe, data, accelerator)
+    if recipe.reinforcement is not None:
+        return build_learner(recipe, data, objective, accelerator)
+    ranks = accelerator.num_processes
+    return objective, Demonstrations(recipe, data, segments=objective.segments, ranks=ranks)
 
 
 def build_objective(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> TokenObjective:

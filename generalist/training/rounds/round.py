@@ -39,7 +39,8 @@ class Run(Protocol):
     log: TrainingLog
 
     @property
-    def data(self) -> TrainingData: ...
+    def data(self) -> TrainingData:
+        """See above."""
 
     def save(self) -> None:
         """Save a checkpoint, so that an interrupted round begins again with the same weights."""
