@@ -69,7 +69,7 @@ def interface(layouts: Mapping[str, Layout]) -> str:
         layouts: layout of each task.
     """
     rows = [
-        f"| {task} | {_parts(layout, 'observation')} | {_parts(layout, 'action')} |"
+        f"| `{task}` | {_parts(layout, 'observation')} | {_parts(layout, 'action')} |"
         for task, layout in layouts.items()
     ]
     return "\n".join(
