@@ -21,7 +21,7 @@ COMMANDS = [
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
     ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
     ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
-    ["push"],
+    ["push"], ["export"], ["watch"], ["play"],
 ]  # fmt: skip
 
 
