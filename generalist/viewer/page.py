@@ -35,8 +35,9 @@ def watch_page(
         missing: why a task could not be played, by its name.
     """
     tasks = [packed(each) | {"scores": scores[each.task].to_dict()} for each in recordings]
+    title = f"One checkpoint, {len(tasks)} task{'s' * (len(tasks) != 1)}"
     data = {
-        "title": f"One checkpoint, {len(tasks)} task{'s' * (len(tasks) != 1)}",
+        "title": title,
         "facts": _facts(name, facts),
         "notes": _notes(recordings, scores, missing),
         "tasks": tasks,
@@ -53,7 +54,7 @@ def watch_page(
         scripts=("inside.js", "watch.js"),
         FILMS="\n".join(films),
         DATA=json_in_html(data),
-        TITLE=escape(f"generalist: {data['title'].lower()}"),
+        TITLE=escape(f"generalist: {title.lower()}"),
     )
 
 

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from generalist.envs.board_games import find_game
 from generalist.errors import UsageError
 from generalist.viewer.names import action_names
 
@@ -40,12 +41,14 @@ class Controls:
         self._space = env.action_space
         self._names = action_names(task, env)
         self.turns = task.partition("/")[0] in TURN_FAMILIES
+        self._cells = _cells(task.partition("/")[2]) if task.startswith("board/") else None
         self._held: Any = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the page draws: `buttons` (label, action, key) or `sliders` (low, high), `turns`.
 
-        Neither where a person cannot act in such a space.
+        `cells` says how a click on a board is an action; None where it is none. No buttons and no
+        sliders where a person cannot act in such a space.
         """
         space = self._space
         buttons: list[dict[str, Any]] = []
@@ -64,7 +67,12 @@ class Controls:
             if np.isfinite(low).all() and np.isfinite(high).all():
                 ends = zip(low, high, strict=True)
                 sliders = [{"low": float(a), "high": float(b)} for a, b in ends]
-        return {"turns": self.turns, "buttons": buttons, "sliders": sliders}
+        return {
+            "turns": self.turns,
+            "buttons": buttons,
+            "sliders": sliders,
+            "cells": self._cells,
+        }
 
     @property
     def possible(self) -> bool:
@@ -122,3 +130,17 @@ class Controls:
             return np.int64(idle + int(space.start))
         assert isinstance(space, spaces.Box)
         return np.clip(np.zeros(space.shape), space.low, space.high).astype(space.dtype)
+
+
+def _cells(name: str) -> dict[str, Any] | None:
+    """How a click on a board is an action: `rows`, `columns`, and whether `by` cell or column.
+
+    None where actions are moves from one cell to another, or the board is drawn aslant.
+    """
+    game = find_game(name)
+    if game is None or game.slanted:
+        return None
+    size = {"rows": game.rows, "columns": game.columns}
+    if game.actions in (game.rows * game.columns, game.rows * game.columns + 1):  # to pass
+        return {**size, "by": "cell"}
+    return {**size, "by": "column"} if game.actions == game.columns else None

@@ -48,7 +48,7 @@ _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _MODEL: web.AppKey[Model] = web.AppKey("model", Model)
 _SAVE: web.AppKey[Path] = web.AppKey("save", Path)
 _HOSTS: web.AppKey[frozenset[str]] = web.AppKey("hosts", frozenset)
-_OPEN: web.AppKey[set[Any]] = web.AppKey("open", set)
+_OPEN: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("open", set[web.WebSocketResponse])
 _BOARDS: web.AppKey[list[str]] = web.AppKey("boards", list)
 T = TypeVar("T")
 
@@ -65,7 +65,8 @@ def make_app(model: Model, *, save: Path, host: str = "127.0.0.1") -> web.Applic
     app = web.Application(middlewares=[_only_from_here])
     app[_MODEL], app[_SAVE] = model, save
     app[_HOSTS] = frozenset(_LOCAL | {host})
-    app[_OPEN] = set()
+    pages: set[web.WebSocketResponse] = set()
+    app[_OPEN] = pages
     app[_BOARDS] = _boards()
     app.router.add_get("/", _page)
     app.router.add_get("/play", _play)
@@ -127,7 +128,8 @@ async def _play(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _close_all(app: web.Application) -> None:
-    for socket in list(app[_OPEN]):
+    pages = app[_OPEN]
+    for socket in tuple(pages):
         with contextlib.suppress(Exception):
             await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server ends")
 

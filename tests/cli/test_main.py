@@ -23,8 +23,8 @@ COMMANDS = [
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
     ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
     ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
-    ["push"], ["info"],
-    ["push"], ["selfplay"], ["arena"], ["analyze"], ["analyze", "zipf"], ["analyze", "scaling"],
+    ["push"], ["info"], ["export"], ["watch"], ["play"],
+    ["selfplay"], ["arena"], ["analyze"], ["analyze", "zipf"], ["analyze", "scaling"],
 ]  # fmt: skip
 
 

@@ -150,6 +150,31 @@ def test_a_board_is_played_against_what_plays_there(game):
         playing.take_over(False)
 
 
+@pytest.mark.parametrize("name", ["TicTacToe", "ConnectFour-6x7", "Othello", "Gomoku-7x7"])
+def test_a_click_on_a_board_is_the_move_at_that_cell(name: str):
+    """What is legal lies on cells that are empty, as the player sees the board."""
+    pytest.importorskip("pyspiel")
+    env = envs.make(f"board/{name}", opponent="random")
+    cells = Controls(f"board/{name}", env).to_dict()["cells"]
+    for seed in range(4):
+        board, info = env.reset(seed=seed)
+        for _ in range(4):
+            legal = np.flatnonzero(info["action_mask"])
+            if cells["by"] == "column":
+                assert set(legal) == set(np.flatnonzero((board == 0).any(axis=0)))
+                move = int(legal[0])
+                before = (board[:, move] == 0).sum()
+                board, *_, info = env.step(move)
+                assert (board[:, move] == 0).sum() < before
+            else:
+                on_board = legal[legal < board.size]
+                assert (board.ravel()[on_board] == 0).all()
+                board, *_, info = env.step(int(legal[0]))
+                assert board.ravel()[legal[0]] != 0 or legal[0] >= board.size
+            if not info["action_mask"].any():
+                break
+
+
 def test_a_task_that_nobody_can_act_in_is_refused(model: Model):
     with pytest.raises(UsageError):
         Game(model, "gym/NoSuchThing-v0", agents=1, seed=0)

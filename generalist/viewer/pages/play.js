@@ -38,7 +38,11 @@ const HEARD = {
     const views = Array.from({ length: message.agents }, (_, slot) => {
       const view = element("button", { "aria-label": `Agent ${slot + 1}`, "aria-pressed": slot === 0 && message.agents > 1 },
         element("canvas", { width: 4, height: 3 }), element("span", { class: "over mono" }));
-      view.addEventListener("click", () => { tell("look", { slot }); $("views").focus(); });
+      view.addEventListener("click", (event) => {
+        if (message.controls.cells && state?.control) moveTo(event, view.firstChild, message.controls.cells);
+        else tell("look", { slot });
+        $("views").focus();
+      });
       return view;
     });
     $("views").className = `views of-${message.agents}`;
@@ -117,6 +121,18 @@ function drawKeys(controls) {
     return element("label", {}, `action ${number}`, slider);
   });
   $("keys").replaceChildren(...buttons, ...sliders);
+}
+
+// A click on a board: the cell under it, of the picture as it lies in its canvas.
+function moveTo(event, canvas, cells) {
+  const box = canvas.getBoundingClientRect();
+  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+  const x = (event.clientX - box.left - (box.width - canvas.width * scale) / 2) / (canvas.width * scale);
+  const y = (event.clientY - box.top - (box.height - canvas.height * scale) / 2) / (canvas.height * scale);
+  if (x < 0 || x >= 1 || y < 0 || y >= 1) return;
+  const column = Math.floor(x * cells.columns), row = Math.floor(y * cells.rows);
+  const action = cells.by === "column" ? column : row * cells.columns + column;
+  if (!state.legal || state.legal[action]) tell("act", { action });
 }
 
 const sendSliders = () => tell("act", { action: game.controls.sliders.map((each) => Number(each.slider.value)) });
