@@ -68,6 +68,11 @@ def train(
         raise UsageError("--flops and --json belong to --plan; add it, or leave them out.")
     loaded = load_recipe(recipe, overrides or ())  # refuse a wrong key before torch is loaded
     if plan:
+        if loaded.reinforcement is not None:
+            raise UsageError(
+                "--plan counts what demonstrations take; a recipe that plays is bound by its "
+                "environments. Leave --plan out."
+            )
         _print_plan(loaded, flops, json)
         return
 

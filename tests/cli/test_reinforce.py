@@ -43,3 +43,8 @@ def test_an_unknown_key_names_the_nearest(capsys):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_shipped_recipe_is_valid(name):
     assert load_recipe(name).reinforcement is not None
+
+
+def test_a_plan_of_what_is_played_is_refused(capsys):
+    assert main(["train", "reinforce/minatar", "--plan"]) == 2
+    assert "--plan counts what demonstrations take" in " ".join(capsys.readouterr().err.split())
