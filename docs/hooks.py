@@ -1,7 +1,7 @@
 """The pages of the site that are made when it is built, so that they cannot go stale.
 
 reference/commands.md    every command, from typer
-reference/recipe.md      every key of a recipe, of a dataset spec and of a suite, from pydantic
+reference/recipe.md      every key of a recipe, from pydantic; also dataset.md, selfplay.md, suite.md
 results.md               benchmarks/RESULTS.md
 changelog.md             CHANGELOG.md
 """
@@ -24,6 +24,7 @@ def generated_pages() -> dict[str, str]:
     """The text of each page by its path in docs/."""
     from generalist.evaluation.suite import Suite
     from generalist.training.recipe import Recipe
+    from generalist.training.selfplay.recipe import SelfplayRecipe
     from generalist.windows.spec import DatasetSpec
 
     return {
@@ -38,6 +39,12 @@ def generated_pages() -> dict[str, str]:
             DatasetSpec,
             "Dataset keys",
             "A dataset spec is a YAML file that says what `generalist collect` plays.",
+        ),
+        "reference/selfplay.md": model_page(
+            SelfplayRecipe,
+            "Self-play keys",
+            "A recipe of self-play is a YAML file that says which boards `generalist selfplay` "
+            "plays, and how it learns from the games.",
         ),
         "reference/suite.md": model_page(
             Suite,

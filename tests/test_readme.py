@@ -47,6 +47,7 @@ GENERATED = {
     "reference/commands.md",
     "reference/recipe.md",
     "reference/dataset.md",
+    "reference/selfplay.md",
     "reference/suite.md",
     "results.md",
     "changelog.md",
