@@ -46,9 +46,10 @@ watch: $(STAMP) ## the shipped checkpoint plays nine tasks into watch.html, in a
 quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, rollouts, report
 	$(BIN)/generalist quickstart --output $(OUTPUT) $(QUICKSTART)
 
-ship: $(STAMP) ## put a trained checkpoint into checkpoints/quickstart, with scores of its own
+ship: $(STAMP) ## put a trained checkpoint into checkpoints/quickstart: its scores, its picture
 	$(BIN)/generalist export $(FROM) checkpoints/quickstart
 	$(BIN)/generalist evaluate quickstart --checkpoint checkpoints/quickstart --out runs/shipped --no-videos
+	$(BIN)/generalist watch --picture docs/nine.webp
 
 test: $(STAMP) ## every fast test
 	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow" $(TESTS)

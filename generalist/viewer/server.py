@@ -106,7 +106,8 @@ async def _page(request: web.Request) -> web.Response:
 
 async def _play(request: web.Request) -> web.WebSocketResponse:
     """Play with one page until it closes."""
-    socket = web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=15.0)
+    # JPEGs do not shrink any further.
+    socket = web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=15.0, compress=False)
     await socket.prepare(request)
     running = request.app[_OPEN]
     if len(running) >= MOST_GAMES:
@@ -166,7 +167,7 @@ class _Table:
 
     async def _read(self) -> None:
         """Put what the page says into the inbox; None at its end."""
-        try:
+        with contextlib.suppress(TimeoutError, ConnectionError):
             async for message in self._socket:
                 if message.type is not WSMsgType.TEXT:
                     await self._say(_error("A message is a text; this is binary."))
@@ -175,8 +176,7 @@ class _Table:
                     self._inbox.put_nowait(read_message(message.data))
                 except GeneralistError as error:
                     await self._say(_error(str(error)))
-        finally:
-            self._inbox.put_nowait(None)
+        self._inbox.put_nowait(None)
 
     async def _turn(self) -> bool:
         """One step of the game, or one message; False once the page is gone."""

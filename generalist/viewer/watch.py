@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
 from generalist.envs import get_task, is_document_task
 from generalist.errors import GeneralistError, UsageError, in_words
-from generalist.evaluation.measure import training_facts
 from generalist.integrity import read_json
 from generalist.modeling import PARTS_FOLDER
 from generalist.processes import process_pool, usable_cpus
@@ -110,7 +109,7 @@ def write_watch_page(
     page = watch_page(
         found,
         name=name,
-        facts=training_facts(show.checkpoint),
+        facts=_facts_of(show.checkpoint),
         scores=scores_of(show.checkpoint, [each.task for each in found]),
         missing=missing,
     )
@@ -118,6 +117,12 @@ def write_watch_page(
     with replacing(out) as file:
         file.write(page.encode())
     return found
+
+
+def _facts_of(checkpoint: Path) -> dict[str, Any]:
+    """What training left in a checkpoint about itself; empty where it left nothing."""
+    path = checkpoint / PARTS_FOLDER / "training.json"
+    return read_json(path) if path.exists() else {}
 
 
 def play_show(
