@@ -1,7 +1,7 @@
 """The pages of the site that are made when it is built, so that they cannot go stale.
 
 reference/commands.md    every command, from typer
-reference/recipe.md      every key of a recipe, from pydantic; also dataset.md, selfplay.md, suite.md
+reference/recipe.md      every key of a recipe, from pydantic; also dataset, selfplay and suite.md
 results.md               benchmarks/RESULTS.md
 changelog.md             CHANGELOG.md
 """
