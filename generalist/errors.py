@@ -56,6 +56,7 @@ EXTRAS = {
     "minatar": "minatar",
     "minigrid": "babyai",
     "mujoco": "mujoco",
+    "open_spiel": "boards",
     "peft": "lora",
     "pyarrow": "train",
     "pygame": "classic",

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     RANDOM_POLICY = 0x72616E64
     EXPERT_TRAINING = 0x74726169
     INSTRUCTIONS = 0x696E7374
+    OPENINGS = 0x6F70656E
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

@@ -12,6 +12,7 @@ import numpy as np
 from generalist.envs.board_view import BoardView, Position
 from generalist.errors import GeneralistError
 from generalist.policy import Policy
+from generalist.streams import Stream, random_stream
 
 _PLIES = 2**10  # a search adds the number of the move to its seed
 _SEEDS = 2**21  # the largest seed still fits a C int
@@ -49,7 +50,7 @@ class Result:
 
 def random_opening(view: BoardView, plies: int, seed: int) -> tuple[int, ...]:
     """Random legal moves from the start, fewer where the game would end."""
-    random, state = np.random.default_rng(seed), view.start()
+    random, state = random_stream(seed, Stream.OPENINGS), view.start()
     moves: list[int] = []
     for _ in range(plies):
         move = int(random.choice(view.legal(state)))

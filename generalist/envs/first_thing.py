@@ -67,6 +67,8 @@ def named_things(level: Any) -> list[Any] | None:
         things += description.obj_set
         if isinstance(part, OpenInstr):
             locked += [door for door in description.obj_set if door.is_locked]
+    if any(each.cur_pos is None for each in things):  # a wall, which some descriptions fit too
+        return None
     if all(_in_own_room(level, each) for each in things):
         return None if locked else things
     to_a_door = any(each.type == "door" for each in things)

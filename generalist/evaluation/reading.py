@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from generalist.envs.instructions import OWN
 from generalist.evaluation.intervals import Interval, mean_stderr, success_interval, with_error
-
-if TYPE_CHECKING:
-    from generalist.evaluation.scores import TaskScore
 
 HEAD = ("task", "instruction", "score", "return ± s.e.", "first thing right", "95% interval")
 
@@ -62,7 +59,42 @@ def reading_of(result: Mapping[str, Any]) -> Reading:
     )
 
 
-def language_rows(scores: Sequence[TaskScore]) -> list[TaskScore]:
+class Scored(Protocol):
+    """What is read of a row of scores (generalist.evaluation.scores.TaskScore).
+
+    Attributes:
+        task: name of the task.
+        instruction: which instruction the agent was told.
+        mean: mean of the task's metric.
+        stderr: its standard error.
+        reading: figures of reading; None where there are none.
+    """
+
+    @property
+    def task(self) -> str:
+        """See above."""
+
+    @property
+    def instruction(self) -> str:
+        """See above."""
+
+    @property
+    def mean(self) -> float:
+        """See above."""
+
+    @property
+    def stderr(self) -> float | None:
+        """See above."""
+
+    @property
+    def reading(self) -> Reading | None:
+        """See above."""
+
+
+Row = TypeVar("Row", bound=Scored)
+
+
+def language_rows(scores: Sequence[Row]) -> list[Row]:
     """The scores of tasks with an instruction, as far as the results show that they have one."""
     tasks = {
         each.task
@@ -72,7 +104,7 @@ def language_rows(scores: Sequence[TaskScore]) -> list[TaskScore]:
     return [each for each in scores if each.task in tasks and each.reading]
 
 
-def cells(score: TaskScore) -> tuple[str, ...]:
+def cells(score: Scored) -> tuple[str, ...]:
     """A row below `HEAD`, in plain text."""
     found = score.reading
     assert found is not None

@@ -1,5 +1,7 @@
 """Any Gymnasium environment of supported spaces: spaces to a layout, episode to ids, and back."""
 
+import json
+
 import gymnasium
 import gymnasium.wrappers
 import numpy as np
@@ -263,9 +265,9 @@ def test_save_and_load_keep_the_fingerprint(processor, tmp_path):
 def test_a_changed_tokenizer_file_is_noticed(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     file = tmp_path / "tokenizer.json"
-    file.write_text(
-        file.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true')
-    )
+    stored = json.loads(file.read_text())
+    stored["pre_tokenizer"]["add_prefix_space"] = True
+    file.write_text(json.dumps(stored))
     with pytest.raises(GeneralistError, match="fingerprint"):
         GeneralistProcessor.from_pretrained(tmp_path)
 

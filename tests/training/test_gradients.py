@@ -16,6 +16,7 @@ from generalist.errors import GeneralistError
 from generalist.training.data import to_tensors
 from generalist.training.gradients import ParallelGradients, share_gradients
 from generalist.training.loop import Trainer, build_trainer
+from generalist.training.passes import Pass
 from generalist.training.strategies.launch import start_accelerator, torch_settings_kept
 
 
@@ -29,6 +30,12 @@ def trainer(make_recipe, data):
         trainer.strategy.gradients.close()
 
 
+def passes_of(trainer: Trainer) -> list[Pass]:
+    """The passes of the first step."""
+    with trainer.source.batches(0, trainer._share) as batches:
+        return next(batches)
+
+
 def gradients_of(trainer: Trainer) -> list[torch.Tensor]:
     gradients = [p.grad.clone() for p in trainer.strategy.gradients.parameters]
     trainer.objective.zero_grad(set_to_none=True)
@@ -36,7 +43,7 @@ def gradients_of(trainer: Trainer) -> list[torch.Tensor]:
 
 
 def test_helpers_change_nothing_and_see_every_change_of_the_weights(trainer):
-    parts = trainer._rows(0)
+    parts = passes_of(trainer)
     assert len(parts) == 4 and isinstance(trainer.strategy.gradients, ParallelGradients)
     for _ in range(2):
         total, losses = trainer.strategy.gradients.accumulate(parts, 0.5)
@@ -57,7 +64,7 @@ def test_helpers_change_nothing_and_see_every_change_of_the_weights(trainer):
 
 
 def test_helpers_ignore_the_signals_that_stop_training_and_leave_with_it(trainer):
-    parts = trainer._rows(0)
+    parts = passes_of(trainer)
     before, _ = trainer.strategy.gradients.accumulate(parts, 1.0)
     processes = [helper.process for helper in trainer.strategy.gradients.helpers]
     for process in processes:
@@ -70,7 +77,7 @@ def test_helpers_ignore_the_signals_that_stop_training_and_leave_with_it(trainer
 
 
 def test_the_end_of_a_helper_is_told(trainer):
-    parts = trainer._rows(0)
+    parts = passes_of(trainer)
     trainer.strategy.gradients.accumulate(parts, 1.0)
     trainer.strategy.gradients.helpers[0].process.kill()
     trainer.strategy.gradients.helpers[0].process.join()
@@ -79,7 +86,7 @@ def test_the_end_of_a_helper_is_told(trainer):
 
 
 def test_an_error_of_a_helper_is_raised_here(trainer):
-    parts = trainer._rows(0)
+    parts = passes_of(trainer)
     targets = replace(parts[1].targets, weight=torch.ones(3, 5))
     parts[1] = replace(parts[1], targets=targets)
     with pytest.raises(RuntimeError, match="size of tensor"):
@@ -90,7 +97,7 @@ def test_too_little_shared_memory_is_an_error_and_not_a_crash(trainer, monkeypat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
     with pytest.raises(GeneralistError, match="shared memory.*--shm-size"):
-        trainer.strategy.gradients.accumulate(trainer._rows(0), 1.0)
+        trainer.strategy.gradients.accumulate(passes_of(trainer), 1.0)
 
 
 def test_signed_weights_divide_by_the_count_and_not_by_about_zero(trainer, data):
@@ -98,7 +105,9 @@ def test_signed_weights_divide_by_the_count_and_not_by_about_zero(trainer, data)
     batch = data.windows.batch(0, 4)
     sign = np.where(np.arange(batch.weight.size) % 2, 1, -1).reshape(batch.weight.shape)
     batch.weight = (batch.weight * sign).astype(np.float32)
-    passes = [to_tensors(rows, trainer.task_weights, segments=True) for rows in batch.split(2)]
+    passes = [
+        to_tensors(rows, trainer.source.task_weights, segments=True) for rows in batch.split(2)
+    ]
     weights = torch.cat([each.targets.weight for each in passes])
     count = sum(each.targets.count.sum().item() for each in passes)
     assert count == len(weights) > 10 and abs(weights.sum()) < 0.3 * count
