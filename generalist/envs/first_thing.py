@@ -29,7 +29,7 @@ class FirstThing:
         self._level = level
         self._things = named_things(level)
         self._kinds: tuple[str, ...] = _MOVABLE
-        if self._things is not None and all(_in_own_room(level, each) for each in self._things):
+        if self._things is not None and _all_in_own_room(level, self._things):
             self._kinds = (*_MOVABLE, "door")
         self._reached = False
         self.named: bool | None = None if self._things is None else False
@@ -67,9 +67,7 @@ def named_things(level: Any) -> list[Any] | None:
         things += description.obj_set
         if isinstance(part, OpenInstr):
             locked += [door for door in description.obj_set if door.is_locked]
-    if any(each.cur_pos is None for each in things):  # a wall, which some descriptions fit too
-        return None
-    if all(_in_own_room(level, each) for each in things):
+    if _all_in_own_room(level, things):
         return None if locked else things
     to_a_door = any(each.type == "door" for each in things)
     return None if to_a_door or _has_locked_door(level) else things
@@ -93,9 +91,12 @@ def _has_locked_door(level: Any) -> bool:
     return any(door.is_locked for door in doors)
 
 
-def _in_own_room(level: Any, thing: Any) -> bool:
-    """Whether a thing is in the agent's room, or a door of it."""
+def _all_in_own_room(level: Any, things: list[Any]) -> bool:
+    """Whether all of these are things in the agent's room, or doors of it."""
     room = level.room_from_pos(*level.agent_pos)
-    if thing.type == "door":
-        return any(thing is door for door in room.doors)
-    return bool(room.pos_inside(*thing.cur_pos))
+    (left, top), (width, height) = room.top, room.size
+    # Walls and doors included; not every thing knows its own place.
+    cells = [
+        level.grid.get(x, y) for x in range(left, left + width) for y in range(top, top + height)
+    ]
+    return all(any(each is cell for cell in cells) for each in things)

@@ -7,14 +7,11 @@ return, which falls with every step, and how often the first thing reached is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from generalist.envs.instructions import OWN
-from generalist.evaluation.intervals import Interval, mean_stderr, success_interval, with_error
-
-HEAD = ("task", "instruction", "score", "return ± s.e.", "first thing right", "95% interval")
+from generalist.evaluation.intervals import Interval, mean_stderr, success_interval
 
 
 @dataclass(frozen=True)
@@ -56,64 +53,4 @@ def reading_of(result: Mapping[str, Any]) -> Reading:
         missions=len(told),
         named_first=right / len(told),
         named_first_interval=success_interval(right, len(told)),
-    )
-
-
-class Scored(Protocol):
-    """What is read of a row of scores (generalist.evaluation.scores.TaskScore).
-
-    Attributes:
-        task: name of the task.
-        instruction: which instruction the agent was told.
-        mean: mean of the task's metric.
-        stderr: its standard error.
-        reading: figures of reading; None where there are none.
-    """
-
-    @property
-    def task(self) -> str:
-        """See above."""
-
-    @property
-    def instruction(self) -> str:
-        """See above."""
-
-    @property
-    def mean(self) -> float:
-        """See above."""
-
-    @property
-    def stderr(self) -> float | None:
-        """See above."""
-
-    @property
-    def reading(self) -> Reading | None:
-        """See above."""
-
-
-Row = TypeVar("Row", bound=Scored)
-
-
-def language_rows(scores: Sequence[Row]) -> list[Row]:
-    """The scores of tasks with an instruction, as far as the results show that they have one."""
-    tasks = {
-        each.task
-        for each in scores
-        if each.instruction != OWN or (each.reading and each.reading.named_first is not None)
-    }
-    return [each for each in scores if each.task in tasks and each.reading]
-
-
-def cells(score: Scored) -> tuple[str, ...]:
-    """A row below `HEAD`, in plain text."""
-    found = score.reading
-    assert found is not None
-    right, interval = found.named_first, found.named_first_interval
-    return (
-        score.task,
-        score.instruction,
-        with_error(score.mean, score.stderr),
-        with_error(found.mean_return, found.return_stderr),
-        "–" if right is None else f"{right:.2f}",
-        "" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]",
     )

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from generalist.evaluation import reading
 from generalist.evaluation.html import interval_text, page, reference_text, table
+from generalist.evaluation.instruction_rows import HEAD, cells, language_rows
 from generalist.evaluation.measure import training_facts
 from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
 from generalist.evaluation.reached import HALF, half_line, reached
@@ -252,7 +252,7 @@ def _beside(score: TaskScore, prompted: TaskScore | None) -> list[str]:
 
 
 def _reading(scores: list[TaskScore]) -> str:
-    rows = reading.language_rows(scores)
+    rows = [map(escape, cells(each)) for each in language_rows(scores)]
     if not rows:
         return ""
     return (
@@ -261,7 +261,7 @@ def _reading(scores: list[TaskScore]) -> str:
         "out. First thing right: the share of episodes in which the first thing that the agent "
         "stood before was one that the mission names, with its 95% interval. Wandering cannot "
         "raise it.</p>"
-        f"{table(reading.HEAD, [map(escape, reading.cells(each)) for each in rows])}</section>"
+        f"{table(HEAD, rows)}</section>"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from generalist.evaluation import reading
+from generalist.evaluation import instruction_rows
 from generalist.evaluation.intervals import Interval
 from generalist.evaluation.reached import half_line, reached
 from generalist.evaluation.scores import OWN, TaskScore, aggregate, label, with_error
@@ -83,14 +83,14 @@ def _print_reading(scores: list[TaskScore], console: Console) -> None:
     """Print a row for each instruction of the tasks that have one."""
     from rich.table import Table
 
-    rows = reading.language_rows(scores)
+    rows = instruction_rows.language_rows(scores)
     if not rows:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, name in enumerate(reading.HEAD):
+    for number, name in enumerate(instruction_rows.HEAD):
         table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
     for score in rows:
-        table.add_row(*map(_plain, reading.cells(score)))
+        table.add_row(*map(_plain, instruction_rows.cells(score)))
     console.print("\n[bold]Is the instruction read?[/]")
     console.print(table)
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from generalist.cli.main import main
+from generalist.evaluation.instruction_rows import HEAD, cells, language_rows
 from generalist.evaluation.intervals import success_interval
-from generalist.evaluation.reading import HEAD, cells, language_rows, reading_of
+from generalist.evaluation.reading import reading_of
 from generalist.evaluation.suite import Suite, load_suite
 from tests.conftest import TinyRun
 from tests.evaluation.test_suite import SUITE, parse
