@@ -132,7 +132,8 @@ class TrainingLog:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
-            print(summary(self._times_seen()), file=sys.stderr)
+            if times := self._times_seen():
+                print(summary(times), file=sys.stderr)
         if self._file is not None:
             self._file.close()
         # Not accelerator.end_training(), which also takes down the process group.
