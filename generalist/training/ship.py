@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import yaml
 
 from generalist.acting.checkpoint import RECIPE_FILE, Checkpoint, check_replaceable
 from generalist.acting.hub import FOLDER_IN_CARD, checkpoint_folder
 from generalist.modeling import PARTS_FOLDER
 from generalist.specs import list_specs, spec_folder
 from generalist.training.card import card_scores, new_card, score_table
-from generalist.training.recipe import differences, load_recipe
+from generalist.training.recipe import Recipe, differences, load_recipe
 
 Rounded = Literal["float32", "bfloat16"]
 _BITS = {"float32": 32, "bfloat16": 16}
@@ -58,8 +59,20 @@ def ship(
     )
     if folder.resolve().parent == spec_folder("checkpoints").resolve():
         card = card.replace(FOLDER_IN_CARD, folder.name)
-    replace(found, card=card).write(folder)
+    recipe = None if found.recipe is None else without_own_folders(found.recipe)
+    replace(found, card=card, recipe=recipe).write(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def without_own_folders(recipe: str) -> str:
+    """The text of a recipe, with defaults for absolute folders, which mean nothing elsewhere."""
+    values, defaults = yaml.safe_load(recipe), Recipe().model_dump(mode="json")
+    for section, key in (("data", "root"), ("data", "cache"), ("data", "processor")):
+        if Path(str(values[section][key])).is_absolute():
+            values[section][key] = defaults[section][key]
+    if Path(values["output_dir"]).is_absolute():
+        values["output_dir"] = defaults["output_dir"]
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def _recipe_line(source: Path) -> str:

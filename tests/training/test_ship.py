@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from generalist.acting.agent import Agent
 from generalist.acting.hub import SHIPPED, checkpoint_folder, is_shipped
@@ -14,7 +15,8 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.integrity import verify
 from generalist.specs import spec_folder
 from generalist.training.card import card_scores, write_model_card
-from generalist.training.ship import ship
+from generalist.training.recipe import Recipe, dump_recipe
+from generalist.training.ship import ship, without_own_folders
 from tests.conftest import TinyRun
 
 TASK = "gym/CartPole-v1"
@@ -108,3 +110,20 @@ def test_a_shipped_name_is_found_and_a_folder_of_that_name_wins(
 def test_an_unknown_name_is_told_what_ships(tmp_path: Path) -> None:
     with pytest.raises(GeneralistError, match="ship with the package: .*quickstart"):
         Agent.from_pretrained(tmp_path / "quikstart")
+
+
+def test_folders_of_the_machine_do_not_travel():
+    recipe = Recipe.model_validate(
+        {
+            "data": {"root": "/home/me/data", "processor": "tokenizers/mine"},
+            "output_dir": "/tmp/run",
+        }
+    )
+    given = Recipe.model_validate(yaml.safe_load(without_own_folders(dump_recipe(recipe))))
+    assert str(given.data.root) == "data/quickstart" and str(given.output_dir) == "runs/quickstart"
+    assert str(given.data.processor) == "tokenizers/mine"
+
+
+def test_the_checkpoint_that_ships_names_no_folder_of_a_machine():
+    text = (spec_folder("checkpoints") / "quickstart/generalist/recipe.yaml").read_text()
+    assert without_own_folders(text) == text

@@ -49,7 +49,8 @@ class ReinforcementRecipe(Section):
     trace_decay: float = Field(default=0.95, ge=0, le=1)
     """Lambda of TD(lambda): 1 takes what was earned, 0 what the next value estimates."""
     entropy: float = Field(default=0.01, ge=0)
-    """Weight of the policy's entropy, which keeps it trying. Advantages have unit spread."""
+    """Weight of the policy's entropy, which keeps it trying. Advantages are in units of the spread
+    of returns, so one weight suits tasks of any scale."""
     value: float = Field(default=0.5, gt=0)
     """Weight of the squared error of normalised values."""
     kl: float = Field(default=0.0, ge=0)
@@ -61,9 +62,6 @@ class ReinforcementRecipe(Section):
     """Normalise values by each task's own returns; false only to show what it is for."""
     popart_rate: float = Field(default=0.05, gt=0, le=1)
     """How fast the statistics follow, in an unroll."""
-    advantages: Literal["own", "returns"] = "returns"
-    """What advantages are divided by, for each task: the spread of returns, as PopArt's authors do,
-    or their own running root mean square, which makes early steps larger."""
     reward_clip: float | None = Field(default=None, gt=0)
     """Cut rewards to plus and minus this; null: not at all."""
     imitation: float = Field(default=0.0, ge=0)

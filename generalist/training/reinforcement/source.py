@@ -41,7 +41,6 @@ from generalist.training.reinforcement.unrolls import (
 from generalist.training.sources import Demonstrations, Share
 
 _ACTIONS, _GROUPS = 1, 2  # streams of random numbers
-_LEAST_SCALE = 1e-3  # of normalised advantages, where nothing is earned
 _RECENT = 100  # episodes of the return that the bar shows
 
 
@@ -81,8 +80,6 @@ class Unrolls:
         self._begun = False  # whether the environments run
         self._groups: list[list[int]] = []  # of the present pass
         self._pass = -1
-        self._square = np.zeros(tasks)  # running mean square of advantages
-        self._squares_seen = np.zeros(tasks)
         self._failures = 0
         self._steps = 0  # of all environments, in the whole run
         self._log: TrainingLog | None = None
@@ -190,38 +187,24 @@ class Unrolls:
             )
 
     def _adapt(self, unroll: Unroll) -> None:
-        """Move the statistics of returns and of advantages, over all ranks."""
-        traced = unroll.traced(self.recipe.trace_decay)
-        parts = self._fleet.of_task
+        """Move the statistics of returns, over all ranks."""
+        if not self.recipe.popart:
+            return
+        targets = unroll.targets(self.recipe.trace_decay)
         rows = []
-        for part in parts:
-            usable = unroll.usable[part]
-            targets = traced.values[part].double().numpy()[usable]
-            advantages = traced.advantages[part].double().numpy()[usable]
-            squares = (np.square(targets).sum(), np.square(advantages).sum())
-            rows.append((targets.size, targets.sum(), *squares))
-        sums = np.array(self._ranks.sum(np.array(rows).ravel().tolist())).reshape(len(parts), 4)
-        counts = np.maximum(sums[:, :1], 1)
-        mean, square, advantage = (sums[:, 1:] / counts).T
-        present = sums[:, 0] > 0
-        rate = self.recipe.popart_rate
-        if self.recipe.popart:
-            values = values_of(self._objective.model)
-            assert values is not None
-            device = values.weight.device
-            given = (torch.from_numpy(each.copy()).to(device) for each in (mean, square, present))
-            values.adapt(*given, rate)
-        seen = self._squares_seen + rate * (1 - self._squares_seen)
-        moved = self._square + (advantage - self._square) * rate / seen
-        self._square = np.where(present, moved, self._square)
-        self._squares_seen = np.where(present, seen, self._squares_seen)
+        for part in self._fleet.of_task:
+            mine = targets[part][unroll.usable[part]]
+            rows += [mine.size, mine.sum(), np.square(mine).sum()]
+        counts, *sums = np.array(self._ranks.sum(rows)).reshape(-1, 3).T
+        mean, square = (each / np.maximum(counts, 1) for each in sums)
+        values = values_of(self._objective.model)
+        assert values is not None
+        device = values.weight.device
+        given = (torch.from_numpy(each).to(device) for each in (mean, square, counts > 0))
+        values.adapt(*given, self.recipe.popart_rate)
 
     def _scales(self) -> np.ndarray:
-        """(tasks,) float32, what advantages are divided by."""
-        if not self.recipe.popart:
-            return np.ones(len(self._square), np.float32)
-        if self.recipe.advantages == "own":
-            return np.sqrt(self._square).clip(_LEAST_SCALE).astype(np.float32)
+        """(tasks,) float32, what advantages are divided by: the spread of returns."""
         values = values_of(self._objective.model)
         assert values is not None
         return values.spread.cpu().numpy().astype(np.float32)
@@ -289,8 +272,6 @@ class Unrolls:
             "counters": np.array(
                 [self._number, self._first_step, self._steps, self._failures], np.int64
             ),
-            "square": self._square,
-            "squares_seen": self._squares_seen,
             **{f"unroll/{name}": each for name, each in self._unroll.arrays().items()},
             **{f"fleet/{name}": each for name, each in self._fleet.state().items()},
             **{f"header/{i}": each for i, each in enumerate(self._fleet.shower.known())},
@@ -325,7 +306,6 @@ class Unrolls:
         self._number, self._first_step, self._steps, self._failures = (
             int(each) for each in mine["counters"]
         )
-        self._square, self._squares_seen = mine["square"], mine["squares_seen"]
         self._fleet.shower.know([mine[f"header/{i}"] for i in range(_count(mine, "header/"))])
         self._unroll = Unroll.of_arrays(_below(mine, "unroll/"), len(self._fleet.of_task))
         self._begun, self._pass = True, -1

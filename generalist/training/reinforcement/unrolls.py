@@ -20,7 +20,7 @@ from generalist.training.reinforcement.objective import COLUMNS, UnrollPass
 from generalist.training.reinforcement.policy import act, log_probs_taken, tokens_of, values_at
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.training.reinforcement.timesteps import States
-from generalist.training.reinforcement.vtrace import Traced, v_trace
+from generalist.training.reinforcement.vtrace import v_trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +62,11 @@ class Unroll:
         observations = tuple(arrays[f"observations/{i}"] for i in range(tasks))
         return cls(observations=observations, **named)
 
-    def traced(self, trace_decay: float) -> Traced:
-        """Targets and advantages by the values and the policy that acted."""
+    def targets(self, trace_decay: float) -> np.ndarray:
+        """(E, T) float64, what the values should be, by the values and the policy that acted."""
         arrays = (self.rewards, self.discounts, self.values, np.ones_like(self.rewards))
-        return v_trace(*(torch.from_numpy(each) for each in arrays), trace_decay=trace_decay)
+        given = (torch.from_numpy(each) for each in arrays)
+        return v_trace(*given, trace_decay=trace_decay).values.double().numpy()
 
 
 @dataclass(frozen=True)
