@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from generalist.decoding.asking import Asking
 from generalist.decoding.cache import RowPlan
 from generalist.decoding.passes import forward_of
 from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
@@ -192,6 +193,7 @@ class Decoder:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool = False,
+        asking: Asking | None = None,
     ) -> Chosen:
         """As `act` in the compact form: all action tokens of a timestep in one forward pass.
 
@@ -201,11 +203,13 @@ class Decoder:
             vectors: (N, n, E) of the model's dtype, added to the embeddings in each slot.
             choices: per slot, how its k action tokens are chosen; k is the same in all.
             log_probs: also say how probable each of them was.
+            asking: also read values; where returns are drawn from them, in two forward passes.
         """
         states, k = self._ready(slots), len(choices[0])
-        hidden = self._feed(
-            states, [chunk] * len(slots), [0] * len(slots), vectors=vectors, asked=k
-        ).unflatten(0, (len(slots), k))
+        hidden = self._feed_at_once(states, chunk, vectors, k, asking)
+        values = None
+        if asking is not None:
+            values, hidden = self.logits(hidden[:, 0], asking.interval), hidden[:, 1:]
         parts: list[Position] = []
         everyone = list(range(len(slots)))
         for position in range(k):
@@ -215,7 +219,32 @@ class Decoder:
         found = told(len(slots), parts)
         self._complete = states
         self._settle()
-        return found
+        return found._replace(values=values)
+
+    def _feed_at_once(
+        self,
+        states: Sequence[Slot],
+        chunk: Sequence[int],
+        vectors: torch.Tensor,
+        asked: int,
+        asking: Asking | None,
+    ) -> torch.Tensor:
+        """(N, asked, E) final states, with `asking` one more before them, where values are read."""
+        count, many = len(states), asked + (asking is not None)
+        if asking is None or not asking.draws:
+            chunks, none = [chunk] * count, [0] * count
+            hidden = self._feed(states, chunks, none, vectors=vectors, asked=many)
+            return hidden.unflatten(0, (count, many))
+        size = asking.place + 1
+        first = [chunk[:size]] * count, [len(chunk) - size] * count
+        before = self._feed(states, *first, vectors=vectors[:, :size])
+        values = self.logits(before, asking.interval)
+        rest = vectors[:, size:].clone()
+        rest[:, 0] += asking.drawn(values, lambda row: states[row].uniform())
+        for state, own in zip(states, rest, strict=True):
+            state.append(chunk[size:], own)
+        hidden = self._forward([state.older for state in states], [], asked=asked)
+        return torch.cat([before[:, None], hidden.unflatten(0, (count, asked))], dim=1)
 
     def feed(
         self, slots: Sequence[int], chunks: Sequence[Sequence[int]], reserve: Sequence[int]

@@ -57,6 +57,7 @@ class Measurement:
         dtype: of the weights while it acts.
         progress: whether a bar is shown for each task.
         plan: how the model plans in board games; None: it acts at once.
+        wanted_return: what is asked for in every task; None for nothing.
     """
 
     checkpoint: Path
@@ -66,6 +67,7 @@ class Measurement:
     dtype: str = "float32"
     progress: bool = False
     plan: str | None = None
+    wanted_return: str | None = None
 
     def agent(self) -> Agent:
         """An agent for any task of the suite; unknown ones get the layout of their spaces."""
@@ -94,6 +96,7 @@ def evaluate(
     device: str = "cpu",
     dtype: str = "float32",
     plan: str | None = None,
+    wanted_return: str | None = None,
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
@@ -111,6 +114,7 @@ def evaluate(
         device: on which the model acts, as torch names it.
         dtype: of the weights while it acts.
         plan: how the model plans, such as `tree:simulations=100`; None: it acts at once.
+        wanted_return: what is asked for in every task, as `rollout` takes it; None for nothing.
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
@@ -124,7 +128,7 @@ def evaluate(
     work = list(jobs(suite))
     if plan is not None:
         plan = _plan_for(plan, suite)
-    shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan)
+    shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan, wanted_return)
     agent = shared.agent()
     weights = weights_fingerprint(checkpoint)
     settings = {job.file: _settings(shared, job, weights, agent) for job in work}
@@ -259,6 +263,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         return settings
     if shared.plan is not None:
         settings["plan"] = shared.plan
+    if shared.wanted_return is not None:
+        settings["wanted_return"] = shared.wanted_return
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
         "context_steps": agent.context_steps, "metric": get_task(task).metric,
@@ -314,6 +320,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             video_dir=shared.out / VIDEOS if film else None,
             progress=shared.progress,
             plan=shared.plan,
+            wanted_return=shared.wanted_return,
             **options,
         )
     except DemonstrationTooLong as error:

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import stored_form
 from generalist.modeling.embedders import Embedded
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 from generalist.tokenization.compact import CompactForm
+from generalist.tokenization.returns import TaskReturns
 from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from generalist.shards.reader import TaskData
     from generalist.tokenization.layout import Layout
     from generalist.training.recipe import Recipe
+    from generalist.vocabulary import TokenRange, Vocabulary
     from generalist.windows.batch import Batch, Given
+    from generalist.windows.returns import Returns
     from generalist.windows.windows import Usage
 
 
@@ -65,6 +68,7 @@ class TrainingData:
         available: task -> number of episodes in the data, selected or not.
         labels: task -> number of labels in its selected episodes, of corrections too.
         form: how timesteps are shown; None in the flat form.
+        returns: task -> what its data say of returns; empty where the run does not learn them.
     """
 
     windows: Windows
@@ -78,6 +82,7 @@ class TrainingData:
     available: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     form: CompactForm | None = None
+    returns: dict[str, TaskReturns] = field(default_factory=dict)
 
     def teachers(self) -> dict[str, str]:
         """Task -> the source of its demonstrations: an expert, or an imported dataset."""
@@ -143,12 +148,13 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         data.weights,
         processor,
         skip_damaged=data.skip_damaged,
-        selection=Selection(data.min_expert_share, data.episodes),
+        selection=Selection(data.min_expert_share, data.episodes, data.best_share),
         task_temperature=data.task_temperature,
     )
     headers = _headers(mixture.tasks)
     shards = [[task.task, task.fingerprint] for task in mixture.tasks]
     weights = [round(weight, 9) for weight in mixture.weights]
+    returns = _returns(recipe, mixture.tasks, processor.vocabulary)
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,
@@ -156,10 +162,12 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     )
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
-    for key in ("context_steps", "min_expert_share", "episodes"):
+    for key in ("context_steps", "min_expert_share", "episodes", "best_share"):
         warn_of_unknown(f"data.{key}", named_tasks(getattr(data, key)), headers)
     warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
-    form = form_of(recipe.model, {task.task: task.layout for task in mixture.tasks})
+    layouts = {task.task: task.layout for task in mixture.tasks}
+    asked = None if returns is None else processor.vocabulary["return"]
+    form = form_of(recipe.model, layouts, asked)
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,
@@ -173,6 +181,8 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         instruction_dropout=data.instruction_dropout,
         context_steps=data.context_steps,
         form=form,
+        labels=data.labels,
+        returns=returns,
     )
     names = [task.task for task in mixture.tasks]
     usage = windows.usage(rows=512)
@@ -187,31 +197,66 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         shards=shards,
         weights=weights,
         available=mixture.available,
-        labels=_labels(mixture.tasks),
+        labels=_labels(mixture.tasks, {} if returns is None else returns.tasks),
         form=form,
+        returns={} if returns is None else dict(returns.tasks),
     )
 
 
-def _labels(folders: Sequence[TaskData]) -> dict[str, int]:
-    """Task -> number of labels in its folders: one for each action token, of texts each token."""
+def _returns(recipe: Recipe, folders: Sequence[TaskData], vocabulary: Vocabulary) -> Returns | None:
+    """The returns of a run's data; None where its recipe does not ask for them.
+
+    Warns of tasks whose returns are all the same, of which nothing can be asked.
+    """
+    from generalist.windows.returns import Returns, fit_returns
+
+    wanted = recipe.returns
+    if wanted is None:
+        return None
+    tasks = fit_returns(folders, wanted.discount, vocabulary["return"].size)
+    every = {data.task for data in folders if not data.layout.is_document}
+    if same := sorted(every - set(tasks)):
+        warnings.warn(
+            f"All returns in the data of {', '.join(same)} are the same, so no return can be asked "
+            "for there, and no value is learned.",
+            stacklevel=3,
+        )
+    return Returns(tasks, wanted.show, wanted.weight)
+
+
+def _labels(folders: Sequence[TaskData], with_values: Mapping[str, TaskReturns]) -> dict[str, int]:
+    """Task -> number of labels in its folders.
+
+    One for each action token, of texts each token, and one for each value.
+    """
     found: dict[str, int] = {}
     for data in folders:
-        of_a_step = int(data.layout.positions.chosen.sum())
+        of_a_step = int(data.layout.positions.chosen.sum()) + (data.task in with_values)
         found[data.task] = found.get(data.task, 0) + data.steps * of_a_step
     return found
 
 
-def form_of(model: ModelRecipe, layouts: Mapping[str, Layout]) -> CompactForm | None:
+def form_of(
+    model: ModelRecipe, layouts: Mapping[str, Layout], returns: TokenRange | None = None
+) -> CompactForm | None:
     """The compact form of a run on these tasks; None where it trains in the flat form.
 
-    A checkpoint that the run starts from keeps its form, extended by what is new.
+    A checkpoint that the run starts from keeps its form, extended by what is new: a position for
+    returns too, where the ids of returns are given.
+
+    Raises UsageError where these are given and the form is flat.
     """
     before = None if model.init_from is None else stored_form(model.init_from)
     if before is None and model.form == "flat":
+        if returns is not None:
+            raise UsageError(
+                "A recipe with returns trains in the compact form; set model.form to compact, or "
+                "leave returns out."
+            )
         return None
     sizes = model.embedders
     new = CompactForm(positions=sizes.positions, width=sizes.width)
-    return (before or new).extended(layouts)
+    return (before or new).extended(layouts, returns)
 
 
 def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
