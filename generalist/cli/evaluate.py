@@ -211,6 +211,8 @@ def run_suite(
     def on_result(number: int, total: int, result: dict[str, Any], there: bool) -> None:
         mode = " prompted" * result["prompted"] + " zero-shot" * result.get("zero_shot", False)
         row = label(result["task"], result["instruction"])
+        if "asked" in result:
+            row += f" asked for {result['asked']:g}%"
         line = f"[{number}/{total}] {row}{mode}: {_short(result)}"
         if "skipped" not in result and "failed" not in result:
             line += ", from before" if there else f", in {duration(result['seconds'])}"

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from generalist.decoding.asking import Asking
 from generalist.decoding.cache import RowPlan
+from generalist.decoding.choosing import Chooser
 from generalist.decoding.passes import forward_of
-from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
+from generalist.decoding.sampling import Choice, Interval
 from generalist.decoding.slots import Added, Row, Slot, added_to
 from generalist.decoding.timestep import Chosen, Position, resolved, told
 from generalist.errors import GeneralistError
@@ -86,7 +86,7 @@ class Decoder:
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
-        self.on_logits = on_logits
+        self._choose = Chooser(self.head, on_logits)
         self.forward_passes = 0
         self.padded = self.device.type != "cpu" if padded is None else padded
         self.forward = forward_of(model, 2 * slots, self.window_tokens, plain)
@@ -322,65 +322,9 @@ class Decoder:
         self._settle()
         return chosen
 
-    def _choose(
-        self,
-        states: Sequence[Slot],
-        hidden: torch.Tensor,
-        choices: Sequence[Choice],
-        log_probs: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(N,) int64 ids and, if asked for, their (N,) float32 log-probabilities, on the device."""
-        if choices.count(choices[0]) == len(choices):  # the very same, as in one task without masks
-            return self._choose_alike(states, hidden, choices, log_probs)
-        groups: dict[tuple[Interval, bool, Sampling], list[int]] = {}
-        for i, choice in enumerate(choices):
-            groups.setdefault(choice.key, []).append(i)
-        if len(groups) == 1:
-            return self._choose_alike(states, hidden, choices, log_probs)
-        ids = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
-        probable = torch.empty(len(hidden), device=hidden.device) if log_probs else None
-        for members in groups.values():
-            ids[members], said = self._choose_alike(
-                [states[i] for i in members],
-                hidden[members],
-                [choices[i] for i in members],
-                log_probs,
-            )
-            if probable is not None:
-                probable[members] = said
-        return ids, probable
-
-    def _choose_alike(
-        self,
-        states: Sequence[Slot],
-        hidden: torch.Tensor,
-        choices: Sequence[Choice],
-        log_probs: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `_choose`, where all choices are the same but for their masks."""
-        interval, ordinal, sampling = choices[0].key
-        logits = self.logits(hidden, interval)
-        masks = [choice.flags for choice in choices]
-        if any(mask is not None for mask in masks):
-            logits = masked(logits, masks)
-        if self.on_logits is not None:
-            self.on_logits(logits)
-        uniform = None
-        if sampling.temperature > 0:
-            uniform = torch.tensor([state.uniform() for state in states])
-        chosen, said = choose(
-            logits, sampling, ordinal=ordinal, uniform=uniform, log_probs=log_probs
-        )
-        return chosen + interval[0], said
-
-    @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
         """(N, E) states to (N, stop - start) logits of the ids in [start, stop) alone."""
-        legal = slice(*interval)
-        bias = getattr(self.head, "bias", None)
-        return functional.linear(
-            hidden, self.head.weight[legal], None if bias is None else bias[legal]
-        )
+        return self._choose.logits(hidden, interval)
 
     # The rows
 

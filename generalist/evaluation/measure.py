@@ -263,8 +263,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         return settings
     if shared.plan is not None:
         settings["plan"] = shared.plan
-    if shared.wanted_return is not None:
-        settings["wanted_return"] = shared.wanted_return
+    if (wanted := _wanted(shared, job)) is not None:
+        settings["wanted_return"] = wanted
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
         "context_steps": agent.context_steps, "metric": get_task(task).metric,
@@ -307,8 +307,10 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
     from generalist.acting.prompts import DemonstrationTooLong
     from generalist.acting.rollout import rollout
 
-    film = suite.videos and not job.prompted and job.entry.instruction == OWN
+    film = suite.videos and not job.prompted and job.asked is None and job.entry.instruction == OWN
     options = job.entry.env_options
+    if job.asked is not None and task not in agent.returns:
+        return {"skipped": "the checkpoint has no returns of this task"}
     try:
         result = rollout(
             agent,
@@ -320,7 +322,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             video_dir=shared.out / VIDEOS if film else None,
             progress=shared.progress,
             plan=shared.plan,
-            wanted_return=shared.wanted_return,
+            wanted_return=_wanted(shared, job),
             **options,
         )
     except DemonstrationTooLong as error:
@@ -329,7 +331,19 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
         return {"skipped": str(error).rstrip(".")}
     if result.interrupted:
         raise KeyboardInterrupt
-    return result.to_dict()
+    if job.asked is None:
+        return result.to_dict()
+    from generalist.acting.wanted import WantedReturn
+    from generalist.tokenization.returns import TaskReturns
+
+    returns = TaskReturns.from_dict(agent.returns[task])
+    total = WantedReturn("percent", job.asked).total(returns)
+    return {**result.to_dict(), "asked_return": total, "data_returns": list(returns.range)}
+
+
+def _wanted(shared: Measurement, job: Job) -> str | None:
+    """What a job asks for, as `rollout` takes it."""
+    return shared.wanted_return if job.asked is None else f"{job.asked:g}%"
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

@@ -12,7 +12,13 @@ from typing import Any
 from generalist.evaluation.html import interval_text, page, reference_text, table
 from generalist.evaluation.instruction_rows import HEAD, cells, language_rows
 from generalist.evaluation.measure import training_facts
-from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
+from generalist.evaluation.plots import (
+    asked_plot,
+    reached_plot,
+    scores_plot,
+    text_plot,
+    training_plot,
+)
 from generalist.evaluation.reached import HALF, half_line, reached
 from generalist.evaluation.scores import (
     OWN,
@@ -104,6 +110,7 @@ def _page(
         _normalized(plain, prompted),
         _reading(plain),
         _reached(summary["reached"]),
+        _asked(evaluation),
         *(_text(text) for text in evaluation.texts),
         _videos(evaluation, out),
         _training(log),
@@ -152,7 +159,19 @@ def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
 
 def _name(result: Result) -> str:
     """A result in words: the task, the instruction, and whether it is prompted."""
-    return label(result["task"], result["instruction"]) + ", prompted" * result["prompted"]
+    name = label(result["task"], result["instruction"]) + ", prompted" * result["prompted"]
+    return name + (f", asked for {result['asked']:g}%" if "asked" in result else "")
+
+
+def _asked(evaluation: Evaluation) -> str:
+    if not (found := evaluation.asked):
+        return ""
+    return (
+        "<section><h2>Asked and got</h2><p class='note'>Mean return of the episodes, with its "
+        "standard error, against the return that was asked for. The shaded part is what the data "
+        "hold, from the mean of the worst episodes to that of the best. On the line, what is got "
+        f"is what was asked for.</p>{asked_plot(found)}</section>"
+    )
 
 
 def _raw(scores: list[TaskScore]) -> str:

@@ -9,7 +9,6 @@ Legend: T = steps of an episode.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -125,7 +124,7 @@ def returns_to_go(rewards: np.ndarray, discount: float, *, truncated: bool) -> n
     backwards = np.asarray(rewards, np.float64)[::-1]
     rest = 0.0
     if truncated and discount < 1:
-        horizon = math.ceil(1 / (1 - discount))
+        horizon = max(1, round(1 / (1 - discount)))
         rest = backwards[:horizon].mean() / (1 - discount)
     summed, _ = lfilter([1.0], [1.0, -discount], backwards, zi=[discount * rest])
     return summed[::-1]

@@ -1,7 +1,4 @@
-"""Open the shards of a recipe, and turn windows into the objective's input.
-
-Shapes: B = rows, L = window tokens, M = targets in the rows.
-"""
+"""Open the shards of a recipe as the data of a run."""
 
 from __future__ import annotations
 
@@ -13,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import stored_form
-from generalist.modeling.embedders import Embedded
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 from generalist.tokenization.compact import CompactForm
 from generalist.tokenization.returns import TaskReturns
-from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import ModelRecipe
@@ -32,7 +25,7 @@ if TYPE_CHECKING:
     from generalist.tokenization.layout import Layout
     from generalist.training.recipe import Recipe
     from generalist.vocabulary import TokenRange, Vocabulary
-    from generalist.windows.batch import Batch, Given
+    from generalist.windows.batch import Batch
     from generalist.windows.returns import Returns
     from generalist.windows.windows import Usage
 
@@ -327,104 +320,6 @@ def _target_density(usage: Usage, names: Sequence[str], window_tokens: int) -> n
     tokens = np.array([usage.tokens[name] for name in names]) * window_tokens
     # A task that no measured row holds counts as if all its tokens were targets.
     return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
-
-
-def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> ForwardPass:
-    """The objective's input: tokens, and a flat list of their targets.
-
-    This finds the targets on the CPU, so that a device never waits for their number.
-
-    Args:
-        batch: B rows.
-        task_weights: (folders,) float32 weight of one target of each task.
-        segments: lay segments end to end, without padding.
-
-    Returns:
-        `LinedSegments` with `segments`, else `PackedRows`; on the CPU.
-    """
-    input_ids, position_ids = batch.input_ids, batch.position_ids
-    # A segment's first token has no predecessor in its own segment, hence never a loss.
-    has_target = (batch.targets >= 0) & (position_ids > 0)
-    order = np.zeros(has_target.shape, np.int64)
-    order[has_target] = _order(has_target, batch.targets)
-    if not segments:
-        starts = np.flatnonzero(position_ids == 0)
-        return PackedRows(
-            input_ids=_tensor(input_ids),
-            position_ids=_tensor(position_ids),
-            segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
-            targets=_targets(batch, task_weights, where=np.flatnonzero(has_target), order=order),
-            attended=int((position_ids + 1).sum()),
-            embedded=_embedded(batch.given),
-        )
-    kept, lengths = _end_to_end(batch, has_target)
-    position_ids = position_ids.reshape(-1)[kept]
-    index = np.flatnonzero(has_target.reshape(-1)[kept])
-    targets = _targets(batch, task_weights, where=kept[index], order=order)
-    place = np.empty(batch.input_ids.size, np.int64)  # of each token among those that are kept
-    place[kept] = np.arange(len(kept))
-    return LinedSegments(
-        input_ids=_tensor(input_ids.reshape(-1)[kept]),
-        position_ids=_tensor(position_ids),
-        segment_lengths=lengths,
-        targets=replace(targets, index=_tensor(index - ~batch.query.reshape(-1)[kept[index]])),
-        attended=int((position_ids + 1).sum()),
-        embedded=_embedded(replace(each, index=place[each.index]) for each in batch.given),
-    )
-
-
-def _targets(
-    batch: Batch, task_weights: np.ndarray, *, where: np.ndarray, order: np.ndarray
-) -> Targets:
-    """The targets at (M,) flat places of a batch; queries are predicted from where they are."""
-    task = batch.task_index.reshape(-1)[where].astype(np.int64)
-    of_task = task_weights[task].astype(np.float32)
-    return Targets(
-        index=_tensor(where - ~batch.query.reshape(-1)[where]),
-        ids=_tensor(batch.targets.reshape(-1)[where]),
-        ordinal=_tensor(batch.ordinal.reshape(-1)[where]),
-        task=_tensor(task),
-        weight=_tensor(of_task * batch.weight.reshape(-1)[where]),
-        count=_tensor(of_task * batch.count.reshape(-1)[where]),
-        order=_tensor(order.reshape(-1)[where]),
-    )
-
-
-def _embedded(given: Iterable[Given]) -> tuple[Embedded, ...]:
-    return tuple(
-        Embedded(name=each.name, ids=_tensor(each.ids), index=_tensor(each.index))
-        for each in given
-        if len(each.index)
-    )
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def _end_to_end(batch: Batch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """(T,) flat places of all tokens, segment by segment without padding, and their lengths.
-
-    Segments are sorted by length, then by number of targets: equal ones run in one call.
-    """
-    kept = np.flatnonzero(batch.task_index >= 0)
-    starts = np.flatnonzero(batch.position_ids.reshape(-1)[kept] == 0)
-    lengths = np.diff(starts, append=len(kept))
-    counts = np.add.reduceat(has_target.reshape(-1)[kept].astype(np.int64), starts)
-    by_kind = np.lexsort((counts, lengths))
-    parts = np.split(kept, starts[1:])
-    return np.concatenate([parts[i] for i in by_kind]), lengths[by_kind].tolist()
-
-
-def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(M,) int64 numbers of the targets within their row, from an offset that varies by row.
-
-    `loss.full_every` selects every n-th target by them, the same ones however rows are split.
-    """
-    counts = has_target.sum(axis=1)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = np.where(has_target, targets, 0).sum(axis=1)
-    return within + np.repeat(first, counts)
 
 
 def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:

@@ -16,10 +16,11 @@ from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import FORM_FILE, WEIGHTS_FILE, stored_form
-from generalist.training.data import open_data, task_weights, to_tensors
+from generalist.training.data import open_data, task_weights
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.setup import build_start
+from generalist.training.tensors import to_tensors
 from tests.training.runs import (
     Counting,
     assert_bitwise_equal,
