@@ -59,8 +59,12 @@ def assert_same_embedders(one, other):
 
 def test_rows_segments_and_segments_alone_have_the_same_losses(compact, rows):
     """A segment sees no other: each is also computed in a row of its own."""
+    assert_same_losses(compact(), rows)
+
+
+def assert_same_losses(recipe, rows):
     bins = rows.processor.vocabulary["continuous"]
-    model = build_start(compact(), rows)
+    model = build_start(recipe, rows)
     objective = TokenObjective(model, OrdinalTargets(bins.start, bins.stop, 2.0))
     batch, of_task = rows.windows.batch(0, 3), task_weights(rows, False)
     packed = objective(to_tensors(batch, of_task, segments=False))

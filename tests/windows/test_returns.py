@@ -38,7 +38,7 @@ def test_values_and_returns_are_those_of_the_step(
     tasks: list[TaskData], positions: int, show: float
 ) -> None:
     fitted = fit_returns(tasks, DISCOUNT, IDS.size)
-    batch = with_returns(tasks, show=show, positions=positions).batch(0, 30)
+    batch = with_returns(tasks, show=show, positions=positions).batch(0, 60)
     shown = {place: int(ids[0]) for place, ids in given_at(batch, "return-bins1x256").items()}
     targets, role = batch.targets.ravel(), batch.role.ravel()
     owner, segment = batch.task_index.ravel(), np.cumsum(batch.position_ids.ravel() == 0)
