@@ -83,12 +83,16 @@ def _good_enough(folders: Sequence[TaskData], share: float) -> list[np.ndarray]:
 def _best(
     folders: Sequence[TaskData], kept: Sequence[np.ndarray], share: float
 ) -> list[np.ndarray]:
-    """Of the kept episodes of each folder, those among the task's best; of equals the first."""
-    scores = [_scores(data)[numbers] for data, numbers in zip(folders, kept, strict=True)]
-    every = np.concatenate(scores)
-    count = max(1, round(share * len(every)))
-    is_best = np.zeros(len(every), bool)
-    is_best[np.argsort(-every, kind="stable")[:count]] = True
+    """Of the kept episodes of each folder, those among the task's best.
+
+    Of equal scores, such as successes, those that return more; of equal returns the first.
+    """
+    pairs = list(zip(folders, kept, strict=True))
+    scores = np.concatenate([_scores(data)[numbers] for data, numbers in pairs])
+    returns = np.concatenate([data.episodes["return"][numbers] for data, numbers in pairs])
+    count = max(1, round(share * len(scores)))
+    is_best = np.zeros(len(scores), bool)
+    is_best[np.lexsort((-returns, -scores))[:count]] = True
     parts = np.split(is_best, np.cumsum([len(numbers) for numbers in kept])[:-1])
     return [numbers[part] for numbers, part in zip(kept, parts, strict=True)]
 

@@ -61,6 +61,8 @@ def test_the_best_share_of_a_task_in_all_its_folders(tmp_path: Path) -> None:
     assert [seeds(data) for data in Selection(best_share=0.375).of([one, two])] == [[2, 3], [0]]
     assert kept(Selection(0.6, best_share=0.5), one) == [2, 3]
     assert kept(Selection(episodes=1, best_share=0.5), one) == [2]
+    solved = write_returns(tmp_path, "babyai/GoToLocal", [0.5, 0.0, 0.9, 0.7])
+    assert kept(Selection(best_share=0.5), solved) == [2, 3]  # all but one are successes
 
 
 def test_success_is_what_counts_where_it_is_the_metric(tmp_path: Path) -> None:
