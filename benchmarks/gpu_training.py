@@ -31,9 +31,10 @@ from benchmarks.measure import print_table, screen, write_json
 from benchmarks.training import labels_of
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
-from generalist.training.data import open_data, to_tensors
+from generalist.training.data import open_data
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.recipe import load_recipe
+from generalist.training.tensors import to_tensors
 from generalist.training.throughput import FlopCounter, peak_flops
 
 DEVICE = torch.device("cuda")

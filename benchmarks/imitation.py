@@ -29,9 +29,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.measure import screen
 from generalist.envs import is_document_task
-from generalist.training.data import open_data, to_tensors
+from generalist.training.data import open_data
 from generalist.training.passes import ForwardPass
 from generalist.training.recipe import load_recipe
+from generalist.training.tensors import to_tensors
 
 ROWS_AT_A_TIME = 24
 FIRST_ROW = 2**40  # a row number no run comes to

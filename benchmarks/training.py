@@ -31,11 +31,12 @@ from transformers import PreTrainedModel
 from benchmarks.acting import SIZES
 from benchmarks.measure import interleaved, print_facts, screen, timing_parser, write_json
 from generalist.modeling.build import build_model
-from generalist.training.data import open_data, to_tensors
+from generalist.training.data import open_data
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.passes import ForwardPass
 from generalist.training.recipe import DataRecipe, Recipe
 from generalist.training.setup import build_start
+from generalist.training.tensors import to_tensors
 from generalist.windows.batch import IGNORE, Batch
 
 

@@ -68,6 +68,8 @@ class Policy(Protocol):
     `step`. A policy reads these keys, each of which may be missing or None:
 
     - `instruction` (str), at `begin`.
+    - `wanted_return` (number or str), at `begin`: the return that the episode is asked for.
+    - `reward` (float), at `decide`: what the previous step earned.
     - `action_mask` (as the action space's `sample` takes it), at `decide`.
     - `executed_action`, at `decide`: the action of the previous step, where somebody replaced the
       policy's own.

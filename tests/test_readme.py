@@ -55,6 +55,15 @@ GENERATED = {
 """Pages of the site that have no file here; docs/hooks.py makes them."""
 
 
+ASKED_SUITE = """
+tasks: [{task: gym/Pendulum-v1, max_steps: 20}]
+episodes: 2
+prompted_episodes: 0
+videos: false
+asked: [0, 100]
+"""
+
+
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT).with_suffix(""))
 
@@ -83,6 +92,7 @@ def make_sandbox(folder: Path, tiny_run: TinyRun) -> Path:
     shutil.copytree(tiny_run.data, folder / "runs" / "quickstart" / "data")
     shutil.copy(tiny_run.dataset, folder / "tiny.yaml")
     save_heldout_suite(folder)
+    (folder / "asked.yaml").write_text(ASKED_SUITE)
     return folder
 
 

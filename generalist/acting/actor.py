@@ -50,6 +50,8 @@ class Actor(Policy):
         infos: Info | Sequence[Info] | None = None,
         instructions: str | Sequence[str | None] | np.ndarray | None = None,
         action_masks: Any = None,
+        wanted_returns: str | float | Sequence[str | float | None] | np.ndarray | None = None,
+        rewards: float | Sequence[float] | np.ndarray | None = None,
         slots: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Tree:
@@ -60,14 +62,18 @@ class Actor(Policy):
                 tree of arrays with leading axis N, as a Gymnasium vector environment returns it.
             first: True where an episode begins with this observation; (N,) bool for a batch.
                 None: one environment, whose episode begins at the first call.
-            infos: what came with the observations, of which `instruction` is read where an episode
-                begins, and `action_mask`: an environment's info, a vector environment's infos, or
-                a sequence of N infos.
+            infos: what came with the observations, of which `instruction` and `wanted_return` are
+                read where an episode begins, and `action_mask` and `reward`: an environment's info,
+                a vector environment's infos, or a sequence of N infos.
             instructions: what to do, in words, in place of the infos'; one for each environment,
                 or one for all.
             action_masks: which actions are legal now, in place of the infos', each as the action
                 space's `sample` takes it; for a batch N masks, of which some may be None. Other
                 actions are never chosen.
+            wanted_returns: what an episode that begins is asked for, in place of the policy's own
+                setting and the infos'; one for each environment, or one for all.
+            rewards: what the last actions earned, in place of the infos'. They are needed where a
+                return was asked for as a number, but for an episode that begins.
             slots: which running episodes these N are, where not all are acted in; None for
                 0 to N - 1.
             seeds: of the sampling and of the choice among prompts, where an episode begins; the
@@ -81,12 +87,12 @@ class Actor(Policy):
                 first = (0 if slots is None else slots[0]) not in self._begun
             alone = [infos] if isinstance(infos, Mapping) else infos
             masks = None if action_masks is None else [action_masks]
-            told = _told(1, alone, instructions, masks)
+            told = _told(1, alone, instructions, masks, wanted_returns, rewards)
             batch = tree_map(lambda leaf: np.asarray(leaf)[None], observations)
             actions = self._act(batch, np.array([first]), told, slots or [0], seeds)
             return tree_map(lambda leaf: leaf[0], actions)
         first = np.asarray(first, dtype=bool)
-        told = _told(first.size, infos, instructions, action_masks)
+        told = _told(first.size, infos, instructions, action_masks, wanted_returns, rewards)
         return self._act(observations, first, told, slots or range(first.size), seeds)
 
     def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
@@ -138,6 +144,8 @@ def _told(
     infos: Info | Sequence[Info] | None,
     instructions: str | Sequence[str | None] | np.ndarray | None,
     masks: Sequence[Any] | None,
+    wanted_returns: Any,
+    rewards: Any,
 ) -> list[dict[str, Any]]:
     """What each of `count` environments says, as `Policy` has it."""
     if infos is None:
@@ -148,7 +156,16 @@ def _told(
         told = [dict(info) for info in infos]
     if isinstance(instructions, str):
         instructions = [instructions] * count
-    given = {"instruction": instructions, "action_mask": masks}
+    if isinstance(wanted_returns, (str, int, float)):
+        wanted_returns = [wanted_returns] * count
+    if rewards is not None:
+        rewards = np.reshape(rewards, -1).tolist()
+    given = {
+        "instruction": instructions,
+        "action_mask": masks,
+        "wanted_return": wanted_returns,
+        "reward": rewards,
+    }
     for what, values in (("infos", told), *given.items()):
         if values is not None and len(values) != count:
             raise GeneralistError(

@@ -26,8 +26,10 @@ from generalist.acting.forms import Header, form_of
 from generalist.acting.hub import checkpoint_folder
 from generalist.acting.prompts import Prompts, encode_prompt
 from generalist.acting.running import RunningEpisodes
+from generalist.acting.wanted import WantedReturn, WantedReturns
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Choice, Sampling
+from generalist.decoding.timestep import Chosen
 from generalist.episode import Episode, Tree
 from generalist.errors import GeneralistError, UsageError
 from generalist.gpu import device_for
@@ -36,6 +38,7 @@ from generalist.policy import Decision
 from generalist.settings import setting_of
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
+from generalist.tokenization.returns import TaskReturns
 
 
 class Agent(Actor):
@@ -53,6 +56,9 @@ class Agent(Actor):
             `generalist.settings.setting_of` reads it; None for as many as fit into the window.
         log_probs: say in each `Decision` how probable its ids were, which takes a little time.
         name: where the agent came from, for reports.
+        wanted_return: what episodes are asked for, as `checked_return` takes it; None for nothing.
+        returns: by task what its data say of returns, as `TaskReturns.to_dict` has it. A task that
+            is missing was trained without.
         environments: by task the environment it was trained in: `options` as `generalist.make`
             takes them, `spaces` as `space_to_json` says them. A task that is missing is not known.
         origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained`
@@ -76,6 +82,8 @@ class Agent(Actor):
         context_steps: int | Mapping[str, int] | None = None,
         log_probs: bool = False,
         name: str = "",
+        wanted_return: WantedReturn | str | float | None = None,
+        returns: Mapping[str, Mapping[str, Any]] | None = None,
         environments: Mapping[str, Mapping[str, Any]] | None = None,
         origin: Checkpoint | None = None,
         **decoder_options: Any,
@@ -92,12 +100,18 @@ class Agent(Actor):
         self.log_probs = log_probs
         self.name = name
         self.environments = dict(environments or {})
+        self.returns = dict(returns or {})
         self.origin = origin or Checkpoint(model=model, processor=processor, layouts=layouts)
         self._sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
         self.sampling = self.sampling_in(self.task)
         self.form = form_of(embedders_of(model), processor, self.task, self.layout)
         self._choices = choices_of(self.layout, self.sampling, task=self.task)
         self._decoder_options = decoder_options
+        self._asks: WantedReturns | None = None
+        if self.task in self.returns:
+            first_id = processor.vocabulary["return"].start
+            self._asks = WantedReturns(TaskReturns.from_dict(self.returns[self.task]), first_id)
+        self.wanted_return = None if wanted_return is None else WantedReturn.parse(wanted_return)
         self._prompts = Prompts()
         self._running = RunningEpisodes(self.new_decoder)
 
@@ -175,6 +189,7 @@ class Agent(Actor):
         layouts = self.layouts if layout is None else {**self.layouts, task: layout}
         shared = {name: getattr(self, name) for name in (*SETTINGS, "log_probs", "name", "origin")}
         shared |= {"sampling": self._sampling, **self._decoder_options}
+        shared["wanted_return"] = self.wanted_return
         return Agent(self.model, self.processor, layouts, task=task, **shared)
 
     def sampling_in(self, task: str) -> Sampling:
@@ -188,6 +203,35 @@ class Agent(Actor):
         if temperature is not None:
             self.sampling = replace(self.sampling, temperature=temperature)
         self._choices = choices_of(self.layout, self.sampling, task=self.task)
+
+    def checked_return(
+        self, wanted: WantedReturn | str | float | None = None
+    ) -> tuple[WantedReturn | None, str | None]:
+        """What an episode is asked for, and what to say of it where it is beyond the data.
+
+        Args:
+            wanted: `expert`, a number, or a percentage of the way from the worst to the best of the
+                data such as `80%`; None for the agent's own setting.
+
+        Raises:
+            UsageError: it is written otherwise, or the task was trained without returns.
+        """
+        if wanted is None and (wanted := self.wanted_return) is None:
+            return None, None
+        found = WantedReturn.parse(wanted)
+        if self._asks is None:
+            why = (
+                f"{self.task} has no returns in it: in its data all were the same, or it had none"
+                if self.returns
+                else "it was trained without returns"
+            )
+            raise UsageError(
+                f"No return can be asked for of the checkpoint {self.name or 'given'}, because "
+                f"{why}. Train it by a recipe with `returns`, such as mixed."
+            )
+        if found.kind == "expert":
+            found.tilt(self._asks.returns)  # says what is wrong with its bounds
+        return found, found.note(self._asks.returns, self.task)
 
     def set_prompts(
         self, episodes: Sequence[Episode], part: Literal["start", "end"] = "end"
@@ -224,12 +268,15 @@ class Agent(Actor):
     def begin(self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Info]) -> None:
         """As `Policy.begin`; the seed also chooses among the prompts."""
         for slot, seed, info in zip(slots, seeds, infos, strict=True):
+            wanted, _ = self.checked_return(info.get("wanted_return"))
+            if self._asks is not None:
+                self._asks.begin(slot, wanted)
             self._running.begin(slot, self.header(info.get("instruction"), seed), seed)
 
     def decide(self, observations: Tree, infos: Sequence[Info], slots: Sequence[int]) -> Decision:
         """As `Policy.decide`. Where it raises, the call may be repeated.
 
-        It takes k forward passes, and one in the compact form.
+        It takes k forward passes, and one in the compact form, two where a return is drawn.
         """
         if self.layout.is_document:
             raise UsageError(
@@ -244,19 +291,33 @@ class Agent(Actor):
         masks = [info.get("action_mask") for info in infos]
         choices = [self._choices if mask is None else self._choices_under(mask) for mask in masks]
         decoder = self._running.ready(slots)
-        chosen = self.form.act(decoder, slots, seen, choices, log_probs=self.log_probs)
+        asked = None if self._asks is None else self._asks.asked(slots, infos)
+        given = decoder, slots, seen, choices
+        chosen = self.form.act(*given, log_probs=self.log_probs, asked=asked)
         self._running.settle(slots)
+        if self._asks is not None:
+            self._asks.settle()
         ids = np.array(chosen.ids, dtype=np.int64)
         return Decision(
             actions=self.processor.decode_actions(ids, self.layout),
             ids=ids,
             log_probs=np.array(chosen.log_probs, np.float32) if self.log_probs else None,
+            values=self._values(chosen),
         )
+
+    def _values(self, chosen: Chosen) -> np.ndarray | None:
+        """(N,) float32 means of the returns-to-go that are expected; None where none were read."""
+        if chosen.values is None or self._asks is None:
+            return None
+        shares = chosen.values.float().softmax(-1).cpu().numpy()
+        return (shares @ self._asks.returns.centres).astype(np.float32)
 
     def end(self, slots: Sequence[int]) -> None:
         """As `Policy.end`."""
         super().end(slots)
         self._running.end(slots)
+        if self._asks is not None:
+            self._asks.end(slots)
 
     def release(self) -> None:
         """Forget all episodes, with the memory they held."""

@@ -13,12 +13,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from generalist.decoding.asking import Asking
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import Choice
 from generalist.decoding.slots import Added
 from generalist.decoding.timestep import Chosen
 from generalist.modeling.embedders import Embedders
-from generalist.tokenization.compact import QUERIES, TASKS, signatures_of
+from generalist.tokenization.compact import QUERIES, TASKS, Signature, signatures_of
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
@@ -34,6 +35,20 @@ class Header:
 
     ids: list[int]
     added: tuple[Added, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What returns are asked for in the slots of a call.
+
+    Attributes:
+        ids: per slot, the id of the return-to-go that is shown; None for none.
+        tilts: per slot, (R,) float32 on the log-probabilities of returns, of which one is drawn and
+            shown; None for none.
+    """
+
+    ids: Sequence[int | None]
+    tilts: Sequence[torch.Tensor | None]
 
 
 class Form(Protocol):
@@ -64,8 +79,12 @@ class Form(Protocol):
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool,
+        asked: Asked | None = None,
     ) -> Chosen:
-        """Feed each slot its observation, (N, K) ids in all, and choose its action tokens."""
+        """Feed each slot its observation, (N, K) ids in all, and choose its action tokens.
+
+        With `asked`, which takes a form with returns, values are read too.
+        """
 
 
 class Flat:
@@ -94,8 +113,9 @@ class Flat:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool,
+        asked: Asked | None = None,
     ) -> Chosen:
-        """As `Form.act`, in k forward passes."""
+        """As `Form.act`, in k forward passes; nothing can be asked."""
         chunks = self._layout.weave({"observation": seen}).tolist()
         return decoder.act(slots, chunks, choices, log_probs=log_probs)
 
@@ -123,6 +143,7 @@ class Compact:
         self._embedders = embedders
         self._number = form.number_of(task)
         self._observation, self._action = (each.name for each in signatures_of(layout))
+        self._returns = form.returns
         self._separator = processor.vocabulary.special("separator")
 
     def header(self, instruction: str | None, demonstration: Sequence[int]) -> Header:
@@ -152,19 +173,43 @@ class Compact:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool,
+        asked: Asked | None = None,
     ) -> Chosen:
-        """As `Form.act`, in one forward pass."""
+        """As `Form.act`, in one forward pass, in two where a return is drawn."""
         vectors = self._vectors(self._observation, seen)  # (N, G, E)
+        asking = None
+        if self._returns is not None:
+            shown = vectors.new_zeros(len(vectors), 1, vectors.shape[2])
+            if asked is not None:
+                rows = [row for row, own in enumerate(asked.ids) if own is not None]
+                ids = [[own] for own in asked.ids if own is not None]
+                if rows:
+                    shown[rows] = self._vectors(self._returns.name, ids)
+                asking = self._asking(self._returns, asked)
+            vectors = torch.cat([vectors, shown], dim=1)
         if (queries := len(self._layout.legal) - 1) > 0:
             asked = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
             vectors = torch.cat([vectors, asked.expand(len(vectors), -1, -1)], dim=1)
         chunk = [self._separator] * self.positions
-        return decoder.act_at_once(slots, chunk, vectors, choices, log_probs=log_probs)
+        return decoder.act_at_once(
+            slots, chunk, vectors, choices, log_probs=log_probs, asking=asking
+        )
+
+    def _asking(self, returns: Signature, asked: Asked) -> Asking:
+        run, name = returns.runs[0], returns.name
+        return Asking(
+            place=self.demonstration_positions - 1,
+            interval=(run.start, run.start + run.rows),
+            tilts=asked.tilts,
+            embed=lambda ids: self._vectors(name, ids)[:, 0],
+        )
 
     @torch.inference_mode()
-    def _vectors(self, name: str, ids: np.ndarray | list[list[int]]) -> torch.Tensor:
+    def _vectors(self, name: str, ids: np.ndarray | torch.Tensor | list[list[int]]) -> torch.Tensor:
         device = self._embedders.tasks.device
-        return self._embedders.vectors(name, torch.as_tensor(np.asarray(ids), device=device))
+        if not isinstance(ids, torch.Tensor):
+            ids = torch.from_numpy(np.asarray(ids))
+        return self._embedders.vectors(name, ids.to(device))
 
 
 def form_of(

@@ -61,6 +61,7 @@ class RolloutResult:
         temperature: sampling temperature of the agent; None for other policies.
         instruction: instruction in place of the episodes' own; None for their own.
         plan: how the agent planned; None where it acted at once.
+        wanted_return: the return that it was asked for; None for none.
         options: the options of the environment.
         note: how the environment differs from the one in training; None where it does not, or
             where the checkpoint does not say.
@@ -90,6 +91,7 @@ class RolloutResult:
     temperature: float | None = None
     instruction: str | None = None
     plan: str | None = None
+    wanted_return: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
     video: str | None = None
@@ -112,6 +114,7 @@ def rollout(
     prompt_episodes: int = 0,
     instruction: str | None = None,
     plan: str | None = None,
+    wanted_return: str | float | None = None,
     video_dir: str | Path | None = None,
     video_episodes: int = 1,
     render: str | None = None,
@@ -134,12 +137,14 @@ def rollout(
             where episodes have instructions. The episodes use them in turn.
         instruction: instruction for the agent, in place of the environment's own.
         plan: how the agent plans, such as `tree:simulations=100`; None: it acts at once.
+        wanted_return: what the episodes are asked to return: `expert`, a number, or a percentage of
+            the way from the worst to the best of the data; None for what the agent is set to.
         video_dir: folder for mp4 files of the first episodes.
         video_episodes: number of episodes to record.
         render: `human` shows every episode in a window, one after the other.
         progress: show a bar on stderr.
         say: is called before the first episode with a line on how the environment differs from
-            the one in training, if it does.
+            the one in training, if it does, and on a return beyond the data.
         env_options: options of the environment, as `generalist.make` takes them.
 
     Returns:
@@ -152,7 +157,10 @@ def rollout(
     """
     agent = None if isinstance(who, str) else who
     _check_counts(episodes=episodes, num_envs=num_envs, video_episodes=video_episodes)
-    _check_agents_own(agent, prompt_episodes=prompt_episodes, instruction=instruction, plan=plan)
+    _check_agents_own(
+        agent, prompt_episodes=prompt_episodes, instruction=instruction, plan=plan,
+        wanted_return=wanted_return,
+    )  # fmt: skip
     planned = None if plan is None else TreePlan.parse(plan)
     name = task or (None if agent is None else agent.task)
     if name is None:
@@ -163,7 +171,7 @@ def rollout(
     seeds = range(seed, seed + episodes)
     filmed = seeds[:video_episodes] if video_dir is not None else ()
     stage = Stage(name, options, count, filmed=filmed, folder=video_dir, render=render)
-    note = None
+    note = wanted = None
     ended: list[Trace] = []
     interrupted = False
     bar = tqdm(total=episodes, desc=name, unit="episode", disable=not progress, leave=False)
@@ -180,6 +188,9 @@ def rollout(
                 _demonstrate(
                     agent, prompt_episodes, given=env_options, seeds=seeds, instruction=instruction
                 )
+            wanted, beyond = agent.checked_return(wanted_return)
+            if beyond and say is not None:
+                say(beyond)
             if planned is not None:
                 policy = tree_policy(agent, planned)
         began = time.perf_counter()
@@ -189,6 +200,7 @@ def rollout(
             seeds,
             task=name,
             instruction=instruction,
+            wanted_return=wanted,
             watch=stage.watch,
         ):
             ended.append(trace)
@@ -210,6 +222,7 @@ def rollout(
         temperature=None if agent is None else agent.sampling.temperature,
         instruction=instruction,
         plan=None if planned is None else str(planned),
+        wanted_return=None if wanted is None else str(wanted),
         options=options,
         note=note,
         video=films[0] if films else None,

@@ -59,6 +59,14 @@ def evaluate(
             "tree:simulations=100.",
         ),
     ] = None,
+    wanted_return: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RETURN",
+            help="Ask for a return in every task: expert, a number, or a percentage of the way "
+            "from the worst to the best of the data (80%).",
+        ),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Score a checkpoint in every task of a suite: a table, report.html with videos, JSON.
@@ -92,6 +100,8 @@ def evaluate(
     if loaded.heldout is not None:
         if plan is not None:
             raise UsageError("--plan does not apply to suites of held-out tasks; leave it out.")
+        if wanted_return is not None:
+            raise UsageError("--wanted-return does not apply to suites of held-out tasks.")
         out = out or report_folder(beside / "heldout", name, own)
         write_json(
             json, run_heldout(loaded, name, checkpoint=folder, out=out, workers=workers, **place)
@@ -100,7 +110,9 @@ def evaluate(
     out = out or report_folder(beside / "evaluation", name, own)
     report = run_suite(
         loaded, name, checkpoint=folder, out=out, workers=workers, plan=plan,
-        card=not fetched and plan is None,  # the card's scores are those of acting at once
+        wanted_return=wanted_return,
+        # The card's scores are those of acting at once, asked for nothing.
+        card=not fetched and plan is None and wanted_return is None,
         **place,
     )  # fmt: skip
     write_json(json, report)
@@ -165,6 +177,7 @@ def run_suite(
     device: str = "cpu",
     dtype: str = "float32",
     plan: str | None = None,
+    wanted_return: str | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint in a suite, print the table and write the report.
 
@@ -178,6 +191,7 @@ def run_suite(
         device: device of the model.
         dtype: data type of the weights.
         plan: how the model plans; None: it acts at once.
+        wanted_return: what is asked for in every task; None for nothing.
 
     Returns:
         The content of report.json.
@@ -197,6 +211,8 @@ def run_suite(
     def on_result(number: int, total: int, result: dict[str, Any], there: bool) -> None:
         mode = " prompted" * result["prompted"] + " zero-shot" * result.get("zero_shot", False)
         row = label(result["task"], result["instruction"])
+        if "asked" in result:
+            row += f" asked for {result['asked']:g}%"
         line = f"[{number}/{total}] {row}{mode}: {_short(result)}"
         if "skipped" not in result and "failed" not in result:
             line += ", from before" if there else f", in {duration(result['seconds'])}"
@@ -206,6 +222,7 @@ def run_suite(
         checkpoint, suite, out, name=name, on_result=on_result,
         progress=sys.stderr.isatty(),  # a log file gets the line of each result alone
         workers=workers, device=device, dtype=dtype, plan=plan,
+        wanted_return=wanted_return,
     )  # fmt: skip
     report = write_report(evaluation, out)
     if card:

@@ -118,6 +118,15 @@ SHARED: dict[str, tuple[Any, Any]] = {
                          "policy and values: tree:simulations=100."),
         ],
     ),
+    "wanted_return": (
+        None,
+        Annotated[
+            str | None,
+            typer.Option(metavar="RETURN", help="Ask for a return: expert, a number (250), or a "
+                         "percentage of the way from the worst to the best of the data (80%). "
+                         "Options: expert:kappa=10,low=0,high=100, 250:clip=no."),
+        ],
+    ),
     "device": (None, Device),
     "dtype": (None, Rounded),
     "video": (

@@ -177,7 +177,7 @@ def _act(
     _check_together(
         policy, expert, checkpoint=checkpoint, temperature=temperature, device=device, dtype=dtype,
         instruction=given["instruction"], prompt_episodes=given["prompt_episodes"] or None,
-        plan=given["plan"],
+        plan=given["plan"], wanted_return=given["wanted_return"],
     )  # fmt: skip
     if video_episodes is not None and video is None:
         raise UsageError("--video-episodes belongs to --video DIR; add it, or leave both out.")

@@ -136,7 +136,8 @@ class _Plan:
         for index in range(self.task.episodes or 0):
             seed = self.spec.first_seed + index
             if seed not in self.done:
-                yield CollectJob(self.task, seed, self.spec.noise_of(self.task, index))
+                noise, delay = self.spec.noise_of(self.task, index), self.task.delay_of(index)
+                yield CollectJob(self.task, seed, noise, delay)
 
 
 def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:

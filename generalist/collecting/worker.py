@@ -38,12 +38,14 @@ class CollectJob:
         task: how it is collected.
         seed: of the environment.
         noise: share of executed actions that are random.
+        delay_steps: how late actions are executed.
         documents: numbers of the documents to read; empty where the task is an environment.
     """
 
     task: TaskSpec
     seed: int = 0
     noise: float = 0.0
+    delay_steps: int = 0
     documents: tuple[int, ...] = ()
 
     @property
@@ -147,7 +149,7 @@ class Worker:
     def _play(self, job: CollectJob) -> CollectResult:
         task = job.task
         self._prepare(task)
-        episode = self._episode(task, job.seed, job.noise)
+        episode = self._episode(task, job.seed, job.noise, job.delay_steps)
         if task.min_return is not None and episode.return_ < task.min_return:
             reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
             return CollectResult(rejections={job.seed: reason})
@@ -200,7 +202,7 @@ class Worker:
         seeds = range(FIT_EPISODES)
         return [self._episode(task, seed, FIT_NOISE).observations for seed in seeds]
 
-    def _episode(self, task: TaskSpec, seed: int, noise: float) -> Episode:
+    def _episode(self, task: TaskSpec, seed: int, noise: float, delay_steps: int = 0) -> Episode:
         """An episode of the task in this process's environment."""
         from generalist.experts import demonstrate, policy_named
 
@@ -211,6 +213,7 @@ class Worker:
             seed,
             noise=noise,
             burst_steps=task.burst_steps,
+            delay_steps=delay_steps,
             max_steps=task.max_steps,
         )
 

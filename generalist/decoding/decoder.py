@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
+from generalist.decoding.asking import Asking
 from generalist.decoding.cache import RowPlan
+from generalist.decoding.choosing import Chooser
 from generalist.decoding.passes import forward_of
-from generalist.decoding.sampling import Choice, Interval, Sampling, choose, masked
+from generalist.decoding.sampling import Choice, Interval
 from generalist.decoding.slots import Added, Row, Slot, added_to
 from generalist.decoding.timestep import Chosen, Position, resolved, told
 from generalist.errors import GeneralistError
@@ -85,7 +86,7 @@ class Decoder:
         self.head = model.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
-        self.on_logits = on_logits
+        self._choose = Chooser(self.head, on_logits)
         self.forward_passes = 0
         self.padded = self.device.type != "cpu" if padded is None else padded
         self.forward = forward_of(model, 2 * slots, self.window_tokens, plain)
@@ -192,6 +193,7 @@ class Decoder:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool = False,
+        asking: Asking | None = None,
     ) -> Chosen:
         """As `act` in the compact form: all action tokens of a timestep in one forward pass.
 
@@ -201,11 +203,13 @@ class Decoder:
             vectors: (N, n, E) of the model's dtype, added to the embeddings in each slot.
             choices: per slot, how its k action tokens are chosen; k is the same in all.
             log_probs: also say how probable each of them was.
+            asking: also read values; where returns are drawn from them, in two forward passes.
         """
         states, k = self._ready(slots), len(choices[0])
-        hidden = self._feed(
-            states, [chunk] * len(slots), [0] * len(slots), vectors=vectors, asked=k
-        ).unflatten(0, (len(slots), k))
+        hidden = self._feed_at_once(states, chunk, vectors, k, asking)
+        values = None
+        if asking is not None:
+            values, hidden = self.logits(hidden[:, 0], asking.interval), hidden[:, 1:]
         parts: list[Position] = []
         everyone = list(range(len(slots)))
         for position in range(k):
@@ -215,7 +219,32 @@ class Decoder:
         found = told(len(slots), parts)
         self._complete = states
         self._settle()
-        return found
+        return found._replace(values=values)
+
+    def _feed_at_once(
+        self,
+        states: Sequence[Slot],
+        chunk: Sequence[int],
+        vectors: torch.Tensor,
+        asked: int,
+        asking: Asking | None,
+    ) -> torch.Tensor:
+        """(N, asked, E) final states, with `asking` one more before them, where values are read."""
+        count, many = len(states), asked + (asking is not None)
+        if asking is None or not asking.draws:
+            chunks, none = [chunk] * count, [0] * count
+            hidden = self._feed(states, chunks, none, vectors=vectors, asked=many)
+            return hidden.unflatten(0, (count, many))
+        size = asking.place + 1
+        first = [chunk[:size]] * count, [len(chunk) - size] * count
+        before = self._feed(states, *first, vectors=vectors[:, :size])
+        values = self.logits(before, asking.interval)
+        rest = vectors[:, size:].clone()
+        rest[:, 0] += asking.drawn(values, lambda row: states[row].uniform())
+        for state, own in zip(states, rest, strict=True):
+            state.append(chunk[size:], own)
+        hidden = self._forward([state.older for state in states], [], asked=asked)
+        return torch.cat([before[:, None], hidden.unflatten(0, (count, asked))], dim=1)
 
     def feed(
         self, slots: Sequence[int], chunks: Sequence[Sequence[int]], reserve: Sequence[int]
@@ -293,65 +322,9 @@ class Decoder:
         self._settle()
         return chosen
 
-    def _choose(
-        self,
-        states: Sequence[Slot],
-        hidden: torch.Tensor,
-        choices: Sequence[Choice],
-        log_probs: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(N,) int64 ids and, if asked for, their (N,) float32 log-probabilities, on the device."""
-        if choices.count(choices[0]) == len(choices):  # the very same, as in one task without masks
-            return self._choose_alike(states, hidden, choices, log_probs)
-        groups: dict[tuple[Interval, bool, Sampling], list[int]] = {}
-        for i, choice in enumerate(choices):
-            groups.setdefault(choice.key, []).append(i)
-        if len(groups) == 1:
-            return self._choose_alike(states, hidden, choices, log_probs)
-        ids = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
-        probable = torch.empty(len(hidden), device=hidden.device) if log_probs else None
-        for members in groups.values():
-            ids[members], said = self._choose_alike(
-                [states[i] for i in members],
-                hidden[members],
-                [choices[i] for i in members],
-                log_probs,
-            )
-            if probable is not None:
-                probable[members] = said
-        return ids, probable
-
-    def _choose_alike(
-        self,
-        states: Sequence[Slot],
-        hidden: torch.Tensor,
-        choices: Sequence[Choice],
-        log_probs: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `_choose`, where all choices are the same but for their masks."""
-        interval, ordinal, sampling = choices[0].key
-        logits = self.logits(hidden, interval)
-        masks = [choice.flags for choice in choices]
-        if any(mask is not None for mask in masks):
-            logits = masked(logits, masks)
-        if self.on_logits is not None:
-            self.on_logits(logits)
-        uniform = None
-        if sampling.temperature > 0:
-            uniform = torch.tensor([state.uniform() for state in states])
-        chosen, said = choose(
-            logits, sampling, ordinal=ordinal, uniform=uniform, log_probs=log_probs
-        )
-        return chosen + interval[0], said
-
-    @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
         """(N, E) states to (N, stop - start) logits of the ids in [start, stop) alone."""
-        legal = slice(*interval)
-        bias = getattr(self.head, "bias", None)
-        return functional.linear(
-            hidden, self.head.weight[legal], None if bias is None else bias[legal]
-        )
+        return self._choose.logits(hidden, interval)
 
     # The rows
 

@@ -17,10 +17,13 @@ class Chosen(NamedTuple):
         ids: of each slot.
         log_probs: natural logarithm of how probable each was when it was chosen; None where that
             was not asked for.
+        values: (N, R) logits of the bins of returns, on the model's device; None where they were
+            not read.
     """
 
     ids: list[list[int]]
     log_probs: list[list[float]] | None
+    values: torch.Tensor | None = None
 
 
 class Position(NamedTuple):

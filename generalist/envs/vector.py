@@ -81,6 +81,8 @@ class VectorEpisodes(VectorWrapper):
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         done = np.asarray(terminated, bool) | np.asarray(truncated, bool)
         self.observations, self.infos = observations, split_infos(infos, self.num_envs)
+        for info, reward in zip(self.infos, np.asarray(rewards).tolist(), strict=True):
+            info["reward"] = reward
         if self.mode is AutoresetMode.NEXT_STEP:
             self.first, self.ended = self.ended, done
         elif self.mode is AutoresetMode.SAME_STEP:

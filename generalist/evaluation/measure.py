@@ -57,6 +57,7 @@ class Measurement:
         dtype: of the weights while it acts.
         progress: whether a bar is shown for each task.
         plan: how the model plans in board games; None: it acts at once.
+        wanted_return: what is asked for in every task; None for nothing.
     """
 
     checkpoint: Path
@@ -66,6 +67,7 @@ class Measurement:
     dtype: str = "float32"
     progress: bool = False
     plan: str | None = None
+    wanted_return: str | None = None
 
     def agent(self) -> Agent:
         """An agent for any task of the suite; unknown ones get the layout of their spaces."""
@@ -94,6 +96,7 @@ def evaluate(
     device: str = "cpu",
     dtype: str = "float32",
     plan: str | None = None,
+    wanted_return: str | None = None,
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
@@ -111,6 +114,7 @@ def evaluate(
         device: on which the model acts, as torch names it.
         dtype: of the weights while it acts.
         plan: how the model plans, such as `tree:simulations=100`; None: it acts at once.
+        wanted_return: what is asked for in every task, as `rollout` takes it; None for nothing.
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
@@ -124,7 +128,7 @@ def evaluate(
     work = list(jobs(suite))
     if plan is not None:
         plan = _plan_for(plan, suite)
-    shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan)
+    shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan, wanted_return)
     agent = shared.agent()
     weights = weights_fingerprint(checkpoint)
     settings = {job.file: _settings(shared, job, weights, agent) for job in work}
@@ -259,6 +263,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         return settings
     if shared.plan is not None:
         settings["plan"] = shared.plan
+    if (wanted := _wanted(shared, job)) is not None:
+        settings["wanted_return"] = wanted
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
         "context_steps": agent.context_steps, "metric": get_task(task).metric,
@@ -301,8 +307,10 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
     from generalist.acting.prompts import DemonstrationTooLong
     from generalist.acting.rollout import rollout
 
-    film = suite.videos and not job.prompted and job.entry.instruction == OWN
+    film = suite.videos and not job.prompted and job.asked is None and job.entry.instruction == OWN
     options = job.entry.env_options
+    if job.asked is not None and task not in agent.returns:
+        return {"skipped": "the checkpoint has no returns of this task"}
     try:
         result = rollout(
             agent,
@@ -314,6 +322,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             video_dir=shared.out / VIDEOS if film else None,
             progress=shared.progress,
             plan=shared.plan,
+            wanted_return=_wanted(shared, job),
             **options,
         )
     except DemonstrationTooLong as error:
@@ -322,7 +331,19 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
         return {"skipped": str(error).rstrip(".")}
     if result.interrupted:
         raise KeyboardInterrupt
-    return result.to_dict()
+    if job.asked is None:
+        return result.to_dict()
+    from generalist.acting.wanted import WantedReturn
+    from generalist.tokenization.returns import TaskReturns
+
+    returns = TaskReturns.from_dict(agent.returns[task])
+    total = WantedReturn("percent", job.asked).total(returns)
+    return {**result.to_dict(), "asked_return": total, "data_returns": list(returns.range)}
+
+
+def _wanted(shared: Measurement, job: Job) -> str | None:
+    """What a job asks for, as `rollout` takes it."""
+    return shared.wanted_return if job.asked is None else f"{job.asked:g}%"
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,6 +125,40 @@ def reached_plot(found: dict[str, Any]) -> str:
         ax.set_ylabel(f"tasks, of {found['tasks']}")
         ax.grid(color=GRID, linewidth=0.8)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+        return _svg(figure)
+
+
+def asked_plot(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """Return got against return asked for, task by task, as an <svg> element.
+
+    Args:
+        found: by task, results with `asked_return`, `data_returns` and `returns`.
+    """
+    from matplotlib import rc_context
+
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
+        figure, axes = _figure(8.2, 2.0 * rows, rows=rows, columns=columns)
+        for ax, (task, results) in zip(axes.flat, found.items(), strict=False):
+            ordered = sorted(results, key=lambda each: each["asked_return"])
+            asked = [each["asked_return"] for each in ordered]
+            got = [np.asarray(each["returns"], float) for each in ordered]
+            errors = [own.std() / max(1, len(own) - 1) ** 0.5 for own in got]
+            ax.axvspan(*ordered[0]["data_returns"], color=GRID, alpha=0.6, linewidth=0)
+            ax.plot(asked, asked, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+            means = [own.mean() for own in got]
+            ax.errorbar(
+                asked, means, errors, color=AGENT, marker="o", markersize=3.5, linewidth=1.4
+            )
+            ax.set_title(task.partition("/")[2], color=INK)
+            ax.grid(color=GRID, linewidth=0.6)
+            ax.locator_params(nbins=4)
+            ax.tick_params(labelsize=7.5, colors=FAINT)
+        for ax in axes.flat[len(found) :]:
+            ax.set_visible(False)
+        figure.supxlabel("return asked for", fontsize=8.5, color=FAINT)
+        figure.supylabel("return got", fontsize=8.5, color=FAINT)
         return _svg(figure)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.evaluation.html import interval_text, page, reference_text, table
-from generalist.evaluation.human import human_line, human_normalized
+from generalist.evaluation.human import human_normalized
 from generalist.evaluation.instruction_rows import HEAD, cells, language_rows
 from generalist.evaluation.measure import training_facts
 from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
@@ -23,6 +23,7 @@ from generalist.evaluation.scores import (
     label,
     with_error,
 )  # fmt: skip
+from generalist.evaluation.sections import asked_section, human_section
 from generalist.evaluation.suite import Evaluation, Result
 from generalist.shards.files import replacing, write_json
 
@@ -106,7 +107,8 @@ def _page(
         _normalized(plain, prompted),
         _reading(plain),
         _reached(summary["reached"]),
-        _human(summary["human"]),
+        human_section(summary["human"]),
+        asked_section(evaluation.asked),
         *(_text(text) for text in evaluation.texts),
         _videos(evaluation, out),
         _training(log),
@@ -155,7 +157,8 @@ def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
 
 def _name(result: Result) -> str:
     """A result in words: the task, the instruction, and whether it is prompted."""
-    return label(result["task"], result["instruction"]) + ", prompted" * result["prompted"]
+    name = label(result["task"], result["instruction"]) + ", prompted" * result["prompted"]
+    return name + (f", asked for {result['asked']:g}%" if "asked" in result else "")
 
 
 def _raw(scores: list[TaskScore]) -> str:
@@ -240,24 +243,6 @@ def _normalized(plain: list[TaskScore], prompted: list[TaskScore]) -> str:
     return (
         "<section><h2>Normalised scores</h2><p class='note'>0 is a random policy, 1 the expert "
         f"named above.{legend}</p>{scores_plot(plain, prompted)}"
-        f"{table(head, rows)}</section>"
-    )
-
-
-def _human(found: dict[str, Any]) -> str:
-    if not found["games"]:
-        return ""
-    rows = [
-        (
-            escape(task), f"{game['random']:g}", f"{game['human']:g}",
-            f"<b>{game['normalized']:.3f}</b>", interval_text(game["interval"], ".3f"),
-        )
-        for task, game in found["games"].items()
-    ]  # fmt: skip
-    head = ["game", "random", "human", "human-normalised", "95% interval"]
-    return (
-        f"<section><h2>Beside a human player</h2><p class='note'>{human_line(found)} References: "
-        "Badia et al. 2020, without sticking actions.</p>"
         f"{table(head, rows)}</section>"
     )
 

@@ -86,6 +86,9 @@ class Suite(BaseModel):
     """Episodes of each task that begin with a demonstration; 0 leaves them out."""
     prompts: int = Field(default=4, ge=1)
     """Demonstrations the prompted episodes take in turn."""
+    asked: list[float] = Field(default_factory=list)
+    """Also ask for these returns, in percent of the way from the worst to the best of the data; the
+    report shows what is got. Tasks that the checkpoint has no returns of are skipped."""
     seed: int = Field(default=EVALUATION_SEED, ge=0)
     """Environment seed of the first episode; those of the data are smaller."""
     envs: int | None = Field(default=None, ge=1)
@@ -180,12 +183,15 @@ class Job:
     entry: SuiteTask
     episodes: int
     prompted: bool
+    asked: float | None = None  # percent of the way from the worst to the best of the data
 
     @property
     def file(self) -> str:
         """Name of its result."""
         instruction = "" if self.entry.instruction == OWN else f".{self.entry.instruction}"
         mode = ".prompted" if self.prompted else ""
+        if self.asked is not None:
+            mode = f".asked-{self.asked:g}"
         return f"{self.entry.task.replace('/', '-')}{instruction}{mode}.json"
 
     @property
@@ -195,6 +201,7 @@ class Job:
             "task": self.entry.task,
             "instruction": self.entry.instruction,
             "prompted": self.prompted,
+            **({} if self.asked is None else {"asked": self.asked}),
         }
 
 
@@ -248,8 +255,17 @@ class Evaluation:
                 teacher=self.teachers.get(each["task"]),
             )
             for each in self.rollouts
-            if each["prompted"] == prompted
+            if each["prompted"] == prompted and "asked" not in each
         ]
+
+    @property
+    def asked(self) -> dict[str, list[Result]]:
+        """By task, the rollouts that were asked for a percentage of the best."""
+        found: dict[str, list[Result]] = {}
+        for each in self.rollouts:
+            if "asked" in each:
+                found.setdefault(each["task"], []).append(each)
+        return found
 
 
 def _changed(result: Result) -> str | None:
@@ -267,7 +283,8 @@ def _changed(result: Result) -> str | None:
 def jobs(suite: Suite) -> Iterator[Job]:
     """Every result of a suite: unprompted first, then prompted where there is an expert.
 
-    Only a task's own instruction is prompted: a demonstration of the task shows what is asked.
+    Only a task's own instruction is prompted: a demonstration of the task shows what is asked. Last
+    those that ask for returns.
     """
     for prompted in (False, True):
         for entry in suite.tasks:
@@ -281,3 +298,7 @@ def jobs(suite: Suite) -> Iterator[Job]:
             ):
                 continue
             yield Job(entry, count, prompted)
+    for entry in suite.tasks:
+        if not is_document_task(entry.task) and entry.instruction == OWN:
+            for percent in suite.asked:
+                yield Job(entry, suite.episodes_of(entry, False), False, percent)

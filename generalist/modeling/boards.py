@@ -240,6 +240,11 @@ def _check(model: PreTrainedModel, ids: BoardIds) -> None:
             f"The model shows an observation as {embedders.form.positions} positions, and boards "
             "are played by models with one (model.embedders.positions)."
         )
+    if embedders.form.returns is not None:
+        raise UsageError(
+            "The model was trained with returns, and boards are played by models without: leave "
+            "`returns` out of the recipe."
+        )
     plain = not any(name.endswith("bias") for name, _ in body.layers.named_parameters())
     known = can_run_segments(body) and plain and body.rotary_emb.attention_scaling == 1.0
     if not known:

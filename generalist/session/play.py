@@ -37,6 +37,7 @@ class Session:
         keep_steps: keep observations and actions, for `Trace.to_episode`.
         max_steps: cut (truncate) the episode there, below the task's own limit.
         instruction: instruction for the policy, in place of the environment's own.
+        wanted_return: what the policy is asked to return in the episode, as it takes it.
         teacher: labels every state before the policy's action is executed.
         disturb: replaces the policy's actions before their execution. The policy's own actions
             become the labels.
@@ -60,6 +61,7 @@ class Session:
         keep_steps: bool = False,
         max_steps: int | None = None,
         instruction: str | None = None,
+        wanted_return: Any = None,
         teacher: Policy | None = None,
         disturb: Disturb | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class Session:
         if instruction is not None:
             self.trace.instruction = instruction
         self.policy = policy
+        self.wanted_return = wanted_return
         self.teacher = teacher
         self.slot = slot
         self.paused = False
@@ -112,10 +115,13 @@ class Session:
 
     def _look(self) -> None:
         """Collect what the policies learn of the present state."""
-        mask, info = self.trace.mask, self.trace.info
-        if mask is not None or self._told:
-            info = {**info, **self._told, **({} if mask is None else {"action_mask": mask})}
-        self._info = info
+        mask, rewards = self.trace.mask, self.trace.rewards
+        self._info = {
+            **self.trace.info,
+            **self._told,
+            **({} if mask is None else {"action_mask": mask}),
+            **({"reward": rewards[-1]} if rewards else {}),
+        }
 
     def _execute(self, decision: Decision, row: int) -> None:
         """Execute the decided action, or its replacement."""
@@ -173,7 +179,10 @@ def _by_policy(sessions: Sequence[Session], role: str) -> Iterator[tuple[Policy,
 
 def _begin(policy: Policy, sessions: Sequence[Session]) -> None:
     traces = [session.trace for session in sessions]
-    infos = [{**trace.info, "instruction": trace.instruction} for trace in traces]
+    infos = [
+        {**trace.info, "instruction": trace.instruction, "wanted_return": session.wanted_return}
+        for trace, session in zip(traces, sessions, strict=True)
+    ]
     slots = [session.slot for session in sessions]
     try:
         policy.begin(slots, [trace.seed for trace in traces], infos)
@@ -204,6 +213,7 @@ def play(
     keep_steps: bool = False,
     max_steps: int | None = None,
     instruction: str | None = None,
+    wanted_return: Any = None,
     teacher: Policy | None = None,
     disturb: Callable[[gymnasium.Env, int], Disturb] | None = None,
     watch: Watch | None = None,
@@ -218,6 +228,7 @@ def play(
         keep_steps: keep observations and actions, for `Trace.to_episode`.
         max_steps: cut (truncate) episodes there, below the task's own limit.
         instruction: instruction for the policy, in place of the environments' own.
+        wanted_return: what the policy is asked to return in each episode, as it takes it.
         teacher: labels every state before the policy's action is executed.
         disturb: makes the `Disturb` of an episode, from its environment and seed. The policy's own
             actions become the labels.
@@ -247,6 +258,7 @@ def play(
             keep_steps=keep_steps,
             max_steps=max_steps,
             instruction=instruction,
+            wanted_return=wanted_return,
             teacher=teacher,
             disturb=None if disturb is None else disturb(env, seed),
         )

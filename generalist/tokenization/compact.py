@@ -6,6 +6,11 @@ these positions and at k - 1 *queries* behind it: one forward pass finds a whole
 timestep has G + k - 1 positions, whatever is observed. A demonstration has G for each timestep,
 because its actions are given too.
 
+A model that was trained with returns has one more position in a timestep, between what is given and
+the queries. There the first action token is chosen. The return-to-go that is asked for is embedded
+there; nothing is where none is. The value, what is to be expected, is read one position before,
+where no return is known.
+
 There is one embedder for each *signature*, the kinds and counts of tokens. All games share one, and
 so do all levels of a grid world. A task is told by one vector at the first position of a header.
 
@@ -22,9 +27,13 @@ from typing import Any
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.tokenization.layout import Layout, Part
+from generalist.vocabulary import TokenRange
 
 TASKS, QUERIES = "tasks", "queries"
 """Names of two tables of vectors, beside the embedders' own names."""
+
+RETURN = "return"
+"""Role of the signature of returns."""
 
 UNKNOWN_TASK = 0
 """Row of the table of tasks for a task that the model was not trained on."""
@@ -52,7 +61,7 @@ class Signature:
     """What an embedder embeds: the kinds and counts of tokens, whatever task they are of.
 
     Attributes:
-        role: `observation` for what is given before an action, or `action`.
+        role: `observation` for what is given before an action, `action`, or `return`.
         runs: of the tokens, in order.
     """
 
@@ -103,10 +112,17 @@ class CompactForm:
     signatures: tuple[Signature, ...] = ()
     queries: int = 0
 
-    def extended(self, layouts: Mapping[str, Layout]) -> CompactForm:
-        """The form that serves these tasks too; what it has keeps its number."""
+    def extended(
+        self, layouts: Mapping[str, Layout], returns: TokenRange | None = None
+    ) -> CompactForm:
+        """The form that serves these tasks too; what it has keeps its number.
+
+        With `returns`, the ids of returns, it has a position for them from now on.
+        """
         own = {task: each for task, each in sorted(layouts.items()) if not each.is_document}
         found = [each for layout in own.values() for each in signatures_of(layout)]
+        if returns is not None:
+            found.append(Signature(RETURN, (Run("bins", 1, returns.start, returns.size),)))
         return CompactForm(
             positions=self.positions,
             width=self.width,
@@ -115,9 +131,16 @@ class CompactForm:
             queries=max([self.queries, *(len(each.legal) - 1 for each in own.values())]),
         )
 
+    @property
+    def returns(self) -> Signature | None:
+        """The signature of returns; None where a model was trained without."""
+        return next((each for each in self.signatures if each.role == RETURN), None)
+
     def timestep_positions(self, layout: Layout) -> int:
-        """Positions of a timestep, G + k - 1; of a document's, 1."""
-        return 1 if layout.is_document else self.positions + len(layout.legal) - 1
+        """Positions of a timestep, G + k - 1, with returns G + k; of a document's, 1."""
+        if layout.is_document:
+            return 1
+        return self.positions + len(layout.legal) - (self.returns is None)
 
     def number_of(self, task: str) -> int:
         """Row of a task in the table of tasks; UNKNOWN_TASK where it has none.
@@ -131,7 +154,7 @@ class CompactForm:
 
     def check(self, task: str, layout: Layout) -> None:
         """Raise UsageError where a model of this form cannot act in a task of this layout."""
-        known = {each.name for each in self.signatures}
+        known = {each.name for each in self.signatures if each.role != RETURN}
         observation, _ = signatures_of(layout)
         if observation.name not in known:
             raise UsageError(

@@ -1,7 +1,4 @@
-"""Open the shards of a recipe, and turn windows into the objective's input.
-
-Shapes: B = rows, L = window tokens, M = targets in the rows.
-"""
+"""Open the shards of a recipe as the data of a run."""
 
 from __future__ import annotations
 
@@ -13,16 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import stored_form
-from generalist.modeling.embedders import Embedded
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
 from generalist.tokenization.compact import CompactForm
-from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
+from generalist.tokenization.returns import TaskReturns
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import ModelRecipe
@@ -30,7 +24,9 @@ if TYPE_CHECKING:
     from generalist.shards.reader import TaskData
     from generalist.tokenization.layout import Layout
     from generalist.training.recipe import Recipe
-    from generalist.windows.batch import Batch, Given
+    from generalist.vocabulary import TokenRange, Vocabulary
+    from generalist.windows.batch import Batch
+    from generalist.windows.returns import Returns
     from generalist.windows.windows import Usage
 
 
@@ -65,6 +61,7 @@ class TrainingData:
         available: task -> number of episodes in the data, selected or not.
         labels: task -> number of labels in its selected episodes, of corrections too.
         form: how timesteps are shown; None in the flat form.
+        returns: task -> what its data say of returns; empty where the run does not learn them.
     """
 
     windows: Windows
@@ -78,6 +75,7 @@ class TrainingData:
     available: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     form: CompactForm | None = None
+    returns: dict[str, TaskReturns] = field(default_factory=dict)
 
     def teachers(self) -> dict[str, str]:
         """Task -> the source of its demonstrations: an expert, or an imported dataset."""
@@ -143,12 +141,13 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         data.weights,
         processor,
         skip_damaged=data.skip_damaged,
-        selection=Selection(data.min_expert_share, data.episodes),
+        selection=Selection(data.min_expert_share, data.episodes, data.best_share),
         task_temperature=data.task_temperature,
     )
     headers = _headers(mixture.tasks)
     shards = [[task.task, task.fingerprint] for task in mixture.tasks]
     weights = [round(weight, 9) for weight in mixture.weights]
+    returns = _returns(recipe, mixture.tasks, processor.vocabulary)
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,
@@ -156,10 +155,12 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     )
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
-    for key in ("context_steps", "min_expert_share", "episodes"):
+    for key in ("context_steps", "min_expert_share", "episodes", "best_share"):
         warn_of_unknown(f"data.{key}", named_tasks(getattr(data, key)), headers)
     warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
-    form = form_of(recipe.model, {task.task: task.layout for task in mixture.tasks})
+    layouts = {task.task: task.layout for task in mixture.tasks}
+    asked = None if returns is None else processor.vocabulary["return"]
+    form = form_of(recipe.model, layouts, asked)
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,
@@ -173,6 +174,8 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         instruction_dropout=data.instruction_dropout,
         context_steps=data.context_steps,
         form=form,
+        labels=data.labels,
+        returns=returns,
     )
     names = [task.task for task in mixture.tasks]
     usage = windows.usage(rows=512)
@@ -187,31 +190,66 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         shards=shards,
         weights=weights,
         available=mixture.available,
-        labels=_labels(mixture.tasks),
+        labels=_labels(mixture.tasks, {} if returns is None else returns.tasks),
         form=form,
+        returns={} if returns is None else dict(returns.tasks),
     )
 
 
-def _labels(folders: Sequence[TaskData]) -> dict[str, int]:
-    """Task -> number of labels in its folders: one for each action token, of texts each token."""
+def _returns(recipe: Recipe, folders: Sequence[TaskData], vocabulary: Vocabulary) -> Returns | None:
+    """The returns of a run's data; None where its recipe does not ask for them.
+
+    Warns of tasks whose returns are all the same, of which nothing can be asked.
+    """
+    from generalist.windows.returns import Returns, fit_returns
+
+    wanted = recipe.returns
+    if wanted is None:
+        return None
+    tasks = fit_returns(folders, wanted.discount, vocabulary["return"].size)
+    every = {data.task for data in folders if not data.layout.is_document}
+    if same := sorted(every - set(tasks)):
+        warnings.warn(
+            f"All returns in the data of {', '.join(same)} are the same, so no return can be asked "
+            "for there, and no value is learned.",
+            stacklevel=3,
+        )
+    return Returns(tasks, wanted.show, wanted.weight)
+
+
+def _labels(folders: Sequence[TaskData], with_values: Mapping[str, TaskReturns]) -> dict[str, int]:
+    """Task -> number of labels in its folders.
+
+    One for each action token, of texts each token, and one for each value.
+    """
     found: dict[str, int] = {}
     for data in folders:
-        of_a_step = int(data.layout.positions.chosen.sum())
+        of_a_step = int(data.layout.positions.chosen.sum()) + (data.task in with_values)
         found[data.task] = found.get(data.task, 0) + data.steps * of_a_step
     return found
 
 
-def form_of(model: ModelRecipe, layouts: Mapping[str, Layout]) -> CompactForm | None:
+def form_of(
+    model: ModelRecipe, layouts: Mapping[str, Layout], returns: TokenRange | None = None
+) -> CompactForm | None:
     """The compact form of a run on these tasks; None where it trains in the flat form.
 
-    A checkpoint that the run starts from keeps its form, extended by what is new.
+    A checkpoint that the run starts from keeps its form, extended by what is new: a position for
+    returns too, where the ids of returns are given.
+
+    Raises UsageError where these are given and the form is flat.
     """
     before = None if model.init_from is None else stored_form(model.init_from)
     if before is None and model.form == "flat":
+        if returns is not None:
+            raise UsageError(
+                "A recipe with returns trains in the compact form; set model.form to compact, or "
+                "leave returns out."
+            )
         return None
     sizes = model.embedders
     new = CompactForm(positions=sizes.positions, width=sizes.width)
-    return (before or new).extended(layouts)
+    return (before or new).extended(layouts, returns)
 
 
 def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
@@ -282,104 +320,6 @@ def _target_density(usage: Usage, names: Sequence[str], window_tokens: int) -> n
     tokens = np.array([usage.tokens[name] for name in names]) * window_tokens
     # A task that no measured row holds counts as if all its tokens were targets.
     return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
-
-
-def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> ForwardPass:
-    """The objective's input: tokens, and a flat list of their targets.
-
-    This finds the targets on the CPU, so that a device never waits for their number.
-
-    Args:
-        batch: B rows.
-        task_weights: (folders,) float32 weight of one target of each task.
-        segments: lay segments end to end, without padding.
-
-    Returns:
-        `LinedSegments` with `segments`, else `PackedRows`; on the CPU.
-    """
-    input_ids, position_ids = batch.input_ids, batch.position_ids
-    # A segment's first token has no predecessor in its own segment, hence never a loss.
-    has_target = (batch.targets >= 0) & (position_ids > 0)
-    order = np.zeros(has_target.shape, np.int64)
-    order[has_target] = _order(has_target, batch.targets)
-    if not segments:
-        starts = np.flatnonzero(position_ids == 0)
-        return PackedRows(
-            input_ids=_tensor(input_ids),
-            position_ids=_tensor(position_ids),
-            segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
-            targets=_targets(batch, task_weights, where=np.flatnonzero(has_target), order=order),
-            attended=int((position_ids + 1).sum()),
-            embedded=_embedded(batch.given),
-        )
-    kept, lengths = _end_to_end(batch, has_target)
-    position_ids = position_ids.reshape(-1)[kept]
-    index = np.flatnonzero(has_target.reshape(-1)[kept])
-    targets = _targets(batch, task_weights, where=kept[index], order=order)
-    place = np.empty(batch.input_ids.size, np.int64)  # of each token among those that are kept
-    place[kept] = np.arange(len(kept))
-    return LinedSegments(
-        input_ids=_tensor(input_ids.reshape(-1)[kept]),
-        position_ids=_tensor(position_ids),
-        segment_lengths=lengths,
-        targets=replace(targets, index=_tensor(index - ~batch.query.reshape(-1)[kept[index]])),
-        attended=int((position_ids + 1).sum()),
-        embedded=_embedded(replace(each, index=place[each.index]) for each in batch.given),
-    )
-
-
-def _targets(
-    batch: Batch, task_weights: np.ndarray, *, where: np.ndarray, order: np.ndarray
-) -> Targets:
-    """The targets at (M,) flat places of a batch; queries are predicted from where they are."""
-    task = batch.task_index.reshape(-1)[where].astype(np.int64)
-    of_task = task_weights[task].astype(np.float32)
-    return Targets(
-        index=_tensor(where - ~batch.query.reshape(-1)[where]),
-        ids=_tensor(batch.targets.reshape(-1)[where]),
-        ordinal=_tensor(batch.ordinal.reshape(-1)[where]),
-        task=_tensor(task),
-        weight=_tensor(of_task * batch.weight.reshape(-1)[where]),
-        count=_tensor(of_task * batch.count.reshape(-1)[where]),
-        order=_tensor(order.reshape(-1)[where]),
-    )
-
-
-def _embedded(given: Iterable[Given]) -> tuple[Embedded, ...]:
-    return tuple(
-        Embedded(name=each.name, ids=_tensor(each.ids), index=_tensor(each.index))
-        for each in given
-        if len(each.index)
-    )
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def _end_to_end(batch: Batch, has_target: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """(T,) flat places of all tokens, segment by segment without padding, and their lengths.
-
-    Segments are sorted by length, then by number of targets: equal ones run in one call.
-    """
-    kept = np.flatnonzero(batch.task_index >= 0)
-    starts = np.flatnonzero(batch.position_ids.reshape(-1)[kept] == 0)
-    lengths = np.diff(starts, append=len(kept))
-    counts = np.add.reduceat(has_target.reshape(-1)[kept].astype(np.int64), starts)
-    by_kind = np.lexsort((counts, lengths))
-    parts = np.split(kept, starts[1:])
-    return np.concatenate([parts[i] for i in by_kind]), lengths[by_kind].tolist()
-
-
-def _order(has_target: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(M,) int64 numbers of the targets within their row, from an offset that varies by row.
-
-    `loss.full_every` selects every n-th target by them, the same ones however rows are split.
-    """
-    counts = has_target.sum(axis=1)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = np.where(has_target, targets, 0).sum(axis=1)
-    return within + np.repeat(first, counts)
 
 
 def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:

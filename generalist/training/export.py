@@ -65,6 +65,7 @@ def export(
             "context_steps": recipe.data.context_steps,
             "temperature": recipe.acting.temperature,
             "environments": data.environments(),
+            "returns": {task: each.to_dict() for task, each in data.returns.items()},
             "experts": data.teachers(),
             "labels_seen": times_seen(state.labels, data.labels),
         },

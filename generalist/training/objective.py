@@ -25,15 +25,29 @@ from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, T
 
 @dataclass(frozen=True)
 class OrdinalTargets:
-    """Which ids are bins of a scalar, and how far a target spreads over neighbouring bins."""
+    """Which ids are bins of a scalar, and how far a target spreads over neighbouring bins.
 
-    start: int  # first id of the continuous range
-    stop: int  # first id after it
-    sigma_bins: float  # standard deviation of the Gaussian; 0 means one-hot
+    Attributes:
+        start, stop: first id of the continuous range, and the first after it.
+        sigma_bins: standard deviation of the Gaussian there; 0 means one-hot.
+        returns: the same ids of the range of returns. There the deviation is as large a part of
+            the range.
+    """
+
+    start: int
+    stop: int
+    sigma_bins: float
+    returns: tuple[int, int] = (0, 0)
 
     def shifted(self, first_id: int) -> OrdinalTargets:
         """The same where ids are counted from `first_id`."""
-        return replace(self, start=self.start - first_id, stop=self.stop - first_id)
+        first, stop = self.returns
+        return replace(
+            self,
+            start=self.start - first_id,
+            stop=self.stop - first_id,
+            returns=(first - first_id, stop - first_id),
+        )
 
     @property
     def radius(self) -> int:
@@ -152,9 +166,16 @@ def target_mass(targets: Tensor, ordinal: Tensor, spec: OrdinalTargets) -> tuple
         return targets[:, None], torch.ones_like(targets, dtype=torch.float32)[:, None]
     offsets = torch.arange(-spec.radius, spec.radius + 1, device=targets.device)  # (W,)
     ids = targets[:, None] + offsets  # (M, W)
-    inside = (ids >= spec.start) & (ids < spec.stop) & ordinal[:, None]
+    first, stop = spec.returns
+    is_return = ((targets >= first) & (targets < stop))[:, None]  # (M, 1)
+    start, end = (
+        torch.where(is_return, *pair) for pair in ((first, spec.start), (stop, spec.stop))
+    )
+    inside = (ids >= start) & (ids < end) & ordinal[:, None]
     inside |= offsets == 0
-    mass = torch.exp(-0.5 * (offsets / spec.sigma_bins) ** 2) * inside
+    narrower = (stop - first) / (spec.stop - spec.start)
+    sigma = torch.where(is_return, spec.sigma_bins * narrower, spec.sigma_bins)
+    mass = torch.exp(-0.5 * (offsets / sigma) ** 2) * inside
     return torch.where(inside, ids, targets[:, None]), mass / mass.sum(dim=1, keepdim=True)
 
 

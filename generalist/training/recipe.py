@@ -88,6 +88,12 @@ class DataRecipe(Section):
     episodes: PositiveInt | dict[str, PositiveInt] | None = None
     """Train on this many episodes of each task: the first that pass `min_expert_share`. May be a
     mapping from tasks or families. null: on all."""
+    best_share: float | dict[str, float] | None = None
+    """Train only on this share of each task's episodes, those with the best scores; at least on
+    one. May be a mapping from tasks or families. null: on all."""
+    labels: bool = True
+    """Learn what the expert would have done, where something else was executed. false: learn what
+    was executed, as from data that nobody labelled."""
     skip_damaged: bool = False
     """Verify all shards at the start, and train without damaged ones instead of stopping."""
 
@@ -169,6 +175,31 @@ class EvaluationRecipe(Section):
         return self
 
 
+class ReturnsRecipe(Section):
+    """Returns that the model can be asked for, and values; in the compact form.
+
+    The shards need not be collected anew: returns are made from their rewards.
+    """
+
+    show: float = Field(default=0.75, ge=0, le=1)
+    """Share of segments that show at every step what was still to be earned (Multi-Game Decision
+    Transformer, Lee et al. 2022, section 3.1). They learn the actions that were executed, because
+    the return is theirs. The other segments learn to act without being asked for a return."""
+    discount: float | dict[str, float] = 0.99
+    """Of the returns-to-go that are shown and predicted, in (0, 1]. May be a mapping from tasks or
+    families. Below 1, an episode that was cut is taken to go on as it ended."""
+    weight: float = Field(default=0.25, gt=0)
+    """Weight of a value's loss, in parts of an action token's."""
+
+    @model_validator(mode="after")
+    def _discounts(self) -> ReturnsRecipe:
+        given = self.discount
+        for each in given.values() if isinstance(given, dict) else [given]:
+            if not 0 < each <= 1:
+                raise ValueError(f"discount is {each:g}, expected above 0 and at most 1")
+        return self
+
+
 class ActingRecipe(Section):
     """Defaults for acting with the checkpoint, which stores them."""
 
@@ -236,6 +267,8 @@ class Recipe(Section):
     model: ModelRecipe = Field(default_factory=ModelRecipe)
     data: DataRecipe = Field(default_factory=DataRecipe)
     loss: LossRecipe = Field(default_factory=LossRecipe)
+    returns: ReturnsRecipe | None = None
+    """Let the model be asked for a return, and say what it expects. null: it only imitates."""
     acting: ActingRecipe = Field(default_factory=ActingRecipe)
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))

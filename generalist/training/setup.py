@@ -56,10 +56,12 @@ def build_objective(recipe: Recipe, data: TrainingData, accelerator: Accelerator
     recipe: with the sizes of the model it starts from.
     """
     vocabulary = data.processor.vocabulary
-    bins = vocabulary["continuous"]
+    bins, returns = vocabulary["continuous"], vocabulary["return"]
     objective = TokenObjective(
         build_start(recipe, data).to(accelerator.device),
-        OrdinalTargets(bins.start, bins.stop, recipe.loss.sigma_bins),
+        OrdinalTargets(
+            bins.start, bins.stop, recipe.loss.sigma_bins, returns=(returns.start, returns.stop)
+        ),
         ranges=[(r.start, r.stop) for r in vocabulary],
         full_every=recipe.loss.full_every,
     )

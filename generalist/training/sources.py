@@ -16,11 +16,12 @@ from torch import Tensor
 
 from generalist.errors import GeneralistError
 from generalist.training.ahead import one_ahead
-from generalist.training.data import TrainingData, task_weights, to_tensors
+from generalist.training.data import TrainingData, task_weights
 from generalist.training.gradients import Losses
 from generalist.training.log import TrainingLog
 from generalist.training.passes import ForwardPass, Pass
 from generalist.training.recipe import Recipe
+from generalist.training.tensors import to_tensors
 
 
 @dataclass(frozen=True)

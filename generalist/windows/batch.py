@@ -27,6 +27,7 @@ from generalist.windows.palette import (
     Pattern,
 )
 from generalist.windows.random import words
+from generalist.windows.returns import ReturnsToGo
 
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
@@ -111,10 +112,14 @@ class BatchBuilder:
     Args:
         folders: the data of each dataset folder.
         palette: the pieces besides them.
+        labels: whether targets are the labels of whoever knows better, where there are some; else
+            what was executed.
     """
 
-    def __init__(self, folders: Sequence[TaskData], palette: Palette) -> None:
-        self._folders, self._palette = folders, palette
+    def __init__(
+        self, folders: Sequence[TaskData], palette: Palette, *, labels: bool = True
+    ) -> None:
+        self._folders, self._palette, self._use_labels = folders, palette, labels
         self._room = palette.window_tokens  # in the row
         self._place = 0  # in the batch
         self._given: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}  # ids and places
@@ -125,18 +130,28 @@ class BatchBuilder:
         self._labels: list[np.ndarray] = []  # where these are the targets
         self._legal: list[tuple[np.ndarray, np.ndarray]] = []  # where actions are hidden
 
-    def add(self, segment: Segment, *, hidden: bool) -> None:
+    def add(
+        self,
+        segment: Segment,
+        *,
+        hidden: bool,
+        to_go: ReturnsToGo | None = None,
+        shown: bool = False,
+    ) -> None:
         """Append a segment to the row.
 
         Args:
             segment: the segment; it fits into the row's room.
             hidden: whether random legal ids are shown in place of its actions.
+            to_go: returns-to-go of the folder's episodes, which are its values.
+            shown: whether these are shown. What a return belongs to was executed, so the targets
+                are the executed actions then.
         """
         self._ids.append(segment.header)
         self._kinds.append(self._palette.is_header[: len(segment.header)])
         pattern = self._palette.patterns[segment.folder]
         if isinstance(pattern, CompactPattern):
-            self._add_compact(segment, pattern)
+            self._add_compact(segment, pattern, to_go, shown=shown)
         else:
             self._add_flat(segment, pattern, hidden=hidden)
         self._lengths.append(segment.tokens)
@@ -162,7 +177,7 @@ class BatchBuilder:
             ids.append(pattern.view.show(stored, rewards, first))
         if is_end:
             ids.append(self._palette.document_end)
-        kind, labels = 0, sample.labels
+        kind, labels = 0, sample.labels if self._use_labels else None
         if labels is not None:
             start = (episode.first_step + first) * k
             self._labels.append(labels[start : start + steps * k])
@@ -172,23 +187,15 @@ class BatchBuilder:
             kind += 2
         kinds.append(pattern.kinds[kind][: steps * pattern.timestep_tokens])
 
-    def _add_compact(self, segment: Segment, pattern: CompactPattern) -> None:
+    def _add_compact(
+        self, segment: Segment, pattern: CompactPattern, to_go: ReturnsToGo | None, *, shown: bool
+    ) -> None:
         # So that the vector of unknown tasks is learned, some segments do not say theirs.
         task = UNKNOWN_TASK if segment.dropped < UNKNOWN_SHARE else pattern.task
         self._give(TASKS, np.array([[task]]), np.array([self._place]))
         place = self._place + len(segment.header)
-        if (shown := segment.demonstration) is not None:
-            stored = self._timesteps(shown.folder, shown.episode, shown.first, shown.steps)
-            size = pattern.demonstration_tokens
-            places = place + size * np.arange(shown.steps)
-            self._give(pattern.observation, stored[:, pattern.given], places)
-            self._give(pattern.action, stored[:, pattern.chosen], places + size - 1)
-            self._ids += [
-                self._palette.separators[: shown.steps * size],
-                self._palette.demonstration_end,
-            ]
-            self._kinds += [pattern.roles[: shown.steps * size], self._palette.is_header[:1]]
-            place += shown.steps * size + 1
+        if segment.demonstration is not None:
+            place += self._add_compact_demonstration(segment.demonstration, pattern, place)
         episode, first, steps = segment.episode, segment.first, segment.steps
         stored = self._timesteps(segment.folder, episode, first, steps)
         size, k = pattern.timestep_tokens, len(pattern.chosen)
@@ -200,11 +207,31 @@ class BatchBuilder:
         self._ids.append(self._palette.separators[: steps * size])
         self._kinds.append(pattern.kinds[: steps * size])
         labels = self._folders[segment.folder].sample(episode.sample).labels
-        if labels is None:
-            self._labels.append(stored[:, pattern.chosen].ravel())
+        if labels is None or shown or not self._use_labels:
+            targets = stored[:, pattern.chosen]
         else:
             start = (episode.first_step + first) * k
-            self._labels.append(labels[start : start + steps * k])
+            targets = labels[start : start + steps * k].reshape(steps, k)
+        if pattern.has_value and to_go is not None:
+            values = pattern.first_return + to_go.bins(episode)[first : first + steps, None]
+            targets = np.concatenate([values, targets], axis=1)
+            if shown:
+                self._give(str(pattern.returns), values, places + pattern.value_place + 1)
+        self._labels.append(targets.ravel())
+
+    def _add_compact_demonstration(
+        self, shown: Excerpt, pattern: CompactPattern, place: int
+    ) -> int:
+        """Append a demonstration and its end; returns how many positions they take."""
+        stored = self._timesteps(shown.folder, shown.episode, shown.first, shown.steps)
+        size = pattern.demonstration_tokens
+        places = place + size * np.arange(shown.steps)
+        self._give(pattern.observation, stored[:, pattern.given], places)
+        self._give(pattern.action, stored[:, pattern.chosen], places + size - 1)
+        count = shown.steps * size
+        self._ids += [self._palette.separators[:count], self._palette.demonstration_end]
+        self._kinds += [pattern.roles[:count], self._palette.is_header[:1]]
+        return count + 1
 
     def _timesteps(self, folder: int, episode: EpisodeRow, first: int, steps: int) -> np.ndarray:
         """(steps, S) ids of neighbouring timesteps of an episode, as they are stored."""

@@ -13,6 +13,7 @@ import numpy as np
 from generalist.errors import GeneralistError
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import CompactForm
+from generalist.windows.returns import Returns, ReturnsToGo
 from generalist.windows.views import View
 
 MIN_SEGMENT_TOKENS = 12
@@ -37,11 +38,14 @@ class Folder:
         window_tokens: L.
         context_steps: most timesteps of a segment; None for as many as fit.
         form: the compact form; None in the flat form.
+        returns: how returns appear; None where they do not.
 
     Attributes:
         data: as given.
         view: as given.
         form: as given, but None for documents.
+        to_go: the returns-to-go of episodes; None where the task has none.
+        value_weight: weight of the loss of their values.
         episodes: how many there are.
         row: the index row of an episode by its number; cached.
         header: header ids by the number of an instruction, -1 for none; cached.
@@ -65,6 +69,7 @@ class Folder:
         window_tokens: int,
         context_steps: int | None = None,
         form: CompactForm | None = None,
+        returns: Returns | None = None,
     ) -> None:
         if not len(data):
             raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
@@ -78,6 +83,11 @@ class Folder:
             self.timestep_tokens = self.form.timestep_positions(data.layout)
             self.demonstration_tokens = self.form.positions
         self.context_steps = None if is_document else context_steps
+        self.to_go: ReturnsToGo | None = None
+        self.value_weight = 0.0
+        if returns is not None and data.task in returns.tasks:
+            self.to_go = ReturnsToGo(data, returns.tasks[data.task])
+            self.value_weight = returns.weight
         self.end_steps = int(is_document)  # the end of a document counts as one
         self._steps = data.steps
         self._header_of = header_of

@@ -67,6 +67,11 @@ class Segment(NamedTuple):
     dropped: float
     unmatched: bool
 
+    @property
+    def shown(self) -> float:
+        """Random in [0, 1), from the last bits of `dropped`; returns are shown below a share."""
+        return self.dropped * 2.0**24 % 1.0
+
 
 class Packer:
     """Draws the segments of a row, as a pure function of (seed, row number).

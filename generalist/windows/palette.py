@@ -80,24 +80,37 @@ class CompactPattern:
         view: what is shown of its timesteps; all that is stored.
         form: the form of the model.
         window_tokens: L.
+        value_weight: weight of a value's loss; 0 where the task has no returns.
 
     Attributes:
         task: number of the task.
         observation, action: names of their embedders.
-        timestep_tokens: positions of a timestep, G + k - 1.
+        timestep_tokens: positions of a timestep, G + k - 1, with returns G + k.
         demonstration_tokens: positions of a timestep of a demonstration, G.
         given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
             action.
         queries: (k - 1, 1) int64, numbers of the queries.
+        returns: name of the embedder of returns; None where the form has none.
+        first_return: id of the first bin of returns.
+        has_value: whether timesteps have a value to predict.
+        value_place: position of a timestep at which its value is predicted.
         loss: (roles,) float32, weight of the loss by role.
         roles: (L,) uint8, of the positions of a demonstration.
-        kinds: (n * (G + k - 1),) uint8.
+        kinds: (n * timestep_tokens,) uint8.
 
     Raises:
         GeneralistError: the view is not that of what is stored.
     """
 
-    def __init__(self, task: str, view: View, form: CompactForm, *, window_tokens: int) -> None:
+    def __init__(
+        self,
+        task: str,
+        view: View,
+        form: CompactForm,
+        *,
+        window_tokens: int,
+        value_weight: float = 0.0,
+    ) -> None:
         layout = view.layout
         if not view.is_stored or set(view.loss[view.positions.chosen]) != {1.0}:
             raise GeneralistError(f"{task}: the compact form shows timesteps as they are stored.")
@@ -110,11 +123,19 @@ class CompactPattern:
         self.queries = np.arange(len(self.chosen) - 1)[:, None]
         self.loss = np.zeros(len(ROW_ROLES), np.float32)
         self.loss[ROLES.index("action")] = 1
+        self.loss[ROLES.index("return")] = value_weight
         self.roles = np.full(window_tokens, ROLES.index("observation"), np.uint8)
         is_ordinal = positions.bins[positions.chosen] >= 0
         kinds = ROLES.index("action") | (is_ordinal * np.uint8(ORDINAL))
         kinds |= np.uint8(TARGET | LABELLED | QUERY)
-        kinds = np.concatenate([self.roles[: form.positions - 1], kinds]).astype(np.uint8)
+        self.returns = None if form.returns is None else form.returns.name
+        self.first_return = 0 if form.returns is None else form.returns.runs[0].start
+        self.has_value = form.returns is not None and value_weight > 0
+        self.value_place = form.positions - 1
+        before = self.roles[: self.timestep_tokens - len(self.chosen)].copy()
+        if self.has_value:
+            before[-1] = ROLES.index("return") | TARGET | ORDINAL | LABELLED | QUERY
+        kinds = np.concatenate([before, kinds]).astype(np.uint8)
         self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
 
 
@@ -155,4 +176,10 @@ class Palette:
 def _pattern_of(folder: Folder, window_tokens: int) -> Pattern | CompactPattern:
     if folder.form is None:
         return Pattern(folder.view, window_tokens)
-    return CompactPattern(folder.data.task, folder.view, folder.form, window_tokens=window_tokens)
+    return CompactPattern(
+        folder.data.task,
+        folder.view,
+        folder.form,
+        window_tokens=window_tokens,
+        value_weight=folder.value_weight,
+    )

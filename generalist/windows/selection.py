@@ -23,10 +23,12 @@ class Selection:
         min_expert_share: keep an episode whose normalised score reaches this (0 random, 1 expert);
             Gato kept those of at least 80% of the expert's return.
         episodes: keep this many of a task's, the first ones, folder after folder.
+        best_share: keep this share of a task's episodes, those with the best scores, at least one.
     """
 
     min_expert_share: float | Mapping[str, float] | None = None
     episodes: int | Mapping[str, int] | None = None
+    best_share: float | Mapping[str, float] | None = None
 
     def of(self, folders: Sequence[TaskData]) -> list[TaskData]:
         """The episodes that are kept of all folders of one task.
@@ -47,6 +49,9 @@ class Selection:
             kept = [np.arange(len(data)) for data in folders]
         else:
             kept = _good_enough(folders, share)
+        best = setting_of(self.best_share, task)
+        if best is not None and not folders[0].layout.is_document:
+            kept = _best(folders, kept, best)
         if most is not None:
             before = np.cumsum([0] + [len(numbers) for numbers in kept]).tolist()
             kept = [
@@ -73,6 +78,23 @@ def _good_enough(folders: Sequence[TaskData], share: float) -> list[np.ndarray]:
             f"Give data.min_expert_share a lower value for {task}."
         )
     return kept
+
+
+def _best(
+    folders: Sequence[TaskData], kept: Sequence[np.ndarray], share: float
+) -> list[np.ndarray]:
+    """Of the kept episodes of each folder, those among the task's best.
+
+    Of equal scores, such as successes, those that return more; of equal returns the first.
+    """
+    pairs = list(zip(folders, kept, strict=True))
+    scores = np.concatenate([_scores(data)[numbers] for data, numbers in pairs])
+    returns = np.concatenate([data.episodes["return"][numbers] for data, numbers in pairs])
+    count = max(1, round(share * len(scores)))
+    is_best = np.zeros(len(scores), bool)
+    is_best[np.lexsort((-returns, -scores))[:count]] = True
+    parts = np.split(is_best, np.cumsum([len(numbers) for numbers in kept])[:-1])
+    return [numbers[part] for numbers, part in zip(kept, parts, strict=True)]
 
 
 def _scores(data: TaskData) -> np.ndarray:

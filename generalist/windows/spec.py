@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from generalist.errors import UsageError
 from generalist.integrity import sealed_text
@@ -41,6 +41,9 @@ class TaskSpec(_Model):
     gone through episode by episode. Left out: the spec's `noise`."""
     burst_steps: float = Field(1.0, ge=1)
     """Mean number of steps for which the execution stays random once it is."""
+    delay_steps: NonNegativeInt | list[NonNegativeInt] = 0
+    """How many steps late the expert's actions are executed while the label is not: a weaker
+    demonstrator of other habits. A list is gone through episode by episode."""
     expert: str | None = None
     """An expert of the task (a planner also with a budget, `planner@256`), `random`,
     `package.module:Class`, or the folder of a trained expert. Left out: the task's default."""
@@ -71,6 +74,18 @@ class TaskSpec(_Model):
         if not family or not name or ".." in task:
             raise ValueError("a task is written family/Name")
         return task
+
+    @field_validator("delay_steps")
+    @classmethod
+    def _has_a_delay(cls, delay_steps: int | list[int]) -> int | list[int]:
+        if delay_steps == []:
+            raise ValueError("the list of delays is empty")
+        return delay_steps
+
+    def delay_of(self, index: int) -> int:
+        """Delay of episode number `index`."""
+        delay = self.delay_steps
+        return delay[index % len(delay)] if isinstance(delay, list) else delay
 
     @property
     def is_document(self) -> bool:
@@ -143,7 +158,8 @@ class DatasetSpec(_Model):
         """What episodes of this task depend on besides their seed; stored in dataset.json."""
         if task.is_document:
             return {}
-        return {
+        delay = {"delay_steps": task.delay_steps} if task.delay_steps else {}
+        return delay | {
             "expert": task.expert,
             "noise": self.noise if task.noise is None else task.noise,
             "burst_steps": task.burst_steps,

@@ -30,6 +30,7 @@ from generalist.windows.mixture import check_layouts
 from generalist.windows.packing import Packer
 from generalist.windows.palette import Palette
 from generalist.windows.random import key_of, keys_of
+from generalist.windows.returns import Returns
 from generalist.windows.views import View
 
 _DROPOUT_STREAM = 0x64726F70  # keeps its random numbers apart from the packer's
@@ -81,6 +82,8 @@ class WindowSampler:
             where it is a mapping, as `generalist.settings.setting_of` reads it.
         view_of: what is shown of the timesteps of a layout; by default as they are stored.
         form: the compact form, in which L counts positions; None for the flat form.
+        labels: whether targets are the labels of whoever knows better, where there are some.
+        returns: how returns appear, in the compact form; None where they do not.
 
     Raises:
         GeneralistError: vocabularies or layouts differ, a header leaves no room for a timestep, or
@@ -101,10 +104,13 @@ class WindowSampler:
         context_steps: int | Mapping[str, int] | None = None,
         view_of: Callable[[Layout], View] = View,
         form: CompactForm | None = None,
+        labels: bool = True,
+        returns: Returns | None = None,
     ) -> None:
         _check(tasks, weights)
         self.window_tokens, self.seed, self.prompt_fraction = window_tokens, seed, prompt_fraction
-        self.action_dropout = action_dropout
+        self.action_dropout, self._labels = action_dropout, labels
+        self._shown_share = 0.0 if returns is None else returns.show
         self.tasks = list(tasks)
         folders = [
             Folder(
@@ -114,9 +120,11 @@ class WindowSampler:
                 window_tokens=window_tokens,
                 context_steps=setting_of(context_steps, data.task),
                 form=form,
+                returns=returns,
             )
             for data in tasks
         ]
+        self._to_go = [folder.to_go for folder in folders]
         self._palette = Palette(folders, window_tokens)
         self._dropout_key = key_of(seed, _DROPOUT_STREAM)
         self._packer = Packer(
@@ -130,10 +138,15 @@ class WindowSampler:
 
     def batch(self, start: int, rows: int) -> Batch:
         """Rows `start`, ..., `start + rows - 1`, with B = `rows`."""
-        built = BatchBuilder(self.tasks, self._palette)
+        built = BatchBuilder(self.tasks, self._palette, labels=self._labels)
         for row in self._packer.rows(start, rows):
             for segment in row:
-                built.add(segment, hidden=segment.dropped < self.action_dropout)
+                built.add(
+                    segment,
+                    hidden=segment.dropped < self.action_dropout,
+                    to_go=self._to_go[segment.folder],
+                    shown=segment.shown < self._shown_share,
+                )
             built.end_row()
         keys = keys_of(self._dropout_key, np.arange(start, start + rows, dtype=np.uint64))
         return built.batch(keys)

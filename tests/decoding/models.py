@@ -14,6 +14,7 @@ from generalist.modeling.embedders import Embedders
 from generalist.specs import find_spec
 from generalist.tokenization.compact import CompactForm
 from generalist.tokenization.processor import GeneralistProcessor
+from generalist.tokenization.returns import TaskReturns
 from generalist.tokenization.text import TextCodec
 from generalist.vocabulary import Vocabulary
 
@@ -72,11 +73,19 @@ def tiny_agent(*tasks: str, window: int = 128, **options: Any) -> Agent:
 
 
 def compact_agent(
-    *tasks: str, window: int = 64, positions: int = 1, plain: bool = False, **options: Any
+    *tasks: str,
+    window: int = 64,
+    positions: int = 1,
+    plain: bool = False,
+    returns: TaskReturns | None = None,
+    **options: Any,
 ) -> Agent:
-    """As `tiny_agent`, in the compact form."""
+    """As `tiny_agent`, in the compact form; with the `returns` of its tasks, where given."""
     agent = tiny_agent(*tasks, window=window)
-    form = CompactForm(positions=positions, width=8).extended(agent.layouts)
+    ids = None if returns is None else agent.processor.vocabulary["return"]
+    form = CompactForm(positions=positions, width=8).extended(agent.layouts, ids)
+    if returns is not None:
+        options["returns"] = dict.fromkeys(tasks, returns.to_dict())
     torch.manual_seed(1)
     agent.model.embedders = Embedders(form, agent.model.config.hidden_size).eval()
     given = {"plain": plain, **options}

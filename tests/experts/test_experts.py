@@ -181,6 +181,20 @@ def test_noise_is_the_share_of_disturbed_steps(burst_steps: float) -> None:
     assert np.sum(disturbed) / changes.sum() == pytest.approx(burst_steps / 0.7, rel=0.25)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_late_hand_executes_what_was_meant_before(noise: float) -> None:
+    name = "gym/Pendulum-v1"
+    env, expert = make(name), get_expert(name)
+    episode = collect_episode(env, name, expert, 5, noise=noise, delay_steps=6)
+    assert episode.info["delay_steps"] == 6 and episode.info["noise"] == noise
+    meant = episode.labels[np.maximum(0, np.arange(episode.steps) - 6)]
+    late = (episode.actions == meant).all(axis=1)
+    assert late.all() if noise == 0 else 0.6 < late.mean() < 0.8
+    assert episode.return_ < collect_episode(env, name, expert, 5).return_ - 300
+    with pytest.raises(UsageError, match="delay_steps"):
+        collect_episode(env, name, expert, 0, delay_steps=-1)
+
+
 def test_wrong_noise_and_wrong_names_are_refused() -> None:
     name = "gym/CartPole-v1"
     env, expert = make(name), get_expert(name)

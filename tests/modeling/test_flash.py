@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from generalist.modeling import flash
-from generalist.training.data import to_tensors
 from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.tensors import to_tensors
 from generalist.windows.batch import IGNORE, Batch
 from tests.decoding.models import VOCABULARY_SIZE, tiny_model
 

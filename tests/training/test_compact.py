@@ -16,10 +16,11 @@ from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import FORM_FILE, WEIGHTS_FILE, stored_form
-from generalist.training.data import open_data, task_weights, to_tensors
+from generalist.training.data import open_data, task_weights
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.setup import build_start
+from generalist.training.tensors import to_tensors
 from tests.training.runs import (
     Counting,
     assert_bitwise_equal,
@@ -58,8 +59,12 @@ def assert_same_embedders(one, other):
 
 def test_rows_segments_and_segments_alone_have_the_same_losses(compact, rows):
     """A segment sees no other: each is also computed in a row of its own."""
+    assert_same_losses(compact(), rows)
+
+
+def assert_same_losses(recipe, rows):
     bins = rows.processor.vocabulary["continuous"]
-    model = build_start(compact(), rows)
+    model = build_start(recipe, rows)
     objective = TokenObjective(model, OrdinalTargets(bins.start, bins.stop, 2.0))
     batch, of_task = rows.windows.batch(0, 3), task_weights(rows, False)
     packed = objective(to_tensors(batch, of_task, segments=False))

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from generalist.errors import GeneralistError
-from generalist.training.data import to_tensors
 from generalist.training.gradients import ParallelGradients, share_gradients
 from generalist.training.loop import Trainer, build_trainer
 from generalist.training.passes import Pass
 from generalist.training.strategies.launch import start_accelerator, torch_settings_kept
+from generalist.training.tensors import to_tensors
 
 
 @pytest.fixture

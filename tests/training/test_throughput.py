@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generalist.errors import UsageError
 from generalist.modeling.build import build_model
-from generalist.training.data import to_tensors
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.strategies.launch import check_trackers
+from generalist.training.tensors import to_tensors
 from generalist.training.throughput import FlopCounter, SpikeDetector, peak_flops
 from generalist.vocabulary import Vocabulary
 

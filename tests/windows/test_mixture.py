@@ -49,6 +49,10 @@ def test_noise_levels_take_turns() -> None:
     spec = dataset_spec({"noise": 0.5, "tasks": [levels, {"task": "gym/X-v0", "episodes": 2}]})
     assert [spec.noise_of(spec.tasks[0], i) for i in range(5)] == [0.0, 0.1, 0.3, 0.0, 0.1]
     assert spec.noise_of(spec.tasks[1], 7) == 0.5
+    late = dataset_spec({"tasks": [{**CARTPOLE, "delay_steps": [0, 4]}]}).tasks[0]
+    assert [late.delay_of(i) for i in range(3)] == [0, 4, 0]
+    with pytest.raises(UsageError, match="the list of delays is empty"):
+        dataset_spec({"tasks": [{**CARTPOLE, "delay_steps": []}]})
 
 
 @pytest.fixture

@@ -52,6 +52,19 @@ def test_cut_episodes_and_unknown_tasks_are_compared_with_the_best_there_is(tmp_
     assert kept(Selection(0.8), unknown) == [2, 3]
 
 
+def test_the_best_share_of_a_task_in_all_its_folders(tmp_path: Path) -> None:
+    one = write_returns(tmp_path / "one", "gym/Pendulum-v1", RETURNS)
+    two = write_returns(tmp_path / "two", "gym/Pendulum-v1", [-200.0, -1000.0, -300.0])
+    assert [seeds(data) for data in Selection(best_share=0.25).of([one, two])] == [[2], [0]]
+    assert [seeds(data) for data in Selection(best_share=0.01).of([one, two])] == [[2], []]
+    # Of equal ones the first; and of what another condition leaves.
+    assert [seeds(data) for data in Selection(best_share=0.375).of([one, two])] == [[2, 3], [0]]
+    assert kept(Selection(0.6, best_share=0.5), one) == [2, 3]
+    assert kept(Selection(episodes=1, best_share=0.5), one) == [2]
+    solved = write_returns(tmp_path, "babyai/GoToLocal", [0.5, 0.0, 0.9, 0.7])
+    assert kept(Selection(best_share=0.5), solved) == [2, 3]  # all but one are successes
+
+
 def test_success_is_what_counts_where_it_is_the_metric(tmp_path: Path) -> None:
     data = write_returns(tmp_path, "babyai/GoToLocal", [0.0, 0.2, 0.9])
     assert kept(Selection(0.8), data) == [1, 2]

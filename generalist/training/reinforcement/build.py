@@ -85,6 +85,11 @@ def open_tasks(recipe: Recipe) -> TrainingData:
             "Reinforcement needs the compact form. Set model.form=compact, or start from a "
             "checkpoint in that form."
         )
+    if data.form.returns is not None:
+        raise UsageError(
+            "Reinforcement plays in a form without returns. Leave `returns` out of the recipe, and "
+            "start from a checkpoint that was trained without."
+        )
     return data
 
 

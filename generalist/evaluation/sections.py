@@ -1,0 +1,50 @@
+"""Sections of the report that stand there only where the suite asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from generalist.evaluation.html import interval_text, table
+from generalist.evaluation.human import human_line
+from generalist.evaluation.plots import asked_plot
+
+
+def human_section(found: dict[str, Any]) -> str:
+    """The table of games beside a human player; nothing where there is none.
+
+    Args:
+        found: what `human_normalized` returns.
+    """
+    if not found["games"]:
+        return ""
+    rows = [
+        (
+            escape(task), f"{game['random']:g}", f"{game['human']:g}",
+            f"<b>{game['normalized']:.3f}</b>", interval_text(game["interval"], ".3f"),
+        )
+        for task, game in found["games"].items()
+    ]  # fmt: skip
+    head = ["game", "random", "human", "human-normalised", "95% interval"]
+    return (
+        f"<section><h2>Beside a human player</h2><p class='note'>{human_line(found)} References: "
+        "Badia et al. 2020, without sticking actions.</p>"
+        f"{table(head, rows)}</section>"
+    )
+
+
+def asked_section(found: Sequence[dict[str, Any]]) -> str:
+    """The plot of returns asked for and got; nothing where none was asked for.
+
+    Args:
+        found: a curve each, as `asked_plot` takes them.
+    """
+    if not found:
+        return ""
+    return (
+        "<section><h2>Asked and got</h2><p class='note'>Mean return of the episodes, with its "
+        "standard error, against the return that was asked for. The shaded part is what the data "
+        "hold, from the mean of the worst episodes to that of the best. On the line, what is got "
+        f"is what was asked for.</p>{asked_plot(found)}</section>"
+    )
