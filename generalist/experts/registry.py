@@ -63,6 +63,7 @@ _FAMILY_EXPERTS: dict[str, dict[str, str]] = {
     "babyai": {"bot": "babyai:BabyAIExpert"},
     "board": {"mcts": "board:BoardSearch"},
     "metaworld": {"scripted": "metaworld:MetaWorldScripted"},
+    "miniworld": {"guide": "worlds:WorldGuide"},
 }
 
 
