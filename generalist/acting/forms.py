@@ -17,6 +17,7 @@ from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import Choice
 from generalist.decoding.slots import Added
 from generalist.decoding.timestep import Chosen
+from generalist.errors import UsageError
 from generalist.modeling.embedders import Embedders
 from generalist.tokenization.compact import QUERIES, TASKS, signatures_of
 from generalist.tokenization.layout import Layout
@@ -64,8 +65,12 @@ class Form(Protocol):
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool,
+        guidance: float | None = None,
     ) -> Chosen:
-        """Feed each slot its observation, (N, K) ids in all, and choose its action tokens."""
+        """Feed each slot its observation, (N, K) ids in all, and choose its action tokens.
+
+        With guidance there are 2 N slots: N, then the N that they are guided away from.
+        """
 
 
 class Flat:
@@ -94,8 +99,14 @@ class Flat:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool,
+        guidance: float | None = None,
     ) -> Chosen:
-        """As `Form.act`, in k forward passes."""
+        """As `Form.act`, in k forward passes; raises UsageError for guidance."""
+        if guidance is not None:
+            raise UsageError(
+                "Guidance needs a checkpoint in the compact form (model.form=compact); this one is "
+                "flat."
+            )
         chunks = self._layout.weave({"observation": seen}).tolist()
         return decoder.act(slots, chunks, choices, log_probs=log_probs)
 
@@ -152,14 +163,19 @@ class Compact:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool,
+        guidance: float | None = None,
     ) -> Chosen:
         """As `Form.act`, in one forward pass."""
         vectors = self._vectors(self._observation, seen)  # (N, G, E)
         if (queries := len(self._layout.legal) - 1) > 0:
             asked = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
             vectors = torch.cat([vectors, asked.expand(len(vectors), -1, -1)], dim=1)
+        if guidance is not None:
+            vectors = vectors.repeat(2, 1, 1)
         chunk = [self._separator] * self.positions
-        return decoder.act_at_once(slots, chunk, vectors, choices, log_probs=log_probs)
+        return decoder.act_at_once(
+            slots, chunk, vectors, choices, log_probs=log_probs, guidance=guidance
+        )
 
     @torch.inference_mode()
     def _vectors(self, name: str, ids: np.ndarray | list[list[int]]) -> torch.Tensor:

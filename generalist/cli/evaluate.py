@@ -59,6 +59,11 @@ def evaluate(
             "tree:simulations=100.",
         ),
     ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Lambda of guidance by the instruction; 1 adds nothing.",
+                     show_default="as the suite says"),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Score a checkpoint in every task of a suite: a table, report.html with videos, JSON.
@@ -78,6 +83,8 @@ def evaluate(
         for task in loaded.tasks:
             task.episodes = episodes
             task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
+    if guidance is not None:
+        loaded.guidance = guidance
     loaded.zero_shot = loaded.zero_shot or zero_shot
     loaded.videos = loaded.videos and videos
     place = {"device": device_of(device), "dtype": dtype.value}
@@ -100,7 +107,7 @@ def evaluate(
     out = out or report_folder(beside / "evaluation", name, own)
     report = run_suite(
         loaded, name, checkpoint=folder, out=out, workers=workers, plan=plan,
-        card=not fetched and plan is None,  # the card's scores are those of acting at once
+        card=not fetched and plan is None and guidance is None,  # its scores are the plain ones
         **place,
     )  # fmt: skip
     write_json(json, report)

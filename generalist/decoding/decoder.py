@@ -115,6 +115,18 @@ class Decoder:
             added=added,
         )
 
+    def rehead(self, slot: int, header: Sequence[int], added: Sequence[Added] = ()) -> None:
+        """Give slot `slot` another header; it keeps its timesteps and its random numbers.
+
+        Args:
+            slot: number of the slot.
+            header: ids of the header.
+            added: vectors for it, in the compact form.
+        """
+        self._settle()
+        limit = min(self.window_tokens, len(header) + self.body_tokens)
+        self._state(slot).rehead(header, added, limit)
+
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""
         self._slots[slot] = None
@@ -192,28 +204,35 @@ class Decoder:
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool = False,
+        guidance: float | None = None,
     ) -> Chosen:
         """As `act` in the compact form: all action tokens of a timestep in one forward pass.
 
         Args:
-            slots: numbers of the N slots.
+            slots: numbers of the N slots; with guidance N, then the N that they are guided away
+                from.
             chunk: n ids of the positions of a timestep, at the last k of which tokens are chosen.
             vectors: (N, n, E) of the model's dtype, added to the embeddings in each slot.
             choices: per slot, how its k action tokens are chosen; k is the same in all.
             log_probs: also say how probable each of them was.
+            guidance: lambda: the logits are those of the second N slots, and lambda times what
+                those of the first N differ from them (Ho and Salimans 2022, arXiv:2207.12598).
         """
         states, k = self._ready(slots), len(choices[0])
         hidden = self._feed(
             states, [chunk] * len(slots), [0] * len(slots), vectors=vectors, asked=k
         ).unflatten(0, (len(slots), k))
+        fed, count = states, len(choices)
+        if guidance is not None:  # logits are linear in these states
+            states, hidden = states[:count], torch.lerp(hidden[count:], hidden[:count], guidance)
         parts: list[Position] = []
-        everyone = list(range(len(slots)))
+        everyone = list(range(count))
         for position in range(k):
             now = resolved([own[position] for own in choices], everyone, parts)
             given = states, hidden[:, position], now
             parts.append(Position(everyone, *self._choose(*given, log_probs)))
-        found = told(len(slots), parts)
-        self._complete = states
+        found = told(count, parts)
+        self._complete = fed
         self._settle()
         return found
 

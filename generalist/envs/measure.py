@@ -58,6 +58,7 @@ _PACKAGES = {
     "gym": ("gymnasium", "mujoco", "Box2D"),
     "metaworld": ("metaworld", "mujoco"),
     "minatar": ("minatar",),
+    "miniworld": ("miniworld",),
 }
 
 Record = dict[str, Any]

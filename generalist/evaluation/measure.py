@@ -77,6 +77,7 @@ class Measurement:
             self.checkpoint,
             task=first if first in known else known[0],
             temperature=self.suite.temperature,
+            guidance=self.suite.guidance,
             device=self.device,
             dtype=self.dtype,
         )
@@ -261,7 +262,7 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         settings["plan"] = shared.plan
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
-        "context_steps": agent.context_steps, "metric": get_task(task).metric,
+        "context_steps": agent.context_steps, "guidance": agent.guidance, "metric": get_task(task).metric,
     }  # fmt: skip
     return settings | ({"prompts": suite.prompts} if job.prompted else {})
 

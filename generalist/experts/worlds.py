@@ -36,6 +36,7 @@ _WALK_DEGREES = 60.0  # it walks where it is turned to within a step, or nearly
 _LOOKS_DEGREES = 6.0
 _FROM_WALLS = BODY_RADIUS + 0.1
 _AROUND = 8  # points around a thing where a way may turn
+_AT_A_POINT = 0.3  # metres
 _PUT_GAP = 0.1  # metres between the agent and what it puts down
 
 
@@ -49,13 +50,14 @@ class WorldGuide:
         self._goal: Goal | None = None
         self._searched = 0
         self._known = 0  # steps for which the target is still known
+        self._turn: np.ndarray | None = None  # the next point of a way around something
 
     def label(self, observation: Any, env: gymnasium.Env) -> dict[str, Any]:
         """Keys and mouse at the current state of `env`."""
         base: Any = env.unwrapped
         scene, goal = base.room.scene, base.mission.goal
         if goal is not self._goal:
-            self._goal, self._searched, self._known = goal, 0, 0
+            self._goal, self._searched, self._known, self._turn = goal, 0, 0, None
         if isinstance(goal, Gesture):
             return _gesture(goal.what, scene)
         target = _target(goal, scene)
@@ -67,8 +69,8 @@ class WorldGuide:
         if isinstance(goal, (Take, Open)) and scene.reached() is target:
             return _act(scene, "E", yaw=bearing)
         if isinstance(goal, PutNext):
-            return _put(scene, target)
-        return _walk(scene, target)
+            return self._put(scene, target)
+        return self._walk(scene, target)
 
     def _finds(self, scene: Scene, target: Thing) -> bool:
         """Whether the target is in view or was just now; after a full turn it is known anyway."""
@@ -80,6 +82,28 @@ class WorldGuide:
             return True
         self._searched += 1
         return False
+
+
+    def _put(self, scene: Scene, target: Thing) -> dict[str, Any]:
+        """Walk to where what is held can be put down beside the target, and put it down."""
+        held = scene.held
+        if held is None:  # lost: the goal cannot be reached any more
+            return _act(scene)
+        bearing = scene.bearing(target.place)
+        gap = scene.away(target) - _PUT_GAP - 2 * held.radius
+        if gap > NEXT_TO - 0.1:
+            return self._walk(scene, target)
+        if gap < 0.05:
+            return _act(scene, "S", yaw=bearing)
+        return _act(scene, *(("E",) if abs(bearing) <= YAW_HIGH else ()), yaw=bearing)
+
+    def _walk(self, scene: Scene, target: Thing) -> dict[str, Any]:
+        """A step of the way to a thing; a way around something is gone to its next turn."""
+        self._turn = _next_point(scene, target, self._turn)
+        if self._turn is not None:
+            self._known = _REMEMBERS
+        bearing = scene.bearing(target.place if self._turn is None else self._turn)
+        return _act(scene, *(("W",) if abs(bearing) <= _WALK_DEGREES else ()), yaw=bearing)
 
 
 def _act(scene: Scene, *keys: str, yaw: float = 0.0) -> dict[str, Any]:
@@ -107,31 +131,20 @@ def _target(goal: Goal, scene: Scene) -> Thing:
     return min(things, key=order)
 
 
-def _put(scene: Scene, target: Thing) -> dict[str, Any]:
-    """Walk to where what is held can be put down beside the target, and put it down."""
-    held = scene.held
-    if held is None:  # lost: the goal cannot be reached any more
-        return _act(scene)
-    bearing = scene.bearing(target.place)
-    gap = scene.away(target) - _PUT_GAP - 2 * held.radius
-    if gap > NEXT_TO - 0.1:
-        return _walk(scene, target)
-    if gap < 0.05:
-        return _act(scene, "S", yaw=bearing)
-    return _act(scene, *(("E",) if abs(bearing) <= YAW_HIGH else ()), yaw=bearing)
+def _next_point(scene: Scene, target: Thing, last: np.ndarray | None) -> np.ndarray | None:
+    """Where to walk now, straight on, to get to a thing without reaching another.
 
+    Args:
+        scene: the state.
+        target: where to.
+        last: the point before, which stays the next one until it is reached.
 
-def _walk(scene: Scene, target: Thing) -> dict[str, Any]:
-    """A step of the way to a thing."""
-    bearing = scene.bearing(_next_point(scene, target))
-    return _act(scene, *(("W",) if abs(bearing) <= _WALK_DEGREES else ()), yaw=bearing)
-
-
-def _next_point(scene: Scene, target: Thing) -> np.ndarray:
-    """Where to walk now, straight on, to get to a thing without reaching another."""
+    Returns:
+        (2,) the point; None for the target itself.
+    """
     others = [t for t in scene.things if t.present and t is not target and t is not scene.held]
     if not others:
-        return target.place
+        return None
     places = np.array([each.place for each in others])  # (O, 2)
     sine = math.sin(math.radians(REACH_DEGREES))
     clear = np.array([(BODY_RADIUS + REACH + each.radius) * sine + 0.1 for each in others])
@@ -139,7 +152,10 @@ def _next_point(scene: Scene, target: Thing) -> np.ndarray:
     # One may stand too near a thing already: then it counts for no more than that.
     own = np.minimum(clear, np.linalg.norm(places - scene.place, axis=1) - 0.05)
     if _free(scene.place[None], target.place[None], places, own)[0, 0]:
-        return target.place
+        return None
+    if last is not None and np.linalg.norm(last - scene.place) > _AT_A_POINT:
+        if _free(scene.place[None], last[None], places, own)[0, 0]:
+            return last
     angles = np.arange(_AROUND) * 2 * math.pi / _AROUND
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (A, 2)
     points = (places[:, None] + (clear[:, None, None] + 0.15) * 1.05 * ring).reshape(-1, 2)
@@ -150,7 +166,7 @@ def _next_point(scene: Scene, target: Thing) -> np.ndarray:
     free[1] = free[:, 1] = _free(nodes[1:2], nodes, places, own)[0]
     lengths = np.where(free, np.linalg.norm(nodes[:, None] - nodes, axis=-1), np.inf)
     after = _first_step(lengths)
-    return target.place if after is None else nodes[after]
+    return None if after is None or after == 0 else nodes[after]
 
 
 def _first_step(lengths: np.ndarray) -> int | None:
