@@ -177,8 +177,8 @@ def _act(
     get_task(name)  # a wrong name is found before torch is loaded
     _check_together(
         policy, expert, checkpoint=checkpoint, temperature=temperature, device=device, dtype=dtype,
-        guidance=guidance, instruction=given["instruction"], prompt_episodes=given["prompt_episodes"] or None,
-        plan=given["plan"],
+        guidance=guidance, instruction=given["instruction"],
+        prompt_episodes=given["prompt_episodes"] or None, plan=given["plan"],
     )  # fmt: skip
     if video_episodes is not None and video is None:
         raise UsageError("--video-episodes belongs to --video DIR; add it, or leave both out.")

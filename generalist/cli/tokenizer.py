@@ -96,8 +96,8 @@ def frames(
 ) -> None:
     """Train the FSQ frame tokenizer on frames from episodes of experts and of random play.
 
-    Defaults stand in tokenizers/frames/spec.yaml, or in that of another SPEC, `worlds`. The command writes the tokenizer at the end;
-    after an interruption it begins anew.
+    Defaults stand in tokenizers/frames/spec.yaml, or in that of another SPEC, `worlds`. The command
+    writes the tokenizer at the end; after an interruption it begins anew.
     """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 

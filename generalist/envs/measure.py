@@ -55,6 +55,7 @@ _PACKAGES = {
     "board": ("open_spiel",),
     "dmc": ("dm_control", "mujoco"),
     "doom": ("vizdoom",),
+    "doomworld": ("vizdoom",),
     "gym": ("gymnasium", "mujoco", "Box2D"),
     "metaworld": ("metaworld", "mujoco"),
     "minatar": ("minatar",),

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from generalist.envs.instructed import FRAME_PIXELS
 from generalist.envs.scene import BODY_RADIUS, LEVEL_PITCH, Event, Scene, Thing
 from generalist.errors import GeneralistError, MissingPackageError, in_words
 
-FRAME_PIXELS = 84
 PICTURE_PIXELS = 336  # of rendered frames
 FIELD_OF_VIEW = 75.0  # degrees, across and up
 EYE_HEIGHT = 1.5
@@ -42,6 +42,7 @@ _COLOURS = {
 }
 COLOURS = tuple(_COLOURS)
 KINDS = ("ball", "box", "column", "key")
+LOOKS = 12  # number of ways a room can look, or a multiple
 NO_GL_MESSAGE = (
     "MiniWorld draws with OpenGL, and this machine has none that works without a display: install "
     "it (apt install libegl1 libgl1 libglu1-mesa)."
@@ -143,7 +144,7 @@ def _room_class() -> type:
     return World
 
 
-class Room:
+class MiniWorldRoom:
     """One room with things in it, and an agent that walks, looks, picks up and opens.
 
     Attributes:
@@ -162,9 +163,7 @@ class Room:
         size: tuple[float, float],
         place: np.ndarray,
         heading: float,
-        walls: int,
-        floor: int,
-        seed: int,
+        rng: np.random.Generator,
     ) -> None:
         """Build a room anew.
 
@@ -172,9 +171,9 @@ class Room:
             things: with the places where they stand.
             size: (x, y) metres of the room, whose south-west corner is at (0, 0).
             place, heading: of the agent.
-            walls, floor: numbers that choose how they look.
-            seed: of the simulator, which draws nothing that matters.
+            rng: draws how walls and floor look.
         """
+        walls, floor, seed = (int(n) for n in rng.integers([LOOKS, LOOKS, 2**31]))
 
         def place_all(world: Any) -> None:
             world.add_rect_room(
@@ -203,6 +202,16 @@ class Room:
         outline = np.array([[0, 0, x, 0], [x, 0, x, y], [x, y, 0, y], [0, y, 0, 0]], np.float64)
         self.scene = Scene(things, outline, np.array(place, np.float64), heading, LEVEL_PITCH)
         self._look()
+
+    def execute(self, keys: set[str], yaw: float, pitch: float) -> None:
+        """Take a step: turn, then walk, then use what stands ahead."""
+        self.turn(yaw, pitch)
+        ahead, right = ("W" in keys) - ("S" in keys), ("D" in keys) - ("A" in keys)
+        if ahead or right:
+            length = WALK / math.hypot(ahead, right)
+            self.walk(ahead * length, right * length)
+        if "E" in keys:
+            self.use()
 
     def turn(self, yaw: float, pitch: float) -> None:
         """Turn by degrees: yaw to the right, pitch upwards."""

@@ -69,6 +69,10 @@ _KINDS = {
     "box": ("box", "box", "cube"),
     "column": ("column", "column", "post"),
     "key": ("key",),
+    "torch": ("torch", "torch", "lamp"),
+    "card": ("card", "card", "key card"),
+    "skull": ("skull",),
+    "armour": ("armour", "armour", "suit of armour"),
     "door": ("door", "door", "gate"),
     "thing": ("thing",),
 }
@@ -76,6 +80,9 @@ _OTHER_KINDS = {
     "ball": ("sphere", "globe"),
     "box": ("crate", "block"),
     "column": ("pillar", "pole"),
+    "torch": ("light", "burner"),
+    "card": ("pass", "badge"),
+    "armour": ("vest",),
     "door": ("entrance", "doorway"),
     "thing": ("object", "item"),
 }

@@ -43,10 +43,17 @@ class Goal:
 
     def _touch(self, scene: Scene) -> Thing | None:
         """The thing that the agent has walked to; the first one decides `named`."""
-        found = scene.reached() if scene.walked else None
+        found = _walked_to(scene)
         if found is not None and self.named is None:
             self.named = found in self.targets
         return found
+
+
+def _walked_to(scene: Scene) -> Thing | None:
+    """The thing that the agent has walked to, or over, in the last step."""
+    if scene.touch and scene.events:
+        return scene.events[0].thing
+    return scene.reached() if scene.walked else None
 
 
 class Reach(Goal):
@@ -123,7 +130,7 @@ class LeaveAlone(Goal):
 
     def judge(self, scene: Scene) -> bool | None:
         """As `Goal.judge`."""
-        found = scene.reached() if scene.walked else None
+        found = _walked_to(scene)
         if found is None:
             return None
         if self.named is None:

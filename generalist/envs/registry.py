@@ -30,7 +30,8 @@ from generalist.errors import GeneralistError, MissingPackageError, UsageError, 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
 _FAMILIES = (
-    "gym", "dmc", "babyai", "atari", "metaworld", "doom", "miniworld", "minatar", "board", "text",
+    "gym", "dmc", "babyai", "atari", "metaworld", "doom", "doomworld", "miniworld", "minatar",
+    "board", "text",
 )  # fmt: skip
 
 Metric = Literal["return", "success"]

@@ -64,6 +64,8 @@ class Scene:
         events: what it did in the last step.
         steps: taken so far.
         walked: whether the agent has moved in the last step. One that only turns reaches nothing.
+        touch: metres to the middle of a thing at which it is picked up by itself; 0 where that
+            takes a key.
     """
 
     things: list[Thing]
@@ -75,6 +77,7 @@ class Scene:
     events: list[Event] = field(default_factory=list)
     steps: int = 0
     walked: bool = False
+    touch: float = 0.0
 
     def away(self, thing: Thing) -> float:
         """Metres between the agent's body and a thing."""

@@ -262,7 +262,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         settings["plan"] = shared.plan
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
-        "context_steps": agent.context_steps, "guidance": agent.guidance, "metric": get_task(task).metric,
+        "context_steps": agent.context_steps, "guidance": agent.guidance,
+        "metric": get_task(task).metric,
     }  # fmt: skip
     return settings | ({"prompts": suite.prompts} if job.prompted else {})
 

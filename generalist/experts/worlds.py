@@ -66,7 +66,8 @@ class WorldGuide:
         bearing = scene.bearing(target.place)
         if isinstance(goal, Face):
             return _act(scene, yaw=bearing if abs(bearing) > _LOOKS_DEGREES else 0.0)
-        if isinstance(goal, (Take, Open)) and scene.reached() is target:
+        by_key = isinstance(goal, Open) or (isinstance(goal, Take) and not scene.touch)
+        if by_key and scene.reached() is target:
             return _act(scene, "E", yaw=bearing)
         if isinstance(goal, PutNext):
             return self._put(scene, target)
@@ -148,6 +149,7 @@ def _next_point(scene: Scene, target: Thing, last: np.ndarray | None) -> np.ndar
     places = np.array([each.place for each in others])  # (O, 2)
     sine = math.sin(math.radians(REACH_DEGREES))
     clear = np.array([(BODY_RADIUS + REACH + each.radius) * sine + 0.1 for each in others])
+    clear = np.maximum(clear, scene.touch)
     clear = np.minimum(clear, np.linalg.norm(places - target.place, axis=1) - 0.05)
     # One may stand too near a thing already: then it counts for no more than that.
     own = np.minimum(clear, np.linalg.norm(places - scene.place, axis=1) - 0.05)

@@ -23,7 +23,7 @@ CARTPOLE = "gym/CartPole-v1"
 EXAMPLES = {
     "gym": "CartPole-v1", "dmc": "cartpole-balance", "babyai": "GoToLocal", "atari": "Pong",
     "metaworld": "reach", "doom": "basic",
-    "miniworld": "GoTo", "minatar": "Breakout", "board": "TicTacToe",
+    "doomworld": "GoTo", "miniworld": "GoTo", "minatar": "Breakout", "board": "TicTacToe",
 }  # fmt: skip
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from generalist.envs import get_task, list_tasks, make
 from generalist.envs.controls import CONTROLS, KEYS, held_keys, pressed
-from generalist.envs.miniworld_skills import HELD_OUT, SKILLS, Palette
+from generalist.envs.miniworld import HELD_OUT, WORLD
 from generalist.envs.mission_words import _KINDS, _TEMPLATES, WORDS, say
 from generalist.envs.scene import Thing
+from generalist.envs.skills import Palette
 from generalist.errors import UsageError
 from generalist.experts import demonstrate, get_expert, policy_named
 from generalist.tokenization.processor import load_processor
@@ -94,12 +95,12 @@ def test_who_turns_on_the_spot_reaches_nothing(goto):
 
 
 def test_held_out_pairs_stand_in_no_room_of_training_and_are_named_otherwise():
-    for name, skill in SKILLS.items():
+    for name, skill in WORLD.skills.items():
         for seed in range(20):
-            things = skill.plan(Palette(np.random.default_rng(seed))).things
+            things = skill.plan(Palette(np.random.default_rng(seed), WORLD.kit)).things
             assert not {(each.colour, each.kind) for each in things} & set(HELD_OUT), name
             if skill.names_a_pair and name != "Any":
-                palette = Palette(np.random.default_rng(seed), "heldout")
+                palette = Palette(np.random.default_rng(seed), WORLD.kit, "heldout")
                 goals = skill.plan(palette).goals
                 named = [(t.colour, t.kind) for goal in goals for t in goal.targets]
                 assert set(named) & set(HELD_OUT), name

@@ -1,4 +1,4 @@
-"""The skills of MiniWorld's instructed tasks: what stands in a room, and what is asked for.
+"""The skills of instructed tasks in 3D: what stands in a room, and what is asked for.
 
 Each room has things of which only the words say which is meant: another of the same colour, and
 another of the same kind, stand beside the one that is named.
@@ -6,13 +6,12 @@ another of the same kind, stand beside the one that is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from generalist.envs.miniworld_room import COLOURS, KINDS, radius_of
 from generalist.envs.missions import (
     GESTURES,
     Face,
@@ -28,12 +27,40 @@ from generalist.envs.scene import Thing
 
 Pairs = Literal["seen", "heldout"]
 PAIRS = ("seen", "heldout")
-HELD_OUT = (("red", "column"), ("green", "key"), ("blue", "ball"), ("yellow", "box"))
-"""Pairs of colour and kind that stand in no room of training."""
-
 FROM_WALLS = 0.9  # metres
 
 Clause = tuple[str, Thing | None]
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The things of a world.
+
+    Attributes:
+        pairs: of colour and kind.
+        held_out: those that stand in no room of training.
+        radius_of: metres, by kind and size.
+        portable: the kinds that can be picked up.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    held_out: tuple[tuple[str, str], ...]
+    radius_of: Callable[[str, str], float]
+    portable: tuple[str, ...]
+
+    def allowed(self, pairs: Pairs, portable: bool = False) -> list[tuple[str, str]]:
+        """The pairs of training, or those that are held out."""
+        return [
+            pair
+            for pair in self.pairs
+            if (pair in self.held_out) == (pairs == "heldout")
+            and not (portable and pair[1] not in self.portable)
+        ]
+
+    @property
+    def colours(self) -> list[str]:
+        """All colours, in order."""
+        return list(dict.fromkeys(colour for colour, _ in self.pairs))
 
 
 @dataclass
@@ -76,59 +103,57 @@ class Palette:
 
     Args:
         rng: draws.
+        kit: the things of the world.
         pairs: whether the thing that is named is of a held-out pair.
     """
 
     rng: np.random.Generator
+    kit: Kit
     pairs: Pairs = "seen"
     _used: set[tuple[str, str]] = field(default_factory=set)
 
-    def named(self, size: str = "") -> Thing:
+    def named(self, size: str = "", *, portable: bool = False) -> Thing:
         """A thing to be named."""
-        return self._thing(self._draw(_allowed(self.pairs)), size)
+        return self._thing(self._draw(self.kit.allowed(self.pairs, portable)), size)
 
     def like(self, thing: Thing, *, size: str = "") -> list[Thing]:
         """One thing of the same colour, and one of the same kind."""
-        free = [pair for pair in _allowed("seen") if pair not in self._used]
-        colour = [pair for pair in free if pair[0] == thing.colour]
-        kind = [pair for pair in free if pair[1] == thing.kind]
-        return [self._thing(self._draw(each), size) for each in (colour, kind)]
+        found = []
+        for part, word in enumerate((thing.colour, thing.kind)):
+            alike = [pair for pair in self._free() if pair[part] == word]
+            found.append(self._thing(self._draw(alike or self._free()), size))
+        return found
 
     def others(self, count: int) -> list[Thing]:
         """Things that are none of those before."""
-        return [
-            self._thing(self._draw([p for p in _allowed("seen") if p not in self._used]))
-            for _ in range(count)
-        ]
+        return [self._thing(self._draw(self._free())) for _ in range(count)]
 
     def doors(self, count: int) -> list[Thing]:
         """Doors of different colours."""
-        colours = self.rng.permutation(len(COLOURS))[:count]
-        return [Thing(COLOURS[i], "door", radius=radius_of("door")) for i in colours]
+        colours, radius = self.kit.colours, self.kit.radius_of("door", "")
+        drawn = self.rng.permutation(len(colours))[:count]
+        return [Thing(colours[i], "door", radius=radius) for i in drawn]
 
     def choice(self, options: Sequence[str]) -> str:
         """One of some words."""
         return options[int(self.rng.integers(len(options)))]
+
+    def _free(self) -> list[tuple[str, str]]:
+        return [pair for pair in self.kit.allowed("seen") if pair not in self._used]
 
     def _draw(self, pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
         return pairs[int(self.rng.integers(len(pairs)))]
 
     def _thing(self, pair: tuple[str, str], size: str = "") -> Thing:
         self._used.add(pair)
-        return Thing(*pair, size=size, radius=radius_of(pair[1], size))
-
-
-def _allowed(pairs: Pairs) -> list[tuple[str, str]]:
-    if pairs == "heldout":
-        return list(HELD_OUT)
-    return [(c, k) for c in COLOURS for k in KINDS if (c, k) not in HELD_OUT]
+        return Thing(*pair, size=size, radius=self.kit.radius_of(pair[1], size))
 
 
 def _one(goal: type[Goal], verb: str, others: int = 2) -> Callable[[Palette], Plan]:
     """One goal that names a thing among those like it and some others."""
 
     def plan(palette: Palette) -> Plan:
-        thing = palette.named()
+        thing = palette.named(portable=goal is Take)
         things = [thing, *palette.like(thing), *palette.others(others)]
         return Plan(things, [goal((thing,))], [(verb, thing)])
 
@@ -155,7 +180,8 @@ def _by_size(palette: Palette) -> Plan:
     size = palette.choice(("big", "small"))
     other = "small" if size == "big" else "big"
     thing = palette.named(size)
-    twin = Thing(thing.colour, thing.kind, other, radius=radius_of(thing.kind, other))
+    radius = palette.kit.radius_of(thing.kind, other)
+    twin = Thing(thing.colour, thing.kind, other, radius=radius)
     things = [thing, twin, *palette.like(thing, size=size)]
     return Plan(things, [Reach((thing,))], [("reach", thing)])
 
@@ -180,14 +206,14 @@ def _gesture(palette: Palette) -> Plan:
 
 
 def _put_next(palette: Palette) -> Plan:
-    thing = palette.named()
+    thing = palette.named(portable=True)
     things = [thing, *palette.like(thing), *palette.others(1)]
     goals: list[Goal] = [Take((thing,)), PutNext((things[-1],))]
     return Plan(things, goals, [("take", thing), ("put", things[-1])])
 
 
 def _take_then_reach(palette: Palette) -> Plan:
-    thing = palette.named()
+    thing = palette.named(portable=True)
     things = [thing, *palette.like(thing), *palette.others(1)]
     target = things[int(palette.rng.integers(1, len(things)))]
     return Plan(things, [Take((thing,)), Reach((target,))], [("take", thing), ("reach", target)])
@@ -218,11 +244,15 @@ SKILLS = {
 }
 
 
-def _any(palette: Palette) -> Plan:
-    names = [name for name, skill in SKILLS.items() if skill.names_a_pair and name != "Any"]
-    if palette.pairs == "seen":
-        names = [name for name in SKILLS if name != "Any"]
-    return SKILLS[palette.choice(names)].plan(palette)
+def any_of(skills: Mapping[str, Skill]) -> Skill:
+    """The skill that is one of these; the words alone say which."""
 
+    def plan(palette: Palette) -> Plan:
+        names = [
+            name
+            for name, skill in skills.items()
+            if palette.pairs == "seen" or skill.names_a_pair
+        ]
+        return skills[palette.choice(names)].plan(palette)
 
-SKILLS["Any"] = Skill(_any, _LONG, "do any of these; the words alone say which")
+    return Skill(plan, _LONG, "do any of these; the words alone say which")
