@@ -21,7 +21,7 @@ TICS = 4  # of the engine's 35 a second that a step lasts
 _TOUCH = 1.35  # metres; its bodies are squares, which touch at the corners first
 _UNITS = 40.0  # of the map in a metre: the player is 32 wide
 _WALLS = ("STONE2", "STARTAN2", "BROWN1", "GRAY1")
-_FLOORS = ("FLOOR0_1", "FLAT5_4", "RROCK10", "FLAT14")
+_FLOORS = ("FLOOR0_1", "FLAT5_4", "RROCK10", "FLOOR4_8")
 _TYPES = {
     ("red", "torch"): (46, "RedTorch"),
     ("green", "torch"): (45, "GreenTorch"),
@@ -34,12 +34,10 @@ _TYPES = {
     ("red", "skull"): (38, "RedSkull"),
     ("blue", "skull"): (40, "BlueSkull"),
     ("yellow", "skull"): (39, "YellowSkull"),
-    ("green", "armour"): (2018, "GreenArmor"),
-    ("blue", "armour"): (2019, "BlueArmor"),
 }
 """The engine's number and name of each pair of colour and kind."""
 PAIRS = tuple(_TYPES)
-PORTABLE = ("card", "skull", "armour")
+PORTABLE = ("card", "skull")
 _BUTTONS = {
     "W": "MOVE_FORWARD",
     "S": "MOVE_BACKWARD",

@@ -72,7 +72,6 @@ _KINDS = {
     "torch": ("torch", "torch", "lamp"),
     "card": ("card", "card", "key card"),
     "skull": ("skull",),
-    "armour": ("armour", "armour", "suit of armour"),
     "door": ("door", "door", "gate"),
     "thing": ("thing",),
 }
@@ -82,7 +81,6 @@ _OTHER_KINDS = {
     "column": ("pillar", "pole"),
     "torch": ("light", "burner"),
     "card": ("pass", "badge"),
-    "armour": ("vest",),
     "door": ("entrance", "doorway"),
     "thing": ("object", "item"),
 }
