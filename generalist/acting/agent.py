@@ -274,6 +274,8 @@ class Agent(Actor):
         """As `Policy.end`."""
         super().end(slots)
         self._running.end(self._rows(slots))
+        for slot in slots:
+            self._seeds.pop(slot, None)
 
     def release(self) -> None:
         """Forget all episodes, with the memory they held."""
