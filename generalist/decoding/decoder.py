@@ -116,13 +116,7 @@ class Decoder:
         )
 
     def rehead(self, slot: int, header: Sequence[int], added: Sequence[Added] = ()) -> None:
-        """Give slot `slot` another header; it keeps its timesteps and its random numbers.
-
-        Args:
-            slot: number of the slot.
-            header: ids of the header.
-            added: vectors for it, in the compact form.
-        """
+        """Give slot `slot` another header, as `reset` has it; its timesteps stay."""
         self._settle()
         limit = min(self.window_tokens, len(header) + self.body_tokens)
         self._state(slot).rehead(header, added, limit)
@@ -209,24 +203,22 @@ class Decoder:
         """As `act` in the compact form: all action tokens of a timestep in one forward pass.
 
         Args:
-            slots: numbers of the N slots; with guidance N, then the N that they are guided away
-                from.
+            slots: numbers of the N slots; with guidance, N more that these are guided away from.
             chunk: n ids of the positions of a timestep, at the last k of which tokens are chosen.
             vectors: (N, n, E) of the model's dtype, added to the embeddings in each slot.
             choices: per slot, how its k action tokens are chosen; k is the same in all.
             log_probs: also say how probable each of them was.
-            guidance: lambda: the logits are those of the second N slots, and lambda times what
-                those of the first N differ from them (Ho and Salimans 2022, arXiv:2207.12598).
+            guidance: lambda, of logits l_other + lambda (l_own - l_other) (Ho and Salimans 2022,
+                arXiv:2207.12598).
         """
-        states, k = self._ready(slots), len(choices[0])
+        fed, k, everyone = self._ready(slots), len(choices[0]), list(range(len(choices)))
         hidden = self._feed(
-            states, [chunk] * len(slots), [0] * len(slots), vectors=vectors, asked=k
+            fed, [chunk] * len(slots), [0] * len(slots), vectors=vectors, asked=k
         ).unflatten(0, (len(slots), k))
-        fed, count = states, len(choices)
+        states, count = fed[: len(choices)], len(choices)
         if guidance is not None:  # logits are linear in these states
-            states, hidden = states[:count], torch.lerp(hidden[count:], hidden[:count], guidance)
+            hidden = torch.lerp(hidden[count:], hidden[:count], guidance)
         parts: list[Position] = []
-        everyone = list(range(count))
         for position in range(k):
             now = resolved([own[position] for own in choices], everyone, parts)
             given = states, hidden[:, position], now
