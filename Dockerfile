@@ -6,7 +6,7 @@
 
 FROM python:3.11-slim-bookworm AS base
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends make git libegl1 libosmesa6 libgl1 libglib2.0-0 \
+    && apt-get install -y --no-install-recommends make git libegl1 libosmesa6 libgl1 libglu1-mesa libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
 ENV MUJOCO_GL=egl PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 WORKDIR /generalist

@@ -55,6 +55,7 @@ EXTRAS = {
     "minari": "minari",
     "minatar": "minatar",
     "minigrid": "babyai",
+    "miniworld": "miniworld",
     "mujoco": "mujoco",
     "open_spiel": "boards",
     "peft": "lora",

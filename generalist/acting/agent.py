@@ -54,6 +54,9 @@ class Agent(Actor):
         window_tokens: longest context; None for what the model was made for.
         context_steps: most timesteps in a context, perhaps by task, as
             `generalist.settings.setting_of` reads it; None for as many as fit into the window.
+        guidance: lambda of classifier-free guidance by the instruction: how far the logits go from
+            those without the instruction (0) to those with it (1), or beyond. It costs a second
+            row for each environment. None: act by the instruction, in one row.
         log_probs: say in each `Decision` how probable its ids were, which takes a little time.
         name: where the agent came from, for reports.
         wanted_return: what episodes are asked for, as `checked_return` takes it; None for nothing.
@@ -80,6 +83,7 @@ class Agent(Actor):
         temperature: float | Mapping[str, float] | None = None,
         window_tokens: int | None = None,
         context_steps: int | Mapping[str, int] | None = None,
+        guidance: float | None = None,
         log_probs: bool = False,
         name: str = "",
         wanted_return: WantedReturn | str | float | None = None,
@@ -97,6 +101,7 @@ class Agent(Actor):
         self.window_tokens = window_tokens or model.config.max_position_embeddings
         self.context_steps = context_steps
         self.temperature = temperature
+        self.guidance = guidance
         self.log_probs = log_probs
         self.name = name
         self.environments = dict(environments or {})
@@ -114,6 +119,7 @@ class Agent(Actor):
         self.wanted_return = None if wanted_return is None else WantedReturn.parse(wanted_return)
         self._prompts = Prompts()
         self._running = RunningEpisodes(self.new_decoder)
+        self._seeds: dict[int, int] = {}  # of the episode in each slot
 
     @classmethod
     def from_pretrained(
@@ -187,7 +193,8 @@ class Agent(Actor):
             layout: of a task that is not among `layouts`.
         """
         layouts = self.layouts if layout is None else {**self.layouts, task: layout}
-        shared = {name: getattr(self, name) for name in (*SETTINGS, "log_probs", "name", "origin")}
+        own = ("guidance", "log_probs", "name", "origin")
+        shared = {name: getattr(self, name) for name in (*SETTINGS, *own)}
         shared |= {"sampling": self._sampling, **self._decoder_options}
         shared["wanted_return"] = self.wanted_return
         return Agent(self.model, self.processor, layouts, task=task, **shared)
@@ -271,7 +278,10 @@ class Agent(Actor):
             wanted, _ = self.checked_return(info.get("wanted_return"))
             if self._asks is not None:
                 self._asks.begin(slot, wanted)
-            self._running.begin(slot, self.header(info.get("instruction"), seed), seed)
+            self._seeds[slot] = seed
+            told = [info.get("instruction"), None]  # the second is guided away from
+            for row, instruction in zip(self._rows([slot]), told, strict=False):
+                self._running.begin(row, self.header(instruction, seed), seed)
 
     def decide(self, observations: Tree, infos: Sequence[Info], slots: Sequence[int]) -> Decision:
         """As `Policy.decide`. Where it raises, the call may be repeated.
@@ -288,13 +298,20 @@ class Agent(Actor):
                 f"Got {len(seen)} observations for {len(slots)} environments; expected one slot, "
                 "or one flag for each observation."
             )
+        for slot, info in zip(slots, infos, strict=True):
+            if (told := info.get("new_instruction")) is not None:
+                header = self.header(told, self._seeds.get(slot, 0))
+                self._running.rehead(self._rows([slot])[0], header)
         masks = [info.get("action_mask") for info in infos]
         choices = [self._choices if mask is None else self._choices_under(mask) for mask in masks]
-        decoder = self._running.ready(slots)
+        rows = self._rows(slots)
+        decoder = self._running.ready(rows)
         asked = None if self._asks is None else self._asks.asked(slots, infos)
-        given = decoder, slots, seen, choices
-        chosen = self.form.act(*given, log_probs=self.log_probs, asked=asked)
-        self._running.settle(slots)
+        given = decoder, rows, seen, choices
+        chosen = self.form.act(
+            *given, log_probs=self.log_probs, asked=asked, guidance=self.guidance
+        )
+        self._running.settle(rows)
         if self._asks is not None:
             self._asks.settle()
         ids = np.array(chosen.ids, dtype=np.int64)
@@ -315,14 +332,22 @@ class Agent(Actor):
     def end(self, slots: Sequence[int]) -> None:
         """As `Policy.end`."""
         super().end(slots)
-        self._running.end(slots)
+        self._running.end(self._rows(slots))
         if self._asks is not None:
             self._asks.end(slots)
+        for slot in slots:
+            self._seeds.pop(slot, None)
 
     def release(self) -> None:
         """Forget all episodes, with the memory they held."""
         super().release()
         self._running.release()
+
+    def _rows(self, slots: Sequence[int]) -> list[int]:
+        """The decoder's slots of these: their own, and with guidance those without instruction."""
+        if self.guidance is None:
+            return list(slots)
+        return [*(2 * slot for slot in slots), *(2 * slot + 1 for slot in slots)]
 
     def _choices_under(self, mask: Any) -> list[Choice]:
         return choices_of(self.layout, self.sampling, task=self.task, mask=mask)

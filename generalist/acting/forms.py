@@ -18,6 +18,7 @@ from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import Choice
 from generalist.decoding.slots import Added
 from generalist.decoding.timestep import Chosen
+from generalist.errors import UsageError
 from generalist.modeling.embedders import Embedders
 from generalist.tokenization.compact import QUERIES, TASKS, Signature, signatures_of
 from generalist.tokenization.layout import Layout
@@ -80,10 +81,12 @@ class Form(Protocol):
         *,
         log_probs: bool,
         asked: Asked | None = None,
+        guidance: float | None = None,
     ) -> Chosen:
         """Feed each slot its observation, (N, K) ids in all, and choose its action tokens.
 
-        With `asked`, which takes a form with returns, values are read too.
+        With `asked`, which takes a form with returns, values are read too. With guidance there are
+        2 N slots: N, then the N that they are guided away from.
         """
 
 
@@ -114,8 +117,17 @@ class Flat:
         *,
         log_probs: bool,
         asked: Asked | None = None,
+        guidance: float | None = None,
     ) -> Chosen:
-        """As `Form.act`, in k forward passes; nothing can be asked."""
+        """As `Form.act`, in k forward passes; nothing can be asked.
+
+        Raises UsageError for guidance.
+        """
+        if guidance is not None:
+            raise UsageError(
+                "Guidance needs a checkpoint in the compact form (model.form=compact); this one is "
+                "flat."
+            )
         chunks = self._layout.weave({"observation": seen}).tolist()
         return decoder.act(slots, chunks, choices, log_probs=log_probs)
 
@@ -174,8 +186,17 @@ class Compact:
         *,
         log_probs: bool,
         asked: Asked | None = None,
+        guidance: float | None = None,
     ) -> Chosen:
-        """As `Form.act`, in one forward pass, in two where a return is drawn."""
+        """As `Form.act`, in one forward pass, in two where a return is drawn.
+
+        Raises UsageError for guidance of a model that can be asked for returns.
+        """
+        if guidance is not None and self._returns is not None:
+            raise UsageError(
+                "Guidance does not go with a checkpoint that was trained with returns; leave "
+                "guidance out."
+            )
         vectors = self._vectors(self._observation, seen)  # (N, G, E)
         asking = None
         if self._returns is not None:
@@ -188,12 +209,15 @@ class Compact:
                 asking = self._asking(self._returns, asked)
             vectors = torch.cat([vectors, shown], dim=1)
         if (queries := len(self._layout.legal) - 1) > 0:
-            asked = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
-            vectors = torch.cat([vectors, asked.expand(len(vectors), -1, -1)], dim=1)
+            more = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
+            vectors = torch.cat([vectors, more.expand(len(vectors), -1, -1)], dim=1)
+        if guidance is not None:
+            vectors = vectors.repeat(2, 1, 1)
         chunk = [self._separator] * self.positions
         return decoder.act_at_once(
-            slots, chunk, vectors, choices, log_probs=log_probs, asking=asking
-        )
+            slots, chunk, vectors, choices,
+            log_probs=log_probs, asking=asking, guidance=guidance,
+        )  # fmt: skip
 
     def _asking(self, returns: Signature, asked: Asked) -> Asking:
         run, name = returns.runs[0], returns.name

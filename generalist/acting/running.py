@@ -34,6 +34,13 @@ class RunningEpisodes:
         """
         self._beginning[slot] = header, seed
 
+    def rehead(self, slot: int, header: Header) -> None:
+        """Give a running episode another header; it keeps the timesteps that it has seen."""
+        if slot in self._beginning:
+            self._beginning[slot] = header, self._beginning[slot][1]
+        elif self.decoder is not None and slot < len(self.decoder) and self.decoder.running(slot):
+            self.decoder.rehead(slot, header.ids, header.added)
+
     def ready(self, slots: Sequence[int]) -> Decoder:
         """Reset the beginning episodes among `slots`, and return a decoder with room for all.
 

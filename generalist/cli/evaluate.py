@@ -67,6 +67,14 @@ def evaluate(
             "from the worst to the best of the data (80%).",
         ),
     ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Lambda of guidance by the instruction; 1 adds nothing.",
+            show_default="as the suite says",
+        ),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Score a checkpoint in every task of a suite: a table, report.html with videos, JSON.
@@ -86,6 +94,8 @@ def evaluate(
         for task in loaded.tasks:
             task.episodes = episodes
             task.prompted_episodes = min(episodes, loaded.episodes_of(task, prompted=True))
+    if guidance is not None:
+        loaded.guidance = guidance
     loaded.zero_shot = loaded.zero_shot or zero_shot
     loaded.videos = loaded.videos and videos
     place = {"device": device_of(device), "dtype": dtype.value}
@@ -112,7 +122,7 @@ def evaluate(
         loaded, name, checkpoint=folder, out=out, workers=workers, plan=plan,
         wanted_return=wanted_return,
         # The card's scores are those of acting at once, asked for nothing.
-        card=not fetched and plan is None and wanted_return is None,
+        card=not fetched and plan is None and wanted_return is None and guidance is None,
         **place,
     )  # fmt: skip
     write_json(json, report)

@@ -110,6 +110,14 @@ SHARED: dict[str, tuple[Any, Any]] = {
                          "is greedy. Default: that of the checkpoint's recipe."),
         ],
     ),
+    "guidance": (
+        None,
+        Annotated[
+            float | None,
+            typer.Option(min=0.0, metavar="LAMBDA", help="Guidance by the instruction: the logits "
+                         "without it, and LAMBDA times what it changes. 1 adds nothing."),
+        ],
+    ),
     "plan": (
         None,
         Annotated[
@@ -185,6 +193,14 @@ def option(kind: Any, *names: str, **facts: Any) -> Any:
     return Annotated[kind | None, typer.Option(*names, **facts)]
 
 
+WORDS = {
+    "words": option(
+        str, help="seen, paraphrases (sentences not in the data) or synonyms (words not in it)."
+    ),
+    "pairs": option(
+        str, help="seen, or heldout: colours and kinds that stand together in no data."
+    ),
+}
 FAMILIES = {
     "gym": Family(
         "Gymnasium: any installed id, registered with generalist or not.",
@@ -251,6 +267,24 @@ FAMILIES = {
             ),
             "mouse": option(bool, "--mouse/--keys", help="Turn with the mouse, or with the keys."),
         },
+    ),
+    "doomworld": Family(
+        "Rooms in Doom's engine with instructions in words, keys and a mouse; the score is the "
+        "success rate.",
+        "TASK",
+        "Such as GoTo or PickUpGoTo.",
+        limit="; rewards depend on it",
+        options=WORDS,
+        episodes=100,
+    ),
+    "miniworld": Family(
+        "MiniWorld: rooms in 3D with instructions in words, keys and a mouse; the score is the "
+        "success rate. Needs OpenGL (apt install libegl1 libgl1 libglu1-mesa).",
+        "TASK",
+        "Such as GoTo or PutNext.",
+        limit="; rewards depend on it",
+        options=WORDS,
+        episodes=100,
     ),
     "minatar": Family(
         "MinAtar: five small games on a grid; rewards are the game's own.",

@@ -160,6 +160,7 @@ def _act(
     policy: Who,
     expert: str | None,
     temperature: float | None,
+    guidance: float | None,
     device: str | None,
     dtype: Dtype | None,
     envs: int | None,
@@ -176,8 +177,9 @@ def _act(
     get_task(name)  # a wrong name is found before torch is loaded
     _check_together(
         policy, expert, checkpoint=checkpoint, temperature=temperature, device=device, dtype=dtype,
-        instruction=given["instruction"], prompt_episodes=given["prompt_episodes"] or None,
-        plan=given["plan"], wanted_return=given["wanted_return"],
+        guidance=guidance, instruction=given["instruction"],
+        prompt_episodes=given["prompt_episodes"] or None, plan=given["plan"],
+        wanted_return=given["wanted_return"],
     )  # fmt: skip
     if video_episodes is not None and video is None:
         raise UsageError("--video-episodes belongs to --video DIR; add it, or leave both out.")
@@ -186,7 +188,8 @@ def _act(
 
     who: Agent | str = expert or policy.value
     if policy is Who.agent:
-        who = _load(checkpoint or QUICKSTART, name, temperature, **_place(device, dtype))
+        acting = {"temperature": temperature, "guidance": guidance}
+        who = _load(checkpoint or QUICKSTART, name, **acting, **_place(device, dtype))
     options = {key: value for key, value in options.items() if value is not None}
     options |= _arguments(options.pop("option", []))
     try:
@@ -235,7 +238,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _load(checkpoint: Path, task: str, temperature: float | None, **place: Any) -> Agent:
+def _load(checkpoint: Path, task: str, **options: Any) -> Agent:
     """Load an agent for a task, which may be one that the checkpoint was not trained on."""
     from generalist.acting.agent import Agent
 
@@ -243,7 +246,7 @@ def _load(checkpoint: Path, task: str, temperature: float | None, **place: Any) 
     first = task if task in known or not known else known[0]
     if known and task not in known:
         _note(f"{checkpoint} was not trained on {task}.")
-    return Agent.from_pretrained(checkpoint, first, temperature=temperature, **place)
+    return Agent.from_pretrained(checkpoint, first, **options)
 
 
 def _note(line: str) -> None:

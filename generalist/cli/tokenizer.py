@@ -90,15 +90,24 @@ def frames(
     seed: Annotated[
         int | None, typer.Option(help="Seed of the frames and of the training.")
     ] = None,
+    spec: Annotated[
+        str, typer.Option(help="Folder of tokenizers/ whose spec.yaml has the defaults.")
+    ] = "frames",
 ) -> None:
     """Train the FSQ frame tokenizer on frames from episodes of experts and of random play.
 
-    Defaults stand in tokenizers/frames/spec.yaml. The command writes the tokenizer at the end;
-    after an interruption it begins anew.
+    Defaults stand in tokenizers/frames/spec.yaml, or in that of another SPEC, `worlds`. The command
+    writes the tokenizer at the end; after an interruption it begins anew.
     """
     from generalist.tokenization.train_frames import train_frame_tokenizer
 
     path = train_frame_tokenizer(
-        out, task, frames_per_task=frames_per_task, minutes=minutes, seed=seed, steps=steps
+        out,
+        task,
+        frames_per_task=frames_per_task,
+        minutes=minutes,
+        seed=seed,
+        steps=steps,
+        spec=spec,
     )
     console().print(f"Frame tokenizer: [bold]{path}[/]", soft_wrap=True)

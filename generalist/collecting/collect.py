@@ -177,7 +177,7 @@ def collect(
         workers: processes; None takes one a CPU, 0 plays in this process.
         progress: show a bar on stderr.
         on_progress: called with (task, episodes done, episodes in all) after each episode.
-        processor: folder of the processor to encode with, the shipped one by default.
+        processor: folder of the processor to encode with; by default what the spec says.
         ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
 
     Returns:
@@ -195,7 +195,7 @@ def collect(
         spec = load_dataset_spec(spec)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    loaded = load_processor(processor)
+    loaded = load_processor(processor or spec.processor)
     fingerprints = loaded.vocabulary.fingerprint, loaded.fingerprint
     plans = [_Plan.make(spec, task, root, fingerprints) for task in spec.tasks]
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})

@@ -116,6 +116,12 @@ class Decoder:
             added=added,
         )
 
+    def rehead(self, slot: int, header: Sequence[int], added: Sequence[Added] = ()) -> None:
+        """Give slot `slot` another header, as `reset` has it; its timesteps stay."""
+        self._settle()
+        limit = min(self.window_tokens, len(header) + self.body_tokens)
+        self._state(slot).rehead(header, added, limit)
+
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""
         self._slots[slot] = None
@@ -194,30 +200,35 @@ class Decoder:
         *,
         log_probs: bool = False,
         asking: Asking | None = None,
+        guidance: float | None = None,
     ) -> Chosen:
         """As `act` in the compact form: all action tokens of a timestep in one forward pass.
 
         Args:
-            slots: numbers of the N slots.
+            slots: numbers of the N slots; with guidance, N more that these are guided away from.
             chunk: n ids of the positions of a timestep, at the last k of which tokens are chosen.
             vectors: (N, n, E) of the model's dtype, added to the embeddings in each slot.
             choices: per slot, how its k action tokens are chosen; k is the same in all.
             log_probs: also say how probable each of them was.
             asking: also read values; where returns are drawn from them, in two forward passes.
+            guidance: lambda, of logits l_other + lambda (l_own - l_other) (Ho and Salimans 2022,
+                arXiv:2207.12598).
         """
-        states, k = self._ready(slots), len(choices[0])
-        hidden = self._feed_at_once(states, chunk, vectors, k, asking)
+        fed, k, count = self._ready(slots), len(choices[0]), len(choices)
+        states, everyone = fed[:count], list(range(count))
+        hidden = self._feed_at_once(fed, chunk, vectors, k, asking)
         values = None
         if asking is not None:
             values, hidden = self.logits(hidden[:, 0], asking.interval), hidden[:, 1:]
+        if guidance is not None:  # logits are linear in these states
+            hidden = torch.lerp(hidden[count:], hidden[:count], guidance)
         parts: list[Position] = []
-        everyone = list(range(len(slots)))
         for position in range(k):
             now = resolved([own[position] for own in choices], everyone, parts)
             given = states, hidden[:, position], now
             parts.append(Position(everyone, *self._choose(*given, log_probs)))
-        found = told(len(slots), parts)
-        self._complete = states
+        found = told(count, parts)
+        self._complete = fed
         self._settle()
         return found._replace(values=values)
 

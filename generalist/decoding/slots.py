@@ -24,7 +24,7 @@ class Row:
         index: its number in the cache.
         tokens: of its context.
         fed: how many of them, the first, are cached.
-        added: vectors for the embeddings of tokens that are not cached yet.
+        added: vectors for the embeddings of tokens.
     """
 
     index: int
@@ -43,9 +43,8 @@ class Row:
         return [each for each in self.added if each.place >= self.fed]
 
     def settle(self) -> None:
-        """Take note that all tokens are cached."""
+        """Take note that all tokens are cached. Their vectors stay, for another header."""
         self.fed = len(self.tokens)
-        self.added = []
 
     def cut(self, length: int) -> None:
         """Drop what comes after the first `length` tokens."""
@@ -109,7 +108,7 @@ class Slot:
     ) -> None:
         self.header = [int(token) for token in header]
         self._added = list(added)
-        self._limit = limit
+        self._limit, self._keep = limit, keep
         body = limit - len(self.header)
         self._half_full = body - int(keep * body)  # then a younger row begins
         self._random = random
@@ -167,6 +166,33 @@ class Slot:
         rows = _Rows(older, younger, skipped, len(older.tokens))
         self._rows, self._drawn, self._used = rows, [], 0
 
+    def rehead(self, header: Sequence[int], added: Sequence[Added], limit: int) -> None:
+        """Put another header in place of the present one, before the timesteps that are kept.
+
+        All keys depend on the header, so that all tokens are fed again with the next timestep. What
+        does not fit any more is left out from the oldest timestep on, by `make_room`.
+
+        Args:
+            header: its ids.
+            added: vectors for their embeddings.
+            limit: most tokens of a context with it.
+        """
+        self.restore()
+        before, older = len(self.header), self.older
+        self.header, self._added, self._limit = [int(token) for token in header], list(added), limit
+        body = limit - len(self.header)
+        self._half_full = body - int(self._keep * body)
+        moved = len(self.header) - before
+        rows: list[Row] = []
+        for row in (older, self.younger):
+            if row is None:
+                continue
+            kept = [Added(p + moved, vectors) for p, vectors in row.added if p >= before]
+            tokens = [*self.header, *row.tokens[before:]]
+            rows.append(Row(row.index, tokens, added=[*added, *kept]))
+        younger = rows[1] if len(rows) > 1 else None
+        self._rows = _Rows(rows[0], younger, self._rows.skipped, len(rows[0].tokens))
+
     def restore(self) -> None:
         """Drop what was appended since the last commit."""
         older, younger, skipped, whole = self._rows
@@ -211,9 +237,10 @@ def added_to(rows: Sequence[Row]) -> torch.Tensor | None:
     Returns:
         (P, E) for P tokens, row by row; None where nothing is added.
     """
-    if not any(row.added for row in rows):
+    waiting = [each for row in rows for each in row.waiting]
+    if not waiting:
         return None
-    like = next(each.vectors for row in rows for each in row.added)
+    like = waiting[0].vectors
     pieces = []
     for row in rows:
         at = row.fed

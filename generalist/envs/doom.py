@@ -89,7 +89,8 @@ def find(name: str) -> Task | None:
     )
 
 
-def _vizdoom() -> Any:
+def engine() -> Any:
+    """The module `vizdoom`; raises MissingPackageError where it is missing."""
     try:
         import vizdoom
     except ImportError as error:
@@ -139,7 +140,7 @@ class DoomEnv(gymnasium.Env):
         self._screen = np.zeros((240, 320, 3), np.uint8)
         folder = tempfile.mkdtemp(prefix="generalist-doom-")
         self.game = _configured(scenario, mouse, folder)
-        self._end = weakref.finalize(self, _end, self.game, folder)
+        self._end = weakref.finalize(self, ended, self.game, folder)
         names = [button.name for button in self.game.get_available_buttons()]
         self.mouse = tuple(name for name in names if name.endswith("_DELTA"))
         self.keys = tuple(name for name in names if name not in self.mouse)
@@ -147,12 +148,12 @@ class DoomEnv(gymnasium.Env):
         motions = spaces.Box(-MOUSE_HIGH, MOUSE_HIGH, (len(self.mouse),), np.float32)
         self.action_space = spaces.Dict({"keys": keys, "mouse": motions}) if self.mouse else keys
         self.observation_space = spaces.Box(0, 255, (FRAME_PIXELS, FRAME_PIXELS, 3), np.uint8)
-        with contextlib.chdir(folder), _no_interrupts():  # it leaves files where it is started
+        with contextlib.chdir(folder), no_interrupts():  # it leaves files where it is started
             self.game.init()
 
     def variable(self, name: str) -> float:
         """One of the engine's game variables, such as "HEALTH", for experts."""
-        return self.game.get_game_variable(getattr(_vizdoom().GameVariable, name))
+        return self.game.get_game_variable(getattr(engine().GameVariable, name))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -203,7 +204,7 @@ class DoomEnv(gymnasium.Env):
 
 def _configured(scenario: str, mouse: bool, folder: str) -> Any:
     """The scenario's game, not yet running; its files go into `folder`."""
-    vizdoom = _vizdoom()
+    vizdoom = engine()
     game = vizdoom.DoomGame()
     game.load_config(str(Path(vizdoom.scenarios_path) / f"{scenario}.cfg"))
     game.set_doom_config_path(str(Path(folder) / "engine.ini"))
@@ -228,7 +229,7 @@ def _configured(scenario: str, mouse: bool, folder: str) -> Any:
 
 
 @contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
+def no_interrupts() -> Iterator[None]:
     """Processes that are started here never hear the Ctrl-C that a terminal sends to all."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -237,6 +238,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(game: Any, folder: str) -> None:
+def ended(game: Any, folder: str) -> None:
+    """End a game's engine and remove its folder."""
     game.close()  # first: the engine writes its settings as it ends
     shutil.rmtree(folder, ignore_errors=True)

@@ -55,9 +55,11 @@ _PACKAGES = {
     "board": ("open_spiel",),
     "dmc": ("dm_control", "mujoco"),
     "doom": ("vizdoom",),
+    "doomworld": ("vizdoom",),
     "gym": ("gymnasium", "mujoco", "Box2D"),
     "metaworld": ("metaworld", "mujoco"),
     "minatar": ("minatar",),
+    "miniworld": ("miniworld",),
 }
 
 Record = dict[str, Any]

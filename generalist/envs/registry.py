@@ -29,7 +29,10 @@ from generalist.errors import GeneralistError, MissingPackageError, UsageError, 
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
 
-_FAMILIES = ("gym", "dmc", "babyai", "atari", "metaworld", "doom", "minatar", "board", "text")
+_FAMILIES = (
+    "gym", "dmc", "babyai", "atari", "metaworld", "doom", "doomworld", "miniworld", "minatar",
+    "board", "text",
+)  # fmt: skip
 
 Metric = Literal["return", "success"]
 T = TypeVar("T")
@@ -93,6 +96,8 @@ class Task:
         frames: True where the agent sees images; None where only making it would tell.
         metric: what a score counts: the raw return, or success (1.0 or 0.0).
         default_expert: name of the expert that demonstrates, "" where there is none.
+        controls: names of the keys and of the mouse's motions, in the order of an action; none
+            where a task is not played with these.
         random_score: of random play, as scores.json has it.
         expert_score: of the default expert.
         other_scores: those of other experts, by name.
@@ -106,6 +111,7 @@ class Task:
     frames: bool | None = False
     metric: Metric = "return"
     default_expert: str = ""
+    controls: tuple[str, ...] = ()
     random_score: Score | None = None
     expert_score: Score | None = None
     other_scores: Mapping[str, Score] = dataclasses.field(default_factory=dict, hash=False)

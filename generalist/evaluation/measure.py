@@ -79,6 +79,7 @@ class Measurement:
             self.checkpoint,
             task=first if first in known else known[0],
             temperature=self.suite.temperature,
+            guidance=self.suite.guidance,
             device=self.device,
             dtype=self.dtype,
         )
@@ -267,7 +268,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         settings["wanted_return"] = wanted
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
-        "context_steps": agent.context_steps, "metric": get_task(task).metric,
+        "context_steps": agent.context_steps, "guidance": agent.guidance,
+        "metric": get_task(task).metric,
     }  # fmt: skip
     return settings | ({"prompts": suite.prompts} if job.prompted else {})
 

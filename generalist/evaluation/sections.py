@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -34,11 +34,11 @@ def human_section(found: dict[str, Any]) -> str:
     )
 
 
-def asked_section(found: Sequence[dict[str, Any]]) -> str:
+def asked_section(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     """The plot of returns asked for and got; nothing where none was asked for.
 
     Args:
-        found: a curve each, as `asked_plot` takes them.
+        found: by task, the rollouts that were asked for a return, as `Evaluation.asked` has them.
     """
     if not found:
         return ""

@@ -96,6 +96,9 @@ class Suite(BaseModel):
     temperature: float | None = Field(default=None, ge=0)
     """Of the sampling of actions; 0 takes the likeliest. Left out: as the checkpoint's recipe
     says, task by task."""
+    guidance: float | None = Field(default=None, ge=0)
+    """Lambda of guidance by the instruction: how far to go from the logits without it (0) to those
+    with it (1), or beyond. Left out: by the instruction alone, in one row an environment."""
     zero_shot: bool = False
     """Whether patterns also stand for tasks that the checkpoint was not trained on."""
     videos: bool = True

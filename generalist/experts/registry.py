@@ -62,7 +62,9 @@ _EXPERTS: dict[str, dict[str, str]] = {
 _FAMILY_EXPERTS: dict[str, dict[str, str]] = {
     "babyai": {"bot": "babyai:BabyAIExpert"},
     "board": {"mcts": "board:BoardSearch"},
+    "doomworld": {"guide": "worlds:WorldGuide"},
     "metaworld": {"scripted": "metaworld:MetaWorldScripted"},
+    "miniworld": {"guide": "worlds:WorldGuide"},
 }
 
 

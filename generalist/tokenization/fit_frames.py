@@ -34,6 +34,9 @@ BLUR_PIXELS = (1.0, 2.5)
 UNKNOWN_SHARE = 0.15
 """Weight, against a game's changed patches, of whole patches seen without a background."""
 MOST_PATCHES = 150_000
+MOST_SCENE_PATCHES = 55_000
+THINGS_SHARE = 0.75
+STRONG_COLOUR, NEARLY_BLACK = 110, 45  # of 255
 MOST_CHANGED = 0.9
 """Frames with a larger share of their patches changed are left out."""
 
@@ -141,6 +144,35 @@ def patch_data(
         total / total.sum(),
         np.cumsum([len(rows) for rows in patches]),
     )
+
+
+def scene_data(frames: np.ndarray, patch_size: int, *, seed: int = 0) -> PatchData:
+    """Patches of scenes whose camera moves: no background stands still, and things are small.
+
+    Three of four patches that are drawn hold something of a strong colour, or nearly black.
+
+    Args:
+        frames: (N, S, S, 3) uint8.
+        patch_size: Height and width of a patch in pixels.
+        seed: Of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    patches = to_patches(frames, patch_size).reshape(-1, patch_size**2, 3)
+    high = patches.max(axis=-1)
+    strong = ((high - patches.min(axis=-1) > STRONG_COLOUR) | (high < NEARLY_BLACK)).mean(axis=-1)
+    chosen, weights = [], []
+    for held, share in ((strong > 0.02, THINGS_SHARE), (strong <= 0.02, 1 - THINGS_SHARE)):
+        rows = rng.permutation(np.flatnonzero(held))[: int(MOST_SCENE_PATCHES * share)]
+        chosen.append(rows)
+        weights.append(np.full(len(rows), share / max(1, len(rows))))
+    rows = np.concatenate(chosen)
+    if not len(rows):
+        raise GeneralistError("The frame tokenizer was given no frames to learn from.")
+    drawn = np.concatenate(weights)
+    taken = patches[rows].reshape(len(rows), -1)
+    still = np.zeros((1, taken.shape[1]), np.uint8)
+    ends = np.array([len(rows)])
+    return PatchData(taken, still, np.zeros(len(rows), np.int64), drawn / drawn.sum(), ends)
 
 
 def blur_metric(patch_size: int) -> np.ndarray:

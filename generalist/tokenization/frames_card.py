@@ -22,7 +22,7 @@ def measure(tokenizer: FrameTokenizer, frames: np.ndarray, task: str) -> dict[st
     """Measure what codes keep of frames.
 
     Args:
-        tokenizer: Knows the background of `task`.
+        tokenizer: To be measured.
         frames: (N, S, S, 3) uint8.
         task: The game they are of.
 
@@ -33,7 +33,7 @@ def measure(tokenizer: FrameTokenizer, frames: np.ndarray, task: str) -> dict[st
             background, of the decoded codes and of the background alone.
     """
     codes = tokenizer.encode(frames, task)
-    background = tokenizer.backgrounds[task]
+    background = tokenizer.backgrounds.get(task, np.zeros_like(frames[0]))
     moved = (frames != background).any(axis=-1)
     decoded = tokenizer.decode(codes, task)
     return {
@@ -73,7 +73,8 @@ def write_card(
 
     Args:
         tokenizer: The tokenizer that the card describes.
-        frames: (N, H, W, 3) uint8 of each task. Tasks without a known background are left out.
+        frames: (N, H, W, 3) uint8 of each task. Of a tokenizer that knows backgrounds, tasks
+            without one are left out.
         out_dir: Folder of the files.
         notes: Markdown below the table.
 
@@ -84,7 +85,7 @@ def write_card(
 
     out_dir, rows, pictures = Path(out_dir), [], []
     for task, taken in frames.items():
-        if task not in tokenizer.backgrounds:
+        if tokenizer.backgrounds and task not in tokenizer.backgrounds:
             continue
         sized = resize_frames(taken, tokenizer.config.frame_size)
         got, name = measure(tokenizer, sized, task), task.rpartition("/")[2]

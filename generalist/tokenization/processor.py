@@ -14,7 +14,7 @@ import numpy as np
 from generalist.episode import Episode, Tree
 from generalist.errors import GeneralistError
 from generalist.integrity import read_json
-from generalist.specs import find_spec
+from generalist.specs import find_spec, list_specs
 from generalist.tokenization import PARTS_FOLDER
 from generalist.tokenization.characters import CharactersCodec
 from generalist.tokenization.codec import Codec, Toolbox
@@ -116,13 +116,17 @@ class GeneralistProcessor:
         return same and self.vocabulary.begins_with(other.vocabulary)
 
     @classmethod
-    def default(cls) -> GeneralistProcessor:
-        """The shipped processor: `tokenizers/text` and `tokenizers/frames`."""
+    def default(cls, frames: str = FRAMES_FOLDER) -> GeneralistProcessor:
+        """The shipped processor: `tokenizers/text` and `tokenizers/frames`.
+
+        Args:
+            frames: another frame tokenizer of `tokenizers/`, such as `worlds`.
+        """
         from generalist.tokenization.frames import FrameTokenizer
 
         text = TextCodec.from_pretrained(find_spec("tokenizers", TEXT_FOLDER))
-        frames = FrameTokenizer.from_pretrained(find_spec("tokenizers", FRAMES_FOLDER))
-        return cls(Vocabulary.default(text.size), text, frames)
+        codes = FrameTokenizer.from_pretrained(find_spec("tokenizers", frames))
+        return cls(Vocabulary.default(text.size), text, codes)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write everything `from_pretrained` needs into a folder."""
@@ -366,11 +370,18 @@ class GeneralistProcessor:
         return values
 
 
-def load_processor(folder: str | Path | None) -> GeneralistProcessor:
-    """The processor saved in a folder, or the shipped one."""
-    if folder is None:
+def load_processor(name: str | Path | None) -> GeneralistProcessor:
+    """The processor saved in a folder, or a shipped one.
+
+    Args:
+        name: a folder, or the name of a shipped frame tokenizer, such as `worlds`; None for the
+            default processor.
+    """
+    if name is None:
         return GeneralistProcessor.default()
-    return GeneralistProcessor.from_pretrained(folder)
+    if str(name) in list_specs("tokenizers"):
+        return GeneralistProcessor.default(frames=str(name))
+    return GeneralistProcessor.from_pretrained(name)
 
 
 def _show(codec: Codec, values: np.ndarray, *, index: int, code: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,10 @@ class FrameTokenizerSpec(BaseModel):
 
     tasks: dict[str, float] = Field(min_length=1)
     """Task names, each with its weight in the training."""
+    moving_camera: bool = False
+    """Whether the camera moves, so that nothing stands still: no task has a background."""
+    patch_size: int = Field(14, ge=1)
+    """Height and width in pixels of the patch that a code stands for; a divisor of 84."""
     frames_per_task: int = Field(12_000, ge=8)
     """Frames collected of each task."""
     steps: int = Field(4000, ge=1)
@@ -108,10 +112,11 @@ def fit_frame_tokenizer(
     seed: int = 0,
     progress: bool = False,
     config: FrameConfig | None = None,
+    moving_camera: bool = False,
 ) -> FrameTokenizer:
     """Train a frame tokenizer.
 
-    The per-pixel median of a task's frames becomes its background.
+    The per-pixel median of a task's frames becomes its background, unless the camera moves.
 
     Args:
         frames: (N, H, W, 3) uint8 of each task, in the order they were seen.
@@ -121,11 +126,17 @@ def fit_frame_tokenizer(
         seed: Of all that is drawn.
         progress: Show a bar on stderr.
         config: Other sizes than the shipped ones.
+        moving_camera: Whether nothing of a frame stands still; all tasks then count alike.
     """
-    from generalist.tokenization.fit_frames import fit_codec, patch_data
+    from generalist.tokenization.fit_frames import fit_codec, patch_data, scene_data
     from generalist.tokenization.frames import FrameConfig, FrameTokenizer, resize_frames
 
     config = config or FrameConfig()
+    fitting: dict[str, Any] = {"steps": steps, "minutes": minutes, "seed": seed}
+    if moving_camera:
+        sized = np.concatenate([resize_frames(f, config.frame_size) for f in frames.values()])
+        scenes = scene_data(sized, config.patch_size, seed=seed)
+        return FrameTokenizer(fit_codec(scenes, config, progress=progress, **fitting), {})
     backgrounds, games = {}, []
     for name, taken in frames.items():
         sized = resize_frames(taken, config.frame_size)
@@ -133,7 +144,7 @@ def fit_frame_tokenizer(
         backgrounds[name] = median
         games.append((sized, median, 1.0 if weights is None else weights[name]))
     data = patch_data(games, config.patch_size, seed=seed)
-    codec = fit_codec(data, config, steps=steps, minutes=minutes, seed=seed, progress=progress)
+    codec = fit_codec(data, config, progress=progress, **fitting)
     return FrameTokenizer(codec, backgrounds)
 
 
@@ -146,10 +157,11 @@ def train_frame_tokenizer(
     seed: int | None = None,
     progress: bool = True,
     steps: int | None = None,
+    spec: str = "frames",
 ) -> Path:
     """Collect frames, train, and write the tokenizer and its card.
 
-    The spec `tokenizers/frames/spec.yaml` gives what is not given here. The same seed gives the
+    The spec `tokenizers/SPEC/spec.yaml` gives what is not given here. The same seed gives the
     same tokenizer, unless `minutes` ends the training before its last step.
 
     Args:
@@ -160,19 +172,21 @@ def train_frame_tokenizer(
         seed: Of play and training.
         progress: Show bars on stderr.
         steps: Optimizer steps.
+        spec: Name of the folder of `tokenizers/` whose spec is taken.
 
     Returns:
         `out_dir`.
     """
+    from generalist.tokenization.frames import FrameConfig
     from generalist.tokenization.frames_card import write_card
 
-    spec = load_yaml(find_spec("tokenizers", "frames") / SPEC_FILE, FrameTokenizerSpec)
+    known = load_yaml(find_spec("tokenizers", spec) / SPEC_FILE, FrameTokenizerSpec)
     if tasks is None:
-        weights = spec.tasks
+        weights = known.tasks
     else:
         weights = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
-    seed = spec.seed if seed is None else seed
-    count = spec.frames_per_task if frames_per_task is None else frames_per_task
+    seed = known.seed if seed is None else seed
+    count = known.frames_per_task if frames_per_task is None else frames_per_task
     frames = {
         # A task that counts for less also shows fewer frames; every task has seeds of its own.
         name: collect_frames(
@@ -183,10 +197,12 @@ def train_frame_tokenizer(
     tokenizer = fit_frame_tokenizer(
         frames,
         weights,
-        steps=spec.steps if steps is None else steps,
-        minutes=spec.minutes if minutes is None else minutes,
+        steps=known.steps if steps is None else steps,
+        minutes=known.minutes if minutes is None else minutes,
         seed=seed,
         progress=progress,
+        config=FrameConfig(patch_size=known.patch_size),
+        moving_camera=known.moving_camera,
     )
     out_dir = Path(out_dir)
     tokenizer.save_pretrained(out_dir)

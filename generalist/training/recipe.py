@@ -50,7 +50,8 @@ class DataRecipe(Section):
     """Size limit of the cache. A cache smaller than the data downloads shards again and again,
     because training draws rows from all of them."""
     processor: Folder | None = None
-    """Folder of the processor that encoded the shards. Default: the shipped one."""
+    """Folder of the processor that encoded the shards, or the name of a shipped frame tokenizer
+    (`worlds`). Default: the shipped processor."""
     window_tokens: int = Field(default=512, gt=1)
     """Tokens in a window, L."""
     context_steps: PositiveInt | dict[str, PositiveInt] | None = None

@@ -57,22 +57,17 @@ class Watched:
         self.believed: dict[int, list[np.ndarray]] = {}
         self._beliefs = beliefs
         self._lock = lock or Lock()
-        self._seeds: dict[int, int] = {}
 
     def begin(
         self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Mapping[str, Any]]
     ) -> None:
         """As `Policy.begin`."""
-        self._seeds.update(zip(slots, seeds, strict=True))
         self.agent.begin(slots, seeds, infos)
 
     def decide(
         self, observations: Tree, infos: Sequence[Mapping[str, Any]], slots: Sequence[int]
     ) -> Decision:
-        """As `Policy.decide`. A new instruction begins a new window, whose head it stands in."""
-        for slot, info in zip(slots, infos, strict=True):
-            if (told := info.get("new_instruction")) is not None:
-                self.agent.begin([slot], [self._seeds[slot]], [{**info, "instruction": told}])
+        """As `Policy.decide`."""
         with self._lock:
             self._beliefs.take()  # others may have been heard meanwhile
             decision = self.agent.decide(observations, infos, slots)

@@ -101,6 +101,9 @@ class DatasetSpec(_Model):
     and evaluation."""
     noise: float | list[float] = 0.2
     """The tasks' noise where they say nothing else."""
+    processor: str | None = None
+    """Folder of the processor that encodes the episodes, or the name of a shipped frame tokenizer
+    (`worlds`). Left out: the shipped processor. `--processor` replaces it."""
     block_tokens: int = Field(BLOCK_TOKENS, ge=1)
     """Tokens of a WebDataset sample, about."""
     shard_tokens: int = Field(SHARD_TOKENS, ge=1)

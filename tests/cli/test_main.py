@@ -50,7 +50,11 @@ def test_the_list_above_is_complete():
 
 
 @pytest.mark.parametrize(
-    "family", ["gym", "dmc", "babyai", "atari", "metaworld", "doom", "minatar", "board"]
+    "family",
+    [
+        *("gym", "dmc", "babyai", "atari", "metaworld", "doom", "doomworld", "miniworld"),
+        *("minatar", "board"),
+    ],
 )
 def test_every_family_has_the_common_options(family, capsys):
     cli.main(["rollout", family, "--help"])

@@ -22,7 +22,8 @@ from tests.conftest import TinyRun
 CARTPOLE = "gym/CartPole-v1"
 EXAMPLES = {
     "gym": "CartPole-v1", "dmc": "cartpole-balance", "babyai": "GoToLocal", "atari": "Pong",
-    "metaworld": "reach", "doom": "basic", "minatar": "Breakout", "board": "TicTacToe",
+    "metaworld": "reach", "doom": "basic",
+    "doomworld": "GoTo", "miniworld": "GoTo", "minatar": "Breakout", "board": "TicTacToe",
 }  # fmt: skip
 
 

@@ -1,0 +1,57 @@
+"""Rooms in Doom's engine, told in words, played with keys and a mouse; `doomworld/GoTo`.
+
+The engine is ViZDoom's (Kempka et al. 2016, arXiv:1605.02097); maps and tasks are this project's.
+A seed draws the room, its things, and the instruction. Frames are 84x84 RGB. A step lasts 4 tics
+of the engine's 35 a second. Success is judged by the engine's list of objects (`missions.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from generalist.envs.controls import CONTROLS
+from generalist.envs.doom import engine
+from generalist.envs.doom_room import PAIRS, PORTABLE, DoomRoom, radius_of
+from generalist.envs.instructed import InstructedWorld, World
+from generalist.envs.registry import Task
+from generalist.envs.skills import SKILLS, Kit, any_of
+
+HELD_OUT = (("blue", "torch"), ("red", "skull"))
+"""Pairs of colour and kind that stand in no room of training."""
+
+_NAMES = ("GoTo", "GoToColour", "GoToKind", "PickUp", "Face", "Gesture", "PickUpGoTo")
+_OWN = {name: SKILLS[name] for name in _NAMES}
+WORLD = World(
+    kit=Kit(PAIRS, HELD_OUT, radius_of, PORTABLE),
+    skills={**_OWN, "Any": any_of(_OWN)},
+    new_room=DoomRoom,
+    sides=(8.0, 10.0),
+    apart=2.7,
+    from_agent=2.2,
+    frames_per_second=9,
+)
+REGISTERED = {name: skill.description for name, skill in WORLD.skills.items()}
+
+
+def names() -> list[str]:
+    """Every task."""
+    engine()  # says what is missing
+    return list(WORLD.skills)
+
+
+def find(name: str) -> Task | None:
+    """The task of a skill; None for an unknown one."""
+    if name not in WORLD.skills:
+        return None
+    skill, task = WORLD.skills[name], f"doomworld/{name}"
+    return Task(
+        name=task,
+        family="doomworld",
+        make=functools.partial(InstructedWorld, task, WORLD, skill),
+        step_limit=skill.steps,
+        description=skill.description,
+        frames=True,
+        metric="success",
+        default_expert="guide",
+        controls=CONTROLS,
+    )

@@ -1,0 +1,55 @@
+"""MiniWorld: rooms in 3D, told in words, played with keys and a mouse; `miniworld/GoTo`.
+
+Chevalier-Boisvert et al. 2023 (arXiv:2306.13831) made the simulator; the tasks are this project's.
+A seed draws the room, its things, and the instruction. Frames are 84x84 RGB, six a second. In a
+step the agent turns, then walks up to 0.4 m, then uses what stands ahead. The world is drawn
+without a display. Success is judged by the simulator's state (`missions.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from generalist.envs.controls import CONTROLS
+from generalist.envs.instructed import InstructedWorld, World
+from generalist.envs.miniworld_room import COLOURS, KINDS, MiniWorldRoom, package, radius_of
+from generalist.envs.registry import Task
+from generalist.envs.skills import SKILLS, Kit, any_of
+
+HELD_OUT = (("red", "column"), ("green", "key"), ("blue", "ball"), ("yellow", "box"))
+"""Pairs of colour and kind that stand in no room of training."""
+
+WORLD = World(
+    kit=Kit(tuple((c, k) for c in COLOURS for k in KINDS), HELD_OUT, radius_of, KINDS),
+    skills={**SKILLS, "Any": any_of(SKILLS)},
+    new_room=MiniWorldRoom,
+    sides=(6.0, 8.0),
+    apart=1.9,
+    from_agent=1.7,
+    frames_per_second=6,
+)
+REGISTERED = {name: skill.description for name, skill in WORLD.skills.items()}
+
+
+def names() -> list[str]:
+    """Every task."""
+    package()  # says what is missing
+    return list(WORLD.skills)
+
+
+def find(name: str) -> Task | None:
+    """The task of a skill; None for an unknown one."""
+    if name not in WORLD.skills:
+        return None
+    skill, task = WORLD.skills[name], f"miniworld/{name}"
+    return Task(
+        name=task,
+        family="miniworld",
+        make=functools.partial(InstructedWorld, task, WORLD, skill),
+        step_limit=skill.steps,
+        description=skill.description,
+        frames=True,
+        metric="success",
+        default_expert="guide",
+        controls=CONTROLS,
+    )
