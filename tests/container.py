@@ -29,8 +29,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "python:3.11-slim-bookworm"
 """The only image that the Dockerfile may begin from; `_new_root` makes what stands in for it."""
-SUITE, PACKAGES = "bookworm", ("python3.11", "python3.11-venv", "ca-certificates")
+SUITE, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates")
 ARCHIVE = "http://deb.debian.org/debian"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CHECK = "make --version > /dev/null && .venv/bin/generalist --version && .venv/bin/generalist info"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
@@ -143,14 +144,13 @@ def _mounted(root: Path, binds: Sequence[Path]) -> Iterator[None]:
 
 def _new_root(root: Path) -> None:
     """Debian's smallest system, with its Python under the names that the base image has."""
-    include = f"--include={','.join(PACKAGES)}"
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", include, SUITE, str(root), ARCHIVE],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    make = ["debootstrap", "--variant=minbase", SUITE, str(root), ARCHIVE]
+    subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
+    inside(root, f"({install}) > /dev/null", "/", {"PATH": PATH}, ())
     for name in ("python", "python3"):
         (root / "usr/local/bin" / name).symlink_to("/usr/bin/python3.11")
-    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     if _CERTIFICATES.exists():
         shutil.copy(_CERTIFICATES, root / str(_CERTIFICATES).lstrip("/"))
 

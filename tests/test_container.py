@@ -1,4 +1,4 @@
-"""The Dockerfile as the script of tests/container.py reads it; `python -m tests.container` runs it."""
+"""The Dockerfile as tests/container.py reads it; `python -m tests.container` runs it."""
 
 from __future__ import annotations
 
