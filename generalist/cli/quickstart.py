@@ -65,9 +65,7 @@ def quickstart(
     from generalist.training.sizes import overrides_of, sized
 
     keys = [*overrides_of(size, minutes), *(overrides or ())]
-    plan = _plan(
-        output, keys, dataset=dataset, recipe=recipe, suite=suite, smoke=smoke
-    )
+    plan = _plan(output, keys, dataset=dataset, recipe=recipe, suite=suite, smoke=smoke)
     sized(plan["recipe"], size)
     data = output / "data"
     with _stage(1, f"experts play {len(plan['spec'].tasks)} tasks into {data}"):

@@ -14,8 +14,7 @@ from generalist.training.sizes import SIZES, overrides_of, sized
 @pytest.mark.parametrize("size", SIZES)
 def test_a_size_is_what_its_name_says(size: str) -> None:
     recipe = sized(load_recipe("quickstart", overrides_of(size, 60)), size)
-    counted = plan_run(recipe, vocabulary_size_of(recipe), None).parameters
-    body = counted.matrices + counted.norms
+    body = plan_run(recipe, vocabulary_size_of(recipe), None).parameters.body
     assert 0.8 < body / (1e6 * float(size[:-1])) < 1.25
     assert recipe.schedule.minutes == 60 and recipe.optimizer.lr == SIZES[size].lr
     assert recipe.model.hidden_size % recipe.model.heads == 0
