@@ -5,6 +5,8 @@
 # Pass PyTorch's wheel index for your platform: --build-arg TORCH_INDEX=URL (docs/start/install.md).
 
 FROM python:3.11-slim-bookworm AS base
+# Debian keeps no older versions of a release, so none is pinned.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends make git libegl1 libosmesa6 libgl1 libglu1-mesa libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
@@ -14,6 +16,7 @@ COPY . .
 
 FROM base AS cuda
 # Triton compiles what launches its kernels.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*

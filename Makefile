@@ -57,9 +57,11 @@ test: $(STAMP) ## every fast test
 test-slow: $(STAMP) ## the tests that train, build wheels or run the long commands of README and docs
 	$(PYTEST) -m slow $(TESTS)
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, shellcheck and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint Dockerfile
 
 docs: $(STAMP) ## the documentation as a site in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

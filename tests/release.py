@@ -1,6 +1,7 @@
 """Tries the distributions of a folder in bare environments: `python -m tests.release dist`.
 
-Only the core is installed, by the pins of constraints.txt. What it took is printed.
+First the core alone is installed, by the pins of constraints.txt, and acts with the shipped
+checkpoint; what it took is printed. Then come the extras that a page of films needs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = (["--version"], ["tasks", "gym"], ["info"], ["recipe", "quickstart"])
-"""What is run in each environment."""
+COMMANDS = (
+    ["--version"], ["tasks", "gym"], ["info"], ["recipe", "quickstart"],
+    ["rollout", "gym", "CartPole-v1", "--checkpoint", "quickstart", "--episodes", "1"],
+)  # fmt: skip
+"""What is run with the core alone."""
+WATCH_EXTRAS = "video,classic"
+WATCH = ["watch", "gym/CartPole-v1", "gym/Pendulum-v1", "--steps", "30", "--out", "watch.html"]
+"""What is run with these extras."""
 
 
 def distributions(folder: Path) -> list[Path]:
@@ -35,9 +42,13 @@ def attempt(distribution: Path, folder: Path, constraints: Path) -> str:
     seconds = time.monotonic() - began
     for arguments in COMMANDS:
         _run(folder / "bin" / "generalist", *arguments, where=folder)
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     size = sum(path.stat().st_size for path in files)
-    return f"{distribution.name}: installed in {seconds:.0f} s, {size / 1e6:.0f} MB in all"
+    _run(*pip, "-c", constraints, f"{distribution}[{WATCH_EXTRAS}]", where=folder)
+    _run(folder / "bin" / "generalist", *WATCH, where=folder)
+    if not (folder / "watch.html").stat().st_size:
+        sys.exit(f"{distribution.name} wrote an empty page.")
+    return f"{distribution.name}: the core installed in {seconds:.0f} s, {size / 1e6:.0f} MB in all"
 
 
 def _run(*command: object, where: Path) -> None:

@@ -138,7 +138,7 @@ def test_every_requirement_is_pinned():
     assert {requirement_name(each) for each in wanted} - pinned == set()
 
 
-TOOLS = ("dev", "docs", "deepspeed")  # the last is not installed for tests
+TOOLS = ("dev", "docs", "notebooks", "deepspeed")  # the last is not installed for tests
 # What an extra has installed without our importing it, and for what.
 NEVER_IMPORTED = {
     "chess": "open-spiel's game of that name",

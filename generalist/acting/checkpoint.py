@@ -5,7 +5,7 @@ generalist/                                              the processor, and:
   layouts.json                                           task -> layout of its timestep
   training.json                                          how it was trained, and how it acts
   recipe.yaml                                            the resolved recipe
-README.md                                                the model card
+README.md, replay.webp                                   the model card, and its picture
 manifest.json                                            size and hash of every file but the card
 """
 
@@ -23,7 +23,7 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint
+from generalist.acting.hub import LAYOUTS_FILE, REPLAY, check_checkpoint
 from generalist.errors import GeneralistError, UsageError
 from generalist.integrity import CARD, MANIFEST, read_json, write_folder
 from generalist.modeling import PARTS_FOLDER
@@ -43,7 +43,7 @@ SETTINGS = ("window_tokens", "context_steps", "temperature", "environments", "re
 """Keys of training.json that say how to act; `Agent` has arguments of the same names."""
 FACTS_FILE = "training.json"
 RECIPE_FILE = "recipe.yaml"
-_OWN = {"config.json", "generation_config.json", CARD, MANIFEST, PARTS_FOLDER}
+_OWN = {"config.json", "generation_config.json", CARD, MANIFEST, PARTS_FOLDER, REPLAY}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,11 @@ SHIPPED = "quickstart"
 """Name of the checkpoint that ships with the package."""
 FOLDER_IN_CARD = "PATH OF THIS FOLDER"
 """Placeholder in a checkpoint's card for its name, until `push_checkpoint` knows it."""
+REPLAY = "replay.webp"
+"""File of the moving picture that a card may show."""
 _CARD = "README.md"
 # No file that could run code when it is read.
-_PATTERNS = [_CARD, "*.json", "*.safetensors", "*.yaml"]
+_PATTERNS = [_CARD, REPLAY, "*.json", "*.safetensors", "*.yaml"]
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _NOT_LOGGED_IN = (401, 403)
 

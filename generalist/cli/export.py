@@ -22,6 +22,13 @@ def export(
     license: Annotated[
         str, typer.Option(help="Licence of the copy, for its card: an SPDX identifier.")
     ] = "Apache-2.0",
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Play up to nine tasks, and show them on the card: replay.webp, at most 2 MB.",
+        ),
+    ] = False,
 ) -> None:
     """Copy a checkpoint, with its weights in half the bytes and a card that says how it was made.
 
@@ -31,4 +38,11 @@ def export(
     from generalist.training.ship import ship
 
     size_bytes = ship(checkpoint, folder, dtype=dtype.value, license=license)
+    if replay:
+        from generalist.viewer.replay import add_replay
+
+        notes = console(stderr=True)
+        size_bytes += add_replay(
+            folder, on_task=lambda line: notes.print(f"  {line}", markup=False, soft_wrap=True)
+        )
     console().print(f"Checkpoint: [bold]{folder}[/], {size_bytes / 1e6:.2f} MB", soft_wrap=True)

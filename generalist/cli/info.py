@@ -63,7 +63,14 @@ def _in_a_clone() -> bool:
 
 
 def _version(package: str) -> str | None:
-    """The installed version of a package; None where it is missing."""
+    """The installed version of a package; None where it is missing.
+
+    That of torch is its own word, which names the build: 2.13.0+cu130.
+    """
+    if package == "torch":
+        import torch
+
+        return str(torch.__version__)
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

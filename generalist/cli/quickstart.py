@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from generalist.cli.common import console, duration
+from generalist.cli.train import Minutes, Size
 from generalist.errors import UsageError
 
 STAGES = ("collect", "train", "evaluate")
@@ -46,6 +47,8 @@ def quickstart(
             min=0, help="Worker processes. Default: one per CPU; 0 plays in this process."
         ),
     ] = None,
+    size: Size = None,
+    minutes: Minutes = None,
     smoke: Annotated[
         bool,
         typer.Option(
@@ -59,9 +62,11 @@ def quickstart(
     This takes about 20 minutes on two CPU cores. The same command continues after an interruption.
     """
     began = time.monotonic()
-    plan = _plan(
-        output, list(overrides or ()), dataset=dataset, recipe=recipe, suite=suite, smoke=smoke
-    )
+    from generalist.training.sizes import overrides_of, sized
+
+    keys = [*overrides_of(size, minutes), *(overrides or ())]
+    plan = _plan(output, keys, dataset=dataset, recipe=recipe, suite=suite, smoke=smoke)
+    sized(plan["recipe"], size)
     data = output / "data"
     with _stage(1, f"experts play {len(plan['spec'].tasks)} tasks into {data}"):
         from generalist.collecting.collect import collect

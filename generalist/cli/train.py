@@ -13,6 +13,17 @@ from generalist.errors import UsageError
 if TYPE_CHECKING:
     from generalist.training.recipe import Recipe
 
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1m|3m|10m",
+        help="Parameters of the body. Sets width, layers, learning rate, batch and window.",
+    ),
+]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="Time to train. Default: as the recipe says.")
+]
+
 
 def train(
     recipe: Annotated[
@@ -20,11 +31,13 @@ def train(
         typer.Argument(
             help="A recipe's name (quickstart, laptop, sizes/79m) or the path of a YAML file."
         ),
-    ],
+    ] = "quickstart",
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to change: optimizer.lr=1e-3."),
     ] = None,
+    size: Size = None,
+    minutes: Minutes = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -60,13 +73,20 @@ def train(
 ) -> None:
     """Train a model by a recipe; the same command continues an interrupted run.
 
+    --size and --minutes are enough to begin with; a recipe has all keys.
+
     On several GPUs or machines: accelerate launch -m generalist.training RECIPE [KEY=VALUE]...
     """
     from generalist.training.recipe import load_recipe
+    from generalist.training.sizes import overrides_of, sized
 
     if not plan and (flops is not None or json is not None):
         raise UsageError("--flops and --json belong to --plan; add it, or leave them out.")
-    loaded = load_recipe(recipe, overrides or ())  # refuse a wrong key before torch is loaded
+    keys = list(overrides or ())
+    if "=" in recipe and not Path(recipe).exists():  # a key, where the recipe was left out
+        recipe, keys = "quickstart", [recipe, *keys]
+    # Refuse a wrong key before torch is loaded.
+    loaded = sized(load_recipe(recipe, [*overrides_of(size, minutes), *keys]), size)
     if plan:
         if loaded.reinforcement is not None:
             raise UsageError(

@@ -4,6 +4,7 @@ One folder a task, `ROOT/<family>/<Name>/`:
 
     dataset.json      task, layout, spaces, vocabulary, fingerprints, how it was collected, counts
     manifest.json     per shard: bytes, sha256, tokens, episodes, members (offset, size, crc32)
+    README.md         a card for people; nothing here reads it
     index.bin         where each episode stands; written by the first to read the folder
     shard-00000.tar   a standard WebDataset tar; a sample is a block of whole episodes:
         KEY.tokens.npy    (tokens,) all episodes end to end, uint16 or uint32
@@ -34,6 +35,7 @@ import numpy as np
 
 from generalist.errors import GeneralistError, needing
 from generalist.seeds import EVALUATION_SEED
+from generalist.shards.card import write_card
 from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
 
@@ -185,6 +187,7 @@ class ShardWriter:
         manifest = Manifest(shards, self.manifest.rejected)
         self.header.write(self.folder, manifest.counts())
         manifest.write(self.folder)
+        write_card(self.folder, self.header, manifest.counts())
         self.manifest = manifest
         self._pending, self._pending_tokens, self._rejections_pending = [], 0, False
 

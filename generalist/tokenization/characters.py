@@ -21,6 +21,7 @@ class CharactersCodec(Codec):
 
     kind: ClassVar[str] = "characters"
     range_name: ClassVar[str] = "discrete"
+    dtype_kinds: ClassVar[str] = "U"
 
     characters: str  # the set, sorted
     shortest: int  # fewest characters of a string

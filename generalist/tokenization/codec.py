@@ -42,12 +42,23 @@ class Codec:
     kind: ClassVar[str]
     range_name: ClassVar[str]
     ordinal: ClassVar[bool] = False  # neighbouring codes stand for neighbouring values
+    dtype_kinds: ClassVar[str] = "biuf"  # numpy's letters of what the values may be
 
     shape: tuple[int, ...]
     dtype: str
 
     def __init_subclass__(cls) -> None:
         CODECS[cls.kind] = cls
+
+    def __post_init__(self) -> None:
+        """Refuse a dtype that a damaged file names: it is used long after the file was read.
+
+        Raises:
+            ValueError: The codec has no values of this dtype.
+            TypeError: numpy has no such dtype.
+        """
+        if np.dtype(self.dtype).kind not in self.dtype_kinds:
+            raise ValueError(f"a codec {self.kind!r} has no values of dtype {self.dtype}")
 
     @property
     def tokens(self) -> int:

@@ -127,6 +127,7 @@ class ContinuousCodec(Codec):
     kind: ClassVar[str] = "continuous"
     range_name: ClassVar[str] = "continuous"
     ordinal: ClassVar[bool] = True
+    dtype_kinds: ClassVar[str] = "f"
 
     low: tuple[float | None, ...]  # one an element, row-major
     high: tuple[float | None, ...]

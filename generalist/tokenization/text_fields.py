@@ -21,6 +21,7 @@ class TextFieldCodec(Codec):
 
     kind: ClassVar[str] = "text"
     range_name: ClassVar[str] = "text"
+    dtype_kinds: ClassVar[str] = "U"
 
     slot: int  # K
     text_size: int

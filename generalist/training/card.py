@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from generalist.acting.hub import FOLDER_IN_CARD
+from generalist.errors import GeneralistError
 from generalist.training.card_sections import with_model_index
 
+SCORES_HEADING, LICENCE_HEADING = "\n## Scores\n", "\n## Licence\n"
 SCORES_BEGIN, SCORES_END = "<!-- scores -->", "<!-- /scores -->"
 CARD_COLUMNS = (
     "suite", "mean", "stderr", "interval", "episodes", "random", "expert", "normalized",
@@ -38,6 +42,28 @@ def write_model_card(folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> N
     table = score_table(rows) if rows else old.strip()
     text = f"{before}{SCORES_BEGIN}\n{table}\n{SCORES_END}{after}"
     path.write_text(with_model_index(text, scores), encoding="utf-8")
+
+
+def license_card(folder: Path, license: str) -> None:
+    """Write a licence into the card of a checkpoint; it replaces an older one.
+
+    Args:
+        folder: folder of the checkpoint.
+        license: SPDX identifier of the weights' licence.
+
+    Raises:
+        GeneralistError: the checkpoint has no card with metadata.
+    """
+    path = Path(folder) / "README.md"
+    card = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not card.startswith("---\n"):
+        raise GeneralistError(f"{path} is no card with metadata, so it cannot name a licence.")
+    front, fence, body = card.removeprefix("---\n").partition("\n---\n")
+    metadata = yaml.safe_load(front) | {"license": license.lower()}
+    body = body.partition(LICENCE_HEADING)[0].rstrip()
+    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    text = f"---\n{front}---\n\n{body.lstrip()}\n{LICENCE_HEADING}\nThe weights: {license}.\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def card_scores(card: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -91,7 +117,7 @@ def new_card(
         scores: what stands in place of the table until the checkpoint is evaluated.
     """
     front = "" if license is None else f"license: {license.lower()}\n"
-    licence = "" if license is None else f"\n## Licence\n\nThe weights: {license}.\n"
+    licence = "" if license is None else f"{LICENCE_HEADING}\nThe weights: {license}.\n"
     made = f"\n{made}\n" if made else ""
     tasks = "\n".join(f"- `{task}`" for task in facts["tasks"])
     return f"""---
@@ -109,9 +135,7 @@ in the {facts["form"]} form:
 
 Trained for {facts["steps"]:,} steps, {facts["tokens"]:,} tokens, {facts["minutes"]:.1f} minutes, on
 windows of {facts["window_tokens"]:,} tokens. `generalist/recipe.yaml` holds the resolved recipe.
-{made}
-## Scores
-
+{made}{SCORES_HEADING}
 {SCORES_BEGIN}
 {scores}
 {SCORES_END}

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from generalist.tokenization.layout import Layout, Role
+from generalist.tokenization.described import parts_in_words
+from generalist.tokenization.layout import Layout
 
 _FENCE = "---\n"
 _METRIC = "normalized_score"
@@ -68,10 +69,10 @@ def interface(layouts: Mapping[str, Layout]) -> str:
     Args:
         layouts: layout of each task.
     """
-    rows = [
-        f"| `{task}` | {_parts(layout, 'observation')} | {_parts(layout, 'action')} |"
-        for task, layout in layouts.items()
-    ]
+    rows = []
+    for task, layout in layouts.items():
+        observed, done = (parts_in_words(layout, role) for role in ("observation", "action"))
+        rows.append(f"| `{task}` | {observed} | {done} |")
     return "\n".join(
         [
             "",
@@ -88,16 +89,3 @@ def interface(layouts: Mapping[str, Layout]) -> str:
             "",
         ]
     )
-
-
-def _parts(layout: Layout, role: Role) -> str:
-    """The parts of a role: name, shape, data type and tokens of each."""
-    if layout.is_document:
-        return "text" if role == "action" else ""
-    said = []
-    for part in layout.parts_of(role):
-        shape = " x ".join(map(str, part.codec.shape))
-        kind = f"{part.codec.dtype} {shape}".strip()
-        tokens = f"{part.tokens} token{'s' if part.tokens > 1 else ''}"
-        said.append(f"`{part.name}`: {kind}, {tokens}")
-    return "; ".join(said)

@@ -14,7 +14,8 @@ from generalist.acting.checkpoint import RECIPE_FILE, Checkpoint, check_replacea
 from generalist.acting.hub import FOLDER_IN_CARD, checkpoint_folder
 from generalist.modeling import PARTS_FOLDER
 from generalist.specs import list_specs, spec_folder
-from generalist.training.card import card_scores, new_card, score_table
+from generalist.training.card import LICENCE_HEADING, card_scores, new_card, score_table
+from generalist.training.card_sections import interface
 from generalist.training.recipe import Recipe, differences, load_recipe
 
 Rounded = Literal["float32", "bfloat16"]
@@ -57,6 +58,7 @@ def ship(
         made="\n".join(filter(None, (_recipe_line(source), _rounding_line(dtype)))),
         scores=_scores_before(found.card or "", dtype),
     )
+    card = card.replace(LICENCE_HEADING, interface(found.layouts) + LICENCE_HEADING, 1)
     if folder.resolve().parent == spec_folder("checkpoints").resolve():
         card = card.replace(FOLDER_IN_CARD, folder.name)
     recipe = None if found.recipe is None else without_own_folders(found.recipe)

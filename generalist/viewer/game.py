@@ -163,8 +163,7 @@ class Game:
         if self.control and not first.done:
             first.override(self._as_tokens_say(self.controls.held))
             self._person_steps += 1
-            if self.controls.turns:
-                self.controls.let_go()
+            self.controls.stepped()
         advance(going_on)
         self._read()
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from generalist.envs.board_games import find_game
 from generalist.errors import UsageError
+from generalist.viewer.keys import Keys
 from generalist.viewer.names import action_names
 
 TURN_FAMILIES = ("babyai", "board")
@@ -42,13 +43,14 @@ class Controls:
         self._names = action_names(task, env)
         self.turns = task.partition("/")[0] in TURN_FAMILIES
         self._cells = _cells(task.partition("/")[2]) if task.startswith("board/") else None
+        self._keys = Keys(env) if Keys.fit(env.action_space) else None
         self._held: Any = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the page draws: `buttons` (label, action, key) or `sliders` (low, high), `turns`.
 
-        `cells` says how a click on a board is an action; None where it is none. No buttons and no
-        sliders where a person cannot act in such a space.
+        `cells` says how a click on a board is an action; None where it is none. `toggles` and
+        `motions` are those of `Keys`. All are empty where a person cannot act in such a space.
         """
         space = self._space
         buttons: list[dict[str, Any]] = []
@@ -72,13 +74,14 @@ class Controls:
             "buttons": buttons,
             "sliders": sliders,
             "cells": self._cells,
+            **({"toggles": [], "motions": []} if self._keys is None else self._keys.to_dict()),
         }
 
     @property
     def possible(self) -> bool:
         """Whether a person can act in this space."""
         said = self.to_dict()
-        return bool(said["buttons"] or said["sliders"])
+        return bool(said["buttons"] or said["sliders"] or said["toggles"])
 
     def hold(self, action: int | list[float], mask: Any) -> None:
         """Take an action, to be executed until another one comes.
@@ -91,7 +94,12 @@ class Controls:
             UsageError: it is not in the space, or not legal now.
         """
         space = self._space
-        if isinstance(space, spaces.Discrete):
+        if self._keys is not None:
+            if isinstance(action, int):
+                raise UsageError(f"An action here is a list of numbers; got {action}.")
+            self._keys.hold(action)
+            self._held = True
+        elif isinstance(space, spaces.Discrete):
             if not isinstance(action, int) or not space.contains(np.int64(action)):
                 raise UsageError(f"An action here is a number in {space}; got {action!r}.")
             if mask is not None and not mask[action - int(space.start)]:
@@ -114,6 +122,15 @@ class Controls:
     def let_go(self) -> None:
         """Forget the action that is held."""
         self._held = None
+        if self._keys is not None:
+            self._keys.let_go()
+
+    def stepped(self) -> None:
+        """A step was made: a turn is over, and what a mouse moved is used up."""
+        if self.turns:
+            self.let_go()
+        elif self._keys is not None:
+            self._keys.stepped()
 
     @property
     def held(self) -> Any:
@@ -121,6 +138,8 @@ class Controls:
 
         Where no action does nothing, it is the first action, or the middle of the space.
         """
+        if self._keys is not None:
+            return self._keys.action
         if self._held is not None:
             return self._held
         space = self._space

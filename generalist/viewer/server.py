@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,7 @@ _MODEL: web.AppKey[Model] = web.AppKey("model", Model)
 _SAVE: web.AppKey[Path] = web.AppKey("save", Path)
 _HOSTS: web.AppKey[frozenset[str]] = web.AppKey("hosts", frozenset)
 _OPEN: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("open", set[web.WebSocketResponse])
-_BOARDS: web.AppKey[list[str]] = web.AppKey("boards", list)
+_ALONE: web.AppKey[list[str]] = web.AppKey("alone", list)
 T = TypeVar("T")
 
 
@@ -67,18 +68,21 @@ def make_app(model: Model, *, save: Path, host: str = "127.0.0.1") -> web.Applic
     app[_HOSTS] = frozenset(_LOCAL | {host})
     pages: set[web.WebSocketResponse] = set()
     app[_OPEN] = pages
-    app[_BOARDS] = _boards()
+    app[_ALONE] = _played_alone()
     app.router.add_get("/", _page)
     app.router.add_get("/play", _play)
     app.on_shutdown.append(_close_all)
     return app
 
 
-def _boards() -> list[str]:
-    """The board games that a person can play here, also where the checkpoint knows none."""
+def _played_alone() -> list[str]:
+    """The boards and the scenarios of Doom, which a person can play without a checkpoint."""
+    found: list[str] = []
     with contextlib.suppress(GeneralistError):
-        return [each.name for each in envs.list_tasks("board")]
-    return []
+        found += [each.name for each in envs.list_tasks("board")]
+    if importlib.util.find_spec("vizdoom") is not None:
+        found += [each.name for each in envs.list_tasks("doom")]
+    return found
 
 
 @web.middleware
@@ -139,7 +143,7 @@ class _Table:
     """One page and its game."""
 
     def __init__(self, app: web.Application, socket: web.WebSocketResponse) -> None:
-        self._model, self._save, self._boards = app[_MODEL], app[_SAVE], app[_BOARDS]
+        self._model, self._save, self._alone = app[_MODEL], app[_SAVE], app[_ALONE]
         self._socket = socket
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="game")
         self._inbox: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -324,7 +328,7 @@ class _Table:
             "version": __version__,
             "checkpoint": self._model.name,
             "tasks": tasks,
-            "alone": [each for each in self._boards if each not in tasks],
+            "alone": [each for each in self._alone if each not in tasks],
             "save": str(self._save),
         }
 

@@ -231,3 +231,9 @@ def test_what_cannot_be_asked_is_refused() -> None:
         other.checked_return("expert")
     with pytest.raises(UsageError, match="high must be above low"):
         asking_agent(CARTPOLE).checked_return("expert:low=5,high=1")
+
+
+def test_guidance_does_not_go_with_returns() -> None:
+    agent = asking_agent(PENDULUM, guidance=2.0)
+    with pytest.raises(UsageError, match="leave guidance out"):
+        agent.act(observations_of(PENDULUM, 1)[0])

@@ -57,4 +57,7 @@ def test_quickstart_passes_every_station_and_can_be_repeated(command, tmp_path, 
 def test_the_shipped_quickstart_passes_every_station(tmp_path):
     assert main(["quickstart", "--smoke", "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "evaluation" / "quickstart" / "report.json").read_text())
-    assert len(report["scores"]) == 9 and len(report["texts"]) == 1
+    played = {score["task"] for score in report["scores"]}
+    told = [score["instruction"] for score in report["scores"] if "babyai" in score["task"]]
+    assert len(played) == 9 and len(report["texts"]) == 1
+    assert told == ["own", "none", "shuffled"]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def ray_players() -> list[int]:
     return found
 
 
+def waited_for_players() -> list[int]:
+    """The players as soon as there are any: Ray may just be about to start them."""
+    end = time.monotonic() + 60
+    while not (found := ray_players()):
+        assert time.monotonic() < end, "Ray started no player"
+        time.sleep(0.05)
+    return found
+
+
 @pytest.mark.slow
 def test_ray_writes_the_same_bytes_also_where_workers_are_killed(
     tmp_path: Path, processor: str, capfd: pytest.CaptureFixture[str]
@@ -38,7 +48,7 @@ def test_ray_writes_the_same_bytes_also_where_workers_are_killed(
 
     def kill_players(task: str, done: int, total: int) -> None:
         if done in (5, 25):
-            killed.append(len(players := ray_players()))
+            killed.append(len(players := waited_for_players()))
             for pid in players[: len(killed)]:  # one, then both
                 os.kill(pid, signal.SIGKILL)
 

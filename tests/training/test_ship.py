@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from generalist.acting.agent import Agent
-from generalist.acting.hub import SHIPPED, checkpoint_folder, is_shipped
+from generalist.acting.hub import REPLAY, SHIPPED, checkpoint_folder, is_shipped
+from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.integrity import verify
 from generalist.specs import spec_folder
-from generalist.training.card import card_scores, write_model_card
+from generalist.training.card import card_scores, license_card, write_model_card
 from generalist.training.recipe import Recipe, dump_recipe
 from generalist.training.ship import ship, without_own_folders
 from tests.conftest import TinyRun
@@ -62,6 +64,8 @@ def test_the_card_says_licence_recipe_rounding_and_scores(shipped: Path) -> None
     assert "Made by the recipe `" in card and "with other values of" in card
     assert "rounded to bfloat16, 16 bits each" in card
     assert "Measured before the weights were rounded to bfloat16." in card
+    assert "## Inputs and outputs" in card and f"| `{TASK}` | `observation`: float32 4" in card
+    assert card.endswith("## Licence\n\nThe weights: Apache-2.0.\n")
     row = card_scores(card)[TASK, "tiny"]
     assert row["mean"] == "31.5" and row["interval"] == "[20.2, 42.8]"
 
@@ -127,3 +131,32 @@ def test_folders_of_the_machine_do_not_travel():
 def test_the_checkpoint_that_ships_names_no_folder_of_a_machine():
     text = (spec_folder("checkpoints") / "quickstart/generalist/recipe.yaml").read_text()
     assert without_own_folders(text) == text
+
+
+def test_another_licence_replaces_the_first_and_scores_stay(shipped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped, folder)
+    license_card(folder, "MIT")
+    card = (folder / "README.md").read_text()
+    assert ModelCard(card).data.license == "mit" and card.count("## Licence") == 1
+    assert "The weights: MIT." in card and "Apache" not in card
+    assert card_scores(card) == card_scores((shipped / "README.md").read_text())
+    verify(folder)
+
+
+def test_a_card_without_metadata_takes_no_licence(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# mine\n")
+    with pytest.raises(GeneralistError, match="no card with metadata"):
+        license_card(tmp_path, "MIT")
+
+
+def test_a_replay_is_on_the_card_and_small(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    assert main(["export", str(source), str(folder), "--replay"]) == 0
+    picture = folder / REPLAY
+    assert picture.read_bytes()[8:12] == b"WEBP" and picture.stat().st_size <= 2_000_000
+    card = (folder / "README.md").read_text()
+    assert f"]({REPLAY})" in card and card.index("## Replay") < card.index("## Scores")
+    verify(folder)
+    ship(source, folder)  # may be replaced like any other checkpoint
+    assert not picture.exists()

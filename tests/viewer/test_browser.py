@@ -202,6 +202,34 @@ def test_a_board_is_played_by_clicks(browser, server, shots):
     page.context.close()
 
 
+def test_doom_is_played_by_mouse_and_keys(browser, server, shots):
+    pytest.importorskip("vizdoom")
+    page, problems = opened(browser, f"{server[0]}#doom/defend_the_center", 1280)
+    until(page, f"{STEP} > 3")
+    held = "[...document.querySelectorAll('#keys .is-held')].map(b => b.firstChild.textContent)"
+    box = page.locator("#views canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    assert page.evaluate(held) == ["attack"]
+    page.keyboard.down("ArrowLeft")
+    assert sorted(page.evaluate(held)) == ["attack", "turn left"]
+    page.keyboard.up("ArrowLeft")
+    page.mouse.up()
+    assert page.evaluate(held) == []
+    page.evaluate(
+        "window.sent = []; const send = socket.send.bind(socket);"
+        "socket.send = (text) => { window.sent.push(JSON.parse(text)); send(text); }; null"
+    )
+    page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2)
+    until(page, "window.sent.some((each) => each.type === 'act' && each.action[3] > 1)")
+    shoot(page, shots, "play-doom")
+    page.click("#save")
+    until(page, "/Saved below/.test(document.querySelector('#saved').textContent)")
+    assert (server[1] / "doom" / "defend_the_center" / "manifest.json").exists()
+    assert problems == []
+    page.context.close()
+
+
 def test_a_second_tab_has_its_own_game_and_a_closed_one_ends(browser, server):
     first, problems = opened(browser, f"{server[0]}#gym/CartPole-v1", 1280)
     second, _ = opened(browser, f"{server[0]}#gym/Pendulum-v1", 1280)

@@ -211,3 +211,37 @@ def test_a_persons_episodes_train_a_model(game, tmp_path: Path):
     command("train", tmp_path / "recipe.yaml")
     agent = Agent.from_pretrained(tmp_path / "run" / "checkpoint")
     assert agent.task == CARTPOLE
+
+
+def test_doom_is_played_with_keys_and_a_mouse(game, model: Model, tmp_path: Path):
+    pytest.importorskip("vizdoom")
+    playing = game("doom/deathmatch")
+    assert playing.control and not playing.known
+    said = playing.started()["controls"]
+    labels = [each["label"] for each in said["toggles"]]
+    assert said["motions"] == ["y", "x", None] and not said["buttons"]
+    keys = [0.0] * len(labels)
+    keys[labels.index("move forward")] = 1.0
+    for degrees in (4.0, 5.0, 80.0):  # two motions before one step are added up; too far is cut
+        playing.act([*keys, 0.0, degrees, 0.0])
+    playing.step()
+    playing.step()
+    first, second = playing.sessions[0].trace.actions
+    assert first["mouse"].tolist() == [0.0, 45.0, 0.0] and second["mouse"].tolist() == [0.0] * 3
+    assert first["keys"].tolist() == second["keys"].tolist() == [int(key) for key in keys]
+    for wrong in (1, [1.0], [0.5, *keys[1:], 0.0, 0.0, 0.0]):
+        with pytest.raises(UsageError):
+            playing.act(wrong)
+    playing.save(tmp_path)
+    assert not validate(tmp_path).problems
+
+
+def test_where_there_is_no_mouse_it_presses_the_keys_that_turn(game):
+    pytest.importorskip("vizdoom")
+    playing = game("doom/defend_the_center")
+    assert playing.started()["controls"]["motions"] == ["x"]
+    for degrees in (-3.0, 3.0, 0.2):
+        playing.act([0.0, 0.0, 1.0, degrees])
+        playing.step()
+    actions = [each.tolist() for each in playing.sessions[0].trace.actions]
+    assert actions == [[1, 0, 1], [0, 1, 1], [0, 0, 1]]

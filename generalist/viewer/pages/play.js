@@ -40,6 +40,7 @@ const HEARD = {
         element("canvas", { width: 4, height: 3 }), element("span", { class: "over mono" }));
       view.addEventListener("click", (event) => {
         if (message.controls.cells && state?.control) moveTo(event, view.firstChild, message.controls.cells);
+        else if (message.controls.motions.length && state?.control) view.requestPointerLock?.();
         else tell("look", { slot });
         $("views").focus();
       });
@@ -50,7 +51,7 @@ const HEARD = {
     $("inside").classList.toggle("hidden", !message.known);
     drawKeys(message.controls);
     for (const id of ["run", "once", "again", "save"]) $(id).disabled = false;
-    const can = message.controls.buttons.length + message.controls.sliders.length > 0;
+    const can = message.controls.buttons.length + message.controls.sliders.length + message.controls.toggles.length > 0;
     $("control").disabled = !can || !message.known;
   },
   state(message) {
@@ -103,7 +104,7 @@ async function drawn(buffer) {
 // Acting: keys and buttons hold an action while they are down; in turns each press is one step.
 
 function drawKeys(controls) {
-  const buttons = controls.buttons.map((each) => {
+  const buttons = [...controls.buttons, ...controls.toggles].map((each) => {
     const button = element("button", { type: "button" }, each.label, each.key && each.key !== each.label ? element("kbd", {}, ` ${NAMES[each.key] || each.key}`) : null);
     button.addEventListener("pointerdown", () => press(each));
     button.addEventListener("pointerup", () => release(each));
@@ -141,17 +142,38 @@ function press(each) {
   if (!state?.control || held.includes(each)) return;
   held.push(each);
   each.button.classList.add("is-held");
-  tell("act", { action: each.action });
+  if (game.controls.toggles.includes(each)) sendKeys();
+  else tell("act", { action: each.action });
 }
 
 function release(each) {
   if (!held.includes(each)) return;
   held = held.filter((other) => other !== each);
   each.button.classList.remove("is-held");
+  if (game.controls.toggles.includes(each)) return sendKeys();
   if (game.controls.turns) return;
   const last = held[held.length - 1], idle = game.controls.buttons.find((one) => ["noop", "nothing", "no torque"].includes(one.label));
   if (last || idle) tell("act", { action: (last || idle).action });
 }
+
+// Where any keys may be down at a time: all of them, and what the mouse has moved since.
+const DEGREES = 0.2; // a pixel of the mouse
+let moved = { x: 0, y: 0 };
+function sendKeys() {
+  const keys = game.controls.toggles.map((each) => Number(held.includes(each)));
+  tell("act", { action: [...keys, ...game.controls.motions.map((axis) => (axis ? moved[axis] * DEGREES : 0))] });
+  moved = { x: 0, y: 0 };
+}
+const aims = () => game && state?.control && game.controls.motions.length > 0;
+$("views").addEventListener("mousemove", (event) => {
+  if (!aims()) return;
+  if (!moved.x && !moved.y) requestAnimationFrame(sendKeys);
+  moved.x += event.movementX;
+  moved.y += event.movementY;
+});
+const trigger = () => game.controls.toggles.find((each) => each.label === "attack");
+$("views").addEventListener("mousedown", () => aims() && trigger() && press(trigger()));
+addEventListener("mouseup", () => game && trigger() && release(trigger()));
 
 const SLIDER_KEYS = { ArrowLeft: [0, "low"], ArrowRight: [0, "high"], ArrowDown: [1, "low"], ArrowUp: [1, "high"] };
 function slide(key, down) {
@@ -163,16 +185,20 @@ function slide(key, down) {
   return true;
 }
 
+function keyed(event) { // Shift may be down too
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  return [...game.controls.buttons, ...game.controls.toggles].find((each) => each.key === key);
+}
 function typing(event) { return event.target.closest("input, select, form"); }
 document.addEventListener("keydown", (event) => {
   if (!game || !state || typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
-  const own = state.control && game.controls.buttons.find((each) => each.key === event.key);
+  const own = state.control && keyed(event);
   if (own) { if (!event.repeat) press(own); event.preventDefault(); }
   else if (state.control && event.key in SLIDER_KEYS && (event.repeat || slide(event.key, true))) event.preventDefault();
 });
 document.addEventListener("keyup", (event) => {
   if (!game || !state || typing(event)) return;
-  const own = game.controls.buttons.find((each) => each.key === event.key);
+  const own = keyed(event);
   if (own) release(own);
   else if (state.control && event.key in SLIDER_KEYS) slide(event.key, false);
 });
