@@ -188,8 +188,8 @@ class Compact:
                 asking = self._asking(self._returns, asked)
             vectors = torch.cat([vectors, shown], dim=1)
         if (queries := len(self._layout.legal) - 1) > 0:
-            asked = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
-            vectors = torch.cat([vectors, asked.expand(len(vectors), -1, -1)], dim=1)
+            queried = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
+            vectors = torch.cat([vectors, queried.expand(len(vectors), -1, -1)], dim=1)
         chunk = [self._separator] * self.positions
         return decoder.act_at_once(
             slots, chunk, vectors, choices, log_probs=log_probs, asking=asking
