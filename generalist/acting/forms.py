@@ -209,8 +209,8 @@ class Compact:
                 asking = self._asking(self._returns, asked)
             vectors = torch.cat([vectors, shown], dim=1)
         if (queries := len(self._layout.legal) - 1) > 0:
-            more = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
-            vectors = torch.cat([vectors, more.expand(len(vectors), -1, -1)], dim=1)
+            queried = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
+            vectors = torch.cat([vectors, queried.expand(len(vectors), -1, -1)], dim=1)
         if guidance is not None:
             vectors = vectors.repeat(2, 1, 1)
         chunk = [self._separator] * self.positions

@@ -17,7 +17,9 @@ from generalist.cli.families import FAMILIES, SHARED
 from generalist.cli.main import main
 from generalist.envs import get_task
 from generalist.envs.options import defaults_of
+from generalist.tokenization.returns import TaskReturns
 from tests.conftest import TinyRun
+from tests.decoding.models import compact_agent
 
 CARTPOLE = "gym/CartPole-v1"
 EXAMPLES = {
@@ -179,3 +181,23 @@ def test_interrupted_before_its_first_episode_it_says_that_it_begins_anew(
 def test_the_python_function_takes_the_same_players() -> None:
     assert rollout("expert", CARTPOLE, episodes=1, progress=False).policy == "lqr"
     assert rollout("random", CARTPOLE, episodes=1, progress=False).checkpoint is None
+
+
+def test_what_cannot_be_asked_for_is_wrong_use(
+    tmp_path: Path, tiny_run: TinyRun, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint = tmp_path / "asked"
+    levels = ((0.0, 0.0), (200.0, 80.0))
+    returns = TaskReturns(0.0, 100.0, 0.95, 256, levels)
+    compact_agent(CARTPOLE, returns=returns).save_pretrained(checkpoint)
+    asks = ["gym", "CartPole-v1", "--episodes", "1", "--checkpoint", str(checkpoint)]
+    asks.append("--wanted-return")
+    assert "A wanted return is" in failed(capsys, *asks, "much")
+    assert "must be above low" in failed(capsys, *asks, "expert:low=3,high=2")
+    assert played(tmp_path, *asks, "50%")["wanted_return"] == "50%"
+    assert main(["rollout", *asks, "900"]) == 0
+    assert "900 is beyond the data, 0 to 200; so 200 is asked" in capsys.readouterr().err
+    asks[-2] = str(tiny_run.checkpoint)
+    assert "it was trained without returns" in failed(capsys, *asks, "expert")
+    own = [*asks[:4], "--policy", "random", "--wanted-return"]
+    assert "--wanted-return belongs to --policy agent" in failed(capsys, *own, "expert")
