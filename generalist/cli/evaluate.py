@@ -61,8 +61,11 @@ def evaluate(
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Lambda of guidance by the instruction; 1 adds nothing.",
-                     show_default="as the suite says"),
+        typer.Option(
+            min=0.0,
+            help="Lambda of guidance by the instruction; 1 adds nothing.",
+            show_default="as the suite says",
+        ),
     ] = None,
     json: JsonFile = None,
 ) -> None:

@@ -106,20 +106,18 @@ class Decoder:
         `seed` is of its choices; `added` are vectors for the header, in the compact form.
         """
         self._was_reset = True
+        random = random_stream(seed, Stream.AGENT)
         self._slots[slot] = Slot(
-            slot,
-            header,
-            limit=min(self.window_tokens, len(header) + self.body_tokens),
-            keep=self.keep,
-            random=random_stream(seed, Stream.AGENT),
-            added=added,
+            slot, header, limit=self._limit(header), keep=self.keep, random=random, added=added
         )
 
     def rehead(self, slot: int, header: Sequence[int], added: Sequence[Added] = ()) -> None:
         """Give slot `slot` another header, as `reset` has it; its timesteps stay."""
         self._settle()
-        limit = min(self.window_tokens, len(header) + self.body_tokens)
-        self._state(slot).rehead(header, added, limit)
+        self._state(slot).rehead(header, added, self._limit(header))
+
+    def _limit(self, header: Sequence[int]) -> int:
+        return min(self.window_tokens, len(header) + self.body_tokens)
 
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""
@@ -200,7 +198,7 @@ class Decoder:
         log_probs: bool = False,
         guidance: float | None = None,
     ) -> Chosen:
-        """As `act` in the compact form: all action tokens of a timestep in one forward pass.
+        """As `act` in the compact form, in one forward pass.
 
         Args:
             slots: numbers of the N slots; with guidance, N more that these are guided away from.
@@ -221,8 +219,8 @@ class Decoder:
         parts: list[Position] = []
         for position in range(k):
             now = resolved([own[position] for own in choices], everyone, parts)
-            given = states, hidden[:, position], now
-            parts.append(Position(everyone, *self._choose(*given, log_probs)))
+            chosen = self._choose(states, hidden[:, position], now, log_probs)
+            parts.append(Position(everyone, *chosen))
         found = told(count, parts)
         self._complete = fed
         self._settle()
@@ -358,11 +356,9 @@ class Decoder:
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
         """(N, E) states to (N, stop - start) logits of the ids in [start, stop) alone."""
-        legal = slice(*interval)
-        bias = getattr(self.head, "bias", None)
-        return functional.linear(
-            hidden, self.head.weight[legal], None if bias is None else bias[legal]
-        )
+        legal, bias = slice(*interval), getattr(self.head, "bias", None)
+        bias = None if bias is None else bias[legal]
+        return functional.linear(hidden, self.head.weight[legal], bias)
 
     # The rows
 

@@ -93,9 +93,7 @@ _SIZES = {"big": ("big", "large"), "small": ("small", "little")}
 _OTHER_SIZES = {"big": ("huge",), "small": ("tiny",)}
 
 
-def say(
-    clauses: Sequence[tuple[str, Thing | None]], words: Words, rng: np.random.Generator
-) -> str:
+def say(clauses: Sequence[tuple[str, Thing | None]], words: Words, rng: np.random.Generator) -> str:
     """One instruction for one clause or two.
 
     Args:

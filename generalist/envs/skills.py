@@ -249,9 +249,7 @@ def any_of(skills: Mapping[str, Skill]) -> Skill:
 
     def plan(palette: Palette) -> Plan:
         names = [
-            name
-            for name, skill in skills.items()
-            if palette.pairs == "seen" or skill.names_a_pair
+            name for name, skill in skills.items() if palette.pairs == "seen" or skill.names_a_pair
         ]
         return skills[palette.choice(names)].plan(palette)
 

@@ -84,7 +84,6 @@ class WorldGuide:
         self._searched += 1
         return False
 
-
     def _put(self, scene: Scene, target: Thing) -> dict[str, Any]:
         """Walk to where what is held can be put down beside the target, and put it down."""
         held = scene.held
