@@ -107,20 +107,18 @@ class Decoder:
         `seed` is of its choices; `added` are vectors for the header, in the compact form.
         """
         self._was_reset = True
+        random = random_stream(seed, Stream.AGENT)
         self._slots[slot] = Slot(
-            slot,
-            header,
-            limit=min(self.window_tokens, len(header) + self.body_tokens),
-            keep=self.keep,
-            random=random_stream(seed, Stream.AGENT),
-            added=added,
+            slot, header, limit=self._limit(header), keep=self.keep, random=random, added=added
         )
 
     def rehead(self, slot: int, header: Sequence[int], added: Sequence[Added] = ()) -> None:
         """Give slot `slot` another header, as `reset` has it; its timesteps stay."""
         self._settle()
-        limit = min(self.window_tokens, len(header) + self.body_tokens)
-        self._state(slot).rehead(header, added, limit)
+        self._state(slot).rehead(header, added, self._limit(header))
+
+    def _limit(self, header: Sequence[int]) -> int:
+        return min(self.window_tokens, len(header) + self.body_tokens)
 
     def release(self, slot: int) -> None:
         """Forget slot `slot` and leave it empty."""
@@ -202,7 +200,7 @@ class Decoder:
         asking: Asking | None = None,
         guidance: float | None = None,
     ) -> Chosen:
-        """As `act` in the compact form: all action tokens of a timestep in one forward pass.
+        """As `act` in the compact form, in one forward pass.
 
         Args:
             slots: numbers of the N slots; with guidance, N more that these are guided away from.
@@ -225,8 +223,8 @@ class Decoder:
         parts: list[Position] = []
         for position in range(k):
             now = resolved([own[position] for own in choices], everyone, parts)
-            given = states, hidden[:, position], now
-            parts.append(Position(everyone, *self._choose(*given, log_probs)))
+            chosen = self._choose(states, hidden[:, position], now, log_probs)
+            parts.append(Position(everyone, *chosen))
         found = told(count, parts)
         self._complete = fed
         self._settle()
