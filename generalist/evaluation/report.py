@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generalist.evaluation.html import interval_text, page, reference_text, table
+from generalist.evaluation.human import human_line, human_normalized
 from generalist.evaluation.instruction_rows import HEAD, cells, language_rows
 from generalist.evaluation.measure import training_facts
 from generalist.evaluation.plots import reached_plot, scores_plot, text_plot, training_plot
@@ -65,6 +66,7 @@ def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
         "aggregate": aggregate(plain),
         "aggregate_prompted": aggregate(prompted) if prompted else None,
         "reached": reached(plain),
+        "human": human_normalized(plain),
         "zero_shot": sorted({r["task"] for r in evaluation.rollouts if r.get("zero_shot")}),
         "above_random": [score.label for score in plain if score.above_random],
         "scores": [score.to_dict() for score in plain],
@@ -104,6 +106,7 @@ def _page(
         _normalized(plain, prompted),
         _reading(plain),
         _reached(summary["reached"]),
+        _human(summary["human"]),
         *(_text(text) for text in evaluation.texts),
         _videos(evaluation, out),
         _training(log),
@@ -237,6 +240,24 @@ def _normalized(plain: list[TaskScore], prompted: list[TaskScore]) -> str:
     return (
         "<section><h2>Normalised scores</h2><p class='note'>0 is a random policy, 1 the expert "
         f"named above.{legend}</p>{scores_plot(plain, prompted)}"
+        f"{table(head, rows)}</section>"
+    )
+
+
+def _human(found: dict[str, Any]) -> str:
+    if not found["games"]:
+        return ""
+    rows = [
+        (
+            escape(task), f"{game['random']:g}", f"{game['human']:g}",
+            f"<b>{game['normalized']:.3f}</b>", interval_text(game["interval"], ".3f"),
+        )
+        for task, game in found["games"].items()
+    ]  # fmt: skip
+    head = ["game", "random", "human", "human-normalised", "95% interval"]
+    return (
+        f"<section><h2>Beside a human player</h2><p class='note'>{human_line(found)} References: "
+        "Badia et al. 2020, without sticking actions.</p>"
         f"{table(head, rows)}</section>"
     )
 

@@ -63,6 +63,8 @@ class Embedder(nn.Module):
         coordinates: by kind of run, (rows, c) float32 in [-1, 1], what the codes stand for.
     """
 
+    offsets: Tensor
+
     def __init__(
         self,
         signature: Signature,
@@ -74,18 +76,20 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.positions = positions
-        self.offsets: list[int] = []  # from an id to its row, of each of the K tokens
+        offsets: list[int] = []
         tables: list[Tensor] = []
         for run in signature.runs:
             first = sum(len(table) for table in tables)
-            self.offsets += [first - run.start] * run.count
+            offsets += [first - run.start] * run.count
             tables.append(_initial_rows(run, width, coordinates.get(run.kind)))
+        # (K,), from an id to its row. On the model's device: made anew in a pass it would wait.
+        self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
         self.table = nn.Parameter(torch.cat(tables))
         self.mix = nn.Linear(signature.tokens * width, positions * hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (N, K) int64 of the vocabulary. Returns (N, G, D)."""
-        rows = F.embedding(ids + torch.tensor(self.offsets, device=ids.device), self.table)
+        rows = F.embedding(ids + self.offsets, self.table)
         return self.mix(rows.flatten(1)).unflatten(1, (self.positions, -1))
 
 
@@ -161,18 +165,17 @@ class Embedders(nn.Module):
                     places = (places[:, None] + torch.arange(count, device=places.device)).flatten()
                 hidden = hidden.index_add(0, places, vectors.flatten(0, 1))
             elif torch.is_grad_enabled():
-                hidden = hidden + (self._idle(name, hidden.device) * 0).sum().to(hidden.dtype)
+                hidden = hidden + (self._idle(name) * 0).sum().to(hidden.dtype)
         if given:
             self.vectors(next(iter(given)), torch.empty(0))  # says that there is none
         return hidden
 
-    def _idle(self, name: str, device: torch.device) -> Tensor:
+    def _idle(self, name: str) -> Tensor:
         """Vectors that take part in a pass and add nothing to it."""
         if name in (TASKS, QUERIES):
             return self.tasks if name == TASKS else self.queries
         embedder = self.by_name[name]
-        ids = torch.tensor([[-offset for offset in embedder.offsets]], device=device)
-        return embedder(ids)
+        return embedder(-embedder.offsets[None])
 
 
 def embedders_of(model: Any) -> Embedders | None:
