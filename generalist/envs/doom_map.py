@@ -53,9 +53,9 @@ def room_text(
     )
     x, y, angle = player
     start = (_PLAYER_START, x, y)
-    for number, (kind, east, north) in enumerate((start, *things)):
+    for number, (thing, east, north) in enumerate((start, *things)):
         turned = angle if number == 0 else 0
-        at = f"x = {east:.3f}; y = {north:.3f}; angle = {turned}; type = {kind};"
+        at = f"x = {east:.3f}; y = {north:.3f}; angle = {turned}; type = {thing};"
         lines.append(f"thing {{ {at}{_ALWAYS} }}")
     return "\n".join(lines)
 
