@@ -5,9 +5,11 @@
     python -m benchmarks.returns values --data data/heldout --checkpoint runs/mixed/checkpoint
 
 `asked` compares reports of `generalist evaluate` over the same episodes: of a checkpoint that is
-asked for an expert's return, of a clone of everything and of a clone of the best tenth, with the
-best demonstrator in the data (the strength whose episodes return most). Intervals are Student's t
-of 95%. Asked and got are the seven levels of the suite `asked`, as Spearman's rank correlation.
+asked by --wanted-return expert, of a clone of everything and of a clone of the best tenth, with the
+best demonstrator in the data (the strength whose episodes return most). The report of the suite
+`asked` has the same checkpoint asked for nothing and for seven levels, of which 100% is the other
+way of asking for the best. Intervals are Student's t of 95%. Asked and got are the seven levels, as
+Spearman's rank correlation.
 
 `values` reads episodes that the checkpoint was not trained on, step by step. Nothing is asked for.
 The value at each step is compared with the return-to-go that followed: Pearson's correlation, and
@@ -42,14 +44,15 @@ class Compared:
     """Mean returns in one task, and what follows from them."""
 
     task: str
-    demonstrator: float
+    asked: str  # `nothing`, `expert` or `100%`
+    got: float
     clone: float
     best_tenth: float
-    expert_asked: float
+    demonstrator: float
     above_clone: bool
     not_below_best_tenth: bool
     of_demonstrator: float
-    rank_correlation: float
+    rank_correlation: float  # of all levels, the same in each row of a task
 
 
 @dataclass
@@ -89,39 +92,48 @@ def best_demonstrator(data: TaskData) -> float:
     return max(float(np.mean(returns)) for returns in by_strength.values())
 
 
-def compare(
-    data: Path, *, asked: Path | None, expert: Path, clone: Path, best: Path
-) -> list[Compared]:
-    """Compare reports, task by task."""
-    reports = {"expert": results_of(expert), "clone": results_of(clone), "best": results_of(best)}
-    levels = {} if asked is None else results_of(asked)
+def compare(data: Path, *, asked: Path, expert: Path, clone: Path, best: Path) -> list[Compared]:
+    """Compare reports, task by task, for each way of asking."""
+    levels, experts = results_of(asked), results_of(expert)
+    clones, tenths = results_of(clone), results_of(best)
     rows = []
     for folder in dataset_folders(data):
         task_data = TaskData(folder)
         task = task_data.task
-        if not all(task in each for each in reports.values()):
+        if not all(task in each for each in (levels, experts, clones, tenths)):
             continue
-        own = {who: each[task][0]["returns"] for who, each in reports.items()}
-        means = {who: float(np.mean(returns)) for who, returns in own.items()}
-        ranges = {who: interval(returns) for who, returns in own.items()}
-        at_levels = [each for each in levels.get(task, []) if "asked_return" in each]
-        got = [(each["asked_return"], float(np.mean(each["returns"]))) for each in at_levels]
-        rows.append(
-            Compared(
-                task=task,
-                demonstrator=(demonstrator := best_demonstrator(task_data)),
-                clone=means["clone"],
-                best_tenth=means["best"],
-                expert_asked=means["expert"],
-                above_clone=ranges["expert"][0] > ranges["clone"][1],
-                not_below_best_tenth=ranges["expert"][1] >= ranges["best"][0],
-                of_demonstrator=share(means["expert"], demonstrator, task_data),
-                rank_correlation=float(stats.spearmanr(*zip(*got, strict=True)).statistic)
-                if len(got) > 2
-                else float("nan"),
+        ways = {str(each.get("asked", "nothing")): each["returns"] for each in levels[task]}
+        asked_for = {"nothing": ways["nothing"], "expert": experts[task][0]["returns"]}
+        asked_for["100%"] = ways["100"] if "100" in ways else ways["100.0"]
+        cloned, tenth = clones[task][0]["returns"], tenths[task][0]["returns"]
+        demonstrator = best_demonstrator(task_data)
+        for way, returns in asked_for.items():
+            low, high = interval(returns)
+            rows.append(
+                Compared(
+                    task=task,
+                    asked=way,
+                    got=float(np.mean(returns)),
+                    clone=float(np.mean(cloned)),
+                    best_tenth=float(np.mean(tenth)),
+                    demonstrator=demonstrator,
+                    above_clone=low > interval(cloned)[1],
+                    not_below_best_tenth=high >= interval(tenth)[0],
+                    of_demonstrator=share(float(np.mean(returns)), demonstrator, task_data),
+                    rank_correlation=rank_correlation(levels[task]),
+                )
             )
-        )
     return rows
+
+
+def rank_correlation(results: list[dict[str, Any]]) -> float:
+    """Spearman's, of the returns that were asked for and the mean returns that were got."""
+    pairs = [
+        (each["asked_return"], float(np.mean(each["returns"])))
+        for each in results
+        if "asked_return" in each
+    ]
+    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def share(mean: float, demonstrator: float, data: TaskData) -> float:
@@ -165,7 +177,7 @@ def judge(task: str, values: np.ndarray, to_go: np.ndarray, returns: TaskReturns
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["asked", "values"])
@@ -175,7 +187,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--episodes", type=int, default=24)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    needed = ("checkpoint",) if options.what == "values" else ("asked", "expert", "clone", "best")
+    if missing := [key for key in needed if getattr(options, key) is None]:
+        parser.error(f"{options.what} needs --{missing[0]}")
     if options.what == "asked":
         reports = {key: getattr(options, key) for key in ("asked", "expert", "clone", "best")}
         compared = compare(options.data, **reports)

@@ -25,6 +25,7 @@ from benchmarks import (
     memory,
     planning,
     reading,
+    returns,
     scaling,
     sharding,
     tokenizing,
@@ -35,8 +36,10 @@ from generalist import envs
 from generalist.modeling.build import build_model
 from generalist.shards.reader import TaskData
 from generalist.tokenization.processor import GeneralistProcessor
+from generalist.tokenization.returns import TaskReturns
 from generalist.windows.mixture import open_mixture
 from tests.conftest import TinyRun
+from tests.decoding.models import compact_agent
 
 
 def test_imitation_reports_every_task_of_every_folder(tiny_run: TinyRun, tmp_path: Path, capsys):
@@ -50,6 +53,50 @@ def test_imitation_reports_every_task_of_every_folder(tiny_run: TinyRun, tmp_pat
     assert buttons["r2"] is None and 0 <= buttons["accuracy"] <= 1
     assert numbers["accuracy"] is None and numbers["r2"] < 1
     assert "gym/Pendulum-v1" in capsys.readouterr().out
+
+
+def test_returns_that_were_asked_for_are_compared_with_what_was_got(
+    tiny_run: TinyRun, tmp_path: Path
+):
+    task = tiny_run.tasks[0]
+
+    def report(name: str, *results: dict) -> list[str]:
+        (tmp_path / name / "results").mkdir(parents=True)
+        for number, result in enumerate(results):
+            own = {"task": task, "prompted": False, **result}
+            (tmp_path / name / "results" / f"{number}.json").write_text(json.dumps(own))
+        return [f"--{name}", str(tmp_path / name)]
+
+    levels = [
+        {"returns": [10.0, 12.0]},
+        *(
+            {"asked": 50.0 * n, "asked_return": n, "returns": [5.0 * n, 5.0 * n + 1]}
+            for n in range(3)
+        ),
+    ]
+    given = report("asked", *levels) + report("expert", {"returns": [90.0, 91.0]})
+    given += report("clone", {"returns": [9.0, 13.0]}) + report("best", {"returns": [500.0, 501.0]})
+    out = tmp_path / "out.json"
+    returns.main(["asked", "--data", str(tiny_run.data), *given, "--json", str(out)])
+    nothing, expert, best = json.loads(out.read_text())["tasks"]
+    assert [each["asked"] for each in (nothing, expert, best)] == ["nothing", "expert", "100%"]
+    assert (nothing["got"], expert["got"], best["got"]) == (11, 90.5, 10.5)
+    assert expert["above_clone"] and not expert["not_below_best_tenth"]
+    assert not nothing["above_clone"] and nothing["rank_correlation"] == pytest.approx(1)
+
+
+def test_values_are_read_of_every_step(tiny_run: TinyRun, tmp_path: Path):
+    task, out = tiny_run.tasks[0], tmp_path / "out.json"
+    own = TaskReturns(0.0, 100.0, 0.99, 256, ((0.0, 0.0), (100.0, 50.0)))
+    compact_agent(task, returns=own).save_pretrained(tmp_path / "agent")
+    given = ["--data", str(tiny_run.data), "--checkpoint", str(tmp_path / "agent")]
+    returns.main(["values", *given, "--episodes", "2", "--json", str(out)])
+    (found,) = json.loads(out.read_text())["tasks"]
+    data = next(each for each in open_mixture(tiny_run.data).tasks if each.task == task)
+    assert found["steps"] == data.row(0).steps + data.row(1).steps
+    exact = np.linspace(0, 100, 50)
+    assert returns.judge(task, exact, exact, own).correlation == pytest.approx(1)
+    assert returns.judge(task, exact, exact + 10, own).distance == pytest.approx(0.1)
 
 
 def test_r2_is_one_for_the_labels_and_zero_for_their_mean():
