@@ -35,13 +35,17 @@ class Keys:
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
-        keys, self._mouse = _parts(env.action_space) or (None, None)
-        assert keys is not None
-        self._count = int(keys.n)
+        parts = _parts(env.action_space)
+        assert parts is not None
+        keys, self._mouse = parts
+        self._count = int(keys.shape[0])
         inner: Any = env.unwrapped
         names = getattr(inner, "keys", None)
         named = isinstance(names, tuple) and len(names) == self._count
-        self._names = names if named else tuple(map(str, range(self._count)))
+        self._names = tuple(map(str, names if named else range(self._count)))  # type: ignore[arg-type]
+        self._motions: tuple[str, ...]
+        self._down: np.ndarray
+        self._moved: np.ndarray
         if self._mouse is not None:
             self._motions = tuple(inner.mouse)
         elif set(_TURN_KEYS) <= set(self._names):

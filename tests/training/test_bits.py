@@ -28,7 +28,8 @@ from generalist.training.resume import checkpoint_to_continue
 from tests.bits import every_bit, flipped
 from tests.conftest import TinyRun
 
-EVERY = [173, pytest.param(1, marks=pytest.mark.slow)]  # each of so many bits
+ALL_BITS = [pytest.mark.slow, pytest.mark.timeout(3600)]
+EVERY = [173, pytest.param(1, marks=ALL_BITS)]  # each of so many bits
 TEXTS = [MANIFEST, checkpoint.STATE, checkpoint.DATA, checkpoint.RECIPE]
 TENSORS = [checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.RANDOM]
 

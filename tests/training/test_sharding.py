@@ -24,7 +24,7 @@ from generalist.training.checkpoint import newest_checkpoint
 from generalist.training.recipe import Recipe, dump_recipe
 from tests.training.runs import weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
     **os.environ,
