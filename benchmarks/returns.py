@@ -151,7 +151,8 @@ def read_values(
     values, to_go = [], []
     for number in range(min(episodes, len(data))):
         row = data.row(number)
-        seen = data.tokens_of(row).reshape(row.steps, -1)[:, columns].astype(np.int64)
+        stored = data.tokens_of(row).reshape(row.steps, -1)
+        seen = stored[:, columns].astype(np.int64)
         header = agent.header(data.index.instruction(row.instruction))
         decoder = agent.new_decoder(1)
         decoder.reset(0, header.ids, number, header.added)
