@@ -41,8 +41,8 @@ def room_text(
     width, depth = size
     lines = ['namespace = "zdoom";']
     # Clockwise: the front side of a line is to its right, where the room is.
-    for x, y in ((0, 0), (0, depth), (width, depth), (width, 0)):
-        lines.append(f"vertex {{ x = {x}; y = {y}; }}")
+    for corner in ((0, 0), (0, depth), (width, depth), (width, 0)):
+        lines.append(f"vertex {{ x = {corner[0]}; y = {corner[1]}; }}")
     for side in range(4):
         ends = f"v1 = {side}; v2 = {(side + 1) % 4};"
         lines.append(f"linedef {{ {ends} sidefront = {side}; blocking = true; }}")

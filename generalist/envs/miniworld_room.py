@@ -333,7 +333,7 @@ def _mesh(kind: str, colour: str) -> Any:
 
     mesh = ObjMesh(get_file_path("meshes", f"{kind}_red", "obj"))
     for vertices in mesh.vlists:
-        vertices.colors = np.tile(np.float32(_COLOURS[colour]), len(vertices.colors) // 3)
+        vertices.colors = np.tile(np.array(_COLOURS[colour], np.float32), len(vertices.colors) // 3)
     return mesh
 
 
