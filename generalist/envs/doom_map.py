@@ -41,8 +41,8 @@ def room_text(
     width, depth = size
     lines = ['namespace = "zdoom";']
     # Clockwise: the front side of a line is to its right, where the room is.
-    for east, north in ((0, 0), (0, depth), (width, depth), (width, 0)):
-        lines.append(f"vertex {{ x = {east}; y = {north}; }}")
+    for corner in ((0, 0), (0, depth), (width, depth), (width, 0)):
+        lines.append(f"vertex {{ x = {corner[0]}; y = {corner[1]}; }}")
     for side in range(4):
         ends = f"v1 = {side}; v2 = {(side + 1) % 4};"
         lines.append(f"linedef {{ {ends} sidefront = {side}; blocking = true; }}")
@@ -53,9 +53,9 @@ def room_text(
     )
     x, y, angle = player
     start = (_PLAYER_START, x, y)
-    for number, (thing, east, north) in enumerate((start, *things)):
+    for number, (kind, east, north) in enumerate((start, *things)):
         turned = angle if number == 0 else 0
-        at = f"x = {east:.3f}; y = {north:.3f}; angle = {turned}; type = {thing};"
+        at = f"x = {east:.3f}; y = {north:.3f}; angle = {turned}; type = {kind};"
         lines.append(f"thing {{ {at}{_ALWAYS} }}")
     return "\n".join(lines)
 
