@@ -165,8 +165,7 @@ def score_of_records(player: Player, records: Sequence[Record], command: str) ->
 
 def environment_facts(task: str) -> dict[str, Any]:
     """What scores depend on: the limit of steps, the defaults of options, versions of packages."""
-    known = default_options(task)
-    facts = {name: value for name, value in known.items() if _is_told(name, value)}
+    facts = {key: value for key, value in default_options(task).items() if _is_told(key, value)}
     for package in _PACKAGES[get_task(task).family]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)

@@ -1,6 +1,7 @@
-"""One dial for the size of a model: what else must follow it, from a ladder that was measured.
+"""One dial for the size of a model: what else must follow it.
 
-`python -m benchmarks.ladder` measures it; benchmarks/RESULTS.md has the figures.
+Of this ladder 1m is measured, as the quickstart. The learning rates of the larger rungs are its own,
+and not measured: `python -m benchmarks.ladder data/quickstart` does so.
 """
 
 from __future__ import annotations
