@@ -137,9 +137,12 @@ def rank_correlation(results: list[dict[str, Any]]) -> float:
 
 
 def share(mean: float, demonstrator: float, data: TaskData) -> float:
-    """A mean return on the way from the worst demonstrator's episodes (0) to the best (1)."""
+    """A mean return on the way from the worst twentieth of the episodes (0) to the best strength (1).
+
+    Not a number where these return the same.
+    """
     worst = float(np.quantile(data.episodes["return"], 0.05))
-    return (mean - worst) / (demonstrator - worst)
+    return (mean - worst) / (demonstrator - worst) if demonstrator > worst else float("nan")
 
 
 def read_values(
