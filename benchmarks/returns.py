@@ -138,7 +138,7 @@ def rank_correlation(results: list[dict[str, Any]]) -> float:
 
 
 def share(mean: float, demonstrator: float, data: TaskData) -> float:
-    """A mean return on the way from the worst twentieth of the episodes, 0, to the best strength, 1.
+    """A mean return on the way from the worst twentieth of the episodes to the best strength.
 
     Not a number where these return the same.
     """
