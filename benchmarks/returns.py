@@ -31,6 +31,7 @@ from scipy import stats
 from benchmarks.measure import print_table, screen, write_json
 from generalist.acting.agent import Agent
 from generalist.acting.forms import Asked
+from generalist.evaluation.measure import checkpoint_tasks
 from generalist.shards.files import read_json
 from generalist.shards.reader import TaskData, dataset_folders
 from generalist.tokenization.returns import TaskReturns
@@ -137,9 +138,12 @@ def rank_correlation(results: list[dict[str, Any]]) -> float:
 
 
 def share(mean: float, demonstrator: float, data: TaskData) -> float:
-    """A mean return on the way from the worst demonstrator's episodes (0) to the best (1)."""
+    """A mean return on the way from the worst twentieth of the episodes to the best strength.
+
+    Not a number where these return the same.
+    """
     worst = float(np.quantile(data.episodes["return"], 0.05))
-    return (mean - worst) / (demonstrator - worst)
+    return (mean - worst) / (demonstrator - worst) if demonstrator > worst else float("nan")
 
 
 def read_values(
@@ -199,7 +203,9 @@ def main(arguments: list[str] | None = None) -> None:
         print_table(screen(), "Asked for an expert's return", columns, map(astuple, compared))
         write_json(options.json, {"tasks": [asdict(each) for each in compared]})
         return
+    known = checkpoint_tasks(options.checkpoint)
     folders = [TaskData(folder) for folder in dataset_folders(options.data)]
+    folders = [data for data in folders if data.task in known]
     agent = Agent.from_pretrained(options.checkpoint, folders[0].task, device="cpu")
     valued = []
     for data in folders:

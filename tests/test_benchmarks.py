@@ -86,7 +86,7 @@ def test_returns_that_were_asked_for_are_compared_with_what_was_got(
 
 
 def test_values_are_read_of_every_step(tiny_run: TinyRun, tmp_path: Path):
-    task, out = tiny_run.tasks[0], tmp_path / "out.json"
+    task, out = tiny_run.tasks[1], tmp_path / "out.json"
     own = TaskReturns(0.0, 100.0, 0.99, 256, ((0.0, 0.0), (100.0, 50.0)))
     compact_agent(task, returns=own).save_pretrained(tmp_path / "agent")
     given = ["--data", str(tiny_run.data), "--checkpoint", str(tmp_path / "agent")]
