@@ -1,7 +1,7 @@
 """One dial for the size of a model: what else must follow it.
 
-Of this ladder 1m is measured, as the quickstart. The learning rates of the larger rungs are its own,
-and not measured: `python -m benchmarks.ladder data/quickstart` does so.
+Of this ladder 1m is measured, as the quickstart. The learning rates of the larger rungs are taken
+over from it and not measured: `python -m benchmarks.ladder data/quickstart` does so.
 """
 
 from __future__ import annotations

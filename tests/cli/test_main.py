@@ -18,6 +18,7 @@ COMMANDS = [
     ["evaluate"],
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"],
+    ["rollout", "doomworld"], ["rollout", "miniworld"],
     ["rollout", "minatar"], ["rollout", "board"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
     ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
