@@ -163,7 +163,9 @@ def read_values(
         for step in range(row.steps):
             now = decoder, [0], seen[step][None], [agent._choices]
             chosen = agent.form.act(*now, log_probs=False, asked=Asked([None], [None]))
-            values.append(float(agent._values(chosen)[0]))
+            worth = agent._values(chosen)
+            assert worth is not None  # something was asked
+            values.append(float(worth[0]))
         to_go.append(earnings.of(row).to_go)
     return np.array(values), np.concatenate(to_go)
 

@@ -56,6 +56,7 @@ EXTRAS = {
     "minatar": "minatar",
     "minigrid": "babyai",
     "miniworld": "miniworld",
+    "pyglet": "miniworld",
     "mujoco": "mujoco",
     "open_spiel": "boards",
     "peft": "lora",

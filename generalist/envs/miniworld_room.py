@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from generalist.envs.instructed import FRAME_PIXELS
+from generalist.envs.rendering import load_compilers_first
 from generalist.envs.scene import BODY_RADIUS, LEVEL_PITCH, Event, Scene, Thing
 from generalist.errors import GeneralistError, MissingPackageError, in_words
 
@@ -57,6 +58,7 @@ def package() -> Any:
         MissingPackageError: MiniWorld is missing.
         GeneralistError: the libraries of OpenGL are missing.
     """
+    load_compilers_first()
     try:
         import pyglet
 
@@ -107,6 +109,7 @@ def _room_class() -> type:
         def __init__(self) -> None:
             self.params, self.domain_rand = DEFAULT_PARAMS, False
             self.shadow_window, self.obs_fb, self.vis_fb = _canvas()
+            self.shadow_window.switch_to()  # another library's context may be the current one
             self._list = gl.glGenLists(1)
             self.build: Any = lambda world: None  # what places rooms and things
 

@@ -5,8 +5,10 @@ Only rendering needs OpenGL; stepping does not.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import functools
+import importlib
 import os
 from typing import Any
 
@@ -46,8 +48,19 @@ def use_offscreen_gl() -> str:
     return backend
 
 
+def load_compilers_first() -> None:
+    """Import Triton, where it is installed, before OpenGL.
+
+    Mesa brings an LLVM of its own. Once that is loaded for all libraries, as PyOpenGL does, an
+    import of Triton, which torch's users do at any time, ends the process.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
+
+
 def _gl_context(width: int, height: int) -> Any:
     backend = use_offscreen_gl()
+    load_compilers_first()
     try:
         if backend == "egl":
             from mujoco.egl import GLContext
@@ -118,6 +131,7 @@ class OffscreenCamera:
 
     def close(self) -> None:
         """Free the OpenGL context."""
+        self._gl.make_current()  # names are freed in the present context, perhaps another library's
         self._context.free()
         self._gl.free()
 

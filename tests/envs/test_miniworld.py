@@ -48,6 +48,19 @@ def test_a_seed_draws_room_and_words_whatever_was_played_before_or_beside(goto):
     beside.close()
 
 
+def test_it_draws_beside_a_simulator_with_a_graphics_context_of_its_own(goto):
+    first = play(goto, 3)
+    other = make("dmc/cartpole-swingup", render_mode="rgb_array")
+    other.reset(seed=0)
+    other.render()  # its context is the current one now
+    new = make("miniworld/GoTo")
+    assert play(new, 3) == first
+    other.render()
+    assert play(goto, 3) == first
+    new.close()
+    other.close()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_guide_does_what_is_asked_with_keys_and_mouse(task):
     env = make(task)

@@ -177,7 +177,7 @@ def test_killed_at_any_rename_it_continues(tmp_path: Path, moment: int) -> None:
     assert [seed for _, _, seed in contents(folder)] == list(range(24))
     listed = {shard.name for shard in Manifest.read(folder).shards}
     left = {path.name for path in folder.iterdir()}
-    assert left == listed | {"dataset.json", "manifest.json", "index.bin", ".lock"}
+    assert left == listed | {"README.md", "dataset.json", "manifest.json", "index.bin", ".lock"}
 
 
 def write_with_little_room(folder: Path, bytes_allowed: int) -> None:
