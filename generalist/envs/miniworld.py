@@ -9,12 +9,14 @@ without a display. Success is judged by the simulator's state (`missions.py`).
 from __future__ import annotations
 
 import functools
+import importlib.util
 
 from generalist.envs.controls import CONTROLS
 from generalist.envs.instructed import InstructedWorld, World
-from generalist.envs.miniworld_room import COLOURS, KINDS, MiniWorldRoom, package, radius_of
+from generalist.envs.miniworld_room import COLOURS, KINDS, MiniWorldRoom, radius_of
 from generalist.envs.registry import Task
 from generalist.envs.skills import SKILLS, Kit, any_of
+from generalist.errors import MissingPackageError
 
 HELD_OUT = (("red", "column"), ("green", "key"), ("blue", "ball"), ("yellow", "box"))
 """Pairs of colour and kind that stand in no room of training."""
@@ -32,8 +34,9 @@ REGISTERED = {name: skill.description for name, skill in WORLD.skills.items()}
 
 
 def names() -> list[str]:
-    """Every task."""
-    package()  # says what is missing
+    """Every task. Raises MissingPackageError where MiniWorld is missing."""
+    if importlib.util.find_spec("miniworld") is None:  # an import would load OpenGL for a list
+        raise MissingPackageError("miniworld", "miniworld/")
     return list(WORLD.skills)
 
 

@@ -10,6 +10,7 @@ import ctypes.util
 import functools
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,12 @@ def load_compilers_first() -> None:
     """Import Triton, where it is installed, before OpenGL.
 
     Mesa brings an LLVM of its own. Once that is loaded for all libraries, as PyOpenGL does, an
-    import of Triton, which torch's users do at any time, ends the process.
+    import of Triton, which torch's users do at any time, ends the process. So it is left alone where
+    an LLVM is loaded already.
     """
-    with contextlib.suppress(ImportError):
-        importlib.import_module("triton")
+    with contextlib.suppress(OSError, ImportError):
+        if "libLLVM" not in Path("/proc/self/maps").read_text(encoding="utf-8"):
+            importlib.import_module("triton")
 
 
 def _gl_context(width: int, height: int) -> Any:

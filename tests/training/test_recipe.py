@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from generalist.errors import UsageError
@@ -40,6 +40,7 @@ names = (st.sampled_from(ODD) | names).filter(lambda name: "://" not in name and
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names, home=st.booleans())
 def test_a_path_is_what_is_written_but_for_the_home_folder(recipe_file, name, home):
+    assume(not (home and name.startswith("/")))  # ~//a is no way to write a path
     given, expected = (f"~/{name}", Path.home() / name) if home else (name, Path(name))
     recipe = load_recipe(recipe_file, [f"output_dir={given}", f"data.cache=./{name}"])
     assert recipe.output_dir == expected and recipe.data.cache == Path(f"./{name}")
