@@ -53,8 +53,8 @@ def load_compilers_first() -> None:
     """Import Triton, where it is installed, before OpenGL.
 
     Mesa brings an LLVM of its own. Once that is loaded for all libraries, as PyOpenGL does, an
-    import of Triton, which torch's users do at any time, ends the process. So it is left alone where
-    an LLVM is loaded already.
+    import of Triton, which torch's users do at any time, ends the process. So it is left alone
+    where an LLVM is loaded already.
     """
     with contextlib.suppress(OSError, ImportError):
         if "libLLVM" not in Path("/proc/self/maps").read_text(encoding="utf-8"):
