@@ -68,11 +68,11 @@ class Valued:
 
 
 def results_of(report: Path) -> dict[str, list[dict[str, Any]]]:
-    """By task, the results in the folder of a report; without those that failed or were skipped."""
+    """By task, the results of a report with the task's own instruction, but for what failed."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted((report / "results").glob("*.json")):
         result = read_json(path)
-        if "returns" in result and not result["prompted"]:
+        if "returns" in result and not result["prompted"] and result["instruction"] == "own":
             found[result["task"]].append(result)
     return found
 

@@ -63,7 +63,7 @@ def test_returns_that_were_asked_for_are_compared_with_what_was_got(
     def report(name: str, *results: dict) -> list[str]:
         (tmp_path / name / "results").mkdir(parents=True)
         for number, result in enumerate(results):
-            own = {"task": task, "prompted": False, **result}
+            own = {"task": task, "prompted": False, "instruction": "own", **result}
             (tmp_path / name / "results" / f"{number}.json").write_text(json.dumps(own))
         return [f"--{name}", str(tmp_path / name)]
 
@@ -75,7 +75,11 @@ def test_returns_that_were_asked_for_are_compared_with_what_was_got(
         ),
     ]
     given = report("asked", *levels) + report("expert", {"returns": [90.0, 91.0]})
-    given += report("clone", {"returns": [9.0, 13.0]}) + report("best", {"returns": [500.0, 501.0]})
+    # Rows of other instructions are none of these.
+    given += report(
+        "clone", {"returns": [0.0, 0.1], "instruction": "none"}, {"returns": [9.0, 13.0]}
+    )
+    given += report("best", {"returns": [500.0, 501.0]})
     out = tmp_path / "out.json"
     returns.main(["asked", "--data", str(tiny_run.data), *given, "--json", str(out)])
     nothing, expert, best = json.loads(out.read_text())["tasks"]

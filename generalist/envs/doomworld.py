@@ -7,12 +7,9 @@ of the engine's 35 a second. Success is judged by the engine's list of objects (
 
 from __future__ import annotations
 
-import functools
-
-from generalist.envs.controls import CONTROLS
 from generalist.envs.doom import engine
 from generalist.envs.doom_room import PAIRS, PORTABLE, DoomRoom, radius_of
-from generalist.envs.instructed import InstructedWorld, World
+from generalist.envs.instructed import World
 from generalist.envs.registry import Task
 from generalist.envs.skills import SKILLS, Kit, any_of
 
@@ -41,17 +38,4 @@ def names() -> list[str]:
 
 def find(name: str) -> Task | None:
     """The task of a skill; None for an unknown one."""
-    if name not in WORLD.skills:
-        return None
-    skill, task = WORLD.skills[name], f"doomworld/{name}"
-    return Task(
-        name=task,
-        family="doomworld",
-        make=functools.partial(InstructedWorld, task, WORLD, skill),
-        step_limit=skill.steps,
-        description=skill.description,
-        frames=True,
-        metric="success",
-        default_expert="guide",
-        controls=CONTROLS,
-    )
+    return WORLD.task("doomworld", name)

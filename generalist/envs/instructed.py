@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from generalist.envs.controls import PITCH_HIGH, YAW_HIGH, control_space, held_keys
+from generalist.envs.controls import CONTROLS, PITCH_HIGH, YAW_HIGH, control_space, held_keys
 from generalist.envs.mission_words import WORDS, Words, say
 from generalist.envs.missions import Mission
+from generalist.envs.registry import Task
 from generalist.envs.scene import Scene, Thing
 from generalist.envs.skills import PAIRS, Kit, Pairs, Palette, Plan, Skill
 from generalist.errors import GeneralistError, UsageError
@@ -86,6 +88,23 @@ class World:
     apart: float
     from_agent: float
     frames_per_second: int
+
+    def task(self, family: str, name: str) -> Task | None:
+        """The task of a skill in this family; None for an unknown one."""
+        if name not in self.skills:
+            return None
+        skill, task = self.skills[name], f"{family}/{name}"
+        return Task(
+            name=task,
+            family=family,
+            make=functools.partial(InstructedWorld, task, self, skill),
+            step_limit=skill.steps,
+            description=skill.description,
+            frames=True,
+            metric="success",
+            default_expert="guide",
+            controls=CONTROLS,
+        )
 
 
 class InstructedWorld(gymnasium.Env):

@@ -8,11 +8,9 @@ without a display. Success is judged by the simulator's state (`missions.py`).
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 
-from generalist.envs.controls import CONTROLS
-from generalist.envs.instructed import InstructedWorld, World
+from generalist.envs.instructed import World
 from generalist.envs.miniworld_room import COLOURS, KINDS, MiniWorldRoom, radius_of
 from generalist.envs.registry import Task
 from generalist.envs.skills import SKILLS, Kit, any_of
@@ -42,17 +40,4 @@ def names() -> list[str]:
 
 def find(name: str) -> Task | None:
     """The task of a skill; None for an unknown one."""
-    if name not in WORLD.skills:
-        return None
-    skill, task = WORLD.skills[name], f"miniworld/{name}"
-    return Task(
-        name=task,
-        family="miniworld",
-        make=functools.partial(InstructedWorld, task, WORLD, skill),
-        step_limit=skill.steps,
-        description=skill.description,
-        frames=True,
-        metric="success",
-        default_expert="guide",
-        controls=CONTROLS,
-    )
+    return WORLD.task("miniworld", name)

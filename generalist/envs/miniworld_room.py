@@ -168,14 +168,7 @@ class MiniWorldRoom:
         heading: float,
         rng: np.random.Generator,
     ) -> None:
-        """Build a room anew.
-
-        Args:
-            things: with the places where they stand.
-            size: (x, y) metres of the room, whose south-west corner is at (0, 0).
-            place, heading: of the agent.
-            rng: draws how walls and floor look.
-        """
+        """As `instructed.Room.build`."""
         walls, floor, seed = (int(n) for n in rng.integers([LOOKS, LOOKS, 2**31]))
 
         def place_all(world: Any) -> None:

@@ -155,7 +155,9 @@ def test_a_second_suite_has_a_folder_of_its_own_and_the_card_keeps_both(
         for line in (checkpoint / "README.md").read_text().splitlines()
         if line.startswith("| gym/")
     ]
-    assert [(row[0], row[1], row[5]) for row in rows] == [
+    # Tests before this one may have left the rows of their suites on the card.
+    mine = [(row[0], row[1], row[5]) for row in rows if row[1] in ("one", "two")]
+    assert mine == [
         (CARTPOLE, "one", "2"), (CARTPOLE, "two", "3"), ("gym/Pendulum-v1", "two", "3"),
     ]  # fmt: skip
     capsys.readouterr()
