@@ -1,11 +1,23 @@
-"""Work one step ahead: a thread prepares the next step during the present one."""
+"""Steps prepared ahead of the one that is trained on: by a thread, or by processes.
+
+A thread suffices where the CPU trains. A GPU takes a step in less time than Python needs to put its
+rows together, and a thread would take the time from whoever launches the GPU's kernels.
+"""
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from generalist.training.passes import ForwardPass
 
 T = TypeVar("T")
 
@@ -33,3 +45,60 @@ def one_ahead(make: Callable[[int], T], first: int) -> Iterator[Iterator[T]]:
                 yield made
 
         yield generate()
+
+
+@contextmanager
+def several_ahead(
+    make: Callable[[int], list[ForwardPass]], first: int, *, workers: int
+) -> Iterator[Iterator[list[ForwardPass]]]:
+    """The same for passes, computed in processes that are forked from this one.
+
+    Args:
+        make: computes the passes of a step, without touching a GPU.
+        first: the first step.
+        workers: how many processes; each prepares two steps ahead.
+
+    Yields:
+        The endless iterator, in order. It raises what `make` raises.
+    """
+    loader = DataLoader(
+        _Steps(make),
+        sampler=range(first, sys.maxsize),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        multiprocessing_context="fork",  # the data are open already
+        worker_init_fn=_end_with_the_loader,
+    )
+
+    def generate() -> Iterator[list[ForwardPass]]:
+        for made in loader:
+            if isinstance(made, Exception):
+                raise made
+            yield [each.map(torch.from_numpy) for each in made]
+
+    with closing(generate()) as steps:
+        yield steps
+
+
+class _Steps(Dataset[Any]):
+    """The passes of a step by its number, as arrays: tensors would each travel as a file."""
+
+    def __init__(self, make: Callable[[int], list[ForwardPass]]) -> None:
+        self._make = make
+
+    def __getitem__(self, step: int) -> list[Any] | Exception:
+        try:
+            return [each.map(Tensor.numpy) for each in self._make(step)]
+        except Exception as error:  # raised where the step is asked for, in its own words
+            return error
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _end_with_the_loader(worker: int) -> None:
+    """Ctrl-C is for the process that trains, and SIGTERM ends a worker at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -9,6 +9,7 @@ from torch import nn
 
 from generalist.modeling.embedders import embedders_of
 from generalist.modeling.values import values_of
+from generalist.training.muon import BatchedMuon
 from generalist.training.recipe import OptimizerRecipe, ScheduleRecipe
 
 
@@ -33,14 +34,7 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
     groups = [{"params": others, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = []
     if recipe.name == "muon":
-        optimizers.append(
-            torch.optim.Muon(
-                matrices,
-                lr=recipe.lr,
-                weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        optimizers.append(BatchedMuon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay))
     else:
         groups.append({"params": matrices, "weight_decay": recipe.weight_decay})
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)

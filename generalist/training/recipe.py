@@ -95,6 +95,9 @@ class DataRecipe(Section):
     labels: bool = True
     """Learn what the expert would have done, where something else was executed. false: learn what
     was executed, as from data that nobody labelled."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that put the rows of coming steps together, for each process that trains. 0: a
+    thread does. null: up to four beside a GPU, none where the CPU trains."""
     skip_damaged: bool = False
     """Verify all shards at the start, and train without damaged ones instead of stopping."""
 
@@ -214,7 +217,7 @@ class OptimizerRecipe(Section):
     """AdamW, or Muon for the matrices of the body and AdamW for the rest."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """muon: torch.optim.Muon with AdamW's update size, so one learning rate serves both."""
+    """muon: Muon with AdamW's update size, so one learning rate serves both."""
     lr: float = Field(default=3e-3, gt=0)
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -12,6 +12,7 @@ from generalist.modeling.embedder_files import start_embedders
 from generalist.modeling.lora import add_adapters
 from generalist.modeling.pretrained import start_model
 from generalist.modeling.segments import can_run_segments
+from generalist.processes import usable_cpus
 from generalist.training.data import TrainingData, open_data
 from generalist.training.objective import OrdinalTargets, TokenObjective
 from generalist.training.recipe import Recipe
@@ -26,6 +27,8 @@ from generalist.training.strategies.launch import (
 )
 
 Objective = TokenObjective | ReinforcementObjective
+
+_WORKERS = 4  # that prepare rows beside a GPU
 
 
 def opened(recipe: Recipe) -> TrainingData:
@@ -46,8 +49,22 @@ def build_learning(
     objective = build_objective(recipe, data, accelerator)
     if recipe.reinforcement is not None:
         return build_learner(recipe, data, objective, accelerator)
-    ranks = accelerator.num_processes
-    return objective, Demonstrations(recipe, data, segments=objective.segments, ranks=ranks)
+    return objective, Demonstrations(
+        recipe,
+        data,
+        segments=objective.segments,
+        ranks=accelerator.num_processes,
+        workers=_workers(recipe, accelerator),
+    )
+
+
+def _workers(recipe: Recipe, accelerator: Accelerator) -> int:
+    """How many processes prepare rows for this one."""
+    if recipe.data.workers is not None:
+        return recipe.data.workers
+    if accelerator.device.type == "cpu":
+        return 0  # they would take the time of those that train
+    return max(0, min(_WORKERS, usable_cpus() // accelerator.num_processes - 1))
 
 
 def build_objective(recipe: Recipe, data: TrainingData, accelerator: Accelerator) -> TokenObjective:

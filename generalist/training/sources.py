@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from generalist.errors import GeneralistError
-from generalist.training.ahead import one_ahead
+from generalist.training.ahead import one_ahead, several_ahead
 from generalist.training.data import TrainingData, task_weights
 from generalist.training.gradients import Losses
 from generalist.training.log import TrainingLog
@@ -82,6 +82,7 @@ class Demonstrations:
         data: its data at the beginning.
         segments: whether passes are segments end to end.
         ranks: number of processes.
+        workers: how many more processes each of them has prepare its steps; 0: a thread does.
 
     Raises:
         GeneralistError: the rows of a step do not divide evenly over the processes.
@@ -90,8 +91,10 @@ class Demonstrations:
     data: TrainingData
     task_weights: np.ndarray  # (tasks,) float32
 
-    def __init__(self, recipe: Recipe, data: TrainingData, *, segments: bool, ranks: int) -> None:
-        self.recipe, self._segments = recipe, segments
+    def __init__(
+        self, recipe: Recipe, data: TrainingData, *, segments: bool, ranks: int, workers: int = 0
+    ) -> None:
+        self.recipe, self._segments, self._workers = recipe, segments, workers
         self._rows_per_rank, rest = divmod(recipe.data.rows_per_step, ranks)
         if rest:
             raise GeneralistError(
@@ -107,7 +110,10 @@ class Demonstrations:
 
     def batches(self, step: int, share: Share) -> AbstractContextManager[Iterator[Sequence[Pass]]]:
         """See Source. The next batch is prepared during the present step."""
-        return one_ahead(partial(self.passes, share=share), step)
+        make = partial(self.passes, share=share)
+        if self._workers:
+            return several_ahead(make, step, workers=self._workers)
+        return one_ahead(make, step)
 
     def passes(self, step: int, share: Share) -> list[ForwardPass]:
         """This rank's passes of a step.

@@ -65,6 +65,14 @@ def test_how_rows_are_split_does_not_matter(make_recipe, data, tmp_path):
             torch.testing.assert_close(run[name], tensor, atol=2e-5, rtol=1e-4)
 
 
+def test_who_prepares_the_rows_does_not_matter(make_recipe, data, tmp_path):
+    for workers in (0, 2):
+        recipe = make_recipe(cores=1, output_dir=tmp_path / f"{workers}")
+        recipe.data.workers = workers
+        train(recipe, data)
+    assert_bitwise_equal(tmp_path / "0", tmp_path / "2")
+
+
 def test_bfloat16_is_near_float32_on_all_cores(make_recipe, data, tmp_path):
     losses = {}
     for precision, cores in [("fp32", 1), ("bf16", 1), ("bf16", 2)]:
