@@ -23,6 +23,7 @@ class Stream(IntEnum):
     EXPERT_TRAINING = 0x74726169
     INSTRUCTIONS = 0x696E7374
     OPENINGS = 0x6F70656E
+    GOALS = 0x676F616C
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

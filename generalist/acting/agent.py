@@ -30,6 +30,7 @@ from generalist.acting.wanted import WantedReturn, WantedReturns
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Choice, Sampling
 from generalist.decoding.timestep import Chosen
+from generalist.envs.instructions import DEMONSTRATED
 from generalist.episode import Episode, Tree
 from generalist.errors import GeneralistError, UsageError
 from generalist.gpu import device_for
@@ -268,9 +269,17 @@ class Agent(Actor):
         """True while episodes begin with a demonstration."""
         return bool(self._prompts)
 
-    def header(self, instruction: str | None = None, episode: int = 0) -> Header:
-        """What stands at the head of the window: task, instruction, demonstration."""
-        return self.form.header(instruction, self._prompts.of(instruction, episode))
+    def header(
+        self, instruction: str | None = None, episode: int = 0, *, shown: str | None = None
+    ) -> Header:
+        """What stands at the head of the window: task, instruction, demonstration.
+
+        Args:
+            instruction: what the words say; None: nothing.
+            episode: chooses among the demonstrations.
+            shown: the instruction that is demonstrated. Default: the one in words.
+        """
+        return self.form.header(instruction, self._prompts.of(shown or instruction, episode))
 
     def begin(self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Info]) -> None:
         """As `Policy.begin`; the seed also chooses among the prompts."""
@@ -281,7 +290,8 @@ class Agent(Actor):
             self._seeds[slot] = seed
             told = [info.get("instruction"), None]  # the second is guided away from
             for row, instruction in zip(self._rows([slot]), told, strict=False):
-                self._running.begin(row, self.header(instruction, seed), seed)
+                header = self.header(instruction, seed, shown=info.get(DEMONSTRATED))
+                self._running.begin(row, header, seed)
 
     def decide(self, observations: Tree, infos: Sequence[Info], slots: Sequence[int]) -> Decision:
         """As `Policy.decide`. Where it raises, the call may be repeated.

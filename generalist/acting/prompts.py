@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium
 import numpy as np
 
+from generalist.envs.instructions import DEMONSTRATED
 from generalist.episode import Episode
 from generalist.errors import GeneralistError
 from generalist.seeds import PROMPT_SEED
@@ -183,14 +184,18 @@ def _seeds_of(
 def instructions_of(
     task: str, seeds: Iterable[int], options: Mapping[str, Any] | None = None
 ) -> set[str]:
-    """The instructions of the episodes with these seeds; empty where the task has none."""
+    """The instructions of the episodes with these seeds, in words or to be demonstrated.
+
+    Empty where the task has none.
+    """
     from generalist import envs
 
     found: set[str] = set()
     env = envs.make(task, **(options or {}))
     try:
         for seed in seeds:
-            told = Trace(env, task, seed).instruction
+            trace = Trace(env, task, seed)
+            told = trace.info.get(DEMONSTRATED, trace.instruction)
             if told is None:
                 return set()
             found.add(told)

@@ -18,6 +18,7 @@ from generalist.acting import prompts
 from generalist.acting.boards import TreePlan, tree_policy, unknown_board_layout
 from generalist.acting.environment import difference_note, options_for
 from generalist.acting.stage import Stage
+from generalist.envs.instructions import SHOWN, SHOWN_SHUFFLED
 from generalist.envs.options import changed_options
 from generalist.episode import Episode
 from generalist.errors import UsageError
@@ -255,6 +256,8 @@ def _demonstrate(
     whole = {name: value for name, value in given.items() if name != "max_steps"}
     options = options_for(agent, task, whole)
     told = prompts.instructions_of(task, seeds, options)
+    if options.get("instructions") in (SHOWN, SHOWN_SHUFFLED):
+        del options["instructions"]  # the expert is told, so that demonstrations are known by it
     if instruction is not None:
         told = {instruction} if told else set()
     agent.set_prompts(prompts.demonstrations(task, episodes, options=options, instructions=told))

@@ -1,4 +1,7 @@
-"""Other instructions than an episode's own, to measure whether an agent heeds what it is told."""
+"""Other instructions than an episode's own, to measure whether an agent heeds what it is told.
+
+Or shown: an instruction that no words say is to be found in a demonstration.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ import gymnasium
 from generalist.errors import GeneralistError
 from generalist.streams import Stream, random_stream
 
-Instructions = Literal["own", "none", "shuffled"]
+Instructions = Literal["own", "none", "shuffled", "shown", "shown-shuffled"]
 OWN, NONE, SHUFFLED = "own", "none", "shuffled"
+SHOWN, SHOWN_SHUFFLED = "shown", "shown-shuffled"
+DEMONSTRATED = "demonstrated"
+"""Key of the info dict: the instruction whose demonstration the episode begins with."""
 _TRIES = 20  # other episodes that are asked for a different instruction
 
 
@@ -26,7 +32,8 @@ class OtherInstruction(gymnasium.Wrapper):
 
     Args:
         env: a task with an instruction.
-        which: `none` or `shuffled`.
+        which: `none`; `shuffled`, another episode's; `shown`, none in words, and the episode's own
+            in `info["demonstrated"]`; `shown-shuffled`, the same with another episode's.
 
     Raises:
         GeneralistError: at reset, where the episode has no instruction.
@@ -43,7 +50,7 @@ class OtherInstruction(gymnasium.Wrapper):
         """Begin an episode.
 
         Args:
-            seed: of the episode; `shuffled` needs one.
+            seed: of the episode; where another's instruction is taken it needs one.
             options: passed on.
         """
         observation, info = self.env.reset(seed=seed, options=options)
@@ -53,11 +60,14 @@ class OtherInstruction(gymnasium.Wrapper):
                 f"Episodes have no instruction, so {self.which!r} cannot take its place; leave "
                 "out `instruction`."
             )
-        if self.which == NONE:
-            return observation, {k: v for k, v in info.items() if k != "instruction"}
-        other = self._of_another_episode(own, seed, options)
-        observation, info = self.env.reset(seed=seed, options=options)
-        return observation, {**info, "instruction": other}
+        told = own
+        if self.which in (SHUFFLED, SHOWN_SHUFFLED):
+            told = self._of_another_episode(own, seed, options)
+            observation, info = self.env.reset(seed=seed, options=options)
+        if self.which == SHUFFLED:
+            return observation, {**info, "instruction": told}
+        silent = {k: v for k, v in info.items() if k != "instruction"}
+        return observation, silent if self.which == NONE else {**silent, DEMONSTRATED: told}
 
     def _of_another_episode(
         self, own: str, seed: int | None, options: dict[str, Any] | None

@@ -26,6 +26,7 @@ from gymnasium import spaces
 from generalist.envs.registry import Task
 from generalist.envs.rendering import OffscreenCamera, use_offscreen_gl
 from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.streams import Stream, random_stream
 
 REGISTERED = {
     "assembly": "pick up the ring and put it over the peg",
@@ -82,6 +83,8 @@ REGISTERED = {
 MAX_STEPS = 500
 VERSION = "-v3"
 _PER_OBJECT = 7  # position and quaternion
+_START_AND_GOAL = 6  # numbers that are drawn for tasks that draw both
+_MOST_DRAWS = 1_000
 # Positions are clipped to a cube of 1.2 m around the table, the same for hand, objects and goal, so
 # that equal ids are equal places. A vocabulary of 1,024 bins then tells 1.2 mm apart.
 _LOW, _HIGH = (-0.6, 0.0, -0.2), (0.6, 1.2, 1.0)
@@ -134,11 +137,15 @@ class MetaWorldEnv(gymnasium.Env):
         max_steps: Steps after which the episode is truncated, 500 at most.
         to_the_end: Go on after success.
         flat: Observe the package's own vector.
+        goals: Draw the goal from so many, and the start as ever. Default: from all places.
+        goal_seen: False: the observation does not say the goal, as in Meta-World's meta-learning
+            setting (ML). The instruction still does.
         height, width: Of rendered frames, in pixels.
 
     Raises:
         MissingPackageError: Meta-World is missing.
-        UsageError: There is no such render mode, or `max_steps` is out of range.
+        UsageError: There is no such render mode, `max_steps` is out of range, or the task's goal
+            does not move apart from its start and so cannot be one of `goals`.
         GeneralistError: Rendering is wanted without any OpenGL.
     """
 
@@ -152,6 +159,8 @@ class MetaWorldEnv(gymnasium.Env):
         max_steps: int | None = None,
         to_the_end: bool = False,
         flat: bool = False,
+        goals: int | None = None,
+        goal_seen: bool = True,
         height: int = 240,
         width: int = 320,
     ) -> None:
@@ -169,7 +178,7 @@ class MetaWorldEnv(gymnasium.Env):
         self.name = name
         self._max_steps = max_steps or MAX_STEPS
         self._to_the_end = to_the_end
-        self._flat = flat
+        self._flat, self._goal_seen = flat, goal_seen
         self._view = {"height": height, "width": width}
         self._camera: OffscreenCamera | None = None
         self._steps: int | None = None  # None until reset, and after an episode's end
@@ -177,7 +186,22 @@ class MetaWorldEnv(gymnasium.Env):
         self._sawyer = _make(name)
         self._objects = len(self._sawyer._get_pos_objects()) // 3 * _PER_OBJECT
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
-        self.observation_space = _flat_space() if flat else _dict_space(self._objects)
+        self.observation_space = (
+            _flat_space() if flat else _dict_space(self._objects, goal=goal_seen)
+        )
+        self._goals = goals
+        self._draws = 0  # of this episode's start
+        self._goal: np.ndarray | None = None  # (3,) of this episode, where it is one of `goals`
+        if goals is not None:
+            self._require_goals(goals)
+            self._sawyer._get_state_rand_vec = self._start_with_goal
+
+    def _require_goals(self, goals: int) -> None:
+        if goals < 1 or self._sawyer._random_reset_space.low.size < _START_AND_GOAL:
+            raise UsageError(
+                f"metaworld/{self.name}: goals={goals} takes at least 1, and a task whose goal is "
+                "drawn apart from its start, such as metaworld/reach."
+            )
 
     @property
     def vector(self) -> np.ndarray:
@@ -190,11 +214,31 @@ class MetaWorldEnv(gymnasium.Env):
         """Draw a start and a goal, which `info["instruction"]` says; a seed draws the same ones."""
         super().reset(seed=seed)
         self._sawyer.seed(int(self.np_random.integers(2**31)))
+        if self._goals is not None:
+            places = self._sawyer._random_reset_space
+            rng = random_stream(int(self.np_random.integers(self._goals)), Stream.GOALS)
+            self._goal = rng.uniform(places.low[3:], places.high[3:])
+            self._draws = 0
         self._vector, _ = self._sawyer.reset()
         self._steps = 0
         x, y, z = (round(1000 * metres) for metres in self._vector[-3:])
         instruction = f"{REGISTERED[self.name]}; goal at {x}, {y}, {z} mm"
         return self._observation(), {"instruction": instruction}
+
+    def _start_with_goal(self) -> np.ndarray:
+        """(6,) a start and a goal, in place of the package's own draw of both.
+
+        The package draws again while they lie too near to each other.
+        """
+        self._draws += 1
+        if self._draws > _MOST_DRAWS:
+            raise GeneralistError(
+                f"metaworld/{self.name}: no start is far enough from one of the goals; try another "
+                "number of goals."
+            )
+        drawn = type(self._sawyer)._get_state_rand_vec(self._sawyer)
+        drawn[3:] = self._goal
+        return drawn
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move the hand for 12.5 ms of simulated time."""
@@ -219,7 +263,9 @@ class MetaWorldEnv(gymnasium.Env):
     def _observation(self) -> Any:
         vector = self._vector
         if self._flat:
-            return vector.astype(np.float32)
+            flat = vector.astype(np.float32)
+            flat[-3:] *= self._goal_seen
+            return flat
         seen = {
             "hand": vector[:3],
             "gripper": vector[3:4],
@@ -228,8 +274,8 @@ class MetaWorldEnv(gymnasium.Env):
         }
         fields = self.observation_space.spaces
         return {
-            key: np.clip(value, fields[key].low, fields[key].high).astype(np.float32)
-            for key, value in seen.items()
+            key: np.clip(seen[key], field.low, field.high).astype(np.float32)
+            for key, field in fields.items()
         }
 
     def render(self) -> np.ndarray | None:
@@ -263,15 +309,16 @@ def _make(name: str) -> Any:
     return sawyer
 
 
-def _dict_space(objects: int) -> spaces.Dict:
+def _dict_space(objects: int, *, goal: bool) -> spaces.Dict:
     place, turn = (_LOW, _HIGH), ((-1.0,) * 4, (1.0,) * 4)
     count = objects // _PER_OBJECT
     bounds = {
         "hand": place,
         "gripper": ((0.0,), (1.0,)),
         "objects": tuple((place[i] + turn[i]) * count for i in range(2)),
-        "goal": place,
     }
+    if goal:
+        bounds["goal"] = place
     return spaces.Dict(
         {
             key: spaces.Box(np.array(low, np.float32), np.array(high, np.float32))

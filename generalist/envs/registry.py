@@ -19,12 +19,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from generalist.envs.instructions import NONE, OWN, SHUFFLED, Instructions, OtherInstruction
+from generalist.envs.instructions import OWN, Instructions, OtherInstruction
 from generalist.errors import GeneralistError, MissingPackageError, UsageError, in_words
 
 SCORES_PATH = Path(__file__).with_name("scores.json")
@@ -345,8 +345,8 @@ def make(
     Args:
         name: the task, `family/Name`.
         render_mode: as Gymnasium has it, `rgb_array` or `human`; None where nothing is rendered.
-        instructions: `none` or `shuffled` for others than the episodes' own; see
-            `OtherInstruction`.
+        instructions: `none`, `shuffled`, `shown` or `shown-shuffled` for others than the
+            episodes' own; see `OtherInstruction`.
         options: the family's own; `generalist rollout FAMILY --help` lists them.
 
     Raises:
@@ -354,8 +354,8 @@ def make(
         GeneralistError: the environment cannot be made.
     """
     task = get_task(name)
-    if instructions not in (OWN, NONE, SHUFFLED):
-        raise UsageError(f"instructions are own, none or shuffled; got {instructions!r}.")
+    if instructions not in (known := get_args(Instructions)):
+        raise UsageError(f"instructions are {', '.join(known)}; got {instructions!r}.")
     try:
         env = task.make(render_mode=render_mode, **options)
     except GeneralistError:

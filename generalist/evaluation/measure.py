@@ -271,7 +271,7 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         "context_steps": agent.context_steps, "guidance": agent.guidance,
         "metric": get_task(task).metric,
     }  # fmt: skip
-    return settings | ({"prompts": suite.prompts} if job.prompted else {})
+    return settings | ({"prompts": suite.prompts} if job.shows else {})
 
 
 def measure(agent: Agent, shared: Measurement, job: Job) -> Result:
@@ -320,7 +320,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             episodes=job.episodes,
             seed=suite.seed,
             num_envs=suite.envs,
-            prompt_episodes=suite.prompts if job.prompted else 0,
+            prompt_episodes=suite.prompts if job.shows else 0,
             video_dir=shared.out / VIDEOS if film else None,
             progress=shared.progress,
             plan=shared.plan,

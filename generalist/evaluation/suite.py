@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from generalist.envs import get_task, is_document_task, is_pattern, matching_names
-from generalist.envs.instructions import OWN, Instructions
+from generalist.envs.instructions import OWN, SHOWN, SHOWN_SHUFFLED, Instructions
 from generalist.envs.options import changed_options
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.reading import reading_of
@@ -44,7 +44,9 @@ class SuiteTask(BaseModel):
     instruction: Instructions = "own"
     """Which instruction the agent is given: the episode's `own`, `none`, or `shuffled`, which is
     that of another episode. In a suite's file it may be a list, `[own, none, shuffled]`, for a row
-    of each: an agent that scores as well without its instruction does not use it."""
+    of each: an agent that scores as well without its instruction does not use it. With `shown` no
+    words say it, but a demonstration of it begins the episode; with `shown-shuffled` that of
+    another episode's."""
 
     @property
     def env_options(self) -> dict[str, Any]:
@@ -52,6 +54,11 @@ class SuiteTask(BaseModel):
         cut = {} if self.max_steps is None else {"max_steps": self.max_steps}
         other = {} if self.instruction == OWN else {"instructions": self.instruction}
         return {**self.options, **cut, **other}
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a demonstration alone says what is asked."""
+        return self.instruction in (SHOWN, SHOWN_SHUFFLED)
 
     @property
     def label(self) -> str:
@@ -132,7 +139,7 @@ class Suite(BaseModel):
             if labels.count(each) > 1:
                 raise ValueError(
                     f"{each} is listed {labels.count(each)} times; a task is listed once for each "
-                    "instruction (own, none, shuffled)"
+                    f"instruction ({', '.join(get_args(Instructions))})"
                 )
         return self
 
@@ -187,6 +194,11 @@ class Job:
     episodes: int
     prompted: bool
     asked: float | None = None  # percent of the way from the worst to the best of the data
+
+    @property
+    def shows(self) -> bool:
+        """Whether episodes begin with a demonstration."""
+        return self.prompted or self.entry.is_shown
 
     @property
     def file(self) -> str:

@@ -58,8 +58,14 @@ def test_a_prompted_episode_is_shown_what_it_is_told(monkeypatch: pytest.MonkeyP
     headers: dict[int, tuple[str | None, Header]] = {}
     header = Agent.header
 
-    def noted(agent: Agent, instruction: str | None = None, episode: int = 0) -> Header:
-        headers[episode] = instruction, header(agent, instruction, episode)
+    def noted(
+        agent: Agent,
+        instruction: str | None = None,
+        episode: int = 0,
+        *,
+        shown: str | None = None,
+    ) -> Header:
+        headers[episode] = instruction, header(agent, instruction, episode, shown=shown)
         return headers[episode][1]
 
     monkeypatch.setattr(Agent, "header", noted)
@@ -71,6 +77,14 @@ def test_a_prompted_episode_is_shown_what_it_is_told(monkeypatch: pytest.MonkeyP
         told, shown_first = headers[seed]
         assert told == env.reset(seed=seed)[1]["instruction"]
         prompt = prompts.encode_prompt(by_words[told], agent.processor, agent.layout, 1_024)
+        assert shown_first.ids[-len(prompt) :] == prompt.tolist()
+    headers.clear()
+    rollout(agent, episodes=4, prompt_episodes=1, instructions="shown", progress=False, max_steps=3)
+    for seed in result.seeds:
+        told, shown_first = headers[seed]
+        mission = env.reset(seed=seed)[1]["instruction"]
+        assert told is None
+        prompt = prompts.encode_prompt(by_words[mission], agent.processor, agent.layout, 1_024)
         assert shown_first.ids[-len(prompt) :] == prompt.tolist()
     headers.clear()
     other = next(iter(by_words))

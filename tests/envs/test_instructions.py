@@ -49,12 +49,22 @@ def test_none_says_nothing() -> None:
     assert all(told("none", seed)[1] is None for seed in range(3))
 
 
+def test_what_is_shown_is_not_said() -> None:
+    for which, same_as in (("shown", "own"), ("shown-shuffled", "shuffled")):
+        for seed in range(3):
+            seen, expected = told(same_as, seed)
+            observation, info = make(TASK, instructions=which).reset(seed=seed)
+            np.testing.assert_equal(observation, seen)
+            assert "instruction" not in info
+            assert info["demonstrated"] == expected
+
+
 def test_where_nothing_can_be_replaced_it_is_said() -> None:
     with pytest.raises(GeneralistError, match="no instruction"):
         make("gym/CartPole-v1", instructions="none").reset(seed=0)
     with pytest.raises(GeneralistError, match="give one"):
         make(TASK, instructions="shuffled").reset()
-    with pytest.raises(UsageError, match="own, none or shuffled"):
+    with pytest.raises(UsageError, match="own, none, shuffled"):
         make(TASK, instructions="other")  # type: ignore[arg-type]
 
     class Same(gymnasium.Wrapper):

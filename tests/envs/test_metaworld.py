@@ -69,6 +69,25 @@ def test_the_goal_is_in_the_header_and_in_the_observation() -> None:
     assert len(told) == 3
 
 
+def test_a_goal_of_a_few_is_met_again_with_another_start_and_may_stay_unsaid() -> None:
+    env = make("metaworld/push", goals=3, goal_seen=False)
+    starts: dict[str, list[np.ndarray]] = {}
+    for seed in range(12):
+        observation, info = env.reset(seed=seed)
+        assert "goal" not in observation
+        assert env.observation_space.contains(observation)
+        starts.setdefault(info["instruction"], []).append(observation["objects"][:2])
+    assert len(starts) == 3
+    for found in starts.values():
+        assert len({tuple(start) for start in found}) == len(found)
+    solved = collect_episode(env, "metaworld/push", get_expert("metaworld/push"), seed=1)
+    assert solved.success is True
+    flat, _ = make("metaworld/push", goal_seen=False, flat=True).reset(seed=0)
+    assert (flat[-3:] == 0).all()
+    with pytest.raises(UsageError, match="drawn apart from its start"):
+        make("metaworld/button-press", goals=3)
+
+
 def test_success_ends_an_episode_and_is_its_score() -> None:
     name = "metaworld/drawer-close"
     task, env = get_task(name), make(name)
