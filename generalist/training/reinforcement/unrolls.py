@@ -88,6 +88,7 @@ def play_unroll(
     recipe: ReinforcementRecipe,
     *,
     random: torch.Generator,
+    version: int = 0,
     reference: Any = None,
 ) -> Played:
     """Play T steps in every environment, at temperature 1.
@@ -97,6 +98,7 @@ def play_unroll(
         fleet: the environments.
         recipe: says T, discount, scale and clip of rewards.
         random: draws the actions.
+        version: of the model's weights, for the episodes that are recorded.
         reference: the model that the run started with; None where nobody asks for it.
     """
     model.eval()
@@ -111,7 +113,7 @@ def play_unroll(
     for step in range(steps):
         states = fleet.observe()
         acted = act(model, fleet.shower, states, random)
-        stepped = fleet.step(acted.ids)
+        stepped = fleet.step(acted.ids, version)
         seen.append(states)
         chosen.append(acted)
         learned = stepped.rewards * scales
