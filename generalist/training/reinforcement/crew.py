@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 
 from generalist.episode import Tree, tree_map, tree_stack
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError
 from generalist.session.trace import EpisodeError, Trace
 from generalist.shards.shards import EncodedEpisode
 from generalist.tokenization.layout import Layout
@@ -55,12 +55,15 @@ class Seen:
         ids: (n, K) int64 of the observations.
         instructions: what to do in each of them, in words; None where nobody says so.
         episodes: (n,) int64 numbers of their episodes.
+        masks: of legal actions in each of them, as the action space's `sample` takes them; None
+            where all are legal.
     """
 
     task: int
     ids: np.ndarray
     instructions: list[str | None]
     episodes: np.ndarray
+    masks: list[Any]
 
 
 @dataclass
@@ -127,6 +130,7 @@ class _Place:
         self.taken: list[np.ndarray] = []  # ids of the actions so far, (k,) each
         self.version = 0  # of the weights that chose the first of them
         self.shown = np.zeros(0, np.int64)  # (K,) ids of the present observation
+        self.mask: Any = None  # of the legal actions now
         self.seen: list[np.ndarray] = []  # of the observations before them, where recorded
         self.trace: Trace | None = None
 
@@ -142,9 +146,6 @@ class Crew:
     Args:
         crewed: what it plays.
         start: (E,) int64 numbers of the first episodes.
-
-    Raises:
-        UsageError: an environment masks its actions.
     """
 
     def __init__(self, crewed: Crewed, start: np.ndarray) -> None:
@@ -197,7 +198,7 @@ class Crew:
         trace = place.running
         try:
             trace.step(action)
-            self._refuse_masks(place)
+            place.mask = None if trace.done else trace.mask
         except EpisodeError as error:
             self._failures.append(str(error))
             result.failed[row], result.going_on[row] = True, False
@@ -232,6 +233,7 @@ class Crew:
             ids.astype(np.int64),
             [place.running.instruction for place in places],
             np.array([place.episode for place in places], np.int64),
+            [place.mask for place in places],
         )
 
     def _recorded(self, place: _Place) -> EncodedEpisode:
@@ -269,14 +271,7 @@ class Crew:
         place.episode, place.taken, place.seen = episode, [], []
         seed = self._crewed.seed_of(place.number, episode)
         place.trace = Trace(place.env, self._crewed.tasks[place.task], seed)
-        self._refuse_masks(place)
-
-    def _refuse_masks(self, place: _Place) -> None:
-        if place.running.info.get("action_mask") is not None:
-            raise UsageError(
-                f"{place.running.task} says which actions are legal, and reinforcement heeds no "
-                "such masks yet."
-            )
+        place.mask = place.trace.mask
 
     # Resuming
 
@@ -312,7 +307,7 @@ class Crew:
                         f"{place.running.place}: the episode ended when it was played again. The "
                         "environment does not depend on its seed and actions alone."
                     )
-            place.taken = list(ids)
+            place.taken, place.mask = list(ids), place.running.mask
         return self.observe()
 
     def close(self) -> None:

@@ -37,9 +37,6 @@ class Fleet:
         shower: as given.
         of_task: for each task which of the environments are its own.
         failures: what went wrong, in words, since somebody took it.
-
-    Raises:
-        UsageError: an environment masks its actions.
     """
 
     def __init__(
@@ -165,16 +162,18 @@ class Fleet:
         numbers = np.concatenate([each for each, _ in parts])
         order = np.argsort(numbers)
         states = [self.states_of(seen) for _, seen in parts]
+        masks = [mask for each in states for mask in each.masks]
         return States(
             task,
             np.concatenate([each.headers for each in states])[order],
             np.concatenate([each.ids for each in states])[order],
+            [masks[place] for place in order],
         )
 
     def states_of(self, seen: Seen) -> States:
         """What was seen, behind its headers."""
         headers = [self.shower.header(seen.task, said) for said in seen.instructions]
-        return States(seen.task, np.array(headers), seen.ids)
+        return States(seen.task, np.array(headers), seen.ids, seen.masks)
 
     # Resuming
 
