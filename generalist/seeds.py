@@ -7,7 +7,7 @@
     [2_000_000, 10^9)       prompts
     [10^9, 2 * 10^9)        episodes that reinforcement learns from
 
-A dataset holds seeds below EVALUATION_SEED only.
+A dataset holds seeds of specs, of corrections and of reinforcement only.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ REINFORCEMENT_SEED = 1_000_000_000
 
 _RUNS = 50
 _EPISODES_PER_RUN = 1_000_000_000 // _RUNS
+
+
+def is_dataset_seed(seed: int) -> bool:
+    """Whether a dataset may hold the episode of this seed: evaluation and prompts keep theirs."""
+    return 0 <= seed < EVALUATION_SEED or 0 <= seed - REINFORCEMENT_SEED < _RUNS * _EPISODES_PER_RUN
 
 
 def reinforcement_seed(run: int, episode: int) -> int:

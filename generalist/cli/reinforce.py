@@ -27,6 +27,14 @@ def reinforce(
             "on from a checkpoint.",
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the episodes as shards into this folder, for train, inspect and validate. "
+            "Short for reinforcement.record=DIR.",
+        ),
+    ] = None,
     resume: Annotated[
         str,
         typer.Option(
@@ -53,6 +61,8 @@ def reinforce(
             f"The recipe {recipe} has no section `reinforcement`, which names the tasks to play; "
             "`generalist train` learns from its demonstrations."
         )
+    if record is not None:
+        loaded.reinforcement.record = record
     from generalist.training.loop import train
 
     source = None if resume == "latest" else Path(resume).expanduser()

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from generalist.yaml_values import expand_home
 
@@ -18,6 +26,14 @@ def not_empty(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(not_empty), AfterValidator(expand_home)]
 """A folder, where `~` is the home folder, or a name of something."""
+
+
+def as_path(value: Any) -> Any:
+    """A path, with `~` for the home folder."""
+    return Path(expand_home(not_empty(value))) if isinstance(value, str) else value
+
+
+Folder = Annotated[Path, BeforeValidator(as_path)]
 
 
 class Section(BaseModel):

@@ -55,6 +55,7 @@ EPISODE_DTYPE = np.dtype(
 _MEMBER_DTYPE = np.dtype([("offset", np.int64), ("size", np.int64), ("crc32", np.uint32)])
 _TAIL = struct.Struct("<IIQ")  # CRC-32, bytes of the footer, magic
 _MAGIC = 0x5845444E494E4547
+_BY_AGENTS = ("dagger", "reinforcement")  # sources of what an agent did while it learned
 _PIECE = 2**20  # bytes, or rows, that are gone through at a time
 _ROWS_RESIDENT = 2048  # each may bring in the 64 KiB around it, so about 128 MiB
 
@@ -344,8 +345,8 @@ class _IndexWriter:
         rows["first_step"] = np.cumsum(rows["steps"]) - rows["steps"]
         rows["instruction"] = [self._number_of(r.get("instruction")) for r in records]
         self._file.write(rows.tobytes())
-        # What an agent did while it was corrected is no demonstration.
-        corrected = np.array([record.get("source") == "dagger" for record in records], bool)
+        # What an agent did while it learned is no demonstration.
+        corrected = np.array([record.get("source") in _BY_AGENTS for record in records], bool)
         if corrected.any():
             self._corrections.append(self._episodes + np.flatnonzero(corrected))
         absent = Member("", 0, -1, 0)

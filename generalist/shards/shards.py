@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from generalist.errors import GeneralistError, needing
-from generalist.seeds import EVALUATION_SEED
+from generalist.seeds import EVALUATION_SEED, is_dataset_seed
 from generalist.shards.card import write_card
 from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
@@ -215,10 +215,10 @@ class ShardWriter:
         if not np.isfinite(rewards).all():
             raise GeneralistError(f"{who}: a reward is not finite.")
         seed = record.get("seed")
-        if seed is not None and not 0 <= seed < EVALUATION_SEED:
+        if seed is not None and not is_dataset_seed(seed):
             raise GeneralistError(
-                f"{who}: seeds of a dataset lie in [0, {EVALUATION_SEED}); "
-                "the others are kept for evaluation."
+                f"{who}: seeds of a dataset lie in [0, {EVALUATION_SEED}), or are those of "
+                "reinforcement; the others are kept for evaluation."
             )
         executed = self._executed(tokens)
         relabelled = 0

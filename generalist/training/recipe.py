@@ -7,34 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from generalist.errors import UsageError
-from generalist.modeling.recipe import ModelRecipe, Name, Section, not_empty
+from generalist.modeling.recipe import Folder, ModelRecipe, Name, Section, as_path
 from generalist.seeds import PROMPT_SEED, RUN_SCORES_SEED
 from generalist.specs import find_spec, read_yaml, validate_data
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
-from generalist.yaml_values import NOT_YAML, annotation_at, expand_home, parse_setting, split_key
-
-
-def _path(value: Any) -> Any:
-    """A path, with `~` for the home folder."""
-    return Path(expand_home(not_empty(value))) if isinstance(value, str) else value
+from generalist.yaml_values import NOT_YAML, annotation_at, parse_setting, split_key
 
 
 def _root(value: str | Path) -> str | Path:
     """A URL as it is, because a path would lose one of its slashes; else a path."""
-    return value if isinstance(value, str) and "://" in value else _path(value)
+    return value if isinstance(value, str) and "://" in value else as_path(value)
 
 
-Folder = Annotated[Path, BeforeValidator(_path)]
 Root = Annotated[str | Path, AfterValidator(_root)]
 
 
@@ -357,7 +344,8 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     """
     free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
-    free |= {"data.cache", "data.cache_gigabytes", "reinforcement.actors"}
+    free |= {"data.cache", "data.cache_gigabytes"}
+    free |= {"reinforcement.actors", "reinforcement.record"}
     free |= set() if new.corrections.tasks else {"acting"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [

@@ -27,14 +27,14 @@ from generalist.training.data import NoWindows, TrainingData, form_of, open_data
 from generalist.training.objective import TokenObjective
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
+from generalist.training.reinforcement.crew import SOURCE
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.objective import ReinforcementObjective
+from generalist.training.reinforcement.recorder import Recorder
 from generalist.training.reinforcement.source import Unrolls
 from generalist.training.reinforcement.timesteps import Shower
 from generalist.training.sources import Demonstrations
 from generalist.training.strategies.launch import launched_with_fsdp
-
-SOURCE = "reinforcement"
 
 
 def open_tasks(recipe: Recipe) -> TrainingData:
@@ -201,6 +201,7 @@ def build_learner(
         ranks=ranks,
         reference=reference,
         demonstrations=demonstrations,
+        recorder=_recorder(recipe, data, ranks),
     )
     return objective, source
 
@@ -228,7 +229,19 @@ def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> 
         counts=counts,
         seed_of=partial(_seed_of, recipe.seed, first=first, everywhere=everywhere),
         actors=recipe.reinforcement.actors,
+        record=recipe.reinforcement.record is not None,
     )
+
+
+def _recorder(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Recorder | None:
+    """What keeps the episodes of a run; None where nobody asks for them."""
+    assert recipe.reinforcement is not None
+    root = recipe.reinforcement.record
+    if root is None:
+        return None
+    headers = {task: data.headers[task] for task in recipe.reinforcement.tasks}
+    run = f"{recipe.output_dir.resolve().name}, seed {recipe.seed}"
+    return Recorder(root, headers, run=run, ranks=ranks)
 
 
 def _seed_of(run: int, number: int, episode: int, *, first: int, everywhere: int) -> int:

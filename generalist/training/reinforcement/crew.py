@@ -18,9 +18,13 @@ import gymnasium
 import numpy as np
 
 from generalist.episode import Tree, tree_map, tree_stack
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError
 from generalist.session.trace import EpisodeError, Trace
+from generalist.shards.shards import EncodedEpisode
 from generalist.tokenization.layout import Layout
+
+SOURCE = "reinforcement"
+"""Of the episodes that reinforcement records."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class Outcome:
         return_: sum of its raw rewards.
         steps: number of its steps.
         success: whether it succeeded; None where the environment does not say.
+        episode: the whole of it, where episodes are recorded.
     """
 
     task: int
     return_: float
     steps: int
     success: bool | None
+    episode: EncodedEpisode | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,15 @@ class Seen:
         ids: (n, K) int64 of the observations.
         instructions: what to do in each of them, in words; None where nobody says so.
         episodes: (n,) int64 numbers of their episodes.
+        masks: of legal actions in each of them, as the action space's `sample` takes them; None
+            where all are legal.
     """
 
     task: int
     ids: np.ndarray
     instructions: list[str | None]
     episodes: np.ndarray
+    masks: list[Any]
 
 
 @dataclass
@@ -94,6 +103,7 @@ class Crewed:
         environments: for each task the numbers of the crew's environments, ascending.
         processor: encodes observations and decodes actions.
         seed_of: the seed of episode `episode` of environment `number`.
+        record: whether whole episodes are wanted.
     """
 
     tasks: Sequence[str]
@@ -102,6 +112,7 @@ class Crewed:
     environments: Sequence[Sequence[int]]
     processor: Any
     seed_of: Callable[[int, int], int]
+    record: bool = False
 
     @property
     def numbers(self) -> list[int]:
@@ -117,6 +128,10 @@ class _Place:
         self.env = make()
         self.episode = -1  # none yet
         self.taken: list[np.ndarray] = []  # ids of the actions so far, (k,) each
+        self.version = 0  # of the weights that chose the first of them
+        self.shown = np.zeros(0, np.int64)  # (K,) ids of the present observation
+        self.mask: Any = None  # of the legal actions now
+        self.seen: list[np.ndarray] = []  # of the observations before them, where recorded
         self.trace: Trace | None = None
 
     @property
@@ -131,9 +146,6 @@ class Crew:
     Args:
         crewed: what it plays.
         start: (E,) int64 numbers of the first episodes.
-
-    Raises:
-        UsageError: an environment masks its actions.
     """
 
     def __init__(self, crewed: Crewed, start: np.ndarray) -> None:
@@ -145,6 +157,7 @@ class Crew:
             )
         ]
         self._places = [place for part in self._parts for place in part]
+        self._version = 0  # of the weights that act
         self._failures: list[str] = []
         for place, episode in zip(self._places, start, strict=True):
             place.episode = int(episode) - 1
@@ -152,15 +165,22 @@ class Crew:
 
     def observe(self) -> list[Seen]:
         """The present states, task by task."""
-        return [self._seen(part) for part in self._parts if part]
+        found = []
+        for part in filter(None, self._parts):
+            found.append(self._seen(part))
+            for place, ids in zip(part, found[-1].ids, strict=True):
+                place.shown = ids
+        return found
 
-    def step(self, ids: np.ndarray) -> tuple[Stepped, list[Seen]]:
+    def step(self, ids: np.ndarray, version: int = 0) -> tuple[Stepped, list[Seen]]:
         """Execute an action in every environment; begin the next episode where one ends.
 
         Args:
             ids: (E, at least k) int64 ids of the actions.
+            version: of the weights that chose them.
         """
         result = Stepped.nothing(len(self._places))
+        self._version = version
         row = 0
         for part in filter(None, self._parts):
             layout = self._crewed.layouts[part[0].task]
@@ -178,18 +198,27 @@ class Crew:
         trace = place.running
         try:
             trace.step(action)
-            self._refuse_masks(place)
+            place.mask = None if trace.done else trace.mask
         except EpisodeError as error:
             self._failures.append(str(error))
             result.failed[row], result.going_on[row] = True, False
             self._anew(place)
             return
+        if not place.taken:
+            place.version = self._version
         place.taken.append(taken.astype(np.int64))
+        if self._crewed.record:
+            place.seen.append(place.shown)
         result.rewards[row] = trace.rewards[-1]
         if not trace.done:
             return
         result.going_on[row] = False
-        result.finished.append(Outcome(place.task, trace.return_, trace.steps, trace.success))
+        result.finished.append(
+            Outcome(
+                place.task, trace.return_, trace.steps, trace.success,
+                self._recorded(place) if self._crewed.record else None,
+            )
+        )  # fmt: skip
         if trace.truncated and not trace.terminated:
             result.cut[row] = self._seen([place])
         self._next(place)
@@ -204,7 +233,25 @@ class Crew:
             ids.astype(np.int64),
             [place.running.instruction for place in places],
             np.array([place.episode for place in places], np.int64),
+            [place.mask for place in places],
         )
+
+    def _recorded(self, place: _Place) -> EncodedEpisode:
+        """The finished episode of a place, as shards hold it."""
+        trace, layout = place.running, self._crewed.layouts[place.task]
+        ids = layout.weave({"observation": np.stack(place.seen), "action": np.stack(place.taken)})
+        record = {
+            "seed": trace.seed,
+            "source": SOURCE,
+            "policy_steps": [place.version, self._version],
+            "terminated": trace.terminated,
+            "truncated": trace.truncated,
+            "instruction": trace.instruction,
+            **({} if trace.success is None else {"success": trace.success}),
+        }
+        dtype = self._crewed.processor.vocabulary.dtype
+        rewards = np.asarray(trace.rewards, np.float32)
+        return EncodedEpisode(ids.ravel().astype(dtype), rewards, None, record)
 
     def _next(self, place: _Place) -> None:
         """Begin the next episode of an environment; one that fails at once is tried once more."""
@@ -221,46 +268,46 @@ class Crew:
         self._reset(place, place.episode + 1)
 
     def _reset(self, place: _Place, episode: int) -> None:
-        place.episode, place.taken = episode, []
+        place.episode, place.taken, place.seen = episode, [], []
         seed = self._crewed.seed_of(place.number, episode)
         place.trace = Trace(place.env, self._crewed.tasks[place.task], seed)
-        self._refuse_masks(place)
-
-    def _refuse_masks(self, place: _Place) -> None:
-        if place.running.info.get("action_mask") is not None:
-            raise UsageError(
-                f"{place.running.task} says which actions are legal, and reinforcement heeds no "
-                "such masks yet."
-            )
+        place.mask = place.trace.mask
 
     # Resuming
 
-    def state(self) -> list[np.ndarray]:
-        """For each environment (steps, k) int64, the actions in its episode so far."""
-        return [
+    def state(self) -> tuple[list[np.ndarray], list[int]]:
+        """For each environment (steps, k) int64, the actions in its episode so far.
+
+        And the version of the weights that chose the first of them.
+        """
+        taken = [
             np.stack(place.taken) if place.taken else np.zeros((0, 1), np.int64)
             for place in self._places
         ]
+        return taken, [place.version for place in self._places]
 
-    def replay(self, taken: Sequence[np.ndarray]) -> list[Seen]:
+    def replay(self, taken: Sequence[np.ndarray], versions: Sequence[int]) -> list[Seen]:
         """Play the actions of `state` in the episodes that have just begun.
 
         Raises:
             GeneralistError: an episode does not follow from its seed and actions alone.
         """
-        for place, ids in zip(self._places, taken, strict=True):
+        for place, ids, version in zip(self._places, taken, versions, strict=True):
+            place.version = version
             if not len(ids):
                 continue
             layout = self._crewed.layouts[place.task]
             actions = self._crewed.processor.decode_actions(ids, layout)
             for row in range(len(ids)):
+                if self._crewed.record:
+                    place.seen.append(self._seen([place]).ids[0])
                 place.running.step(_row(actions, row))
                 if place.running.done:
                     raise GeneralistError(
                         f"{place.running.place}: the episode ended when it was played again. The "
                         "environment does not depend on its seed and actions alone."
                     )
-            place.taken = list(ids)
+            place.taken, place.mask = list(ids), place.running.mask
         return self.observe()
 
     def close(self) -> None:

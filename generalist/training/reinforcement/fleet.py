@@ -31,14 +31,12 @@ class Fleet:
         seed_of: the seed of episode `episode` of environment `number`.
         actors: number of processes that step them; 0: this process does.
         patience: seconds that an actor has to answer.
+        record: whether finished episodes come whole.
 
     Attributes:
         shower: as given.
         of_task: for each task which of the environments are its own.
         failures: what went wrong, in words, since somebody took it.
-
-    Raises:
-        UsageError: an environment masks its actions.
     """
 
     def __init__(
@@ -51,6 +49,7 @@ class Fleet:
         seed_of: Callable[[int, int], int],
         actors: int = 0,
         patience: float = PATIENCE_SECONDS,
+        record: bool = False,
     ) -> None:
         self.shower, self._patience, self._actors = shower, patience, actors
         bounds = np.cumsum([0, *counts]).tolist()
@@ -67,6 +66,7 @@ class Fleet:
                 ],
                 processor=processor,
                 seed_of=seed_of,
+                record=record,
             )
             for share in range(shares)
         ]
@@ -110,18 +110,19 @@ class Fleet:
         """The present states, task by task."""
         return self._states
 
-    def step(self, ids: np.ndarray) -> Stepped:
+    def step(self, ids: np.ndarray, version: int = 0) -> Stepped:
         """Execute an action in every environment; begin the next episode where one ends.
 
         `cut` of what it returns has the numbers of environments as keys.
 
         Args:
             ids: (E, at least k) int64 ids of the actions.
+            version: of the weights that chose them.
         """
         lost: dict[int, str] = {}
         for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
             try:
-                crew.ask("step", ids[crewed.numbers])
+                crew.ask("step", ids[crewed.numbers], version)
             except ActorLost as loss:
                 lost[number] = str(loss)
         result = Stepped.nothing(len(self))
@@ -161,16 +162,18 @@ class Fleet:
         numbers = np.concatenate([each for each, _ in parts])
         order = np.argsort(numbers)
         states = [self.states_of(seen) for _, seen in parts]
+        masks = [mask for each in states for mask in each.masks]
         return States(
             task,
             np.concatenate([each.headers for each in states])[order],
             np.concatenate([each.ids for each in states])[order],
+            [masks[place] for place in order],
         )
 
     def states_of(self, seen: Seen) -> States:
         """What was seen, behind its headers."""
         headers = [self.shower.header(seen.task, said) for said in seen.instructions]
-        return States(seen.task, np.array(headers), seen.ids)
+        return States(seen.task, np.array(headers), seen.ids, seen.masks)
 
     # Resuming
 
@@ -179,10 +182,13 @@ class Fleet:
         for crew in self._crews:
             crew.ask("state")
         taken: dict[int, np.ndarray] = {}
+        versions = np.zeros(len(self), np.int64)
         for crew, crewed in zip(self._crews, self._crewed, strict=True):
-            taken |= zip(crewed.numbers, crew.answer(), strict=True)
+            theirs, versions[crewed.numbers] = crew.answer()
+            taken |= zip(crewed.numbers, theirs, strict=True)
         return {
             "episodes": self._episodes.copy(),
+            "versions": versions,
             **{f"taken/{number}": each for number, each in sorted(taken.items())},
         }
 
@@ -200,7 +206,8 @@ class Fleet:
             )
         self.begin(state["episodes"])
         for crew, crewed in zip(self._crews, self._crewed, strict=True):
-            crew.ask("replay", [state[f"taken/{number}"] for number in crewed.numbers])
+            taken = [state[f"taken/{number}"] for number in crewed.numbers]
+            crew.ask("replay", taken, state["versions"][crewed.numbers].tolist())
         self._answered = [self._first(crew) for crew in self._crews]
         self._look()
 

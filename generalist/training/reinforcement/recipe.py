@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from generalist.modeling.recipe import Section
+from generalist.modeling.recipe import Folder, Section
 
 
 class TaskReinforcement(Section):
@@ -67,6 +67,9 @@ class ReinforcementRecipe(Section):
     imitation: float = Field(default=0.0, ge=0)
     """Weight of the imitation loss on the demonstrations of `data`, which keeps what the
     checkpoint can do; 0: no demonstrations are needed."""
+    record: Folder | None = None
+    """Folder into which whole episodes are written as shards, a folder of it a task; null: they are
+    not kept."""
     actors: int = Field(default=0, ge=0)
     """Processes of each rank that step the environments. 0: the training process does, which is
     best where they do more than some thousand steps a second."""

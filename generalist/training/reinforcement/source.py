@@ -32,6 +32,7 @@ from generalist.training.reinforcement.objective import (
     UnrollPass,
 )
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
+from generalist.training.reinforcement.recorder import Recorder
 from generalist.training.reinforcement.unrolls import (
     Unroll,
     minibatches,
@@ -55,6 +56,7 @@ class Unrolls:
         ranks: the processes of the run.
         reference: the model that the run starts with; None where nobody asks for it.
         demonstrations: imitated beside; None for none.
+        recorder: keeps the episodes; None where nobody asks for them.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class Unrolls:
         ranks: Ranks,
         reference: Any = None,
         demonstrations: Demonstrations | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         assert recipe.reinforcement is not None
         self.recipe: ReinforcementRecipe = recipe.reinforcement
         self.data, self._seed = data, recipe.seed
         self._objective, self._fleet, self._ranks = objective, fleet, ranks
         self._reference, self._demonstrations = reference, demonstrations
+        self._recorder = recorder
         tasks = len(fleet.shower.tasks)
         self._unroll: Unroll | None = None
         self._first_step = 0  # of the present unroll
@@ -162,11 +166,15 @@ class Unrolls:
         random = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         model = self._objective.model
         played = play_unroll(
-            model, self._fleet, self.recipe, random=random, reference=self._reference
-        )
+            model, self._fleet, self.recipe,
+            random=random, version=step, reference=self._reference,
+        )  # fmt: skip
         self._objective.train()
         self._unroll = played.unroll
         self._finished += played.finished
+        if self._recorder is not None:
+            names = self._fleet.shower.tasks
+            self._recorder.add([(names[e.task], e.episode) for e in played.finished if e.episode])
         for each in played.finished:
             self._recent[each.task].append(each.return_)
         steps = played.unroll.rewards.size
@@ -264,9 +272,14 @@ class Unrolls:
     # Resuming
 
     def state(self) -> dict[str, Tensor]:
-        """See Source: the present unroll, and where the environments are."""
+        """See Source: the present unroll, and where the environments are.
+
+        Episodes that ended before are on the disk from here on: a resumed run plays none of them.
+        """
         if not self._begun:
             return {}
+        if self._recorder is not None:
+            self._recorder.save()
         assert self._unroll is not None
         arrays: dict[str, np.ndarray] = {
             "counters": np.array(
@@ -314,6 +327,8 @@ class Unrolls:
     def close(self) -> None:
         """See Source."""
         self._fleet.close()
+        if self._recorder is not None:
+            self._recorder.close()
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

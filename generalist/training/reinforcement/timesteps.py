@@ -51,11 +51,19 @@ class States:
         task: number of the task.
         headers: (n,) int64 numbers of the headers they stand behind.
         ids: (n, K) int64.
+        masks: of legal actions in each, as `Space.sample` takes them; None where all are legal.
+            Empty where no action is to be chosen.
     """
 
     task: int
     headers: np.ndarray
     ids: np.ndarray
+    masks: Sequence[Any] = ()
+
+    @property
+    def masked(self) -> bool:
+        """Whether any action is illegal in any of them."""
+        return any(mask is not None for mask in self.masks)
 
 
 class Shower:

@@ -14,10 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generalist.tokenization.layout import Layout
 from generalist.training.reinforcement.crew import Outcome, Seen
 from generalist.training.reinforcement.fleet import Fleet
+from generalist.training.reinforcement.legal import bounds_of
 from generalist.training.reinforcement.objective import COLUMNS, UnrollPass
-from generalist.training.reinforcement.policy import act, log_probs_taken, tokens_of, values_at
+from generalist.training.reinforcement.policy import (
+    Flags,
+    act,
+    log_probs_taken,
+    tokens_of,
+    values_at,
+)
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.training.reinforcement.timesteps import States
 from generalist.training.reinforcement.vtrace import v_trace
@@ -31,6 +39,8 @@ class Unroll:
         observations: for each task (n, T + 1, K) int32 ids, of the state after the last step too.
         headers: (E, T + 1) int64 numbers of the headers that the states stand behind.
         ids: (E, T, most k) int64 ids of the actions.
+        legal: for each task that masks its actions, by its number, (n, T, W / 8) uint8: the flags
+            of `Legal` when the actions were chosen, eight in a byte.
         log_probs: (E, T) float32 of the actions, when they were chosen.
         reference: (E, T) float32 of the actions, under the policy that the run starts with.
         rewards: (E, T) float32, as they are learned from; where a limit cut an episode, with the
@@ -43,6 +53,7 @@ class Unroll:
     observations: tuple[np.ndarray, ...]
     headers: np.ndarray
     ids: np.ndarray
+    legal: dict[int, np.ndarray]
     log_probs: np.ndarray
     reference: np.ndarray
     rewards: np.ndarray
@@ -52,7 +63,8 @@ class Unroll:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by name."""
-        named = {name: each for name, each in vars(self).items() if name != "observations"}
+        named = {name: x for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        named |= {f"legal/{i}": each for i, each in self.legal.items()}
         return named | {f"observations/{i}": each for i, each in enumerate(self.observations)}
 
     @classmethod
@@ -60,7 +72,24 @@ class Unroll:
         """Inverse of `arrays`."""
         named = {name: each for name, each in arrays.items() if "/" not in name}
         observations = tuple(arrays[f"observations/{i}"] for i in range(tasks))
-        return cls(observations=observations, **named)
+        masked = [i for i in range(tasks) if f"legal/{i}" in arrays]
+        legal = {i: arrays[f"legal/{i}"] for i in masked}
+        return cls(observations=observations, legal=legal, **named)
+
+    def flags(self, layouts: Sequence[Layout], rows: Mapping[int, np.ndarray]) -> Flags:
+        """Which ids were legal, timestep by timestep, environment by environment.
+
+        Args:
+            layouts: of the tasks, by number.
+            rows: for each task its environments that are meant, counted within the task.
+        """
+        found = {}
+        for number, mine in rows.items():
+            if number in self.legal:
+                width = int(bounds_of(layouts[number])[-1])
+                bits = np.unpackbits(self.legal[number][mine], axis=-1, count=width)
+                found[number] = bits.reshape(-1, width).astype(bool)
+        return found
 
     def targets(self, trace_decay: float) -> np.ndarray:
         """(E, T) float64, what the values should be, by the values and the policy that acted."""
@@ -88,6 +117,7 @@ def play_unroll(
     recipe: ReinforcementRecipe,
     *,
     random: torch.Generator,
+    version: int = 0,
     reference: Any = None,
 ) -> Played:
     """Play T steps in every environment, at temperature 1.
@@ -97,6 +127,7 @@ def play_unroll(
         fleet: the environments.
         recipe: says T, discount, scale and clip of rewards.
         random: draws the actions.
+        version: of the model's weights, for the episodes that are recorded.
         reference: the model that the run started with; None where nobody asks for it.
     """
     model.eval()
@@ -111,7 +142,7 @@ def play_unroll(
     for step in range(steps):
         states = fleet.observe()
         acted = act(model, fleet.shower, states, random)
-        stepped = fleet.step(acted.ids)
+        stepped = fleet.step(acted.ids, version)
         seen.append(states)
         chosen.append(acted)
         learned = stepped.rewards * scales
@@ -137,6 +168,7 @@ def play_unroll(
         ),
         headers=np.stack(headers, axis=1),
         ids=np.stack([each.ids for each in chosen], axis=1),
+        legal=_packed(fleet, [each.legal for each in chosen]),
         log_probs=np.stack([each.log_probs for each in chosen], axis=1),
         reference=np.zeros((count, steps), np.float32),
         rewards=rewards,
@@ -149,6 +181,18 @@ def play_unroll(
     return Played(unroll, finished)
 
 
+def _packed(fleet: Fleet, flags: Sequence[Flags]) -> dict[int, np.ndarray]:
+    """`Unroll.legal` of the flags of T steps."""
+    packed = {}
+    for number in sorted({number for each in flags for number in each}):
+        part = fleet.of_task[number]
+        width = int(bounds_of(fleet.shower.layouts[number])[-1])
+        everything = np.ones((part.stop - part.start, width), bool)
+        steps = [each.get(number, everything) for each in flags]
+        packed[number] = np.packbits(np.stack(steps, axis=1), axis=-1)
+    return packed
+
+
 def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:
     """Fill in what the policy that the run started with says of the actions."""
     steps = unroll.ids.shape[1]
@@ -157,7 +201,9 @@ def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:
         for number in range(len(fleet.of_task))
     ]
     ids = unroll.ids.reshape(-1, unroll.ids.shape[2])
-    said = log_probs_taken(reference, fleet.shower, states, ids)
+    rows = {task: np.arange(part.stop - part.start) for task, part in enumerate(fleet.of_task)}
+    legal = unroll.flags(fleet.shower.layouts, rows)
+    said = log_probs_taken(reference, fleet.shower, states, ids, legal)
     unroll.reference[:] = said.reshape(unroll.reference.shape)
 
 
@@ -218,21 +264,24 @@ def pass_of(
         weight: of the objective's columns in the loss; others count nothing.
     """
     chosen = np.asarray(environments)
-    states, task = [], []
+    states, task, rows_of = [], [], {}
     for number, part in enumerate(fleet.of_task):
         rows = chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start
         if len(rows):
             states.append(_flat_states(unroll, fleet, number, slice(None), rows))
             task += [number] * len(rows)
+            rows_of[number] = rows
     timesteps = fleet.shower.lay_out(states)
     steps = unroll.rewards.shape[1]
     # The first action tokens of the steps; the state after the last one chooses none.
     first = timesteps.first.numpy().reshape(len(chosen), steps + 1)[:, :-1].reshape(-1)
     ids = unroll.ids[chosen].reshape(-1, unroll.ids.shape[2])
     of_step = np.repeat(np.array(task), steps)
+    layouts = fleet.shower.layouts
+    legal = unroll.flags(layouts, rows_of)
     return UnrollPass(
         timesteps=timesteps,
-        tokens=tokens_of(fleet.shower.layouts, of_step, first, ids),
+        tokens=tokens_of(layouts, of_step, first, ids, legal=legal),
         task=torch.tensor(task),
         rewards=_tensor(unroll.rewards[chosen]),
         discounts=_tensor(unroll.discounts[chosen]),

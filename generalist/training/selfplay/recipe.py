@@ -10,11 +10,10 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from generalist.errors import UsageError
-from generalist.modeling.recipe import EmbeddersRecipe, ModelRecipe, Section
+from generalist.modeling.recipe import EmbeddersRecipe, Folder, ModelRecipe, Section
 from generalist.specs import find_spec, read_yaml, validate_data
 from generalist.training.recipe import (
     CheckpointRecipe,
-    Folder,
     OptimizerRecipe,
     apply_override,
 )

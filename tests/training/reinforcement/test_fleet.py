@@ -18,7 +18,7 @@ from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.timesteps import Shower
 from tests.decoding.models import text_only_processor
 
-CARTPOLE, GOTO = "gym/CartPole-v1", "babyai/GoToLocal"
+CARTPOLE, GOTO, BOARD = "gym/CartPole-v1", "babyai/GoToLocal", "board/TicTacToe"
 
 
 class Spoiled(gymnasium.Wrapper):
@@ -124,9 +124,31 @@ def test_a_reward_that_is_no_number_is_left_out_and_said():
     play(fleet, 2)  # with an environment made anew
 
 
-def test_masked_actions_are_refused():
-    with pytest.raises(UsageError, match="board/TicTacToe says which actions are legal"):
-        fleet_of("board/TicTacToe")
+def test_masks_are_seen_and_found_again():
+    fleet = fleet_of(BOARD, CARTPOLE)
+    (board, plain) = fleet.observe()
+    assert board.masked and not plain.masked and len(board.masks) == len(plain.masks) == 2
+    ids = np.zeros((len(fleet), 1), np.int64)
+    ids[:2, 0] = [fleet.shower.layouts[0].legal[0][0] + np.flatnonzero(m)[0] for m in board.masks]
+    ids[2:] = fleet.shower.layouts[1].legal[0][0]
+    fleet.step(ids)
+    after = np.stack(fleet.observe()[0].masks)
+    assert (after.sum(axis=1) == np.stack(board.masks).sum(axis=1) - 2).all()  # and the answer
+    other = fleet_of(BOARD, CARTPOLE, begin=False)
+    other.shower.know(fleet.shower.known())
+    other.restore(fleet.state())
+    np.testing.assert_array_equal(np.stack(other.observe()[0].masks), after)
+
+
+def test_an_illegal_move_is_a_failure_of_that_environment_alone():
+    fleet = fleet_of(BOARD)
+    start = fleet.shower.layouts[0].legal[0][0]
+    fleet.step(start + np.array([[np.flatnonzero(m)[0]] for m in fleet.observe()[0].masks]))
+    assert not fleet.failures
+    first, second = np.stack(fleet.observe()[0].masks)
+    ids = start + np.array([[np.flatnonzero(first == 0)[0]], [np.flatnonzero(second)[0]]])
+    stepped = fleet.step(ids)
+    assert stepped.failed.tolist() == [True, False] and "board/TicTacToe" in fleet.failures[0]
 
 
 def test_a_state_of_other_environments_is_refused():
@@ -167,5 +189,9 @@ def test_actors_see_and_earn_the_same_and_are_found_again():
 
 
 def test_a_fault_in_an_actor_is_told_like_one_here():
-    with pytest.raises(UsageError, match="board/TicTacToe says which actions are legal"):
-        fleet_of("board/TicTacToe", actors=1)
+    fleet = fleet_of(CARTPOLE, makers=[partial(make, "gym/CartPol-v1")], actors=1, begin=False)
+    try:
+        with pytest.raises(UsageError, match="There is no task 'gym/CartPol-v1'"):
+            fleet.begin()
+    finally:
+        fleet.close()

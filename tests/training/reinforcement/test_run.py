@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.errors import GeneralistError, UsageError
+from generalist.shards.validate import validate
 from generalist.training.checkpoint import newest_checkpoint
 from generalist.training.loop import train
 from generalist.training.recipe import dump_recipe
 from generalist.training.reinforcement.build import open_tasks
 from tests.training.reinforcement.conftest import CARTPOLE, GOTO, PENDULUM
+from tests.training.reinforcement.test_recorder import content
 from tests.training.runs import (
     ROOT,
     assert_bitwise_equal,
@@ -104,7 +106,8 @@ def test_unscaled_rewards_come_back_from_a_scaled_run(make_run, tmp_path):
 
 
 def test_a_killed_run_goes_on(make_run, tmp_path):
-    recipe = make_run(schedule={"steps": 40}, checkpoint={"every_steps": 2, "every_minutes": None})
+    sections = {"schedule": {"steps": 40}, "checkpoint": {"every_steps": 2, "every_minutes": None}}
+    recipe = make_run({"record": tmp_path / "played"}, **sections)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe))
     command = [sys.executable, "-m", "generalist.training", str(path)]
@@ -118,8 +121,13 @@ def test_a_killed_run_goes_on(make_run, tmp_path):
     process.wait()
     assert last_step(recipe.output_dir) < 40
     train(recipe)
-    train(recipe.model_copy(update={"output_dir": tmp_path / "whole"}))
-    assert_bitwise_equal(recipe.output_dir, tmp_path / "whole")
+    whole = make_run(
+        {"record": tmp_path / "whole-played"}, **sections, output_dir=tmp_path / "whole"
+    )
+    train(whole)
+    assert_bitwise_equal(recipe.output_dir, whole.output_dir)
+    assert validate(tmp_path / "played").ok
+    assert content(tmp_path / "played") == content(tmp_path / "whole-played")
 
 
 def test_what_does_not_go_together_is_refused_in_words(make_run, tmp_path):
