@@ -140,6 +140,36 @@ def test_a_plan_in_a_rollout(finished: Path) -> None:
         rollout("random", "board/TicTacToe", episodes=1, plan="tree", progress=False)
 
 
+def test_a_person_plays_in_the_viewer_against_a_search(finished: Path) -> None:
+    pytest.importorskip("aiohttp")
+    from generalist.viewer.game import Game
+    from generalist.viewer.serve import load_model
+
+    model = load_model(str(finished / "checkpoint"), "tree:simulations=8")
+    for task in ("board/ConnectFour-4x5", "board/ConnectFour-5x5"):  # the second was not trained on
+        game = Game(model, task, agents=1, seed=800_000)
+        try:
+            said = game.started()
+            assert said["description"].endswith("; against tree@8")
+            assert [each["label"] for each in said["controls"]["buttons"]] == list("abcde")
+            column = game.state()["legal"].index(1)
+            for _ in range(5):
+                if not game.state()["legal"] or not game.state()["legal"][column]:
+                    break
+                game.act(column)
+                game.step()
+            assert game.sessions[0].trace.steps >= 2
+            if game.state()["legal"] is not None:
+                with pytest.raises(UsageError, match="^a is not legal now"):
+                    game.act(column)
+        finally:
+            game.close()
+    with pytest.raises(UsageError, match="cannot judge positions.*leave out --plan"):
+        load_model("quickstart", "tree")
+    with pytest.raises(UsageError, match="A plan is 'tree'"):
+        load_model("quickstart", "beam")
+
+
 def test_an_evaluation_plans_and_reports(finished: Path, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("episodes: 2\nprompted_episodes: 0\ntasks: [board/TicTacToe]\n")
