@@ -8,11 +8,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from generalist.acting.boards import TreePlan
+from generalist.acting.boards import TreePlan, check_can_search
 from generalist.acting.hub import check_checkpoint, checkpoint_folder
 from generalist.collecting.worker import single_threaded
 from generalist.errors import UsageError
-from generalist.tokenization.boards import common_side
 from generalist.viewer.game import Model
 from generalist.viewer.server import make_app
 from generalist.viewer.watch import tasks_to_show
@@ -35,11 +34,8 @@ def load_model(checkpoint: str, plan: str | None = None) -> Model:
     search = None if plan is None else TreePlan.parse(plan)
     check_checkpoint(checkpoint_folder(checkpoint))
     agent, beliefs = load_watched(checkpoint, tasks_to_show(checkpoint)[0])
-    if search is not None and common_side(agent.layouts) is None:
-        raise UsageError(
-            f"{checkpoint} was not trained by `generalist selfplay`, so it cannot judge positions "
-            "of a board; leave out --plan."
-        )
+    if search is not None:
+        check_can_search(agent)
     return Model(checkpoint, agent, beliefs, plan=search)
 
 

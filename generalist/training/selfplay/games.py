@@ -22,12 +22,16 @@ class Ended:
         game: number of the game.
         winner: 0 or 1; None for a draw.
         actions: OpenSpiel's, of both players in turn.
+        players: (plies,) who was to move, 0 or 1.
+        moves: (plies,) the moves that were made, as the model calls them.
         played: its positions.
     """
 
     game: int
     winner: int | None
     actions: list[int]
+    players: np.ndarray
+    moves: np.ndarray
     played: Played
 
 
@@ -133,7 +137,9 @@ class Games:
             value=np.array(values, np.float32),
             full=np.array(full),
         )
-        return Ended(game.game, winner, game.actions, played)
+        who = np.array(players)
+        moves = self._boards.moves_of(game.game, who, np.array(game.actions))
+        return Ended(game.game, winner, game.actions, who, moves, played)
 
     def _next_board(self) -> int:
         shares = self.weights / self.weights.sum()

@@ -137,6 +137,9 @@ class SelfplayRecipe(Section):
     )
     length: LengthRecipe
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    keep_games: bool = True
+    """Keep all games as shards in `data/` of the folder of the run, about 170 bytes a position on a
+    common board of 9x9."""
     log_every_seconds: float = Field(default=10.0, gt=0)
     """Seconds between two rows of the log."""
     output_dir: Folder = Path("runs/boards")
@@ -175,7 +178,7 @@ def dump_selfplay_recipe(recipe: SelfplayRecipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-_FREE = {"anchors", "checkpoint", "log_every_seconds", "output_dir"}
+_FREE = {"anchors", "checkpoint", "keep_games", "log_every_seconds", "output_dir"}
 """Keys that may change between two starts of one run."""
 
 

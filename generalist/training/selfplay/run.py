@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from generalist.training.selfplay.recipe import (
     load_selfplay_recipe,
 )
 from generalist.training.selfplay.replay import Replay
+from generalist.training.selfplay.shards import DATA, GameShards
 from generalist.training.selfplay.start import Start, start
 from generalist.training.selfplay.state import SelfplayState
 from generalist.training.strategies.launch import StopSignal, torch_settings_kept
@@ -101,6 +103,7 @@ class SelfplayRun:
         )  # fmt: skip
         self.log = SelfplayLog(recipe, self._search)
         self._saved = self.state
+        self._shards: GameShards | None = None
 
     # Playing and learning
 
@@ -110,8 +113,13 @@ class SelfplayRun:
         cpu, wall = cpu - self.state.cpu_seconds, wall - self.state.wall_seconds
         self._saved = replace(self.state)
         folder = self.recipe.output_dir
-        with self.log, (folder / RECORD).open("ab") as record:
+        with ExitStack() as stack:
+            stack.enter_context(self.log)
+            record = stack.enter_context((folder / RECORD).open("ab"))
             record.truncate(self.state.record_bytes)
+            if self.recipe.keep_games:
+                shards = GameShards(folder / DATA, self.parts, self.recipe)
+                self._shards = stack.enter_context(shards)
             while self._done() < 1 and not stop.raised:
                 self.round(record.write)
                 if self._match_is_due():
@@ -124,6 +132,7 @@ class SelfplayRun:
                     self.save()
             record.flush()
             self.save()
+        self._shards = None
         if self._done() < 1:
             raise TrainingInterrupted(
                 f"Stopped after {self.state.games:,} games; everything is saved in "
@@ -154,6 +163,8 @@ class SelfplayRun:
     def _take(self, ended: Ended, write: Callable[[bytes], int]) -> None:
         """Remember a finished game."""
         self.replay.add(ended.played)
+        if self._shards is not None:
+            self._shards.add(self.state.games, ended)
         count = len(ended.played.game)
         self.state.games += 1
         self.state.positions += count
@@ -219,7 +230,12 @@ class SelfplayRun:
         )
 
     def save(self) -> None:
-        """Save a checkpoint to resume from, then remove older ones."""
+        """Save a checkpoint to resume from, then remove older ones.
+
+        The games are kept before, so a checkpoint never knows of a game that is lost.
+        """
+        if self._shards is not None:
+            self._shards.flush()
 
         def write(folder: Path) -> None:
             save_file(_plain(self.learner.parameters), folder / MODEL)
