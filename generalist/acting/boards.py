@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FAMILY = "board/"
 SELFPLAY = "selfplay"
-"""Key of training.json: the boards that a checkpoint, or one it began from, learned by self-play."""
+"""Key of training.json: boards that a checkpoint, or one it began from, learned by self-play."""
 
 
 def board_ids(

@@ -13,6 +13,7 @@ from generalist.acting.agent import Agent
 from generalist.acting.boards import TreePlan, tree_policy
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import agent_for, rollout
+from generalist.analysis.visits import recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
 from generalist.envs.board_view import BoardView, Position
@@ -137,7 +138,10 @@ def test_games_stay_as_shards_that_training_takes(finished: Path, tmp_path: Path
             game, player = games[record["game"]], ["first", "second"].index(record["side"])
             assert game["board"] == name
             episode = processor.decode(data.tokens(number), data.layout)
-            state, seen = view.start(), iter(zip(episode.observations, episode.actions, strict=True))
+            state, seen = (
+                view.start(),
+                iter(zip(episode.observations, episode.actions, strict=True)),
+            )
             for action in game["actions"]:
                 if view.mover(state) == player:
                     cells, move = next(seen)
@@ -146,16 +150,25 @@ def test_games_stay_as_shards_that_training_takes(finished: Path, tmp_path: Path
                 state.apply_action(action)
             assert data.rewards(number)[-1] == view.outcome(state, player)
             labels = data.labels(number)
-            relabelled += 0 if labels is None else int((labels != data.tokens(number)[37::38]).sum())
+            relabelled += (
+                0 if labels is None else int((labels != data.tokens(number)[37::38]).sum())
+            )
     assert relabelled > 10  # moves are drawn by visits at first, labels are the most visited
 
-    learned = train(
-        load_recipe("quickstart", [
-            f"data.root={finished / 'data'}", f"output_dir={tmp_path / 'clone'}", "schedule.steps=4",
-            "schedule.minutes=null", "model.hidden_size=32", "model.layers=1", "model.heads=2",
-            "model.intermediate_size=64", "corrections.tasks={}", "evaluation.tasks=[]",
-        ])
-    )  # fmt: skip
+    visited = recorded_visits(finished / "data"), recorded_visits(finished)
+    for name in SMALL["boards"]:  # shards and record tell of the same states, in another order
+        counts = [
+            np.bincount(each.state) for each in (visited[0][f"board/{name}"], visited[1][name])
+        ]
+        assert np.array_equal(*map(np.sort, counts)), name
+        assert visited[0][f"board/{name}"].games == visited[1][name].games
+
+    changes = [
+        f"data.root={finished / 'data'}", f"output_dir={tmp_path / 'clone'}", "schedule.steps=4",
+        "schedule.minutes=null", "model.hidden_size=32", "model.layers=1", "model.heads=2",
+        "model.intermediate_size=64", "corrections.tasks={}", "acting.temperature=1",
+    ]  # fmt: skip
+    learned = train(load_recipe("quickstart", changes))
     agent = Agent.from_pretrained(learned, "board/TicTacToe")
     assert rollout(agent, episodes=2, opponent="random", progress=False).episodes == 2
     with pytest.raises(UsageError, match="cannot judge positions"):  # it has learned no values
