@@ -14,6 +14,7 @@ Legend: T = tasks, n = bits, k = bits of a parity, B = batch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from gymnasium import spaces
 from torch.nn import functional as F
 
+from generalist.errors import UsageError
 from generalist.modeling.boards import OUTCOMES, BoardIds, BoardNetwork
 from generalist.modeling.build import build_model
 from generalist.modeling.embedder_files import start_embedders
@@ -74,9 +76,7 @@ def learn_parity(
     """
     names = [f"{FAMILY}/{rank:02d}" for rank in range(1, parity.tasks + 1)]
     random = np.random.default_rng(parity.seed)
-    subsets = np.stack(
-        [random.choice(parity.bits, parity.chosen, replace=False) for _ in names]
-    )  # (T, k)
+    subsets = _subsets(parity, random)
     frequency = np.arange(1, parity.tasks + 1) ** -parity.exponent
     frequency /= frequency.sum()
     network = _network(names, parity)
@@ -99,6 +99,20 @@ def learn_parity(
                     on_step(step, float(sums[0].sum() / sums[1].sum()))
                 sums[:] = 0
     return out / LOG_FILE
+
+
+def _subsets(parity: Parity, random: np.random.Generator) -> np.ndarray:
+    """(T, k) the bits of each task, no two the same; UsageError where there are not so many."""
+    if parity.tasks > math.comb(parity.bits, parity.chosen):
+        raise UsageError(
+            f"{parity.bits} bits have fewer than {parity.tasks} sets of {parity.chosen}; give more "
+            "bits or fewer tasks."
+        )
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < parity.tasks:
+        drawn = random.choice(parity.bits, parity.chosen, replace=False)
+        found[tuple(sorted(drawn.tolist()))] = None
+    return np.array(list(found))
 
 
 def _row(step: int, names: list[str], losses: np.ndarray, counts: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Quanta: an order of learning that is known is found, and sparse parity follows its frequencies."""
+"""Quanta: a known order of learning is found, and sparse parity follows its frequencies."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,8 +138,8 @@ class Games:
             full=np.array(full),
         )
         who = np.array(players)
-        moves = self._boards.moves_of(game.game, who, np.array(game.actions))
-        return Ended(game.game, winner, game.actions, who, moves, played)
+        made = self._boards.moves_of(game.game, who, np.array(game.actions))
+        return Ended(game.game, winner, game.actions, who, made, played)
 
     def _next_board(self) -> int:
         shares = self.weights / self.weights.sum()
@@ -158,8 +158,15 @@ class Games:
             **{name: np.array(column) for name, column in zip(names, columns, strict=True)},
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def random_states(self) -> list[dict[str, Any]]:
+        """The state of the generator of random numbers, as JSON."""
+        return [dict(self._random.bit_generator.state)]
+
+    def restore(
+        self, state: Mapping[str, np.ndarray], random_states: Sequence[dict[str, Any]]
+    ) -> None:
         """Continue the games of `state`: their moves are made again."""
+        (self._random.bit_generator.state,) = random_states
         self._running = []
         first = 0
         for game, length in zip(state["games"].tolist(), state["lengths"].tolist(), strict=True):

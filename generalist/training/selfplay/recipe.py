@@ -128,6 +128,9 @@ class SelfplayRecipe(Section):
     checkpoint that the run starts from."""
     parallel_games: int = Field(default=256, gt=0)
     """Games that are played in step. The network judges one position of each at a time."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that play beside the one that learns, each with its share of the games, one round
+    behind the learner. 0: games and learning take turns in one process. CPU time counts of all."""
     model: ModelRecipe = Field(default_factory=_model)
     search: SearchRecipe = Field(default_factory=SearchRecipe)
     learning: LearningRecipe = Field(default_factory=LearningRecipe)
@@ -155,6 +158,8 @@ class SelfplayRecipe(Section):
             raise ValueError("model.form is flat; boards are played in the compact form")
         if self.model.embedders.positions != 1:
             raise ValueError("model.embedders.positions: a board is one position")
+        if self.workers > self.parallel_games:
+            raise ValueError("workers: there are more of them than parallel_games")
         if self.model.lora is not None or self.optimizer.name != "adamw":
             raise ValueError("self-play trains whole weights by adamw")
         return self

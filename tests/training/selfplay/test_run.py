@@ -111,6 +111,30 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_p
     assert kept_games(finished) == kept_games(folder)
 
 
+@pytest.mark.slow
+def test_games_in_processes_beside_the_learner_are_resumed_exactly(tmp_path: Path) -> None:
+    small = {"boards": ["TicTacToe", "Hex-3x3"], "workers": 2, "parallel_games": 7}
+
+    def settings(name: str) -> SelfplayRecipe:
+        return recipe(tmp_path / name, **small, length={"games": 50})
+
+    selfplay(settings("whole"))
+    (tmp_path / "resumed").mkdir()
+    with SelfplayRun(settings("resumed"), start(settings("resumed"))) as run:
+        with pytest.raises(TrainingInterrupted):
+            run.run(StopAfter(20))
+        assert 0 < run.state.games < 50 and run.state.steps > 0
+    selfplay(settings("resumed"))
+    one, other = (weights(tmp_path / name) for name in ("whole", "resumed"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    records = [(tmp_path / name / "games.jsonl").read_text() for name in ("whole", "resumed")]
+    assert records[0] == records[1] and len(records[0].splitlines()) >= 50
+    rows = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert rows[-1]["simulations"] > 0 and 0 < rows[-1]["remembered_share"] < 1
+    with pytest.raises(GeneralistError, match="other workers"):
+        selfplay(recipe(tmp_path / "whole", **{**small, "workers": 1}, length={"games": 50}))
+
+
 def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert any("score/TicTacToe" in row for row in rows)
