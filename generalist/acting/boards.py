@@ -8,15 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from generalist.acting.checkpoint import FACTS_FILE
 from generalist.envs.board_games import find_game
 from generalist.envs.board_view import Boards, BoardView, CommonBoard, Position
 from generalist.episode import Tree
 from generalist.errors import UsageError
+from generalist.integrity import read_json
+from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.boards import BoardIds, BoardNetwork
 from generalist.modeling.embedders import embedders_of
 from generalist.planning.tree import EXPLORATION, Positions, TreeSearch
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from generalist.acting.agent import Agent
 
 FAMILY = "board/"
+SELFPLAY = "selfplay"
+"""Key of training.json: boards that a checkpoint, or one it began from, learned by self-play."""
 
 
 def board_ids(
@@ -153,12 +159,9 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
             f"{agent.task} is no board game, and a tree search needs the rules of one; leave out "
             "the plan."
         )
+    check_can_search(agent)
     side, embedders = common_side(agent.layouts), embedders_of(agent.model)
-    if side is None or embedders is None:
-        raise UsageError(
-            f"The checkpoint {agent.name or 'given'} was not trained by `generalist selfplay`, so "
-            "it cannot judge positions of a board; leave out the plan."
-        )
+    assert side is not None and embedders is not None
     common, view = CommonBoard(side), BoardView(game)
     boards = Boards([view], common)
     vocab = agent.processor.vocabulary
@@ -166,6 +169,26 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
     judge = NetworkJudge(BoardNetwork(agent.model, ids), boards, tasks)
     search = TreeSearch(boards, judge, exploration=plan.exploration)
     return SearchPolicy(search, number=0, view=view, simulations=plan.simulations)
+
+
+def check_can_search(agent: Agent) -> None:
+    """Raise UsageError where a checkpoint never learned to judge positions by self-play."""
+    known = agent.origin.facts.get(SELFPLAY)
+    if not known or common_side(agent.layouts) is None or embedders_of(agent.model) is None:
+        raise UsageError(
+            f"The checkpoint {agent.name or 'given'} was not trained by `generalist selfplay`, so "
+            "it cannot judge positions of a board; leave out the plan."
+        )
+
+
+def played_before(source: str | None) -> list[str]:
+    """The boards that a checkpoint learned by self-play; none where it is no checkpoint of ours.
+
+    Args:
+        source: what a run starts from: a folder, a repository, or None.
+    """
+    path = Path(source or "") / PARTS_FOLDER / FACTS_FILE
+    return read_json(path).get(SELFPLAY, []) if source and path.is_file() else []
 
 
 def _position(info: Mapping[str, Any]) -> Position:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,13 @@ class Result:
         pairing: which.
         outcome: 1 where the first player won, -1 where it lost, 0 for a draw.
         plies: moves of both, the opening included.
+        position: the last one; None where the result was read from a file.
     """
 
     pairing: Pairing
     outcome: int
     plies: int
+    position: Position | None = field(default=None, compare=False, repr=False)
 
 
 def random_opening(view: BoardView, plies: int, seed: int) -> tuple[int, ...]:
@@ -113,7 +115,7 @@ def play_matches(
             for player in {id(p): p for p in _policies(players, table.pairing)}.values():
                 player.end([table.slot])
             outcome = round(view.outcome(table.state, 0) or 0)
-            yield Result(table.pairing, outcome, table.plies)
+            yield Result(table.pairing, outcome, table.plies, Position(view, table.state))
 
 
 def _policies(players: Sequence[Policy], pairing: Pairing) -> list[Policy]:

@@ -1,10 +1,11 @@
 """Zipf's law in the states that games visit: the frequency of the state of rank r is r^-s.
 
-Neumann and Gros (2023, "AlphaZero neural scaling and Zipf's law") find s near 1 in games of trained
-agents and of random play. Two estimates are given, on stated ranks: the slope in log-log, and the
-maximum of the likelihood of the visits at these ranks. Where a state was seen a few times its rank
-is chance, so only ranks seen ten times or more count. Both estimates still grow with the number of
-games, which is stated beside them: a figure means nothing without it.
+Neumann and Gros (2024, "AlphaZero neural scaling and Zipf's law") find s near 1 in games of trained
+agents, and 0.97 in two million random games of Connect Four. Two estimates are given, on stated
+ranks: the slope in log-log, and the maximum of the likelihood of the visits at these ranks. Where a
+state was seen a few times its rank is chance, so only ranks seen ten times or more count. Both
+estimates still grow with the number of games, which is stated beside them: a figure means nothing
+without it. A third is fitted as the published ones were, to be compared with them.
 
 States are ranked by the same visits that are counted, so chance lifts some states of the tail and
 the exponent comes out too small: by 0.008 in samples of 400,000 visits with a known exponent. A
@@ -18,39 +19,20 @@ Legend: V = visits, S = distinct states, G = games.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from generalist.envs.board_view import BoardView
-from generalist.errors import GeneralistError, UsageError
+from generalist.analysis.visits import Visits
+from generalist.errors import GeneralistError
 
 SEEN = 10
 """Fewest visits of a state whose rank counts."""
 FEWEST_RANKS = 30
+PUBLISHED_FIRST = 100
 _STEPS = 60  # halvings of an interval of exponents: far below its interval
 _GRID = 200  # ranks at equal distances in the logarithm, for the slope
-
-
-@dataclass(frozen=True)
-class Visits:
-    """The states that games visited.
-
-    Attributes:
-        state: (V,) int64, number of the state.
-        game: (V,) int64, number of the game.
-    """
-
-    state: np.ndarray
-    game: np.ndarray
-
-    @property
-    def games(self) -> int:
-        """G."""
-        return int(self.game.max()) + 1 if len(self.game) else 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +49,8 @@ class ZipfFit:
         r_squared: of the line; plies of an opening make steps, so it is no test of the law.
         likelihood: exponent s of the largest likelihood.
         likelihood_interval: of it.
+        published: exponent s as the published figures were fitted; None where there are too few
+            states. Compare only this one with them.
     """
 
     games: int
@@ -78,57 +62,7 @@ class ZipfFit:
     r_squared: float
     likelihood: float
     likelihood_interval: tuple[float, float]
-
-
-def recorded_games(path: Path) -> dict[str, list[list[int]]]:
-    """Board -> OpenSpiel's actions of each game, of the record of a run of self-play.
-
-    Args:
-        path: `games.jsonl`, or the folder of the run.
-
-    Raises:
-        UsageError: there is no such file.
-        GeneralistError: it is damaged.
-    """
-    path = path / "games.jsonl" if path.is_dir() else path
-    if not path.is_file():
-        raise UsageError(f"There is no record of games {path}; `generalist selfplay` writes one.")
-    found: dict[str, list[list[int]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            game = json.loads(line)
-            found.setdefault(game["board"], []).append([int(a) for a in game["actions"]])
-        except (ValueError, KeyError, TypeError) as error:
-            raise GeneralistError(f"{path} is damaged in line {number}: {error!r}.") from error
-    return found
-
-
-def random_games(view: BoardView, count: int, seed: int) -> Iterator[list[int]]:
-    """OpenSpiel's actions of games of random legal moves."""
-    random = np.random.default_rng(seed)
-    for _ in range(count):
-        state, drawn = view.start(), random.random(view.game.longest)
-        actions: list[int] = []
-        while not state.is_terminal():
-            legal = state.legal_actions()
-            actions.append(legal[int(drawn[len(actions)] * len(legal))])
-            state.apply_action(actions[-1])
-        yield actions
-
-
-def visits_of(view: BoardView, games: Iterable[Sequence[int]]) -> Visits:
-    """The states before each move of these games: pieces, and who is to move."""
-    numbers: dict[bytes, int] = {}
-    states: list[int] = []
-    owners: list[int] = []
-    for number, actions in enumerate(games):
-        state = view.start()
-        for action in actions:
-            key = bytes([view.mover(state)]) + view.planes(state).astype(np.uint8).tobytes()
-            states.append(numbers.setdefault(key, len(numbers)))
-            owners.append(number)
-            state.apply_action(action)
-    return Visits(np.array(states, np.int64), np.array(owners, np.int64))
+    published: float | None
 
 
 def fit_zipf(
@@ -153,16 +87,13 @@ def fit_zipf(
             f"{SEEN} times, and a fit from rank {first_rank} on takes "
             f"{first_rank + FEWEST_RANKS}. Play more games."
         )
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        times = np.bincount(
-            random.integers(visits.games, size=visits.games), minlength=visits.games
-        )
-        drawn = np.bincount(visits.state, weights=times[visits.game])
-        found.append(_exponents(drawn, first_rank, last_rank))
+    found = [
+        _exponents(drawn, first_rank, last_rank)
+        for drawn in _resampled(visits, counts, resamples, np.random.default_rng(seed))
+    ]
     slopes, likelihoods = np.array([each[:2] for each in found]).T
-    slope, likelihood, r_squared = _exponents(counts, first_rank, last_rank)
+    frequency = np.sort(counts)[::-1].astype(np.float64)
+    slope, likelihood, r_squared = _exponents(frequency[:last_rank], first_rank, last_rank)
     return ZipfFit(
         games=visits.games,
         visits=len(visits.state),
@@ -173,7 +104,31 @@ def fit_zipf(
         r_squared=r_squared,
         likelihood=2 * likelihood - float(likelihoods.mean()),
         likelihood_interval=_interval(likelihood, likelihoods),
+        published=_as_published(frequency[: int((counts > 0).sum())]),
     )
+
+
+def _resampled(
+    visits: Visits, counts: np.ndarray, resamples: int, random: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """The largest counts, descending, where games are drawn anew, each as often as chance has it.
+
+    States that were seen once are left out: to be among these ranks in a resample, their one game
+    would have to be drawn some ten times, which happens to one in ten million.
+    """
+    several = counts > 1
+    numbers = (np.cumsum(several) - 1).astype(np.int32)
+    kept = several[visits.state]
+    state, game = numbers[visits.state[kept]], visits.game[kept]
+    order = np.argsort(state, kind="stable")
+    game = game[order]  # the games of each state side by side, so that sums run through memory
+    starts = np.concatenate([[0], np.cumsum(counts[several])[:-1]])
+    largest = int((counts >= SEEN).sum())
+    for _ in range(resamples):
+        drawn = random.integers(visits.games, size=visits.games)
+        times = np.bincount(drawn, minlength=visits.games).astype(np.float32)
+        again = np.add.reduceat(times[game], starts)
+        yield np.sort(np.partition(again, len(again) - largest)[-largest:])[::-1].astype(float)
 
 
 def _interval(found: float, resampled: np.ndarray) -> tuple[float, float]:
@@ -182,15 +137,34 @@ def _interval(found: float, resampled: np.ndarray) -> tuple[float, float]:
     return float(2 * found - high), float(2 * found - low)
 
 
-def _exponents(counts: np.ndarray, first: int, last: int) -> tuple[float, float, float]:
-    """Slope, exponent by likelihood, and R squared of the slope, on ranks `first` to `last`."""
-    frequency = np.sort(counts)[::-1].astype(float)
+def _exponents(frequency: np.ndarray, first: int, last: int) -> tuple[float, float, float]:
+    """Slope, exponent by likelihood, and R squared of the slope, on ranks `first` to `last`.
+
+    Args:
+        frequency: (last,) counts, descending.
+        first: first rank, from 1.
+        last: last rank.
+    """
     grid = np.unique(np.geomspace(first, last, _GRID).round().astype(int))
     x, y = np.log(grid), np.log(np.maximum(frequency[grid - 1], 1))
     slope, offset = np.polyfit(x, y, 1)
     left = y - (slope * x + offset)
     r_squared = 1 - float((left**2).sum() / ((y - y.mean()) ** 2).sum())
     return -float(slope), _likeliest(frequency[first - 1 : last], first), r_squared
+
+
+def _as_published(frequency: np.ndarray) -> float | None:
+    """The slope as Neumann and Gros fit it; None where there are too few ranks.
+
+    A line in log-log through ranks 100 to a hundredth of all states, with weights that fall as
+    1/rank. So the first few hundred ranks decide.
+    """
+    first, last = PUBLISHED_FIRST, len(frequency) // 100
+    if last < first + FEWEST_RANKS:
+        return None
+    ranks = np.arange(first, last) + 1.0
+    slope, _ = np.polyfit(np.log(ranks), np.log(frequency[first:last]), 1, w=1 / ranks)
+    return -float(slope)
 
 
 def _likeliest(frequency: np.ndarray, first: int) -> float:

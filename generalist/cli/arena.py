@@ -15,7 +15,8 @@ def arena(
         list[str],
         typer.Argument(
             metavar="PLAYER PLAYER...",
-            help="random, mcts@100, CHECKPOINT (its likeliest move), or CHECKPOINT+tree@100.",
+            help="human, random, mcts@100, CHECKPOINT (its likeliest move), or "
+            "CHECKPOINT+tree@100.",
         ),
     ],
     board: Annotated[str, typer.Option(help="The board: ConnectFour-6x7, Othello, Hex-5x5, ...")],
@@ -38,14 +39,18 @@ def arena(
 
     Every game is kept as soon as it has ended, so the same command continues after an interruption,
     and --games 200 adds to 100 games that are there. A checkpoint from `generalist selfplay` plays
-    sizes that it was not trained on too.
+    sizes that it was not trained on too. A person (human) plays here: moves are named as the board
+    shows them, such as c4.
     """
     from tqdm import tqdm
 
+    from generalist.acting.person import HUMAN
     from generalist.evaluation.arena import arena as meet
 
     short = board.removeprefix("board/")
-    bar = tqdm(desc="arena", unit="game", leave=False, mininterval=0.5, disable=None)
+    # A person needs the screen.
+    quiet = True if HUMAN in players else None
+    bar = tqdm(desc="arena", unit="game", leave=False, mininterval=0.5, disable=quiet)
 
     def on_game(done: int, total: int) -> None:
         bar.total = total

@@ -17,6 +17,14 @@ def play(
             help="Checkpoint that plays: its folder, a shipped one, or its repository on the Hub."
         ),
     ] = Path("quickstart"),
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLAN",
+            help="How the checkpoint searches against you on a board: tree:simulations=100. "
+            "Default: it plays at once.",
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
     host: Annotated[
         str,
@@ -38,6 +46,6 @@ def play(
         from generalist.viewer.serve import serve
 
     serve(
-        str(checkpoint), host=host, port=port, save=save,
+        str(checkpoint), plan=plan, host=host, port=port, save=save,
         ready=lambda address: console().print(f"Open in a browser: [bold]{address}[/]"),
     )  # fmt: skip

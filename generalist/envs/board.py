@@ -41,7 +41,7 @@ REGISTERED = {
 }
 
 Side = Literal["first", "second"]
-_SIDES = ("first", "second")
+SIDES = ("first", "second")
 
 
 def names() -> list[str]:
@@ -102,6 +102,12 @@ def defaults(name: str) -> dict[str, Any]:
     return {"opponent": default_opponent(game)}
 
 
+def board_spaces(game: BoardGame) -> tuple[spaces.Box, spaces.Discrete]:
+    """Observation and action space of a board game for one player."""
+    cells = spaces.Box(EMPTY, THEIRS, (game.rows, game.columns), np.uint8)
+    return cells, spaces.Discrete(game.actions)
+
+
 class BoardEnv(gymnasium.Env):
     """A board game for one player.
 
@@ -135,16 +141,14 @@ class BoardEnv(gymnasium.Env):
         side: Side | None,
         render_mode: str | None,
     ) -> None:
-        if side not in (None, *_SIDES):
+        if side not in (None, *SIDES):
             raise UsageError(f"side is 'first' or 'second', or not given, got {side!r}.")
         self._rules, self._side = game, side
         self.view = BoardView(game)
         self.state = self.view.start()
         self.player = 0
         self.render_mode = render_mode
-        shape = (game.rows, game.columns)
-        self.observation_space = spaces.Box(EMPTY, THEIRS, shape, np.uint8)
-        self.action_space = spaces.Discrete(game.actions)
+        self.observation_space, self.action_space = board_spaces(game)
         make_opponent = opponent_named(opponent) if isinstance(opponent, str) else opponent
         self._opponent = make_opponent(self)
 
@@ -154,13 +158,13 @@ class BoardEnv(gymnasium.Env):
         """A new game, in which the opponent has moved if it is the first player."""
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(2))
-        self.player = drawn if self._side is None else _SIDES.index(self._side)
+        self.player = drawn if self._side is None else SIDES.index(self._side)
         opponent_seed = int(self.np_random.integers(2**30))
         self.state = self.view.start()
         other = 1 - self.player
-        self._opponent.begin([0], [opponent_seed], [{"side": _SIDES[other]}])
+        self._opponent.begin([0], [opponent_seed], [{"side": SIDES[other]}])
         self._answer()
-        return self.cells(), {**self._info(), "side": _SIDES[self.player]}
+        return self.cells(), {**self._info(), "side": SIDES[self.player]}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """The agent's move, and the opponent's answer if the game goes on."""

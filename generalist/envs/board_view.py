@@ -213,6 +213,10 @@ class Boards:
                     cells[rows[:, None], self._slots[number]] = seen
         return cells
 
+    def moves_of(self, number: int, players: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """(N,) what a model calls OpenSpiel's actions (N,) of these players (N,) in one game."""
+        return self._codes[number, players, actions]
+
     def symmetries(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of a game, on the common board: (K,) which cell comes to lie at each, and (M + 1,) what
         each move is called afterwards. The last entry keeps -1 what it is.

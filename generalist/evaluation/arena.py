@@ -27,6 +27,7 @@ import numpy as np
 
 from generalist.acting.boards import FAMILY, TreePlan, tree_policy, unknown_board_layout
 from generalist.acting.matches import Pairing, Result, play_matches, random_opening
+from generalist.acting.person import HUMAN, Person
 from generalist.envs.board_opponents import rules_policy
 from generalist.envs.board_view import BoardView
 from generalist.errors import UsageError
@@ -67,10 +68,10 @@ class Score:
 
 
 def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
-    """A player: `random`, `mcts@N`, `CHECKPOINT`, or `CHECKPOINT+tree@N`.
+    """A player: `human`, `random`, `mcts@N`, `CHECKPOINT`, or `CHECKPOINT+tree@N`.
 
     A checkpoint alone takes the likeliest move of its policy. A board of a size that it was not
-    trained on is played too.
+    trained on is played too. A person plays at the terminal.
 
     Args:
         name: of the player.
@@ -80,6 +81,8 @@ def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
     Raises:
         UsageError: there is no such player, or the checkpoint knows no boards.
     """
+    if name == HUMAN:
+        return Person()
     if re.fullmatch(r"random|mcts@[1-9]\d*", name):
         return rules_policy(name)
     path, plus, search = name.rpartition("+")
@@ -87,7 +90,7 @@ def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
     path = path if match else name
     if not Path(path).is_dir():
         raise UsageError(
-            f"There is no player {name!r}. Players are random, mcts@100, the folder of a "
+            f"There is no player {name!r}. Players are human, random, mcts@100, the folder of a "
             "checkpoint, and CHECKPOINT+tree@100."
         )
     if path not in agents:
@@ -160,6 +163,7 @@ def arena(
     left = [pairing for pairing in pairings if pairing.number not in found]
     with (out / GAMES).open("a") as file:
         for result in _played(view, players, left, parallel):
+            _tell(result, players, names)
             found[result.pairing.number] = result
             file.write(json.dumps(_line(result)) + "\n")
             file.flush()
@@ -177,7 +181,17 @@ def _played(
     """Results of one pair after the other."""
     for pair in dict.fromkeys(tuple(sorted(each.players)) for each in left):
         own = [each for each in left if tuple(sorted(each.players)) == pair]
-        yield from play_matches(view, players, own, parallel)
+        alone = any(isinstance(players[number], Person) for number in pair)
+        yield from play_matches(view, players, own, 1 if alone else parallel)
+
+
+def _tell(result: Result, players: Sequence[Policy], names: Sequence[str]) -> None:
+    """Show a person how a game of theirs has ended."""
+    pair = result.pairing.players
+    for side, number in enumerate(pair):
+        player = players[number]
+        if isinstance(player, Person) and result.position is not None:
+            player.over(result.position, side, names[pair[1 - side]])
 
 
 def _pairings(

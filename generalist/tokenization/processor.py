@@ -16,14 +16,12 @@ from generalist.errors import GeneralistError
 from generalist.integrity import read_json
 from generalist.specs import find_spec, list_specs
 from generalist.tokenization import PARTS_FOLDER
-from generalist.tokenization.characters import CharactersCodec
-from generalist.tokenization.codec import Codec, Toolbox
+from generalist.tokenization.codec import Toolbox
 from generalist.tokenization.continuous import MU, M
-from generalist.tokenization.digits import DigitsCodec
 from generalist.tokenization.fit_quantiles import fit_quantiles
-from generalist.tokenization.grid import GridCodec
 from generalist.tokenization.image import ImageCodec
 from generalist.tokenization.layout import Layout, Role, document_layout
+from generalist.tokenization.meaning import meaning
 from generalist.tokenization.spaces import build_layout
 from generalist.tokenization.text import TextCodec
 from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
@@ -330,7 +328,7 @@ class GeneralistProcessor:
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
                 name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
-                value = _show(part.codec, values[number], index=index, code=token - where.start)
+                value = meaning(part.codec, values[number], index=index, code=token - where.start)
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
@@ -382,19 +380,3 @@ def load_processor(name: str | Path | None) -> GeneralistProcessor:
     if str(name) in list_specs("tokenizers"):
         return GeneralistProcessor.default(frames=str(name))
     return GeneralistProcessor.from_pretrained(name)
-
-
-def _show(codec: Codec, values: np.ndarray, *, index: int, code: int) -> str:
-    """What token `index` of a field means; values: what `_values` says of the field."""
-    if isinstance(codec, ImageCodec):
-        return f"code {code}"
-    if isinstance(codec, (TextFieldCodec, DocumentCodec)):
-        return repr(str(values[0][index]))
-    if isinstance(codec, CharactersCodec):
-        return repr(codec.characters[code]) if code < len(codec.characters) else "end"
-    if isinstance(codec, GridCodec):
-        cell = values[0].reshape(-1, values.shape[-1])[index]
-        return "(" + ", ".join(map(str, cell.tolist())) + ")"
-    if isinstance(codec, DigitsCodec):
-        return f"digit {code} of {np.ravel(values[0])[codec.elements[index]].item()}"
-    return f"{np.ravel(values[0])[index].item():.6g}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from generalist.acting.boards import SELFPLAY, played_before
 from generalist.acting.checkpoint import Checkpoint
 from generalist.errors import GeneralistError
 from generalist.modeling.embedders import Embedders, embedders_of
@@ -52,7 +53,7 @@ def export(
     Raises:
         GeneralistError: `weights` lacks a parameter of the model.
     """
-    lora = recipe.model.lora
+    lora, played = recipe.model.lora, played_before(recipe.model.init_from)
     checkpoint = Checkpoint(
         model=_whole(model, weights if lora is None else merged(weights, lora)),
         processor=data.processor,
@@ -68,6 +69,7 @@ def export(
             "returns": {task: each.to_dict() for task, each in data.returns.items()},
             "experts": data.teachers(),
             "labels_seen": times_seen(state.labels, data.labels),
+            **({SELFPLAY: played} if played else {}),
         },
         recipe=dump_recipe(recipe),
     )

@@ -193,13 +193,23 @@ class TrainingLog:
             self._bar.write(line, file=sys.stderr)
 
     def _losses_of_tasks(self, sums: list[list[float]]) -> dict[str, float]:
-        """Mean loss per target by task and by family; a task may have several folders."""
+        """Mean loss per target by task and by family, and each task's share of the targets.
+
+        A task may have several folders.
+        """
         found: dict[str, tuple[float, float]] = {}
         for task, (total, count) in zip(self.tasks, sums, strict=True):
             for name in (f"loss/{task}", f"family_loss/{task.partition('/')[0]}"):
                 before = found.get(name, (0.0, 0.0))
                 found[name] = before[0] + total, before[1] + count
-        return {name: total / count for name, (total, count) in sorted(found.items()) if count}
+        every = sum(count for _, count in sums)
+        shares = {
+            f"share/{name[5:]}": count / every
+            for name, (_, count) in sorted(found.items())
+            if count and name.startswith("loss/")
+        }
+        losses = {name: total / count for name, (total, count) in sorted(found.items()) if count}
+        return losses | shares
 
     def _rates(self, steps: int, seconds: float) -> dict[str, float]:
         """Rates of imitation; a run that plays has others."""

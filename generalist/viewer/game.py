@@ -16,6 +16,7 @@ import numpy as np
 
 from generalist import envs
 from generalist.acting.agent import Agent
+from generalist.acting.boards import FAMILY, TreePlan, tree_policy, unknown_board_layout
 from generalist.acting.environment import options_for
 from generalist.acting.video import Picture
 from generalist.episode import tree_map
@@ -43,12 +44,14 @@ class Model:
         name: what the user calls it.
         agent: of any of its tasks.
         beliefs: hears it and all agents made from it.
+        plan: how it searches as a person's opponent on a board; None where it plays at once.
         lock: is held while it decides, or while an environment is made.
     """
 
     name: str
     agent: Agent
     beliefs: Beliefs
+    plan: TreePlan | None = None
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -59,6 +62,22 @@ class Model:
     def watched(self, task: str) -> Watched:
         """A policy of its own for a game."""
         return Watched(self.agent.for_task(task), self.beliefs, self.lock)
+
+    def opponent(self, task: str) -> Policy | None:
+        """A person's opponent on a board; None where the model does not play there.
+
+        A model that learned boards by self-play plays sizes that it was not trained on too.
+        """
+        if not task.startswith(FAMILY):
+            return None
+        layout = self.agent.layouts.get(task)
+        layout = layout or unknown_board_layout(task, self.agent.layouts, self.agent.processor)
+        if layout is None:
+            return None
+        agent = self.agent.for_task(task, layout)
+        if self.plan is not None:
+            return tree_policy(agent, self.plan)
+        return Watched(agent, self.beliefs, self.lock)
 
 
 class Game:
@@ -88,6 +107,7 @@ class Game:
         self.sessions: list[Session] = []
         self.control = False
         self.look = 0
+        self._against: str | None = None  # who plays on a board in place of the task's opponent
         self._person_steps = 0
         self._moment: dict[str, Any] | None = None
         self._pictures = [Picture() for _ in range(agents)]
@@ -102,8 +122,10 @@ class Game:
 
     def _make(self) -> gymnasium.Env:
         against: dict[str, Any] = {}
-        if self.task.startswith("board/") and self.known:
-            against = {"opponent": lambda env: self.model.watched(self.task)}
+        opponent = self.model.opponent(self.task)
+        if opponent is not None:
+            against = {"opponent": lambda env: opponent}
+            self._against = getattr(opponent, "name", self.model.name)
         return envs.make(self.task, render_mode="rgb_array", **{**self.options, **against})
 
     def _open(self) -> None:
@@ -122,7 +144,7 @@ class Game:
             self.policy, self.reader = watched, Reader(watched.agent, first)
         else:
             self.control = True
-        self.control = self.control or self.task.startswith("board/")
+        self.control = self.control or self.task.startswith(FAMILY)
         for slot in range(len(self._environments)):
             self._begin(slot)
 
@@ -282,10 +304,13 @@ class Game:
     def started(self) -> dict[str, Any]:
         """What stays the same while the task is played."""
         known = envs.get_task(self.task)
+        description = known.description
+        if self._against is not None:
+            description = f"{description.partition('; against ')[0]}; against {self._against}"
         return {
             "type": "started",
             "task": self.task,
-            "description": known.description,
+            "description": description,
             "agents": len(self.sessions),
             "known": self.known,
             "limit": known.max_steps,

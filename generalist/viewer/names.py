@@ -7,6 +7,9 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
+from generalist.envs.board import BoardEnv
+from generalist.envs.board_moves import move_names
+
 # Where neither the environment nor its library says what the numbers mean: the pages of Gymnasium.
 _GYM = {
     "gym/CartPole-v1": ("push left", "push right"),
@@ -32,6 +35,15 @@ def action_names(task: str, env: gymnasium.Env) -> list[str] | None:
     elif hasattr(inner, "actions") and hasattr(inner.actions, "__members__"):  # of minigrid
         names = [each.replace("_", " ") for each in inner.actions.__members__]
     return names if names is not None and len(names) == space.n else None
+
+
+def board_move_names(env: gymnasium.Env) -> list[str] | None:
+    """What the moves of a board game are called; None for other environments.
+
+    They name actions. The tokens of a model that plays on a common board are other numbers.
+    """
+    inner: Any = env.unwrapped
+    return move_names(inner.view.game) if isinstance(inner, BoardEnv) else None
 
 
 def cell_names(env: gymnasium.Env) -> dict[str, list[str]] | None:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from generalist.envs.board_games import find_game
 from generalist.errors import UsageError
 from generalist.viewer.keys import Keys
-from generalist.viewer.names import action_names
+from generalist.viewer.names import action_names, board_move_names
 
 TURN_FAMILIES = ("babyai", "board")
 """Families that wait for the person: one key, one step."""
@@ -40,7 +40,7 @@ class Controls:
 
     def __init__(self, task: str, env: gymnasium.Env) -> None:
         self._space = env.action_space
-        self._names = action_names(task, env)
+        self._names = action_names(task, env) or board_move_names(env)
         self.turns = task.partition("/")[0] in TURN_FAMILIES
         self._cells = _cells(task.partition("/")[2]) if task.startswith("board/") else None
         self._keys = Keys(env) if Keys.fit(env.action_space) else None
@@ -103,7 +103,9 @@ class Controls:
             if not isinstance(action, int) or not space.contains(np.int64(action)):
                 raise UsageError(f"An action here is a number in {space}; got {action!r}.")
             if mask is not None and not mask[action - int(space.start)]:
-                raise UsageError(f"Action {action} is not legal now.")
+                number = action - int(space.start)
+                name = self._names[number] if self._names else ""
+                raise UsageError(f"{name or f'Action {action}'} is not legal now.")
             self._held = np.int64(action)
         elif isinstance(space, spaces.Box):
             values = np.asarray(action, np.float64).ravel()

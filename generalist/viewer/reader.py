@@ -18,7 +18,7 @@ from generalist.policy import Decision
 from generalist.tokenization.grid import GridCodec
 from generalist.tokenization.image import ImageCodec
 from generalist.tokenization.layout import Part
-from generalist.viewer.names import action_names, cell_names
+from generalist.viewer.names import action_names, board_move_names, cell_names
 
 MOST_BARS = 32  # bins of a continuous action are grouped to so many bars
 _DIGITS = 3  # of a probability
@@ -35,6 +35,7 @@ class Reader:
     def __init__(self, agent: Agent, env: gymnasium.Env) -> None:
         self.agent = agent
         self._names = action_names(agent.task, env)
+        self._words = self._names or board_move_names(env)
         self._first_action = int(getattr(env.action_space, "start", 0))
         self._cells = cell_names(env)
         self._groups = [_groups(stop - start) for start, stop in agent.layout.legal]
@@ -126,8 +127,8 @@ class Reader:
         """An action for people: its name, or its numbers."""
         leaves = [np.ravel(leaf) for _, leaf in tree_leaves(action)]
         values = np.concatenate(leaves) if leaves else np.zeros(0)
-        if self._names is not None and values.size == 1:
-            return self._names[int(values[0]) - self._first_action]
+        if self._words is not None and values.size == 1:
+            return self._words[int(values[0]) - self._first_action]
         return " ".join(f"{each:.2f}" if values.dtype.kind == "f" else str(each) for each in values)
 
     def picture(self, seen: np.ndarray) -> np.ndarray | None:

@@ -28,6 +28,33 @@ def test_an_arena_prints_scores_and_ratings(tmp_path: Path, capsys) -> None:
     assert main(["arena", "mcts@50", "random", "--board", "Chess"]) == 2
 
 
+def test_a_person_plays_at_the_terminal(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Moves that are not legal are refused in words and asked for again."""
+    cells = [f"{column}{row}" for row in (1, 2, 3) for column in "abc"]
+    typed = iter(["z9", "a1", "a1", *cells * 4])
+    prompts = []
+
+    def ask(prompt: str) -> str:
+        prompts.append(prompt)
+        return next(typed)
+
+    monkeypatch.setattr("generalist.acting.person.input", ask, raising=False)
+    arguments = ["--board", "TicTacToe", "--games", "2", "--opening-plies", "0"]
+    assert main(["arena", "human", "random", *arguments, "--out", str(tmp_path / "arena")]) == 0
+    printed = capsys.readouterr().out
+    assert "'z9' is no move here. Legal: a1, b1" in printed and "is not legal now" in printed
+    assert printed.count(" against random.") == 2 and len(prompts) > 6
+    lines = (tmp_path / "arena" / "games.jsonl").read_text().splitlines()
+    assert [json.loads(line)["players"] for line in lines] == [[0, 1], [1, 0]]
+
+    def nothing(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("generalist.acting.person.input", nothing, raising=False)
+    assert main(["arena", "human", "random", *arguments, "--out", str(tmp_path / "other")]) == 2
+    assert "The input ended before the game did" in capsys.readouterr().err
+
+
 def test_selfplay_refuses_a_wrong_recipe(capsys) -> None:
     assert main(["selfplay", "selfplay/boards", "search.full_simulation=9"]) == 2
     assert "did you mean 'full_simulations'?" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,16 @@ class Ended:
         game: number of the game.
         winner: 0 or 1; None for a draw.
         actions: OpenSpiel's, of both players in turn.
+        players: (plies,) who was to move, 0 or 1.
+        moves: (plies,) the moves that were made, as the model calls them.
         played: its positions.
     """
 
     game: int
     winner: int | None
     actions: list[int]
+    players: np.ndarray
+    moves: np.ndarray
     played: Played
 
 
@@ -133,7 +137,9 @@ class Games:
             value=np.array(values, np.float32),
             full=np.array(full),
         )
-        return Ended(game.game, winner, game.actions, played)
+        who = np.array(players)
+        made = self._boards.moves_of(game.game, who, np.array(game.actions))
+        return Ended(game.game, winner, game.actions, who, made, played)
 
     def _next_board(self) -> int:
         shares = self.weights / self.weights.sum()
@@ -152,8 +158,15 @@ class Games:
             **{name: np.array(column) for name, column in zip(names, columns, strict=True)},
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def random_states(self) -> list[dict[str, Any]]:
+        """The state of the generator of random numbers, as JSON."""
+        return [dict(self._random.bit_generator.state)]
+
+    def restore(
+        self, state: Mapping[str, np.ndarray], random_states: Sequence[dict[str, Any]]
+    ) -> None:
         """Continue the games of `state`: their moves are made again."""
+        (self._random.bit_generator.state,) = random_states
         self._running = []
         first = 0
         for game, length in zip(state["games"].tolist(), state["lengths"].tolist(), strict=True):

@@ -6,15 +6,26 @@ import json
 import sys
 import time
 from collections import Counter
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import torch
 from tqdm import tqdm
 
-from generalist.planning.tree import TreeSearch
 from generalist.training.log import LOG_FILE
 from generalist.training.selfplay.recipe import SelfplayRecipe
 from generalist.training.selfplay.state import SelfplayState
+
+
+class Counts(Protocol):
+    """Who counts the positions of a search.
+
+    Attributes:
+        asked: positions that had to be judged.
+        judged: those that the model judged.
+    """
+
+    asked: int
+    judged: int
 
 
 class SelfplayLog:
@@ -36,7 +47,7 @@ class SelfplayLog:
     _bar: tqdm | None
     _file: IO[str] | None
 
-    def __init__(self, recipe: SelfplayRecipe, search: TreeSearch) -> None:
+    def __init__(self, recipe: SelfplayRecipe, search: Counts) -> None:
         self.recipe, self._search = recipe, search
         self._bar, self._file = None, None
         self._next = 0.0

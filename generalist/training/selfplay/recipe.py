@@ -127,6 +127,9 @@ class SelfplayRecipe(Section):
     checkpoint that the run starts from."""
     parallel_games: int = Field(default=256, gt=0)
     """Games that are played in step. The network judges one position of each at a time."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that play beside the one that learns, each with its share of the games, one round
+    behind the learner. 0: games and learning take turns in one process. CPU time counts of all."""
     model: ModelRecipe = Field(default_factory=_model)
     search: SearchRecipe = Field(default_factory=SearchRecipe)
     learning: LearningRecipe = Field(default_factory=LearningRecipe)
@@ -136,6 +139,9 @@ class SelfplayRecipe(Section):
     )
     length: LengthRecipe
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
+    keep_games: bool = True
+    """Keep all games as shards in `data/` of the folder of the run, about 170 bytes a position on a
+    common board of 9x9."""
     log_every_seconds: float = Field(default=10.0, gt=0)
     """Seconds between two rows of the log."""
     output_dir: Folder = Path("runs/boards")
@@ -151,6 +157,8 @@ class SelfplayRecipe(Section):
             raise ValueError("model.form is flat; boards are played in the compact form")
         if self.model.embedders.positions != 1:
             raise ValueError("model.embedders.positions: a board is one position")
+        if self.workers > self.parallel_games:
+            raise ValueError("workers: there are more of them than parallel_games")
         if self.model.lora is not None or self.optimizer.name != "adamw":
             raise ValueError("self-play trains whole weights by adamw")
         return self
@@ -174,7 +182,7 @@ def dump_selfplay_recipe(recipe: SelfplayRecipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-_FREE = {"anchors", "checkpoint", "log_every_seconds", "output_dir"}
+_FREE = {"anchors", "checkpoint", "keep_games", "log_every_seconds", "output_dir"}
 """Keys that may change between two starts of one run."""
 
 

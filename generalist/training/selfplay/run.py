@@ -1,10 +1,13 @@
-"""A run of self-play: games and optimizer steps by turns, in one process.
+"""A run of self-play: games and optimizer steps, by turns or side by side.
 
 Until its length is reached or it is stopped, a run repeats:
 1. One move in every game, found by search. The positions of games that end are remembered.
 2. Optimizer steps, as many as the new positions are worth. Then all judgements are forgotten, so
    what follows depends on weights and games alone: a run that is resumed equals one that was not.
 3. What is due: games against the anchor, a row of the log, a checkpoint.
+
+With `workers` the games are played in processes beside this one, a round ahead of what is learned
+(see `beside.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from generalist.policy import Policy
 from generalist.training.checkpoint import newest_checkpoint, remove_older
 from generalist.training.loop import FINAL, TrainingInterrupted
 from generalist.training.resume import CHECKPOINTS, only_run_in
+from generalist.training.selfplay.beside import GamesBeside
 from generalist.training.selfplay.games import Ended, Games
 from generalist.training.selfplay.learner import Learner
 from generalist.training.selfplay.log import SelfplayLog
@@ -40,6 +45,7 @@ from generalist.training.selfplay.recipe import (
     load_selfplay_recipe,
 )
 from generalist.training.selfplay.replay import Replay
+from generalist.training.selfplay.shards import DATA, GameShards
 from generalist.training.selfplay.start import Start, start
 from generalist.training.selfplay.state import SelfplayState
 from generalist.training.strategies.launch import StopSignal, torch_settings_kept
@@ -51,6 +57,8 @@ MODEL, OPTIMIZER, REPLAY, GAMES, STATE, RECIPE = (
 RECORD = "games.jsonl"
 """All finished games of a run: board, OpenSpiel's actions, winner."""
 _ANCHOR_SEED = 10_000  # of games against the anchor, beyond those of an arena
+_FIXED = ("model", "boards", "side", "parallel_games", "workers")
+"""Keys of the recipe that a run can not change: what is saved has their shape."""
 _STEPS_AT_ONCE = 4  # learning begins when so many steps are owed
 
 
@@ -70,15 +78,15 @@ def selfplay(recipe: SelfplayRecipe | str | Path, *, allow_changes: bool = False
         recipe = load_selfplay_recipe(recipe)
     with torch_settings_kept(), only_run_in(recipe.output_dir):
         torch.set_flush_denormal(True)  # denormal moments make CPUs many times slower
-        run = SelfplayRun(recipe, start(recipe))
-        run.resume(allow_changes=allow_changes)
-        with StopSignal() as stop:
-            run.run(stop)
-        return run.export()
+        with SelfplayRun(recipe, start(recipe)) as run:
+            run.resume(allow_changes=allow_changes)
+            with StopSignal() as stop:
+                run.run(stop)
+            return run.export()
 
 
 class SelfplayRun:
-    """A run: games, a network that learns from them, and the progress.
+    """A run: games, a network that learns from them, and the progress; use as a context manager.
 
     Args:
         recipe: the recipe.
@@ -87,20 +95,33 @@ class SelfplayRun:
 
     def __init__(self, recipe: SelfplayRecipe, parts: Start) -> None:
         self.recipe, self.parts, self.state = recipe, parts, SelfplayState()
-        games, learning = np.random.SeedSequence(recipe.seed).spawn(2)
-        self._random = [np.random.default_rng(each) for each in (games, learning)]
+        playing, learning = np.random.SeedSequence(recipe.seed).spawn(2)
+        self._random = np.random.default_rng(learning)
         self._search = TreeSearch(parts.boards, parts.judge, exploration=recipe.search.exploration)
-        self.games = Games(
-            parts.boards, self._search, recipe.search,
-            count=recipe.parallel_games, random=self._random[0],
-        )  # fmt: skip
+        self._stack = ExitStack()
+        self.games: Games | GamesBeside
+        if recipe.workers:
+            self.games = GamesBeside(recipe, playing.spawn(recipe.workers), self._stack)
+        else:
+            self.games = Games(
+                parts.boards, self._search, recipe.search,
+                count=recipe.parallel_games, random=np.random.default_rng(playing),
+            )  # fmt: skip
         self.replay = Replay(parts.boards, recipe.learning.capacity)
         self.learner = Learner(
             parts.network, tasks=parts.tasks, columns=parts.judge.columns,
             learning=recipe.learning, optimizer=recipe.optimizer, length=recipe.length,
         )  # fmt: skip
-        self.log = SelfplayLog(recipe, self._search)
+        counts = self.games if isinstance(self.games, GamesBeside) else self._search
+        self.log = SelfplayLog(recipe, counts)
         self._saved = self.state
+        self._shards: GameShards | None = None
+
+    def __enter__(self) -> SelfplayRun:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     # Playing and learning
 
@@ -110,13 +131,20 @@ class SelfplayRun:
         cpu, wall = cpu - self.state.cpu_seconds, wall - self.state.wall_seconds
         self._saved = replace(self.state)
         folder = self.recipe.output_dir
-        with self.log, (folder / RECORD).open("ab") as record:
+        with ExitStack() as stack:
+            stack.enter_context(self.log)
+            record = stack.enter_context((folder / RECORD).open("ab"))
             record.truncate(self.state.record_bytes)
+            if self.recipe.keep_games:
+                shards = GameShards(folder / DATA, self.parts, self.recipe)
+                self._shards = stack.enter_context(shards)
             while self._done() < 1 and not stop.raised:
                 self.round(record.write)
                 if self._match_is_due():
                     self._play_anchor()
                 self.state.cpu_seconds = time.process_time() - cpu
+                if isinstance(self.games, GamesBeside):
+                    self.state.cpu_seconds += self.games.cpu_seconds
                 self.state.wall_seconds = time.monotonic() - wall
                 self.log.flush_if_due(self.state, self._done())
                 if self._save_is_due():
@@ -124,6 +152,7 @@ class SelfplayRun:
                     self.save()
             record.flush()
             self.save()
+        self._shards = None
         if self._done() < 1:
             raise TrainingInterrupted(
                 f"Stopped after {self.state.games:,} games; everything is saved in "
@@ -136,9 +165,15 @@ class SelfplayRun:
         Args:
             write: takes a line of the record of games; returns its bytes.
         """
-        for ended in self.games.play():
-            self._take(ended, write)
-        self._learn()
+        if isinstance(self.games, GamesBeside):
+            self.games.begin(self.learner.parameters)
+            self._learn()
+            for ended in self.games.finish():
+                self._take(ended, write)
+        else:
+            for ended in self.games.play():
+                self._take(ended, write)
+            self._learn()
         self._search.forget()
         self.state.simulations, self.state.plies = self.games.simulations, self.games.plies
 
@@ -154,6 +189,8 @@ class SelfplayRun:
     def _take(self, ended: Ended, write: Callable[[bytes], int]) -> None:
         """Remember a finished game."""
         self.replay.add(ended.played)
+        if self._shards is not None:
+            self._shards.add(self.state.games, ended)
         count = len(ended.played.game)
         self.state.games += 1
         self.state.positions += count
@@ -172,7 +209,7 @@ class SelfplayRun:
         began = time.process_time()
         window = max(recipe.window_positions, int(recipe.window_share * self.replay.seen))
         while state.owed >= 1:
-            drawn = self.replay.draw(recipe.batch, window, self._random[1])
+            drawn = self.replay.draw(recipe.batch, window, self._random)
             self.log.learned(self.learner.learn(drawn, self._done()))
             state.owed -= 1
         state.steps = self.learner.step
@@ -219,7 +256,12 @@ class SelfplayRun:
         )
 
     def save(self) -> None:
-        """Save a checkpoint to resume from, then remove older ones."""
+        """Save a checkpoint to resume from, then remove older ones.
+
+        The games are kept before, so a checkpoint never knows of a game that is lost.
+        """
+        if self._shards is not None:
+            self._shards.flush()
 
         def write(folder: Path) -> None:
             save_file(_plain(self.learner.parameters), folder / MODEL)
@@ -227,7 +269,7 @@ class SelfplayRun:
             for name, part in ((REPLAY, self.replay), (GAMES, self.games)):
                 arrays = {key: torch.from_numpy(value) for key, value in part.state().items()}
                 save_file(arrays, folder / name)
-            random = [each.bit_generator.state for each in self._random]
+            random = [*self.games.random_states(), self._random.bit_generator.state]
             state = {**asdict(self.state), "random": random, "replay_seen": self.replay.seen}
             (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
             (folder / RECIPE).write_text(dump_selfplay_recipe(self.recipe))
@@ -246,7 +288,7 @@ class SelfplayRun:
         if folder is None:
             return
         changed = changes((folder / RECIPE).read_text(), self.recipe)
-        fixed = [key for key in changed if key in ("model", "boards", "side", "parallel_games")]
+        fixed = [key for key in changed if key in _FIXED]
         if fixed or (changed and not allow_changes):
             way = "" if fixed else ", or --allow-changes to continue it anyway"
             raise GeneralistError(
@@ -254,8 +296,7 @@ class SelfplayRun:
                 f"output_dir{way}."
             )
         stored = json.loads((folder / STATE).read_text())
-        for random, state in zip(self._random, stored.pop("random"), strict=True):
-            random.bit_generator.state = state
+        *playing, self._random.bit_generator.state = stored.pop("random")
         seen = stored.pop("replay_seen")
         self.state = SelfplayState(**stored)
         with torch.no_grad():
@@ -263,7 +304,7 @@ class SelfplayRun:
                 self.learner.parameters[name].copy_(value)
         self.learner.restore(load_file(folder / OPTIMIZER), self.state.steps)
         self.replay.restore(_arrays(folder / REPLAY), seen)
-        self.games.restore(_arrays(folder / GAMES))
+        self.games.restore(_arrays(folder / GAMES), playing)
         self.games.simulations, self.games.plies = self.state.simulations, self.state.plies
         self._weigh()
         self.log.say(f"Continuing from {folder}.")

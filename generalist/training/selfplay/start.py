@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from generalist.acting.boards import FAMILY, NetworkJudge, board_ids
+from generalist.acting.boards import FAMILY, SELFPLAY, NetworkJudge, board_ids, played_before
 from generalist.acting.checkpoint import FACTS_FILE, SETTINGS, Checkpoint
 from generalist.acting.hub import LAYOUTS_FILE
 from generalist.envs.board_games import find_game
@@ -89,7 +89,7 @@ def start(recipe: SelfplayRecipe) -> Start:
         model=model,
         processor=processor,
         layouts={**kept, **layouts},
-        facts=_settings(source, kept) | {"selfplay": tasks},
+        facts=_settings(source, kept) | {SELFPLAY: sorted({*played_before(source), *tasks})},
     )
     return Start(boards, model, network, judge, numbers, checkpoint)
 

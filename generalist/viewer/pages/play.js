@@ -81,6 +81,7 @@ const HEARD = {
     }
     [...$("keys").querySelectorAll("button")].forEach((button, number) => {
       button.disabled = Boolean(message.legal && !message.legal[number]);
+      button.classList.toggle("hidden", button.disabled && game.task.startsWith("board/"));
     });
   },
   saved(message) { $("saved").textContent = `Saved below ${message.folder}. Look: generalist inspect ${message.folder}`; },

@@ -13,12 +13,17 @@ from generalist.acting.agent import Agent
 from generalist.acting.boards import TreePlan, tree_policy
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import agent_for, rollout
+from generalist.analysis.visits import recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
-from generalist.envs.board_view import Position
+from generalist.envs.board_view import BoardView, Position
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.arena import arena
-from generalist.training.loop import TrainingInterrupted
+from generalist.shards.reader import TaskData
+from generalist.shards.validate import validate
+from generalist.tokenization.processor import GeneralistProcessor
+from generalist.training.loop import TrainingInterrupted, train
+from generalist.training.recipe import load_recipe
 from generalist.training.selfplay.recipe import SelfplayRecipe, load_selfplay_recipe
 from generalist.training.selfplay.run import SelfplayRun, selfplay
 from generalist.training.selfplay.start import start
@@ -39,6 +44,9 @@ SMALL = {
     "anchors": {"opponent": "random", "games": 2, "simulations": 4, "every_steps": 12},
     "length": {"games": 60},
 }  # fmt: skip
+
+
+TASKS = [f"board/{name}" for name in SMALL["boards"]]
 
 
 def recipe(folder: Path, **changes: object) -> SelfplayRecipe:
@@ -74,6 +82,18 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "checkpoint" / "model.safetensors")
 
 
+def kept_games(folder: Path) -> dict[str, list[tuple[int, str, bytes]]]:
+    """Of each board: number, side and tokens of its episodes, in order."""
+    found = {}
+    for name in SMALL["boards"]:
+        data = TaskData(folder / "data/board" / name)
+        found[name] = [
+            (data.record(n)["game"], data.record(n)["side"], data.tokens(n).tobytes())
+            for n in range(len(data))
+        ]
+    return found
+
+
 def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "resumed"
     for looks in (5, 8):
@@ -88,6 +108,31 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_p
     assert all(np.array_equal(one[name], other[name]) for name in one)
     records = [(path / "games.jsonl").read_text() for path in (finished, folder)]
     assert records[0] == records[1]
+    assert kept_games(finished) == kept_games(folder)
+
+
+@pytest.mark.slow
+def test_games_in_processes_beside_the_learner_are_resumed_exactly(tmp_path: Path) -> None:
+    small = {"boards": ["TicTacToe", "Hex-3x3"], "workers": 2, "parallel_games": 7}
+
+    def settings(name: str) -> SelfplayRecipe:
+        return recipe(tmp_path / name, **small, length={"games": 50})
+
+    selfplay(settings("whole"))
+    (tmp_path / "resumed").mkdir()
+    with SelfplayRun(settings("resumed"), start(settings("resumed"))) as run:
+        with pytest.raises(TrainingInterrupted):
+            run.run(StopAfter(20))
+        assert 0 < run.state.games < 50 and run.state.steps > 0
+    selfplay(settings("resumed"))
+    one, other = (weights(tmp_path / name) for name in ("whole", "resumed"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    records = [(tmp_path / name / "games.jsonl").read_text() for name in ("whole", "resumed")]
+    assert records[0] == records[1] and len(records[0].splitlines()) >= 50
+    rows = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert rows[-1]["simulations"] > 0 and 0 < rows[-1]["remembered_share"] < 1
+    with pytest.raises(GeneralistError, match="other workers"):
+        selfplay(recipe(tmp_path / "whole", **{**small, "workers": 1}, length={"games": 50}))
 
 
 def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
@@ -100,6 +145,58 @@ def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
     assert {game["board"] for game in games} == set(SMALL["boards"])
     view_names = {"TicTacToe", "ConnectFour-4x5", "Hex-3x3"}
     assert view_names == {key[6:] for row in rows for key in row if key.startswith("plies/")}
+
+
+def test_games_stay_as_shards_that_training_takes(finished: Path, tmp_path: Path) -> None:
+    """Moves, outcomes and labels are those that were played, and a checkpoint learns from them."""
+    games = [json.loads(line) for line in (finished / "games.jsonl").read_text().splitlines()]
+    report = validate(finished / "data")
+    assert report.ok and {each.task for each in report.tasks} == set(TASKS)
+    assert sum(each.episodes for each in report.tasks) == 2 * len(games)
+    relabelled = 0
+    for name in SMALL["boards"]:
+        view, data = BoardView.named(name), TaskData(finished / "data/board" / name)
+        processor = GeneralistProcessor.default()
+        for number in range(len(data)):
+            record = data.record(number)
+            game, player = games[record["game"]], ["first", "second"].index(record["side"])
+            assert game["board"] == name
+            episode = processor.decode(data.tokens(number), data.layout)
+            state, seen = (
+                view.start(),
+                iter(zip(episode.observations, episode.actions, strict=True)),
+            )
+            for action in game["actions"]:
+                if view.mover(state) == player:
+                    cells, move = next(seen)
+                    assert np.array_equal(cells.ravel(), view.cells(state))
+                    assert view.game.moves[player][move] == action
+                state.apply_action(action)
+            assert data.rewards(number)[-1] == view.outcome(state, player)
+            labels = data.labels(number)
+            relabelled += (
+                0 if labels is None else int((labels != data.tokens(number)[37::38]).sum())
+            )
+    assert relabelled > 10  # moves are drawn by visits at first, labels are the most visited
+
+    visited = recorded_visits(finished / "data"), recorded_visits(finished)
+    for name in SMALL["boards"]:  # shards and record tell of the same states, in another order
+        counts = [
+            np.bincount(each.state) for each in (visited[0][f"board/{name}"], visited[1][name])
+        ]
+        assert np.array_equal(*map(np.sort, counts)), name
+        assert visited[0][f"board/{name}"].games == visited[1][name].games
+
+    changes = [
+        f"data.root={finished / 'data'}", f"output_dir={tmp_path / 'clone'}", "schedule.steps=4",
+        "schedule.minutes=null", "model.hidden_size=32", "model.layers=1", "model.heads=2",
+        "model.intermediate_size=64", "corrections.tasks={}", "acting.temperature=1",
+    ]  # fmt: skip
+    learned = train(load_recipe("quickstart", changes))
+    agent = Agent.from_pretrained(learned, "board/TicTacToe")
+    assert rollout(agent, episodes=2, opponent="random", progress=False).episodes == 2
+    with pytest.raises(UsageError, match="cannot judge positions"):  # it has learned no values
+        rollout(agent, episodes=1, plan="tree", progress=False)
 
 
 def test_another_recipe_is_not_continued(finished: Path) -> None:
@@ -138,6 +235,36 @@ def test_a_plan_in_a_rollout(finished: Path) -> None:
         rollout(agent, episodes=1, plan="tree:depth=3", progress=False)
     with pytest.raises(UsageError, match="plan is for an agent"):
         rollout("random", "board/TicTacToe", episodes=1, plan="tree", progress=False)
+
+
+def test_a_person_plays_in_the_viewer_against_a_search(finished: Path) -> None:
+    pytest.importorskip("aiohttp")
+    from generalist.viewer.game import Game
+    from generalist.viewer.serve import load_model
+
+    model = load_model(str(finished / "checkpoint"), "tree:simulations=8")
+    for task in ("board/ConnectFour-4x5", "board/ConnectFour-5x5"):  # the second was not trained on
+        game = Game(model, task, agents=1, seed=800_000)
+        try:
+            said = game.started()
+            assert said["description"].endswith("; against tree@8")
+            assert [each["label"] for each in said["controls"]["buttons"]] == list("abcde")
+            column = game.state()["legal"].index(1)
+            for _ in range(5):
+                if not game.state()["legal"] or not game.state()["legal"][column]:
+                    break
+                game.act(column)
+                game.step()
+            assert game.sessions[0].trace.steps >= 2
+            if game.state()["legal"] is not None:
+                with pytest.raises(UsageError, match="^a is not legal now"):
+                    game.act(column)
+        finally:
+            game.close()
+    with pytest.raises(UsageError, match="cannot judge positions.*leave out the plan"):
+        load_model("quickstart", "tree")
+    with pytest.raises(UsageError, match="A plan is 'tree'"):
+        load_model("quickstart", "beam")
 
 
 def test_an_evaluation_plans_and_reports(finished: Path, tmp_path: Path) -> None:
@@ -196,8 +323,6 @@ class Illegal:
 
 
 def test_an_illegal_move_is_an_error() -> None:
-    from generalist.envs.board_view import BoardView
-
     with pytest.raises(GeneralistError, match="not legal"):
         list(play_matches(BoardView.named("TicTacToe"), [Illegal()], [Pairing(0, (0, 0))]))
 
