@@ -226,9 +226,10 @@ class TrainingLog:
         self._waited += time.monotonic() - start
 
     def add(self, batch: ForwardPass, losses: Tensor) -> None:
-        """Count one forward pass: (M,) losses of its targets."""
-        pairs = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1)
-        self._sums.index_add_(0, batch.targets.task, pairs)
+        """Count one forward pass: (M,) losses of its targets, of which outcomes are left out."""
+        task = batch.plain_targets.task
+        plain = losses[: len(task)].double()
+        self._sums.index_add_(0, task, torch.stack([plain, torch.ones_like(plain)], dim=1))
         self._flops += self.flops.of(batch)
 
     def step(self, number: int, loss: Tensor, *, norm: float, lr: float) -> None:
