@@ -149,7 +149,7 @@ class Sequences:
         asked: int = 1,
         reserve: int = 0,
     ) -> torch.Tensor:
-        """Begin a timestep of the compact form in each slot; it counts once `take` ends it.
+        """Begin a timestep of the compact form in each slot; `keep` or `take` ends it.
 
         Args:
             slots: numbers of the N slots.
@@ -169,7 +169,7 @@ class Sequences:
     def append(
         self, slots: Sequence[int], chunk: Sequence[int], vectors: torch.Tensor, *, asked: int = 1
     ) -> torch.Tensor:
-        """As `observe`, but the timesteps go on, and no room is made for them.
+        """As `observe`, but the timesteps go on, and no room is made for them. `keep` ends them.
 
         Raises:
             GeneralistError: a slot is longer than the window then.
@@ -196,7 +196,11 @@ class Sequences:
         states = [self._state(slot) for slot in slots]
         for state, own in zip(states, vectors, strict=True):
             state.append([token], own)
-        self._complete = states
+        self.keep(slots)
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """The timesteps of these slots are whole."""
+        self._complete = [self._state(slot) for slot in slots]
         self._settle()
 
     def retake(self, slot: int, vectors: torch.Tensor) -> None:
