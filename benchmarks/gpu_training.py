@@ -32,7 +32,8 @@ from benchmarks.training import labels_of
 from generalist.modeling.build import build_model
 from generalist.specs import list_specs
 from generalist.training.data import open_data
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.recipe import load_recipe
 from generalist.training.tensors import to_tensors
 from generalist.training.throughput import FlopCounter, peak_flops

@@ -32,7 +32,8 @@ from benchmarks.acting import SIZES
 from benchmarks.measure import interleaved, print_facts, screen, timing_parser, write_json
 from generalist.modeling.build import build_model
 from generalist.training.data import open_data
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.passes import ForwardPass
 from generalist.training.recipe import DataRecipe, Recipe
 from generalist.training.setup import build_start

@@ -20,6 +20,7 @@ from benchmarks import (
     boards,
     environments,
     forecast,
+    foresight,
     frame_codes,
     imitation,
     memory,
@@ -35,6 +36,7 @@ from benchmarks.patch_embedding import PatchEmbedding
 from generalist import envs
 from generalist.modeling.build import build_model
 from generalist.shards.reader import TaskData
+from generalist.tokenization.outcomes import RewardBins, TaskWorld
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.returns import TaskReturns
 from generalist.windows.mixture import open_mixture
@@ -101,6 +103,31 @@ def test_values_are_read_of_every_step(tiny_run: TinyRun, tmp_path: Path):
     exact = np.linspace(0, 100, 50)
     assert returns.judge(task, exact, exact, own).correlation == pytest.approx(1)
     assert returns.judge(task, exact, exact + 10, own).distance == pytest.approx(0.1)
+
+
+def test_predicted_states_are_compared_with_what_happened(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Pendulum's speed is nearly linear over a step; an untrained model knows nothing of it."""
+    task, out = tiny_run.tasks[1], tmp_path / "out.json"
+    own = TaskReturns(-100.0, 0.0, 0.99, 256, ((-100.0, -90.0), (0.0, 0.0)))
+    world = TaskWorld(own, RewardBins.fit(np.linspace(-16, 0, 99), 256))
+    agent = compact_agent(task, world=world, context_steps=12)
+    agent.save_pretrained(tmp_path / "agent")
+    given = ["--train", str(tiny_run.data), "--heldout", str(tiny_run.data), "--json", str(out)]
+    monkeypatch.setattr(foresight, "STEPS", (1, 5))
+    foresight.main(["--checkpoint", str(tmp_path / "agent"), *given, "--beginnings", "4"])
+    one, five = json.loads(out.read_text())["errors"]
+    assert (one["task"], one["steps"], five["steps"]) == (task, 1, 5)
+    assert 0 < one["repeat"] < five["repeat"] and one["linear"] < one["repeat"]
+    assert one["linear"] < 0.1 < one["model"] and one["beginnings"] == 4
+    data = next(each for each in open_mixture(tiny_run.data).tasks if each.task == task)
+    coded = foresight.Coded(data.layout, agent.processor.toolbox)
+    row = data.row(0)
+    whole = foresight._stretch(data, row, 0, row.steps)
+    states = coded.states(whole.observed)
+    after = foresight.Linear(data, coded).after(states[:-1], coded.actions(whole.done[:-1]))
+    assert np.abs(after - states[1:]).mean(axis=0)[2] < 0.2 * states[:, 2].std()
 
 
 def test_r2_is_one_for_the_labels_and_zero_for_their_mean():

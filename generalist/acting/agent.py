@@ -26,6 +26,7 @@ from generalist.acting.forms import Header, form_of
 from generalist.acting.hub import checkpoint_folder
 from generalist.acting.prompts import Prompts, encode_prompt
 from generalist.acting.running import RunningEpisodes
+from generalist.acting.taken import TakenActions
 from generalist.acting.wanted import WantedReturn, WantedReturns
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import DEFAULT_TEMPERATURE, Choice, Sampling
@@ -63,6 +64,8 @@ class Agent(Actor):
         wanted_return: what episodes are asked for, as `checked_return` takes it; None for nothing.
         returns: by task what its data say of returns, as `TaskReturns.to_dict` has it. A task that
             is missing was trained without.
+        worlds: by task what its data say of outcomes, as `TaskWorld.to_dict` has it. In a task that
+            is missing nothing can be planned.
         environments: by task the environment it was trained in: `options` as `generalist.make`
             takes them, `spaces` as `space_to_json` says them. A task that is missing is not known.
         origin: the checkpoint it was loaded from, whose recipe, card and facts `save_pretrained`
@@ -89,6 +92,7 @@ class Agent(Actor):
         name: str = "",
         wanted_return: WantedReturn | str | float | None = None,
         returns: Mapping[str, Mapping[str, Any]] | None = None,
+        worlds: Mapping[str, Mapping[str, Any]] | None = None,
         environments: Mapping[str, Mapping[str, Any]] | None = None,
         origin: Checkpoint | None = None,
         **decoder_options: Any,
@@ -106,7 +110,7 @@ class Agent(Actor):
         self.log_probs = log_probs
         self.name = name
         self.environments = dict(environments or {})
-        self.returns = dict(returns or {})
+        self.returns, self.worlds = dict(returns or {}), dict(worlds or {})
         self.origin = origin or Checkpoint(model=model, processor=processor, layouts=layouts)
         self._sampling = sampling or Sampling(DEFAULT_TEMPERATURE)
         self.sampling = self.sampling_in(self.task)
@@ -120,6 +124,7 @@ class Agent(Actor):
         self.wanted_return = None if wanted_return is None else WantedReturn.parse(wanted_return)
         self._prompts = Prompts()
         self._running = RunningEpisodes(self.new_decoder)
+        self._taken = TakenActions(self)
         self._seeds: dict[int, int] = {}  # of the episode in each slot
 
     @classmethod
@@ -316,12 +321,14 @@ class Agent(Actor):
         choices = [self._choices if mask is None else self._choices_under(mask) for mask in masks]
         rows = self._rows(slots)
         decoder = self._running.ready(rows)
+        self._taken.correct(decoder, rows, [*infos] * (len(rows) // len(slots)))
         asked = None if self._asks is None else self._asks.asked(slots, infos)
         given = decoder, rows, seen, choices
         chosen = self.form.act(
             *given, log_probs=self.log_probs, asked=asked, guidance=self.guidance
         )
         self._running.settle(rows)
+        self._taken.see(rows, np.tile(seen, (len(rows) // len(slots), 1)))
         if self._asks is not None:
             self._asks.settle()
         ids = np.array(chosen.ids, dtype=np.int64)
@@ -343,6 +350,7 @@ class Agent(Actor):
         """As `Policy.end`."""
         super().end(slots)
         self._running.end(self._rows(slots))
+        self._taken.end(self._rows(slots))
         if self._asks is not None:
             self._asks.end(slots)
         for slot in slots:

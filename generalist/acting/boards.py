@@ -153,7 +153,7 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
     Raises:
         UsageError: the agent's task is no board game, or the agent knows no boards.
     """
-    game = find_game(agent.task.removeprefix(FAMILY)) if _is_board(agent.task) else None
+    game = find_game(agent.task.removeprefix(FAMILY)) if is_board(agent.task) else None
     if game is None:
         raise UsageError(
             f"{agent.task} is no board game, and a tree search needs the rules of one; leave out "
@@ -198,7 +198,8 @@ def _position(info: Mapping[str, Any]) -> Position:
     return position
 
 
-def _is_board(task: str) -> bool:
+def is_board(task: str) -> bool:
+    """Whether a task is a board game."""
     return task.startswith(FAMILY)
 
 
@@ -246,7 +247,7 @@ def unknown_board_layout(
     None where the task is no board, or the model plays none.
     """
     side = common_side(layouts)
-    game = find_game(task.removeprefix(FAMILY)) if _is_board(task) else None
+    game = find_game(task.removeprefix(FAMILY)) if is_board(task) else None
     if side is None or game is None:
         return None
     return board_layout(game, side, processor.vocabulary)

@@ -39,7 +39,7 @@ from generalist.shards.strangers import names_new_code
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor
 
-SETTINGS = ("window_tokens", "context_steps", "temperature", "environments", "returns")
+SETTINGS = ("window_tokens", "context_steps", "temperature", "environments", "returns", "worlds")
 """Keys of training.json that say how to act; `Agent` has arguments of the same names."""
 FACTS_FILE = "training.json"
 RECIPE_FILE = "recipe.yaml"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -85,6 +86,8 @@ class Form(Protocol):
     ) -> Chosen:
         """Feed each slot its observation, (N, K) ids in all, and choose its action tokens.
 
+        In a form that shows later timesteps what was done, it shows these tokens.
+
         With `asked`, which takes a form with returns, values are read too. With guidance there are
         2 N slots: N, then the N that they are guided away from.
         """
@@ -141,6 +144,11 @@ class Compact:
         layout: of the task.
         embedders: of the model.
 
+    Attributes:
+        returns: the signature of returns; None where the form has none.
+        shows_taken: whether a timestep ends with a position that shows what was done.
+        separator: id that stands at all positions of a timestep.
+
     Raises UsageError where the model has no embedder for such observations, or too few queries.
     """
 
@@ -155,8 +163,8 @@ class Compact:
         self._embedders = embedders
         self._number = form.number_of(task)
         self._observation, self._action = (each.name for each in signatures_of(layout))
-        self._returns = form.returns
-        self._separator = processor.vocabulary.special("separator")
+        self.returns, self.shows_taken = form.returns, form.world is not None
+        self.separator = processor.vocabulary.special("separator")
 
     def header(self, instruction: str | None, demonstration: Sequence[int]) -> Header:
         """As `Form.header`."""
@@ -166,7 +174,7 @@ class Compact:
             *stored, end = demonstration
             timesteps = np.reshape(stored, (-1, self._layout.tokens_per_timestep))
             added.append(Added(len(ids), self._shown(timesteps)))
-            ids += [self._separator] * (len(timesteps) * self.demonstration_positions) + [end]
+            ids += [self.separator] * (len(timesteps) * self.demonstration_positions) + [end]
         return Header(ids, tuple(added))
 
     def _shown(self, timesteps: np.ndarray) -> torch.Tensor:
@@ -192,32 +200,54 @@ class Compact:
 
         Raises UsageError for guidance of a model that can be asked for returns.
         """
-        if guidance is not None and self._returns is not None:
+        if guidance is not None and self.returns is not None:
             raise UsageError(
                 "Guidance does not go with a checkpoint that was trained with returns; leave "
                 "guidance out."
             )
-        vectors = self._vectors(self._observation, seen)  # (N, G, E)
-        asking = None
-        if self._returns is not None:
-            shown = vectors.new_zeros(len(vectors), 1, vectors.shape[2])
-            if asked is not None:
-                rows = [row for row, own in enumerate(asked.ids) if own is not None]
-                ids = [[own] for own in asked.ids if own is not None]
-                if rows:
-                    shown[rows] = self._vectors(self._returns.name, ids)
-                asking = self._asking(self._returns, asked)
-            vectors = torch.cat([vectors, shown], dim=1)
-        if (queries := len(self._layout.legal) - 1) > 0:
-            queried = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
-            vectors = torch.cat([vectors, queried.expand(len(vectors), -1, -1)], dim=1)
+        asking, shown = None, None
+        if self.returns is not None and asked is not None:
+            shown = asked.ids
+            asking = self._asking(self.returns, asked)
+        vectors = self.observed(seen, shown)
         if guidance is not None:
             vectors = vectors.repeat(2, 1, 1)
-        chunk = [self._separator] * self.positions
+        chunk = [self.separator] * vectors.shape[1]
         return decoder.act_at_once(
             slots, chunk, vectors, choices,
             log_probs=log_probs, asking=asking, guidance=guidance,
+            taken=partial(self.taken, seen) if self.shows_taken else None,
         )  # fmt: skip
+
+    def observed(self, seen: np.ndarray, shown: Sequence[int | None] | None = None) -> torch.Tensor:
+        """(N, n, E) vectors of a timestep's positions up to the last at which a token is chosen.
+
+        Args:
+            seen: (N, K) ids of observations.
+            shown: of each, the id of the return-to-go that is shown; None for none.
+        """
+        vectors = self._vectors(self._observation, seen)  # (N, G, E)
+        if self.returns is not None:
+            asked = vectors.new_zeros(len(vectors), 1, vectors.shape[2])
+            rows = [row for row, own in enumerate(shown or ()) if own is not None]
+            if rows:
+                ids = [[own] for own in shown or () if own is not None]
+                asked[rows] = self._vectors(self.returns.name, ids)
+            vectors = torch.cat([vectors, asked], dim=1)
+        if (queries := len(self._layout.legal) - 1) > 0:
+            queried = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
+            vectors = torch.cat([vectors, queried.expand(len(vectors), -1, -1)], dim=1)
+        return vectors
+
+    def taken(self, seen: np.ndarray, actions: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """(N, 1, E) vectors of the position that shows what was done.
+
+        Args:
+            seen: (N, K) ids of the observations.
+            actions: (N, k) ids of the actions.
+        """
+        observed = self._vectors(self._observation, seen)
+        return observed + self._vectors(self._action, actions)
 
     def _asking(self, returns: Signature, asked: Asked) -> Asking:
         run, name = returns.runs[0], returns.name

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from generalist import envs
 from generalist.acting import prompts
-from generalist.acting.boards import TreePlan, tree_policy, unknown_board_layout
+from generalist.acting.boards import unknown_board_layout
 from generalist.acting.environment import difference_note, options_for
+from generalist.acting.plans import parse_plan, planned
 from generalist.acting.stage import Stage
 from generalist.envs.instructions import SHOWN, SHOWN_SHUFFLED
 from generalist.envs.options import changed_options
@@ -137,7 +138,8 @@ def rollout(
         prompt_episodes: number of demonstrations by the task's expert, or of each instruction
             where episodes have instructions. The episodes use them in turn.
         instruction: instruction for the agent, in place of the environment's own.
-        plan: how the agent plans, such as `tree:simulations=100`; None: it acts at once.
+        plan: how the agent plans, `tree:simulations=100` in board games or
+            `beam:width=32,horizon=10` with a world model; None: it acts at once.
         wanted_return: what the episodes are asked to return: `expert`, a number, or a percentage of
             the way from the worst to the best of the data; None for what the agent is set to.
         video_dir: folder for mp4 files of the first episodes.
@@ -162,7 +164,7 @@ def rollout(
         agent, prompt_episodes=prompt_episodes, instruction=instruction, plan=plan,
         wanted_return=wanted_return,
     )  # fmt: skip
-    planned = None if plan is None else TreePlan.parse(plan)
+    ahead = None if plan is None else parse_plan(plan)
     name = task or (None if agent is None else agent.task)
     if name is None:
         raise UsageError("Say which task to act in.")
@@ -192,8 +194,8 @@ def rollout(
             wanted, beyond = agent.checked_return(wanted_return)
             if beyond and say is not None:
                 say(beyond)
-            if planned is not None:
-                policy = tree_policy(agent, planned)
+            if ahead is not None:
+                policy = planned(agent, ahead)
         began = time.perf_counter()
         for trace in play(
             policy,
@@ -222,7 +224,7 @@ def rollout(
         prompted=agent is not None and agent.prompted,
         temperature=None if agent is None else agent.sampling.temperature,
         instruction=instruction,
-        plan=None if planned is None else str(planned),
+        plan=None if ahead is None else str(ahead),
         wanted_return=None if wanted is None else str(wanted),
         options=options,
         note=note,

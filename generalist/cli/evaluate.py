@@ -55,8 +55,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="PLAN",
-            help="Suites of board games: search with the checkpoint's own policy and values: "
-            "tree:simulations=100.",
+            help="Look ahead before acting: beam:width=32,horizon=10 with a world model; in "
+            "suites of board games tree:simulations=100.",
         ),
     ] = None,
     wanted_return: Annotated[

@@ -122,8 +122,8 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
         Annotated[
             str | None,
-            typer.Option(metavar="PLAN", help="Board games: search with the checkpoint's own "
-                         "policy and values: tree:simulations=100."),
+            typer.Option(metavar="PLAN", help="Look ahead before acting: beam:width=32,horizon=10 "
+                         "with a world model; in board games tree:simulations=100."),
         ],
     ),
     "wanted_return": (

@@ -94,6 +94,23 @@ class RowPlan:
         offsets = accumulate(self.new_tokens, initial=0)
         return list(zip(self.rows, self.cached_tokens, self.new_tokens, offsets, strict=False))
 
+    @cached_property
+    def runs(self) -> list[tuple[slice, int, int, int]]:
+        """(rows, cached tokens, new tokens, offset in the pass) of neighbours that are alike.
+
+        Rows of a run have as many tokens, as many of them new, and equal distances.
+        """
+        found: list[tuple[slice, int, int, int]] = []
+        for row, start, count, offset in self.spans:
+            if found:
+                rows, *alike, first = found[-1]
+                step = row - rows.stop + 1 if rows.step is None else rows.step
+                if alike == [start, count] and step > 0 and row == rows.stop - 1 + step:
+                    found[-1] = slice(rows.start, row + 1, step), start, count, first
+                    continue
+            found.append((slice(row, row + 1), start, count, offset))
+        return found
+
     def causal_mask(self, start: int, count: int, groups: int, dtype: torch.dtype) -> torch.Tensor:
         """The additive mask of one row; kept, because it is the same in every layer.
 
@@ -199,6 +216,14 @@ class RowCache(Cache):
         """Give row `target` the first `tokens` keys and values of row `source`."""
         for stored in chain.from_iterable(self._layers):
             stored[target, :, :tokens] = stored[source, :, :tokens]
+
+    @torch.inference_mode()
+    def copy_rows(
+        self, sources: Sequence[int], targets: Sequence[int], first: int, stop: int
+    ) -> None:
+        """Give each target row the keys and values of its source, of tokens `first` to `stop`."""
+        for stored in chain.from_iterable(self._layers):
+            stored[list(targets), :, first:stop] = stored[list(sources), :, first:stop]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Rows have lengths of their own; positions are always passed explicitly."""

@@ -1,145 +1,27 @@
 """The decoder: token ids in, token ids out, for many sequences at once. It knows nothing else.
 
-A *slot* is one running sequence: a header, then timesteps without end. Each slot keeps its
-context in one row of a `RowCache`. The last action token of a timestep is not fed on its own: it
-goes into the same forward pass as the observation of the next timestep, so that a timestep with k
-action tokens costs exactly k forward passes for all slots together.
-
-When a slot's window is full, *staggered caches* keep it exact at bounded cost: from the moment
-the older row is half full, a younger row (header copied) receives the same timesteps; at the limit
-the older is dropped and the younger acts on. What a slot acts from is therefore always what a
-full forward pass over `Decoder.context(slot)` would give. The younger row's logits are not
-needed before it takes over, so it is fed a backlog at a time, inside passes that happen anyway.
+The last action token of a timestep is not fed on its own: it goes into the same forward pass as the
+observation of the next timestep, so that a timestep with k action tokens costs exactly k forward
+passes for all slots together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Any
 
-import numpy as np
 import torch
 
 from generalist.decoding.asking import Asking
-from generalist.decoding.cache import RowPlan
-from generalist.decoding.choosing import Chooser
-from generalist.decoding.passes import forward_of
-from generalist.decoding.sampling import Choice, Interval
-from generalist.decoding.slots import Added, Row, Slot, added_to
+from generalist.decoding.sampling import Choice
+from generalist.decoding.sequences import Sequences
+from generalist.decoding.slots import Slot
 from generalist.decoding.timestep import Chosen, Position, resolved, told
-from generalist.errors import GeneralistError
-from generalist.streams import Stream, random_stream
 
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
 
 
-class Decoder:
-    """Feeds tokens to a causal language model and chooses tokens, slot by slot or all at once.
-
-    Args:
-        model: a Hugging Face causal LM whose attention goes through transformers' attention
-            interface (Llama, Qwen3 and most others). It is not changed. Where it is trained on
-            meanwhile, a slot acts by the new weights from its next reset, and often sooner.
-        slots: how many sequences run side by side.
-        window_tokens: the longest context; None for the model's `max_position_embeddings`.
-        keep: the part of its limit that the younger row has about filled when it takes over; at
-            most one half. Contexts are between about `keep` and 1 of the limit long, headers apart.
-        backlog_tokens: the younger row is fed once this many tokens wait for it. 1 feeds it at
-            every timestep; None only when it takes over (cheapest, but that one pass is long).
-        body_tokens: most tokens after the header; None for what the window leaves.
-        plain: go through the model's own code also where a shorter way is known.
-        on_logits: is called with the (n, V) logits of each position at which a token is chosen,
-            after the mask; for whoever watches.
-        padded: attend to all rows at once on padded tensors where that is done by the model's own
-            code; None on all devices but the CPU.
-
-    Raises:
-        GeneralistError: `keep` is out of range, or the window exceeds what the model was made for.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        slots: int,
-        window_tokens: int | None = None,
-        *,
-        keep: float = 0.5,
-        backlog_tokens: int | None = 16,
-        body_tokens: int | None = None,
-        plain: bool = False,
-        padded: bool | None = None,
-        on_logits: Callable[[torch.Tensor], None] | None = None,
-    ) -> None:
-        if not 0 < keep <= 0.5:
-            raise GeneralistError(f"keep must lie in (0, 0.5], got {keep}.")
-        longest = model.config.max_position_embeddings
-        self.window_tokens = window_tokens or longest
-        if self.window_tokens > longest:
-            raise GeneralistError(
-                f"A window of {self.window_tokens} tokens was asked for, but the model was made "
-                f"for at most {longest} positions."
-            )
-        self.body_tokens = body_tokens or self.window_tokens
-        self.keep = keep
-        self.model = model
-        self.head = model.get_output_embeddings()
-        self.device = next(model.parameters()).device
-        self.backlog_tokens = self.window_tokens if backlog_tokens is None else backlog_tokens
-        self._choose = Chooser(self.head, on_logits)
-        self.forward_passes = 0
-        self.padded = self.device.type != "cpu" if padded is None else padded
-        self.forward = forward_of(model, 2 * slots, self.window_tokens, plain)
-        self._was_reset = False
-        self._slots: list[Slot | None] = [None] * slots
-        self._complete: Sequence[Slot] = ()  # whose timestep counts, also where it is interrupted
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    # Sequences
-
-    def reset(
-        self, slot: int, header: Sequence[int], seed: int = 0, added: Sequence[Added] = ()
-    ) -> None:
-        """Forget slot `slot` and start it anew with these header ids; nothing is fed yet.
-
-        `seed` is of its choices; `added` are vectors for the header, in the compact form.
-        """
-        self._was_reset = True
-        random = random_stream(seed, Stream.AGENT)
-        self._slots[slot] = Slot(
-            slot, header, limit=self._limit(header), keep=self.keep, random=random, added=added
-        )
-
-    def rehead(self, slot: int, header: Sequence[int], added: Sequence[Added] = ()) -> None:
-        """Give slot `slot` another header, as `reset` has it; its timesteps stay."""
-        self._settle()
-        self._state(slot).rehead(header, added, self._limit(header))
-
-    def _limit(self, header: Sequence[int]) -> int:
-        return min(self.window_tokens, len(header) + self.body_tokens)
-
-    def release(self, slot: int) -> None:
-        """Forget slot `slot` and leave it empty."""
-        self._slots[slot] = None
-
-    def running(self, slot: int) -> bool:
-        """True where the slot holds a sequence."""
-        return self._slots[slot] is not None
-
-    def context(self, slot: int) -> np.ndarray:
-        """(tokens,) int64 ids that the slot's next choice depends on, the header included."""
-        self._settle()
-        return np.array(self._state(slot).context, dtype=np.int64)
-
-    def _state(self, slot: int) -> Slot:
-        state = self._slots[slot]
-        if state is None:
-            raise GeneralistError(f"Slot {slot} was fed before it was reset.")
-        return state
-
-    # One timestep
+class Decoder(Sequences):
+    """Feeds sequences, as `Sequences` has it, and chooses their tokens."""
 
     def act(
         self,
@@ -199,6 +81,7 @@ class Decoder:
         log_probs: bool = False,
         asking: Asking | None = None,
         guidance: float | None = None,
+        taken: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> Chosen:
         """As `act` in the compact form, in one forward pass.
 
@@ -211,10 +94,12 @@ class Decoder:
             asking: also read values; where returns are drawn from them, in two forward passes.
             guidance: lambda, of logits l_other + lambda (l_own - l_other) (Ho and Salimans 2022,
                 arXiv:2207.12598).
+            taken: (N, k) ids to the (N, 1, E) vectors of one more position that shows them.
         """
         fed, k, count = self._ready(slots), len(choices[0]), len(choices)
         states, everyone = fed[:count], list(range(count))
-        hidden = self._feed_at_once(fed, chunk, vectors, k, asking)
+        shown = int(taken is not None)
+        hidden = self._feed_at_once(fed, chunk, vectors, k, asking=asking, shown=shown)
         values = None
         if asking is not None:
             values, hidden = self.logits(hidden[:, 0], asking.interval), hidden[:, 1:]
@@ -225,6 +110,10 @@ class Decoder:
             now = resolved([own[position] for own in choices], everyone, parts)
             chosen = self._choose(states, hidden[:, position], now, log_probs)
             parts.append(Position(everyone, *chosen))
+        if taken is not None:
+            done = taken(torch.stack([part.ids for part in parts], dim=1))
+            for state, own in zip(fed, done.repeat(len(fed) // count, 1, 1), strict=True):
+                state.append(chunk[:1], own)
         found = told(count, parts)
         self._complete = fed
         self._settle()
@@ -236,16 +125,21 @@ class Decoder:
         chunk: Sequence[int],
         vectors: torch.Tensor,
         asked: int,
+        *,
         asking: Asking | None,
+        shown: int,
     ) -> torch.Tensor:
-        """(N, asked, E) final states, with `asking` one more before them, where values are read."""
+        """(N, asked, E) final states, with `asking` one more before them, where values are read.
+
+        `shown` positions of the timestep will follow.
+        """
         count, many = len(states), asked + (asking is not None)
         if asking is None or not asking.draws:
-            chunks, none = [chunk] * count, [0] * count
-            hidden = self._feed(states, chunks, none, vectors=vectors, asked=many)
+            chunks, more = [chunk] * count, [shown] * count
+            hidden = self._feed(states, chunks, more, vectors=vectors, asked=many)
             return hidden.unflatten(0, (count, many))
         size = asking.place + 1
-        first = [chunk[:size]] * count, [len(chunk) - size] * count
+        first = [chunk[:size]] * count, [len(chunk) - size + shown] * count
         before = self._feed(states, *first, vectors=vectors[:, :size])
         values = self.logits(before, asking.interval)
         rest = vectors[:, size:].clone()
@@ -274,47 +168,6 @@ class Decoder:
         self._settle()
         return hidden
 
-    def _ready(self, slots: Sequence[int]) -> list[Slot]:
-        """The sequences of these slots, without what was not complete."""
-        states = [self._state(slot) for slot in slots]
-        self._settle()
-        for state in states:
-            state.restore()
-        return states
-
-    def _feed(
-        self,
-        states: Sequence[Slot],
-        chunks: Sequence[Sequence[int]],
-        reserve: Sequence[int],
-        *,
-        vectors: torch.Tensor | None = None,
-        asked: int = 1,
-    ) -> torch.Tensor:
-        """(N asked, E) final states, as `feed`, but the chunks do not count before they are whole.
-
-        `vectors`, (N, n, E), are added to the embeddings of the chunks; `asked` is of how many last
-        tokens of each the states are wanted.
-        """
-        self.forward.refresh(thoroughly=self._was_reset)
-        self._was_reset = False
-        for i, (state, chunk, more) in enumerate(zip(states, chunks, reserve, strict=True)):
-            self._make_room(state, len(chunk) + more)
-            own = None if vectors is None else vectors[i]
-            state.append([int(token) for token in chunk], own)
-        waiting = [
-            state.younger
-            for state in states
-            if state.younger is not None and state.younger.backlog >= self.backlog_tokens
-        ]
-        return self._forward([state.older for state in states], waiting, asked=asked)
-
-    def _settle(self) -> None:
-        """Commit the timesteps that are complete."""
-        for state in self._complete:
-            state.commit()
-        self._complete = ()
-
     def advance(self, slots: Sequence[int]) -> torch.Tensor:
         """Feed each slot the token chosen last, in one forward pass; (N, E) final states."""
         return self._forward([self._state(slot).older for slot in slots], [])
@@ -330,51 +183,3 @@ class Decoder:
         self._complete = states
         self._settle()
         return chosen
-
-    def logits(self, hidden: torch.Tensor, interval: Interval) -> torch.Tensor:
-        """(N, E) states to (N, stop - start) logits of the ids in [start, stop) alone."""
-        return self._choose.logits(hidden, interval)
-
-    # The rows
-
-    def _make_room(self, slot: Slot, tokens: int) -> None:
-        """Make room for a timestep, at the boundary before it."""
-        needed = len(slot.header) + tokens
-        if needed > self.window_tokens:
-            raise GeneralistError(
-                f"A timestep of {tokens} tokens after a header of {len(slot.header)} does not fit "
-                f"into a window of {self.window_tokens} tokens."
-            )
-        slot.make_room(tokens, self.forward.copy_prefix)
-
-    @torch.inference_mode()
-    def _forward(
-        self,
-        rows: Sequence[Row],
-        extra: Sequence[Row],
-        ids: torch.Tensor | None = None,
-        *,
-        asked: int = 1,
-    ) -> torch.Tensor:
-        """Feed all rows what they lack; (rows asked, E) last states of `rows`, not of `extra`.
-
-        `ids` are what they lack, where it is on the model's device alone; `asked` is how many
-        states of each row.
-        """
-        fed = [*rows, *extra]
-        for row in fed:  # a row that lacks nothing is asked for its last state again
-            row.fed = min(row.fed, len(row.tokens) - 1)
-        plan = RowPlan(
-            [row.index for row in fed],
-            [row.fed for row in fed],
-            [row.backlog for row in fed],
-            self.device,
-            self.padded,
-        )
-        new = chain.from_iterable(row.tokens[row.fed :] for row in fed)
-        new = list(new) if ids is None else ids  # type: ignore[assignment]
-        hidden = self.forward(new, plan, [asked] * len(rows), added_to(fed))
-        self.forward_passes += 1
-        for row in fed:
-            row.settle()
-        return hidden

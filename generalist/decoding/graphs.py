@@ -108,6 +108,15 @@ class GraphedPass:
         """Give row `target` the first `tokens` keys and values of row `source`."""
         self._stored[:, :, target, :, :tokens] = self._stored[:, :, source, :, :tokens]
 
+    @torch.inference_mode()
+    def copy_rows(
+        self, sources: Sequence[int], targets: Sequence[int], first: int, stop: int
+    ) -> None:
+        """Give each target row the keys and values of its source, of tokens `first` to `stop`."""
+        old, new = (torch.tensor(rows, device=self.body.device) for rows in (sources, targets))
+        part = self._stored[:, :, :, :, first:stop]
+        part.index_copy_(2, new, part.index_select(2, old))
+
     def __call__(
         self,
         tokens: Sequence[int] | torch.Tensor,

@@ -53,6 +53,12 @@ class LeanPass:
         """Give row `target` the first `tokens` keys and values of row `source`."""
         self.rows.copy_prefix(source, target, tokens)
 
+    def copy_rows(
+        self, sources: Sequence[int], targets: Sequence[int], first: int, stop: int
+    ) -> None:
+        """Give each target row the keys and values of its source, of tokens `first` to `stop`."""
+        self.rows.copy_rows(sources, targets, first, stop)
+
     def __call__(
         self,
         tokens: Sequence[int] | torch.Tensor,

@@ -21,12 +21,14 @@ class PlainPass:
 
     Attributes:
         copy_prefix: as `LeanPass.copy_prefix`.
+        copy_rows: as `LeanPass.copy_rows`.
     """
 
     def __init__(self, model: Any, rows: int, capacity: int) -> None:
         self._model = model
         self._cache = RowCache(rows, capacity)
         self.copy_prefix = self._cache.copy_prefix
+        self.copy_rows = self._cache.copy_rows
 
     def refresh(self, thoroughly: bool = False) -> None:
         """Nothing to do: the model's weights are read where they are."""

@@ -1,4 +1,4 @@
-"""Keys and values of rows that are attended to one after the other, as suits a CPU.
+"""Keys and values of rows on a CPU: attended to one after the other, or those alike at once.
 
 Keys lie as (D, N), so that the dot products of one query run along memory: less time than PyTorch's
 `scaled_dot_product_attention` takes, which wants them as (N, D). They are float32 whatever the
@@ -10,9 +10,35 @@ N = capacity of a row, c = new tokens of one row, T = its tokens, the new ones i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 
 from generalist.decoding.cache import RowPlan
+
+TOGETHER = 4
+"""So many rows that are alike are attended to at once; of fewer, one after the other is faster."""
+
+
+class _Layer(NamedTuple):
+    """Keys and values of a layer, and of each of its rows alone.
+
+    Attributes:
+        keys: (rows, K, D, N).
+        values: (rows, K, N, D).
+        row_keys: of each row, (K, D, N).
+        row_values: of each row, (K, N, D).
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    row_keys: list[torch.Tensor]
+    row_values: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, keys: torch.Tensor, values: torch.Tensor) -> _Layer:
+        return cls(keys, values, list(keys), list(values))
 
 
 class SeparateRows:
@@ -26,8 +52,7 @@ class SeparateRows:
 
     def __init__(self, rows: int, capacity: int, scaling: float) -> None:
         self.count, self.capacity, self.scaling = rows, capacity, scaling
-        # Of each layer the keys of its rows, each (K, D, N), and the values, each (K, N, D).
-        self._layers: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
+        self._layers: list[_Layer] = []
         self._masks = torch.empty(0, 0)
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor, plan: RowPlan) -> None:
@@ -42,16 +67,19 @@ class SeparateRows:
         if layer == len(self._layers):  # by one append, so that Ctrl-C leaves no half a layer
             _, heads, width = keys.shape
             rows, device = (self.count, heads), keys.device
-            stored = (
-                torch.zeros(*rows, width, self.capacity, device=device),
-                torch.zeros(*rows, self.capacity, width, device=device),
+            self._layers.append(
+                _Layer.of(
+                    torch.zeros(*rows, width, self.capacity, device=device),
+                    torch.zeros(*rows, self.capacity, width, device=device),
+                )
             )
-            self._layers.append((list(stored[0]), list(stored[1])))
-        row_keys, row_values = self._layers[layer]
-        for row, start, count, offset in plan.spans:
-            new = slice(offset, offset + count)
-            row_keys[row].narrow(2, start, count).copy_(keys[new].permute(1, 2, 0))
-            row_values[row].narrow(1, start, count).copy_(values[new].transpose(0, 1))
+        stored = self._layers[layer]
+        for rows, start, count, offset in plan.runs:
+            where = slice(start, start + count)
+            part = slice(offset, offset + count * len(range(self.count)[rows]))
+            own_keys, own_values = (each[part].unflatten(0, (-1, count)) for each in (keys, values))
+            stored.keys[rows, :, :, where] = own_keys.permute(0, 2, 3, 1)
+            stored.values[rows, :, where] = own_values.transpose(1, 2)
 
     def attend(self, layer: int, queries: torch.Tensor, plan: RowPlan) -> torch.Tensor:
         """Causal attention of each row's new tokens to its own keys.
@@ -65,12 +93,37 @@ class SeparateRows:
             (P, H D) of the dtype of `queries`.
         """
         parts, exact = [], queries.float()
-        row_keys, row_values = self._layers[layer]
-        for row, start, count, offset in plan.spans:
-            keys = row_keys[row].narrow(2, 0, start + count)
-            values = row_values[row].narrow(1, 0, start + count)
-            parts.append(self._attend(exact[offset : offset + count], keys, values, start))
+        stored = self._layers[layer]
+        for rows, start, count, offset in plan.runs:
+            number, total = len(range(self.count)[rows]), start + count
+            own = exact[offset : offset + number * count]
+            if number < TOGETHER:
+                for row, each in zip(range(self.count)[rows], own.split(count), strict=True):
+                    keys = stored.row_keys[row].narrow(2, 0, total)
+                    values = stored.row_values[row].narrow(1, 0, total)
+                    parts.append(self._attend(each, keys, values, start))
+            else:
+                keys, values = stored.keys[rows, :, :, :total], stored.values[rows, :, :total]
+                parts.append(self._attend_together(own, keys, values, start))
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(queries.dtype)
+
+    def _attend_together(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """(n c, H, D) on (n, K, D, T) and (n, K, T, D) to (n c, H D): n rows alike, at once."""
+        number, key_heads, width, total = keys.shape
+        heads, count = queries.shape[1], len(queries) // number
+        # A key head at a time: the rows of one lie at equal distances, so that nothing is copied.
+        grouped = queries.view(number, count, key_heads, -1, width).permute(2, 0, 3, 1, 4)
+        grouped = grouped.reshape(key_heads, number, -1, width) * self.scaling
+        found = []
+        for head, own in enumerate(grouped):
+            scores = torch.bmm(own, keys[:, head])
+            if count > 1:
+                scores.view(number, -1, count, total).add_(self._mask(start, count, scores))
+            found.append(torch.bmm(scores.softmax(-1), values[:, head]))
+        by_token = torch.stack(found, dim=1).view(number, key_heads, -1, count, width)
+        return by_token.permute(0, 3, 1, 2, 4).reshape(number * count, heads * width)
 
     def _attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int
@@ -103,6 +156,16 @@ class SeparateRows:
     @torch.inference_mode()
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         """Give row `target` the first `tokens` keys and values of row `source`."""
-        for keys, values in self._layers:
-            keys[target][:, :, :tokens] = keys[source][:, :, :tokens]
-            values[target][:, :tokens] = values[source][:, :tokens]
+        for layer in self._layers:
+            layer.keys[target, :, :, :tokens] = layer.keys[source, :, :, :tokens]
+            layer.values[target, :, :tokens] = layer.values[source, :, :tokens]
+
+    @torch.inference_mode()
+    def copy_rows(
+        self, sources: Sequence[int], targets: Sequence[int], first: int, stop: int
+    ) -> None:
+        """Give each target row the keys and values of its source, of tokens `first` to `stop`."""
+        old, new = list(sources), list(targets)
+        for layer in self._layers:
+            layer.keys[new, :, :, first:stop] = layer.keys[old, :, :, first:stop]
+            layer.values[new, :, first:stop] = layer.values[old, :, first:stop]

@@ -6,6 +6,7 @@ assignment, and `restore` drops the rest. So Ctrl-C between two action tokens do
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,12 +26,15 @@ class Row:
         tokens: of its context.
         fed: how many of them, the first, are cached.
         added: vectors for the embeddings of tokens.
+        trunk: what it has in common with all rows that were forked from where it was; None where it
+            was not forked.
     """
 
     index: int
     tokens: list[int]
     fed: int = 0
     added: list[Added] = field(default_factory=list)
+    trunk: Trunk | None = None
 
     @property
     def backlog(self) -> int:
@@ -51,6 +55,17 @@ class Row:
         del self.tokens[length:]
         self.fed = min(self.fed, length)
         self.added = [each for each in self.added if each.place < length]
+
+
+@dataclass(eq=False)
+class Trunk:
+    """The first tokens of rows that were forked from one row, as it was then.
+
+    Attributes:
+        fed: how many of them were cached.
+    """
+
+    fed: int
 
 
 class Added(NamedTuple):
@@ -152,6 +167,34 @@ class Slot:
         older.tokens[-len(tokens) :] = tokens
         if younger is not None:
             younger.tokens[-len(tokens) :] = tokens
+
+    def replace_last_vectors(self, vectors: torch.Tensor) -> None:
+        """Put these vectors in the place of those appended last, which are not cached yet."""
+        for row in (self.older, self.younger):
+            if row is not None:
+                assert row.added[-1].place >= row.fed, "what is cached cannot be replaced"
+                row.added[-1] = row.added[-1]._replace(vectors=vectors)
+
+    def forked(self, number: int, before: Slot | None) -> tuple[Slot, int]:
+        """A copy of this slot under another number, without a younger row.
+
+        Args:
+            number: of the copy.
+            before: what ran under that number; None for nothing.
+
+        Returns:
+            The copy, and how many of its tokens the row under that number has cached already.
+        """
+        older = self.older
+        trunk = older.trunk or Trunk(older.fed)
+        known = 0
+        if before is not None and before.older.trunk is trunk:
+            known = trunk.fed
+        fork = copy.copy(self)
+        row = Row(2 * number, list(older.tokens), older.fed, list(older.added), trunk)
+        fork._rows = _Rows(row, None, 0, self._rows.whole)
+        fork._drawn = list(self._drawn)
+        return fork, known
 
     def uniform(self) -> float:
         """The next number in [0, 1) for a choice of this timestep; the same after `restore`."""

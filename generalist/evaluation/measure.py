@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from generalist.envs import get_task, is_document_task
 from generalist.envs.instructions import OWN, NothingToShuffle
-from generalist.errors import GeneralistError, MissingPackageError, UsageError, in_words
+from generalist.errors import GeneralistError, MissingPackageError, in_words
 from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
 from generalist.session import EpisodeError
@@ -56,7 +56,7 @@ class Measurement:
         device: on which the model acts, as torch names it.
         dtype: of the weights while it acts.
         progress: whether a bar is shown for each task.
-        plan: how the model plans in board games; None: it acts at once.
+        plan: how the model plans; None: it acts at once.
         wanted_return: what is asked for in every task; None for nothing.
     """
 
@@ -114,12 +114,12 @@ def evaluate(
         workers: processes; None takes one a CPU, up to 1 acts in this process.
         device: on which the model acts, as torch names it.
         dtype: of the weights while it acts.
-        plan: how the model plans, such as `tree:simulations=100`; None: it acts at once.
+        plan: how the model plans, as `rollout` takes it; None: it acts at once.
         wanted_return: what is asked for in every task, as `rollout` takes it; None for nothing.
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
-        UsageError: a plan is given, and the suite has tasks that are no board games.
+        UsageError: a plan is given, and the suite has a task that it is not for.
         KeyboardInterrupt: the user stopped; what was finished by then is kept.
     """
     checkpoint, out = Path(checkpoint), Path(out)
@@ -163,15 +163,13 @@ def evaluate(
 
 def _plan_for(plan: str, suite: Suite) -> str:
     """The plan written out; UsageError where it does not apply to all tasks of the suite."""
-    from generalist.acting.boards import FAMILY, TreePlan
+    from generalist.acting.plans import check_plan, parse_plan
 
-    others = [entry.task for entry in suite.tasks if not entry.task.startswith(FAMILY)]
-    if others:
-        raise UsageError(
-            f"--plan is for board games, and the suite has {others[0]}; take a suite of boards "
-            "(boards), or leave --plan out."
-        )
-    return str(TreePlan.parse(plan))
+    parsed = parse_plan(plan)
+    for entry in suite.tasks:
+        if not is_document_task(entry.task):
+            check_plan(parsed, entry.task)
+    return str(parsed)
 
 
 def _side_by_side(

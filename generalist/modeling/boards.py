@@ -245,6 +245,11 @@ def _check(model: PreTrainedModel, ids: BoardIds) -> None:
             "The model was trained with returns, and boards are played by models without: leave "
             "`returns` out of the recipe."
         )
+    if embedders.form.world is not None:
+        raise UsageError(
+            "The model is a world model, and boards are played by models that are none: leave "
+            "`world` out of the recipe."
+        )
     plain = not any(name.endswith("bias") for name, _ in body.layers.named_parameters())
     known = can_run_segments(body) and plain and body.rotary_emb.attention_scaling == 1.0
     if not known:

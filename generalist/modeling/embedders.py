@@ -13,7 +13,7 @@ of an observation, D = hidden size, P = positions of a forward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from generalist.errors import UsageError
 from generalist.modeling.tensors import Tensors
+from generalist.modeling.world import HIGHEST, REACH, WorldHead
 from generalist.tokenization.compact import QUERIES, TASKS, CompactForm, Run, Signature
 
 MODULE = "embedders"
@@ -89,8 +90,15 @@ class Embedder(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (N, K) int64 of the vocabulary. Returns (N, G, D)."""
-        rows = F.embedding(ids + self.offsets, self.table)
-        return self.mix(rows.flatten(1)).unflatten(1, (self.positions, -1))
+        return self.mix(self.rows(ids).flatten(1)).unflatten(1, (self.positions, -1))
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(N, K) ids to their (N, K, W) rows."""
+        return F.embedding(ids + self.offsets, self.table)
+
+    def row(self, ids: Tensor, place: int) -> Tensor:
+        """(N,) ids of the token at `place` to their (N, W) rows."""
+        return F.embedding(ids + self.offsets[place], self.table)
 
 
 class Embedders(nn.Module):
@@ -126,12 +134,21 @@ class Embedders(nn.Module):
                 for each in form.signatures
             }
         )
+        self.worlds = nn.ModuleDict()
+        if form.world is not None:
+            places = np.linspace(-1, 1, 2 * REACH + 1, dtype=np.float32)[:, None]
+            for each in form.signatures:
+                if each.role == "observation":
+                    near = fourier_features(places, hidden_size, lowest=1.0, highest=HIGHEST)
+                    sizes = {"width": form.width, "hidden_size": hidden_size}
+                    self.worlds[each.name] = WorldHead(each, near=near, **sizes)
 
     @property
     def tables(self) -> list[nn.Parameter]:
         """What is looked up, not multiplied by."""
         own = [each.table for each in self.by_name.values()]
-        return [self.tasks, self.queries, *own]
+        of_worlds = [table for each in self.worlds.values() for table in each.tables]
+        return [self.tasks, self.queries, *own, *of_worlds]
 
     def vectors(self, name: str, ids: Tensor) -> Tensor:
         """(N, K) ids of a signature, or (N, 1) numbers of a table's rows, to (N, G, D) vectors.
@@ -176,6 +193,13 @@ class Embedders(nn.Module):
             return self.tasks if name == TASKS else self.queries
         embedder = self.by_name[name]
         return embedder(-embedder.offsets[None])
+
+    def idle_worlds(self, used: Iterable[str]) -> Tensor:
+        """(), 0: all world heads but those used take part in a pass and add nothing to it."""
+        left = [each for name, each in self.worlds.items() if name not in set(used)]
+        # Times 0 before the sum: else a gradient is one number that is shown at every place.
+        parts = [(p * 0).sum() for each in left for p in each.parameters()]
+        return torch.stack(parts).sum() if parts else self.tasks.new_zeros(())
 
 
 def embedders_of(model: Any) -> Embedders | None:

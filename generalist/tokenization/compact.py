@@ -11,6 +11,10 @@ the queries. There the first action token is chosen. The return-to-go that is as
 there; nothing is where none is. The value, what is to be expected, is read one position before,
 where no return is known.
 
+A model that was trained as a world model has one more position at the end of a timestep, where the
+action that was taken is embedded, beside the observation once more. There its outcome is predicted:
+see generalist.modeling.world. Later timesteps so see what was done.
+
 There is one embedder for each *signature*, the kinds and counts of tokens. All games share one, and
 so do all levels of a grid world. A task is told by one vector at the first position of a header.
 
@@ -94,6 +98,22 @@ class Signature:
         return sum(run.count for run in self.runs)
 
 
+@dataclass(frozen=True)
+class OutcomeIds:
+    """Ids by which the outcomes of actions are predicted.
+
+    Attributes:
+        goes_on, is_over: what stands for an episode that goes on, and for one that is over.
+        first: of the bins of rewards and of returns-to-go.
+        bins: how many.
+    """
+
+    goes_on: int
+    is_over: int
+    first: int
+    bins: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompactForm:
     """How a model in the compact form is shown timesteps; what is stored beside its weights.
@@ -104,6 +124,8 @@ class CompactForm:
         tasks: names of the tasks that have a vector; the first has number 1.
         signatures: of the embedders.
         queries: the largest k - 1 of the tasks.
+        world: how outcomes are predicted at the position of the action that was taken; None where
+            there is no such position.
     """
 
     positions: int
@@ -111,13 +133,18 @@ class CompactForm:
     tasks: tuple[str, ...] = ()
     signatures: tuple[Signature, ...] = ()
     queries: int = 0
+    world: OutcomeIds | None = None
 
     def extended(
-        self, layouts: Mapping[str, Layout], returns: TokenRange | None = None
+        self,
+        layouts: Mapping[str, Layout],
+        returns: TokenRange | None = None,
+        world: OutcomeIds | None = None,
     ) -> CompactForm:
         """The form that serves these tasks too; what it has keeps its number.
 
-        With `returns`, the ids of returns, it has a position for them from now on.
+        With `returns`, the ids of returns, it has a position for them from now on; with `world`
+        one for the action that was taken.
         """
         own = {task: each for task, each in sorted(layouts.items()) if not each.is_document}
         found = [each for layout in own.values() for each in signatures_of(layout)]
@@ -129,6 +156,7 @@ class CompactForm:
             tasks=tuple(dict.fromkeys([*self.tasks, *own])),
             signatures=tuple(dict.fromkeys([*self.signatures, *found])),
             queries=max([self.queries, *(len(each.legal) - 1 for each in own.values())]),
+            world=self.world or world,
         )
 
     @property
@@ -137,10 +165,14 @@ class CompactForm:
         return next((each for each in self.signatures if each.role == RETURN), None)
 
     def timestep_positions(self, layout: Layout) -> int:
-        """Positions of a timestep, G + k - 1, with returns G + k; of a document's, 1."""
+        """Positions of a timestep, G + k - 1, one more with returns and one with a world model.
+
+        A document's has 1.
+        """
         if layout.is_document:
             return 1
-        return self.positions + len(layout.legal) - (self.returns is None)
+        more = (self.returns is not None) + (self.world is not None)
+        return self.positions + len(layout.legal) - 1 + more
 
     def number_of(self, task: str) -> int:
         """Row of a task in the table of tasks; UNKNOWN_TASK where it has none.
@@ -181,7 +213,9 @@ class CompactForm:
                 Signature(each["role"], tuple(Run(**run) for run in each["runs"]))
                 for each in data["signatures"]
             )
-            return cls(**{**data, "tasks": tuple(data["tasks"]), "signatures": signatures})
+            world = None if data.get("world") is None else OutcomeIds(**data["world"])
+            tasks = tuple(data["tasks"])
+            return cls(**{**data, "tasks": tasks, "signatures": signatures, "world": world})
         except (KeyError, TypeError) as error:
             raise GeneralistError(f"This describes no compact form: {error!r}.") from None
 

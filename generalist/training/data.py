@@ -15,7 +15,8 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import stored_form
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
-from generalist.tokenization.compact import CompactForm
+from generalist.tokenization.compact import CompactForm, OutcomeIds
+from generalist.tokenization.outcomes import TaskWorld
 from generalist.tokenization.returns import TaskReturns
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from generalist.training.recipe import Recipe
     from generalist.vocabulary import TokenRange, Vocabulary
     from generalist.windows.batch import Batch
+    from generalist.windows.outcomes import Worlds
     from generalist.windows.returns import Returns
     from generalist.windows.windows import Usage
 
@@ -62,6 +64,7 @@ class TrainingData:
         labels: task -> number of labels in its selected episodes, of corrections too.
         form: how timesteps are shown; None in the flat form.
         returns: task -> what its data say of returns; empty where the run does not learn them.
+        worlds: task -> what its data say of outcomes; empty where the run does not learn them.
     """
 
     windows: Windows
@@ -76,6 +79,7 @@ class TrainingData:
     labels: dict[str, int] = field(default_factory=dict)
     form: CompactForm | None = None
     returns: dict[str, TaskReturns] = field(default_factory=dict)
+    worlds: dict[str, TaskWorld] = field(default_factory=dict)
 
     def teachers(self) -> dict[str, str]:
         """Task -> the source of its demonstrations: an expert, or an imported dataset."""
@@ -148,6 +152,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     shards = [[task.task, task.fingerprint] for task in mixture.tasks]
     weights = [round(weight, 9) for weight in mixture.weights]
     returns = _returns(recipe, mixture.tasks, processor.vocabulary)
+    worlds = _worlds(recipe, mixture.tasks, processor.vocabulary)
     mixture.add_corrections(
         [corrections_root(recipe, number) for number in range(rounds)],
         recipe.corrections.share,
@@ -160,7 +165,8 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
     layouts = {task.task: task.layout for task in mixture.tasks}
     asked = None if returns is None else processor.vocabulary["return"]
-    form = form_of(recipe.model, layouts, asked)
+    foreseen = None if worlds is None else outcome_ids(processor.vocabulary)
+    form = form_of(recipe.model, layouts, asked, foreseen)
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,
@@ -176,6 +182,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         form=form,
         labels=data.labels,
         returns=returns,
+        worlds=worlds,
     )
     names = [task.task for task in mixture.tasks]
     usage = windows.usage(rows=512)
@@ -193,6 +200,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         labels=_labels(mixture.tasks, {} if returns is None else returns.tasks),
         form=form,
         returns={} if returns is None else dict(returns.tasks),
+        worlds={} if worlds is None else dict(worlds.tasks),
     )
 
 
@@ -207,14 +215,39 @@ def _returns(recipe: Recipe, folders: Sequence[TaskData], vocabulary: Vocabulary
     if wanted is None:
         return None
     tasks = fit_returns(folders, wanted.discount, vocabulary["return"].size)
-    every = {data.task for data in folders if not data.layout.is_document}
-    if same := sorted(every - set(tasks)):
-        warnings.warn(
-            f"All returns in the data of {', '.join(same)} are the same, so no return can be asked "
-            "for there, and no value is learned.",
-            stacklevel=3,
-        )
+    _warn_of_same(folders, tasks, "no return can be asked for there, and no value is learned")
     return Returns(tasks, wanted.show, wanted.weight)
+
+
+def _worlds(recipe: Recipe, folders: Sequence[TaskData], vocabulary: Vocabulary) -> Worlds | None:
+    """The outcomes in a run's data; None where its recipe does not ask for them.
+
+    Warns of tasks whose returns are all the same, in which nothing can be planned.
+    """
+    from generalist.windows.outcomes import Worlds, fit_worlds
+
+    wanted = recipe.world
+    if wanted is None:
+        return None
+    tasks = fit_worlds(folders, wanted.discount, vocabulary["return"].size)
+    _warn_of_same(folders, tasks, "nothing can be planned there, and no outcomes are learned")
+    return Worlds(tasks, wanted.observation, wanted.outcome)
+
+
+def _warn_of_same(folders: Sequence[TaskData], known: Iterable[str], so: str) -> None:
+    """Warn of tasks that are not known because their returns are all the same."""
+    every = {data.task for data in folders if not data.layout.is_document}
+    if same := sorted(every - set(known)):
+        warnings.warn(
+            f"All returns in the data of {', '.join(same)} are the same, so {so}.", stacklevel=4
+        )
+
+
+def outcome_ids(vocabulary: Vocabulary) -> OutcomeIds:
+    """The ids by which outcomes are predicted."""
+    goes_on, is_over = vocabulary.special("separator"), vocabulary.special("end")
+    returns = vocabulary["return"]
+    return OutcomeIds(goes_on, is_over, returns.start, returns.size)
 
 
 def _labels(folders: Sequence[TaskData], with_values: Mapping[str, TaskReturns]) -> dict[str, int]:
@@ -230,26 +263,35 @@ def _labels(folders: Sequence[TaskData], with_values: Mapping[str, TaskReturns])
 
 
 def form_of(
-    model: ModelRecipe, layouts: Mapping[str, Layout], returns: TokenRange | None = None
+    model: ModelRecipe,
+    layouts: Mapping[str, Layout],
+    returns: TokenRange | None = None,
+    world: OutcomeIds | None = None,
 ) -> CompactForm | None:
     """The compact form of a run on these tasks; None where it trains in the flat form.
 
     A checkpoint that the run starts from keeps its form, extended by what is new: a position for
-    returns too, where the ids of returns are given.
+    returns too, where the ids of returns are given, and one for actions with those of outcomes.
 
-    Raises UsageError where these are given and the form is flat.
+    Raises UsageError where these are given and the form is flat, or has no room for them.
     """
     before = None if model.init_from is None else stored_form(model.init_from)
     if before is None and model.form == "flat":
-        if returns is not None:
-            raise UsageError(
-                "A recipe with returns trains in the compact form; set model.form to compact, or "
-                "leave returns out."
-            )
+        for section, given in (("returns", returns), ("world", world)):
+            if given is not None:
+                raise UsageError(
+                    f"A recipe with {section} trains in the compact form; set model.form to "
+                    f"compact, or leave {section} out."
+                )
         return None
     sizes = model.embedders
-    new = CompactForm(positions=sizes.positions, width=sizes.width)
-    return (before or new).extended(layouts, returns)
+    form = before or CompactForm(positions=sizes.positions, width=sizes.width)
+    if world is not None and form.positions != 1:
+        raise UsageError(
+            f"A recipe with world shows an observation as one position, and this one has "
+            f"{form.positions}; set model.embedders.positions to 1, or leave world out."
+        )
+    return form.extended(layouts, returns, world)
 
 
 def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:

@@ -67,6 +67,7 @@ def export(
             "temperature": recipe.acting.temperature,
             "environments": data.environments(),
             "returns": {task: each.to_dict() for task, each in data.returns.items()},
+            "worlds": {task: each.to_dict() for task, each in data.worlds.items()},
             "experts": data.teachers(),
             "labels_seen": times_seen(state.labels, data.labels),
             **({SELFPLAY: played} if played else {}),

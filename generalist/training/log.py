@@ -87,7 +87,8 @@ class TrainingLog:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = torch.zeros(len(self.tasks), 2, dtype=torch.float64, device=self.device)
+        # Of each task the losses of targets and their number, then the same of outcomes.
+        self._sums = torch.zeros(len(self.tasks), 4, dtype=torch.float64, device=self.device)
         self._counted = torch.zeros_like(self._sums[:, 1])
         self._losses, self._number = [], 0
         self._norm = self._lr = self._flops = self._waited = 0.0
@@ -195,14 +196,19 @@ class TrainingLog:
     def _losses_of_tasks(self, sums: list[list[float]]) -> dict[str, float]:
         """Mean loss per target by task and by family, and each task's share of the targets.
 
-        A task may have several folders.
+        A task may have several folders. What comes of actions has a mean of its own, by task.
         """
         found: dict[str, tuple[float, float]] = {}
-        for task, (total, count) in zip(self.tasks, sums, strict=True):
-            for name in (f"loss/{task}", f"family_loss/{task.partition('/')[0]}"):
+        for task, (total, count, *of_world) in zip(self.tasks, sums, strict=True):
+            family = task.partition("/")[0]
+            for name, *pair in (
+                (f"loss/{task}", total, count),
+                (f"family_loss/{family}", total, count),
+                (f"world_loss/{task}", *of_world),
+            ):
                 before = found.get(name, (0.0, 0.0))
-                found[name] = before[0] + total, before[1] + count
-        every = sum(count for _, count in sums)
+                found[name] = before[0] + pair[0], before[1] + pair[1]
+        every = sum(count for _, count, *_ in sums)
         shares = {
             f"share/{name[5:]}": count / every
             for name, (_, count) in sorted(found.items())
@@ -237,8 +243,13 @@ class TrainingLog:
 
     def add(self, batch: ForwardPass, losses: Tensor) -> None:
         """Count one forward pass: (M,) losses of its targets."""
-        pairs = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1)
-        self._sums.index_add_(0, batch.targets.task, pairs)
+        plain = len(batch.plain_targets.task)
+        counted = torch.ones_like(losses, dtype=torch.float64)
+        counted[plain:] = (batch.weight[plain:] > 0).double()  # the last observation has no next
+        pairs = torch.stack([losses.double() * counted, counted], dim=1)
+        task = batch.targets.task
+        self._sums[:, :2].index_add_(0, task[:plain], pairs[:plain])
+        self._sums[:, 2:].index_add_(0, task[plain:], pairs[plain:])
         self._flops += self.flops.of(batch)
 
     def step(self, number: int, loss: Tensor, *, norm: float, lr: float) -> None:

@@ -1,15 +1,12 @@
-"""The loss: next-token cross entropy at target positions, with ordinal targets for bins.
+"""The objective of imitation: a model, and its losses at target positions.
 
-Shapes: B = rows, L = window tokens, D = hidden size, V = vocabulary size, M = targets in the pass,
-W = 2 radius + 1 neighbouring bins.
+Shapes: B = rows, L = window tokens, D = hidden size, V = vocabulary size, M = targets in the pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,39 +17,9 @@ from generalist.modeling.attention import attention_by
 from generalist.modeling.embedders import embedders_of
 from generalist.modeling.flash import ATTENTION_NAME
 from generalist.modeling.segments import hidden_at
+from generalist.training.losses import OrdinalTargets, token_losses
+from generalist.training.outcomes import HeadRows, outcome_losses
 from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
-
-
-@dataclass(frozen=True)
-class OrdinalTargets:
-    """Which ids are bins of a scalar, and how far a target spreads over neighbouring bins.
-
-    Attributes:
-        start, stop: first id of the continuous range, and the first after it.
-        sigma_bins: standard deviation of the Gaussian there; 0 means one-hot.
-        returns: the same ids of the range of returns. There the deviation is as large a part of
-            the range.
-    """
-
-    start: int
-    stop: int
-    sigma_bins: float
-    returns: tuple[int, int] = (0, 0)
-
-    def shifted(self, first_id: int) -> OrdinalTargets:
-        """The same where ids are counted from `first_id`."""
-        first, stop = self.returns
-        return replace(
-            self,
-            start=self.start - first_id,
-            stop=self.stop - first_id,
-            returns=(first - first_id, stop - first_id),
-        )
-
-    @property
-    def radius(self) -> int:
-        """Bins on either side that get any mass: four standard deviations."""
-        return round(4 * self.sigma_bins)
 
 
 class TokenObjective(nn.Module):
@@ -90,14 +57,36 @@ class TokenObjective(nn.Module):
 
     def forward(self, batch: ForwardPass) -> Tensor:
         """Losses of all targets: (M,) float32 cross entropies in nats."""
-        targets = batch.targets
+        targets = batch.plain_targets
+        embedders = embedders_of(self.model)
+        parts = [targets.index, *(each.index for each in batch.outcomes)]
+        hidden, *at_actions = self._hidden_at(batch, parts)
+        head = HeadRows(self.model.get_output_embeddings().weight, self.ranges)
+        losses = [self._token_losses(hidden, targets, head)]
+        if embedders is not None and embedders.worlds:
+            for each, own in zip(batch.outcomes, at_actions, strict=True):
+                losses.append(outcome_losses(embedders, head, own, each, self.ordinal))
+            losses[0] = losses[0] + embedders.idle_worlds(each.name for each in batch.outcomes)
+        return losses[0] if len(losses) == 1 else torch.cat(losses)
+
+    def _hidden_at(self, batch: ForwardPass, parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """(n, D) final hidden states at the (n,) flat places of each part, which are ascending."""
+        index, order = parts[0], None
+        if len(parts) > 1:
+            index, order = torch.cat(list(parts)).sort()
         if isinstance(batch, LinedSegments):
             given = self._embeddings(batch), batch.position_ids, batch.segment_lengths
-            hidden = hidden_at(self.model.get_decoder(), *given, targets.index, self.half)  # (M, D)
+            hidden = hidden_at(self.model.get_decoder(), *given, index, self.half)
         else:
-            hidden = self._hidden_of_rows(batch).flatten(0, 1).index_select(0, targets.index)
+            hidden = self._hidden_of_rows(batch).flatten(0, 1).index_select(0, index)
+        if order is None:
+            return [hidden]
+        return hidden.index_select(0, order.argsort()).split([len(part) for part in parts])
+
+    def _token_losses(self, hidden: Tensor, targets: Targets, head: HeadRows) -> Tensor:
+        """(M,) losses of targets that are predicted at once from (M, D) hidden states."""
         if self.full_every > 1:
-            return self._losses_by_range(hidden, targets)
+            return self._losses_by_range(hidden, targets, head.pieces)
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
         return token_losses(logits, targets.ids, targets.ordinal, self.ordinal)
 
@@ -121,11 +110,10 @@ class TokenObjective(nn.Module):
         with attention_by(decoder.config, ATTENTION_NAME):
             return call(segment_starts=batch.segment_starts).last_hidden_state
 
-    def _losses_by_range(self, hidden: Tensor, batch: Targets) -> Tensor:
+    def _losses_by_range(self, hidden: Tensor, batch: Targets, tables: Sequence[Tensor]) -> Tensor:
         """(M,) losses; most of them with a softmax over the target's own range of ids."""
         targets, ordinal = batch.ids, batch.ordinal
         head = self.model.get_output_embeddings().weight  # (V, D)
-        tables = head.split([stop - start for start, stop in self.ranges])
         stops = torch.tensor([stop for _, stop in self.ranges], device=targets.device)
         group = torch.bucketize(targets, stops, right=True)  # (M,) which range a target is in
         large = torch.tensor([2 * len(table) > len(head) for table in tables])
@@ -145,61 +133,3 @@ class TokenObjective(nn.Module):
         if not losses:
             return hidden.sum(dim=1)  # no targets: (0,), with a gradient of zero
         return torch.cat(losses)[torch.cat(rows).argsort()]
-
-
-def token_losses(logits: Tensor, targets: Tensor, ordinal: Tensor, spec: OrdinalTargets) -> Tensor:
-    """Cross entropy of (M, V) logits, in nats, (M,) float32.
-
-    One-hot where `ordinal` (M,) is False. Where it is True the target is a Gaussian over bins
-    around `targets`, cut at the ends of the continuous range and normalised there.
-    """
-    ids, mass = target_mass(targets, ordinal, spec)
-    return _SoftCrossEntropy.apply(logits, ids, mass)
-
-
-def target_mass(targets: Tensor, ordinal: Tensor, spec: OrdinalTargets) -> tuple[Tensor, Tensor]:
-    """The ids a target spreads over and the probability of each: (M, W) int64, (M, W) float32.
-
-    W is 1 where no target is ordinal. Rows sum to 1; ids without mass repeat the target.
-    """
-    if spec.sigma_bins <= 0 or not bool(ordinal.any()):
-        return targets[:, None], torch.ones_like(targets, dtype=torch.float32)[:, None]
-    offsets = torch.arange(-spec.radius, spec.radius + 1, device=targets.device)  # (W,)
-    ids = targets[:, None] + offsets  # (M, W)
-    first, stop = spec.returns
-    is_return = ((targets >= first) & (targets < stop))[:, None]  # (M, 1)
-    start, end = (
-        torch.where(is_return, *pair) for pair in ((first, spec.start), (stop, spec.stop))
-    )
-    inside = (ids >= start) & (ids < end) & ordinal[:, None]
-    inside |= offsets == 0
-    narrower = (stop - first) / (spec.stop - spec.start)
-    sigma = torch.where(is_return, spec.sigma_bins * narrower, spec.sigma_bins)
-    mass = torch.exp(-0.5 * (offsets / sigma) ** 2) * inside
-    return torch.where(inside, ids, targets[:, None]), mass / mass.sum(dim=1, keepdim=True)
-
-
-class _SoftCrossEntropy(torch.autograd.Function):
-    """logsumexp(logits) - sum_w mass_w logits[ids_w], for rows of mass that sum to 1.
-
-    Autograd alone would walk over the (M, V) logits four times more, which is a tenth of a step of
-    a small model.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, mass: Tensor) -> Tensor:
-        """(M, V), (M, W), (M, W) -> (M,)."""
-        probabilities = torch.softmax(logits, dim=1)
-        # The largest probability is at least 1 / V, so its logarithm is exact where others are 0.
-        peak, where = logits.max(dim=1, keepdim=True)
-        log_norm = (peak - probabilities.gather(1, where).log()).squeeze(1)  # (M,)
-        ctx.save_for_backward(probabilities, ids, mass)
-        return log_norm - (mass * logits.gather(1, ids)).sum(dim=1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient with respect to the logits: probabilities minus mass."""
-        probabilities, ids, mass = ctx.saved_tensors
-        gradient = probabilities * grad[:, None]
-        return gradient.scatter_add_(1, ids, -mass * grad[:, None]), None, None

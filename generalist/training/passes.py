@@ -23,7 +23,8 @@ class Targets(Tensors):
     """The targets of a forward pass; each field has shape (M,).
 
     Attributes:
-        index: int64, ascending: flat place of the hidden state that predicts the target.
+        index: int64, ascending but for outcomes: flat place of the hidden state that predicts the
+            target.
         ids: int64, the target ids.
         ordinal: bool, True where neighbouring ids are near in value.
         task: int64, number of the dataset folder that the target comes from.
@@ -42,14 +43,41 @@ class Targets(Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcomes(Tensors):
+    """Outcomes of actions that a world head predicts, with the observations that followed.
+
+    Attributes:
+        name: of the observations' embedder.
+        index: (n,) int64, flat place of the hidden state at each action.
+        before: (n, K) int64, ids of the observations in which they were taken.
+        ids: (n, 3 + K) int64, ids of the outcomes and of the observations that followed.
+    """
+
+    name: str
+    index: Tensor
+    before: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenPass(Tensors):
     """A forward pass whose losses are those of target tokens.
 
     Attributes:
-        targets: the targets.
+        targets: the targets; the last of them are those of the outcomes, row by row.
+        outcomes: what is predicted of outcomes; empty without a world model.
     """
 
     targets: Targets
+    outcomes: tuple[Outcomes, ...] = ()
+
+    @property
+    def plain_targets(self) -> Targets:
+        """The targets that are predicted at once from a hidden state: all but the outcomes."""
+        if not self.outcomes:
+            return self.targets
+        plain = len(self.targets.ids) - sum(each.ids.numel() for each in self.outcomes)
+        return self.targets.map(lambda each: each[:plain])
 
     @property
     def weight(self) -> Tensor:

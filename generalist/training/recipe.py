@@ -166,6 +166,17 @@ class EvaluationRecipe(Section):
         return self
 
 
+def _discount(given: float | dict[str, float]) -> float | dict[str, float]:
+    """The discount; raises ValueError where one is out of range."""
+    for each in given.values() if isinstance(given, dict) else [given]:
+        if not 0 < each <= 1:
+            raise ValueError(f"discount is {each:g}, expected above 0 and at most 1")
+    return given
+
+
+Discount = Annotated[float | dict[str, float], AfterValidator(_discount)]
+
+
 class ReturnsRecipe(Section):
     """Returns that the model can be asked for, and values; in the compact form.
 
@@ -176,19 +187,28 @@ class ReturnsRecipe(Section):
     """Share of segments that show at every step what was still to be earned (Multi-Game Decision
     Transformer, Lee et al. 2022, section 3.1). They learn the actions that were executed, because
     the return is theirs. The other segments learn to act without being asked for a return."""
-    discount: float | dict[str, float] = 0.99
+    discount: Discount = 0.99
     """Of the returns-to-go that are shown and predicted, in (0, 1]. May be a mapping from tasks or
     families. Below 1, an episode that was cut is taken to go on as it ended."""
     weight: float = Field(default=0.25, gt=0)
     """Weight of a value's loss, in parts of an action token's."""
 
-    @model_validator(mode="after")
-    def _discounts(self) -> ReturnsRecipe:
-        given = self.discount
-        for each in given.values() if isinstance(given, dict) else [given]:
-            if not 0 < each <= 1:
-                raise ValueError(f"discount is {each:g}, expected above 0 and at most 1")
-        return self
+
+class WorldRecipe(Section):
+    """A world model, in which acting can plan; in the compact form.
+
+    Beside actions the model learns what comes of them (Trajectory Transformer, Janner et al. 2021):
+    the reward, the return-to-go after it, the end of the episode, and the next observation. Actions
+    that were taken are shown to later timesteps.
+    """
+
+    discount: Discount = 0.99
+    """Of the returns-to-go that are predicted, and of rewards in planning; as in `returns`."""
+    observation: float = Field(default=1.0, gt=0)
+    """Weight of the loss of a whole next observation, in parts of an action token's; many tokens
+    of an observation share it."""
+    outcome: float = Field(default=0.25, gt=0)
+    """Weight of each of the losses of reward, return-to-go and end."""
 
 
 class ActingRecipe(Section):
@@ -260,6 +280,8 @@ class Recipe(Section):
     loss: LossRecipe = Field(default_factory=LossRecipe)
     returns: ReturnsRecipe | None = None
     """Let the model be asked for a return, and say what it expects. null: it only imitates."""
+    world: WorldRecipe | None = None
+    """Learn what comes of actions, to plan with it. null: no world model."""
     acting: ActingRecipe = Field(default_factory=ActingRecipe)
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))

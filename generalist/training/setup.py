@@ -14,7 +14,8 @@ from generalist.modeling.pretrained import start_model
 from generalist.modeling.segments import can_run_segments
 from generalist.processes import usable_cpus
 from generalist.training.data import TrainingData, open_data
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.recipe import Recipe
 from generalist.training.reinforcement.build import build_learner, open_tasks
 from generalist.training.reinforcement.objective import ReinforcementObjective

@@ -6,15 +6,22 @@ Shapes: B = rows, L = window tokens, T = tokens of all segments, M = targets in 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from generalist.modeling.embedders import Embedded
-from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
+from generalist.training.passes import (
+    ForwardPass,
+    LinedSegments,
+    Outcomes,
+    PackedRows,
+    Targets,
+)
 from generalist.windows.batch import Batch, Given
+from generalist.windows.outcomes import Foreseen
 
 
 def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> ForwardPass:
@@ -41,9 +48,14 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
             input_ids=_tensor(input_ids),
             position_ids=_tensor(position_ids),
             segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
-            targets=_targets(batch, task_weights, where=np.flatnonzero(has_target), order=order),
+            targets=_with_outcomes(
+                _targets(batch, task_weights, where=np.flatnonzero(has_target), order=order),
+                batch,
+                task_weights,
+            ),
             attended=int((position_ids + 1).sum()),
             embedded=_embedded(batch.given),
+            outcomes=_outcomes(batch.foreseen),
         )
     kept, lengths = _end_to_end(batch, has_target)
     position_ids = position_ids.reshape(-1)[kept]
@@ -55,9 +67,47 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
         input_ids=_tensor(input_ids.reshape(-1)[kept]),
         position_ids=_tensor(position_ids),
         segment_lengths=lengths,
-        targets=replace(targets, index=_tensor(index - ~batch.query.reshape(-1)[kept[index]])),
+        targets=_with_outcomes(
+            replace(targets, index=_tensor(index - ~batch.query.reshape(-1)[kept[index]])),
+            batch,
+            task_weights,
+        ),
         attended=int((position_ids + 1).sum()),
         embedded=_embedded(replace(each, index=place[each.index]) for each in batch.given),
+        outcomes=_outcomes(replace(each, index=place[each.index]) for each in batch.foreseen),
+    )
+
+
+def _with_outcomes(targets: Targets, batch: Batch, task_weights: np.ndarray) -> Targets:
+    """Targets with those of outcomes behind them."""
+    for each in batch.foreseen:
+        of_task = task_weights[batch.task_index.reshape(-1)[each.index]].astype(np.float32)
+        weight, tokens = (of_task[:, None] * each.weight).ravel(), each.ids.shape[1]
+        own = Targets(
+            index=_tensor(np.repeat(each.index, tokens)),
+            ids=_tensor(each.ids.ravel()),
+            ordinal=torch.zeros(each.ids.size, dtype=torch.bool),
+            task=_tensor(np.repeat(batch.task_index.reshape(-1)[each.index], tokens)).long(),
+            weight=_tensor(weight),
+            count=_tensor(weight),
+            order=torch.zeros(each.ids.size, dtype=torch.int64),
+        )
+        names = [field.name for field in fields(Targets)]
+        joined = {n: torch.cat([getattr(targets, n), getattr(own, n)]) for n in names}
+        targets = Targets(**joined)
+    return targets
+
+
+def _outcomes(foreseen: Iterable[Foreseen]) -> tuple[Outcomes, ...]:
+    return tuple(
+        Outcomes(
+            name=each.name,
+            index=_tensor(each.index),
+            before=_tensor(each.before.astype(np.int64)),
+            ids=_tensor(each.ids.astype(np.int64)),
+        )
+        for each in foreseen
+        if len(each.index)
     )
 
 

@@ -49,7 +49,7 @@ class FlopCounter:
     def of(self, batch: ForwardPass) -> float:
         """FLOPs of one forward pass and its backward pass."""
         attention = attention_flops(self.recipe.model, batch.attended)
-        tokens, targets = batch.input_ids.numel(), len(batch.targets.ids)
+        tokens, targets = batch.input_ids.numel(), len(batch.plain_targets.ids)
         return self.per_token * tokens + attention + self.per_target * targets
 
 

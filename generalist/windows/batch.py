@@ -14,6 +14,8 @@ import numpy as np
 from generalist.shards.index import EpisodeRow
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import QUERIES, TASKS, UNKNOWN_TASK
+from generalist.tokenization.outcomes import OUTCOME
+from generalist.windows.outcomes import Foreseen, Outcomes
 from generalist.windows.packing import Excerpt, Segment
 from generalist.windows.palette import (
     HIDDEN,
@@ -74,6 +76,7 @@ class Batch:
             none.
         count: (B, L) float32, a target's part of what the loss is divided by, never negative.
         given: what is embedded together, in the compact form; empty in the flat form.
+        foreseen: outcomes that are to be predicted; empty without a world model.
     """
 
     input_ids: np.ndarray
@@ -86,6 +89,7 @@ class Batch:
     weight: np.ndarray
     count: np.ndarray
     given: tuple[Given, ...] = ()
+    foreseen: tuple[Foreseen, ...] = ()
 
     def split(self, rows: int) -> Iterator[Batch]:
         """Batches of `rows` rows, the last perhaps of fewer.
@@ -96,12 +100,14 @@ class Batch:
         Yields:
             Batches whose arrays are views of these.
         """
-        names = [each.name for each in fields(self) if each.name != "given"]
+        names = [each.name for each in fields(self) if each.name not in ("given", "foreseen")]
         for first in range(0, len(self.input_ids), rows):
             stop = first + rows
             places = first * self.input_ids.shape[1], stop * self.input_ids.shape[1]
             given = tuple(each.within(*places) for each in self.given)
-            yield Batch(**{name: getattr(self, name)[first:stop] for name in names}, given=given)
+            foreseen = tuple(each.within(*places) for each in self.foreseen)
+            own = {name: getattr(self, name)[first:stop] for name in names}
+            yield Batch(**own, given=given, foreseen=foreseen)
 
 
 class BatchBuilder:
@@ -123,6 +129,7 @@ class BatchBuilder:
         self._room = palette.window_tokens  # in the row
         self._place = 0  # in the batch
         self._given: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}  # ids and places
+        self._foreseen: dict[str, list[Foreseen]] = {}
         self._ids: list[np.ndarray] = []
         self._kinds: list[np.ndarray] = []
         self._lengths: list[int] = []  # of segments and padding
@@ -137,6 +144,7 @@ class BatchBuilder:
         hidden: bool,
         to_go: ReturnsToGo | None = None,
         shown: bool = False,
+        outcomes: Outcomes | None = None,
     ) -> None:
         """Append a segment to the row.
 
@@ -146,12 +154,15 @@ class BatchBuilder:
             to_go: returns-to-go of the folder's episodes, which are its values.
             shown: whether these are shown. What a return belongs to was executed, so the targets
                 are the executed actions then.
+            outcomes: outcomes in the folder's episodes, to be predicted.
         """
         self._ids.append(segment.header)
         self._kinds.append(self._palette.is_header[: len(segment.header)])
         pattern = self._palette.patterns[segment.folder]
         if isinstance(pattern, CompactPattern):
             self._add_compact(segment, pattern, to_go, shown=shown)
+            if outcomes is not None:
+                self._add_outcomes(segment, pattern, outcomes)
         else:
             self._add_flat(segment, pattern, hidden=hidden)
         self._lengths.append(segment.tokens)
@@ -200,9 +211,15 @@ class BatchBuilder:
         stored = self._timesteps(segment.folder, episode, first, steps)
         size, k = pattern.timestep_tokens, len(pattern.chosen)
         places = place + size * np.arange(steps)
-        self._give(pattern.observation, stored[:, pattern.given], places)
+        if pattern.shows_taken:
+            taken = places + size - 1
+            again = np.repeat(stored[:, pattern.given], 2, axis=0)
+            self._give(pattern.observation, again, np.stack([places, taken], axis=1).ravel())
+            self._give(pattern.action, stored[:, pattern.chosen], taken)
+        else:
+            self._give(pattern.observation, stored[:, pattern.given], places)
         if k > 1:
-            asked = (places + size - k + 1)[:, None] + np.arange(k - 1)
+            asked = (places + pattern.first_query)[:, None] + np.arange(k - 1)
             self._give(QUERIES, np.tile(pattern.queries, (steps, 1)), asked.ravel())
         self._ids.append(self._palette.separators[: steps * size])
         self._kinds.append(pattern.kinds[: steps * size])
@@ -218,6 +235,29 @@ class BatchBuilder:
             if shown:
                 self._give(str(pattern.returns), values, places + pattern.value_place + 1)
         self._labels.append(targets.ravel())
+
+    def _add_outcomes(self, segment: Segment, pattern: CompactPattern, outcomes: Outcomes) -> None:
+        """Have the outcomes of a segment's actions predicted; the segment was just appended."""
+        episode, first, steps = segment.episode, segment.first, segment.steps
+        size, weights = pattern.timestep_tokens, pattern.outcome_weights
+        assert weights is not None, "a folder with outcomes has weights for them"
+        end = self._place + segment.tokens
+        stored = self._timesteps(segment.folder, episode, first, steps + 1)[:, pattern.given]
+        before, after = stored[:steps], stored[1:]
+        is_last = len(after) < steps  # of the last action no observation is stored
+        if is_last:
+            after = np.concatenate([after, before[-1:]])
+        weight = np.tile(weights, (steps, 1))
+        weight[steps - 1 :, OUTCOME:] *= not is_last
+        codes = outcomes.codes(episode)[first : first + steps]
+        found = Foreseen(
+            name=pattern.observation,
+            index=end - 1 - size * np.arange(steps)[::-1],
+            before=before,
+            ids=np.concatenate([pattern.outcome_ids(codes), after], axis=1),
+            weight=weight,
+        )
+        self._foreseen.setdefault(pattern.observation, []).append(found)
 
     def _add_compact_demonstration(
         self, shown: Excerpt, pattern: CompactPattern, place: int
@@ -307,6 +347,7 @@ class BatchBuilder:
                 )
                 for name, (tokens, places) in sorted(self._given.items())
             ),
+            foreseen=tuple(Foreseen.joined(each) for _, each in sorted(self._foreseen.items())),
         )
 
     def _hide(self, ids: np.ndarray, where: np.ndarray, keys: np.ndarray) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from generalist.errors import GeneralistError
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import CompactForm
+from generalist.tokenization.outcomes import OUTCOME
+from generalist.windows.outcomes import Outcomes, Worlds
 from generalist.windows.returns import Returns, ReturnsToGo
 from generalist.windows.views import View
 
@@ -39,6 +41,7 @@ class Folder:
         context_steps: most timesteps of a segment; None for as many as fit.
         form: the compact form; None in the flat form.
         returns: how returns appear; None where they do not.
+        worlds: how outcomes of actions are predicted; None where they are not.
 
     Attributes:
         data: as given.
@@ -46,6 +49,9 @@ class Folder:
         form: as given, but None for documents.
         to_go: the returns-to-go of episodes; None where the task has none.
         value_weight: weight of the loss of their values.
+        outcomes: the outcomes in episodes; None where the task has none.
+        outcome_weights: (3 + K,) float32, of the losses of an outcome and of each of the K tokens
+            of the observation that follows; None where the task has none.
         episodes: how many there are.
         row: the index row of an episode by its number; cached.
         header: header ids by the number of an instruction, -1 for none; cached.
@@ -70,6 +76,7 @@ class Folder:
         context_steps: int | None = None,
         form: CompactForm | None = None,
         returns: Returns | None = None,
+        worlds: Worlds | None = None,
     ) -> None:
         if not len(data):
             raise GeneralistError(f"{data.folder} holds no episodes; run `generalist collect`.")
@@ -88,6 +95,13 @@ class Folder:
         if returns is not None and data.task in returns.tasks:
             self.to_go = ReturnsToGo(data, returns.tasks[data.task])
             self.value_weight = returns.weight
+        self.outcomes: Outcomes | None = None
+        self.outcome_weights: np.ndarray | None = None
+        if worlds is not None and data.task in worlds.tasks:
+            self.outcomes = Outcomes(data, worlds.tasks[data.task])
+            tokens = len(data.layout.positions.of_role("observation"))
+            weights = [worlds.outcome] * OUTCOME + [worlds.observation / tokens] * tokens
+            self.outcome_weights = np.array(weights, np.float32)
         self.end_steps = int(is_document)  # the end of a document counts as one
         self._steps = data.steps
         self._header_of = header_of

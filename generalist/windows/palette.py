@@ -81,19 +81,24 @@ class CompactPattern:
         form: the form of the model.
         window_tokens: L.
         value_weight: weight of a value's loss; 0 where the task has no returns.
+        outcome_weights: (3 + K,) float32, weights of the losses of an outcome and of the next
+            observation; None where the task has none.
 
     Attributes:
         task: number of the task.
         observation, action: names of their embedders.
-        timestep_tokens: positions of a timestep, G + k - 1, with returns G + k.
+        timestep_tokens: positions of a timestep, as `CompactForm.timestep_positions` has it.
         demonstration_tokens: positions of a timestep of a demonstration, G.
         given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
             action.
         queries: (k - 1, 1) int64, numbers of the queries.
+        first_query: position of a timestep at which they begin.
+        shows_taken: whether the last position of a timestep shows the action that was taken.
         returns: name of the embedder of returns; None where the form has none.
         first_return: id of the first bin of returns.
         has_value: whether timesteps have a value to predict.
         value_place: position of a timestep at which its value is predicted.
+        outcome_weights: as given.
         loss: (roles,) float32, weight of the loss by role.
         roles: (L,) uint8, of the positions of a demonstration.
         kinds: (n * timestep_tokens,) uint8.
@@ -110,6 +115,7 @@ class CompactPattern:
         *,
         window_tokens: int,
         value_weight: float = 0.0,
+        outcome_weights: np.ndarray | None = None,
     ) -> None:
         layout = view.layout
         if not view.is_stored or set(view.loss[view.positions.chosen]) != {1.0}:
@@ -121,6 +127,9 @@ class CompactPattern:
         positions = layout.positions
         self.given, self.chosen = (positions.of_role(each) for each in ("observation", "action"))
         self.queries = np.arange(len(self.chosen) - 1)[:, None]
+        self.shows_taken = form.world is not None
+        self.first_query = self.timestep_tokens - self.shows_taken - len(self.chosen) + 1
+        self.outcome_weights, self._world = outcome_weights, form.world
         self.loss = np.zeros(len(ROW_ROLES), np.float32)
         self.loss[ROLES.index("action")] = 1
         self.loss[ROLES.index("return")] = value_weight
@@ -132,11 +141,19 @@ class CompactPattern:
         self.first_return = 0 if form.returns is None else form.returns.runs[0].start
         self.has_value = form.returns is not None and value_weight > 0
         self.value_place = form.positions - 1
-        before = self.roles[: self.timestep_tokens - len(self.chosen)].copy()
+        before = self.roles[: self.first_query - 1].copy()
         if self.has_value:
             before[-1] = ROLES.index("return") | TARGET | ORDINAL | LABELLED | QUERY
-        kinds = np.concatenate([before, kinds]).astype(np.uint8)
+        taken = np.full(int(self.shows_taken), ROLES.index("action"), np.uint8)
+        kinds = np.concatenate([before, kinds, taken]).astype(np.uint8)
         self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
+
+    def outcome_ids(self, codes: np.ndarray) -> np.ndarray:
+        """(n, 3) codes of outcomes to ids."""
+        assert self._world is not None, "the form predicts outcomes"
+        world = self._world
+        over = np.where(codes[:, :1] == 1, world.is_over, world.goes_on)
+        return np.concatenate([over, codes[:, 1:] + world.first], axis=1)
 
 
 class Palette:
@@ -182,4 +199,5 @@ def _pattern_of(folder: Folder, window_tokens: int) -> Pattern | CompactPattern:
         folder.form,
         window_tokens=window_tokens,
         value_weight=folder.value_weight,
+        outcome_weights=folder.outcome_weights,
     )

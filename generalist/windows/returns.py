@@ -6,7 +6,7 @@ They are made from the stored rewards, so shards of any age serve.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,12 @@ class Earnings:
         """What an episode earned."""
         sample = self._data.sample(episode.sample)
         rewards = sample.rewards[episode.first_step : episode.first_step + episode.steps]
-        truncated = episode.first_step in self._truncated_in(episode.sample)
-        to_go = returns_to_go(rewards, self._discount, truncated=truncated)
+        to_go = returns_to_go(rewards, self._discount, truncated=self.is_truncated(episode))
         return Played(float(rewards.astype(np.float64).sum()), to_go)
+
+    def is_truncated(self, episode: EpisodeRow) -> bool:
+        """Whether an episode was cut, and might have gone on."""
+        return episode.first_step in self._truncated_in(episode.sample)
 
     def _truncated_in(self, number: int) -> frozenset[int]:
         """First steps of the truncated episodes of a block."""
@@ -114,12 +117,14 @@ def fit_returns(
 
 
 def _played(folders: Sequence[TaskData], discount: float) -> list[Played]:
-    """What episodes of a task earned: all, or some thousand from beginning to end."""
-    total = sum(len(data) for data in folders)
-    stride = -(-total // _EPISODES_FITTED)
-    return [
-        earnings.of(data.row(number))
-        for data in folders
-        for earnings in [Earnings(data, discount)]
-        for number in range(0, len(data), stride)
-    ]
+    """What episodes of a task earned: all, or some thousand."""
+    earnings = {id(data): Earnings(data, discount) for data in folders}
+    return [earnings[id(data)].of(row) for data, row in episodes_to_fit(folders)]
+
+
+def episodes_to_fit(folders: Sequence[TaskData]) -> Iterator[tuple[TaskData, EpisodeRow]]:
+    """All episodes of a task, or some thousand, evenly from its folders."""
+    stride = -(-sum(len(data) for data in folders) // _EPISODES_FITTED)
+    for data in folders:
+        for number in range(0, len(data), stride):
+            yield data, data.row(number)

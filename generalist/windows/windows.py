@@ -27,6 +27,7 @@ from generalist.tokenization.layout import Layout
 from generalist.windows.batch import IGNORE, Batch, BatchBuilder
 from generalist.windows.folders import Folder, HeaderOf
 from generalist.windows.mixture import check_layouts
+from generalist.windows.outcomes import Worlds
 from generalist.windows.packing import Packer
 from generalist.windows.palette import Palette
 from generalist.windows.random import key_of, keys_of
@@ -84,6 +85,7 @@ class WindowSampler:
         form: the compact form, in which L counts positions; None for the flat form.
         labels: whether targets are the labels of whoever knows better, where there are some.
         returns: how returns appear, in the compact form; None where they do not.
+        worlds: how outcomes of actions are predicted, in the compact form; None where they are not.
 
     Raises:
         GeneralistError: vocabularies or layouts differ, a header leaves no room for a timestep, or
@@ -106,6 +108,7 @@ class WindowSampler:
         form: CompactForm | None = None,
         labels: bool = True,
         returns: Returns | None = None,
+        worlds: Worlds | None = None,
     ) -> None:
         _check(tasks, weights)
         self.window_tokens, self.seed, self.prompt_fraction = window_tokens, seed, prompt_fraction
@@ -121,10 +124,11 @@ class WindowSampler:
                 context_steps=setting_of(context_steps, data.task),
                 form=form,
                 returns=returns,
+                worlds=worlds,
             )
             for data in tasks
         ]
-        self._to_go = [folder.to_go for folder in folders]
+        self._folders = folders
         self._palette = Palette(folders, window_tokens)
         self._dropout_key = key_of(seed, _DROPOUT_STREAM)
         self._packer = Packer(
@@ -141,11 +145,13 @@ class WindowSampler:
         built = BatchBuilder(self.tasks, self._palette, labels=self._labels)
         for row in self._packer.rows(start, rows):
             for segment in row:
+                folder = self._folders[segment.folder]
                 built.add(
                     segment,
                     hidden=segment.dropped < self.action_dropout,
-                    to_go=self._to_go[segment.folder],
+                    to_go=folder.to_go,
                     shown=segment.shown < self._shown_share,
+                    outcomes=folder.outcomes,
                 )
             built.end_row()
         keys = keys_of(self._dropout_key, np.arange(start, start + rows, dtype=np.uint64))

@@ -13,9 +13,11 @@ from generalist.acting.agent import Agent
 from generalist.modeling.embedders import Embedders
 from generalist.specs import find_spec
 from generalist.tokenization.compact import CompactForm
+from generalist.tokenization.outcomes import TaskWorld
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.returns import TaskReturns
 from generalist.tokenization.text import TextCodec
+from generalist.training.data import outcome_ids
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY_SIZE = 128
@@ -78,12 +80,16 @@ def compact_agent(
     positions: int = 1,
     plain: bool = False,
     returns: TaskReturns | None = None,
+    world: TaskWorld | None = None,
     **options: Any,
 ) -> Agent:
-    """As `tiny_agent`, in the compact form; with the `returns` of its tasks, where given."""
+    """As `tiny_agent`, in the compact form; with returns and outcomes of its tasks, where given."""
     agent = tiny_agent(*tasks, window=window)
     ids = None if returns is None else agent.processor.vocabulary["return"]
-    form = CompactForm(positions=positions, width=8).extended(agent.layouts, ids)
+    outcomes = None if world is None else outcome_ids(agent.processor.vocabulary)
+    form = CompactForm(positions=positions, width=8).extended(agent.layouts, ids, outcomes)
+    if world is not None:
+        options["worlds"] = dict.fromkeys(tasks, world.to_dict())
     if returns is not None:
         options["returns"] = dict.fromkeys(tasks, returns.to_dict())
     torch.manual_seed(1)

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from generalist.modeling import flash
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.tensors import to_tensors
 from generalist.windows.batch import IGNORE, Batch
 from tests.decoding.models import VOCABULARY_SIZE, tiny_model

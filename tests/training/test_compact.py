@@ -18,7 +18,8 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.embedder_files import FORM_FILE, WEIGHTS_FILE, stored_form
 from generalist.training.data import open_data, task_weights
 from generalist.training.loop import TrainingInterrupted, train
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.setup import build_start
 from generalist.training.tensors import to_tensors
 from tests.training.runs import (

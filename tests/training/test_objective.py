@@ -8,12 +8,8 @@ from torch.nn import functional as F
 
 from generalist.modeling.build import build_model
 from generalist.modeling.recipe import ModelRecipe
-from generalist.training.objective import (
-    OrdinalTargets,
-    TokenObjective,
-    target_mass,
-    token_losses,
-)
+from generalist.training.losses import OrdinalTargets, target_mass, token_losses
+from generalist.training.objective import TokenObjective
 from generalist.training.passes import PackedRows, Targets
 from generalist.vocabulary import Vocabulary
 

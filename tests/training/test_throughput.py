@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generalist.errors import UsageError
 from generalist.modeling.build import build_model
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.strategies.launch import check_trackers
 from generalist.training.tensors import to_tensors
 from generalist.training.throughput import FlopCounter, SpikeDetector, peak_flops

@@ -90,6 +90,11 @@ def open_tasks(recipe: Recipe) -> TrainingData:
             "Reinforcement plays in a form without returns. Leave `returns` out of the recipe, and "
             "start from a checkpoint that was trained without."
         )
+    if data.form.world is not None:
+        raise UsageError(
+            "Reinforcement plays in a form without a world model. Leave `world` out of the recipe, "
+            "and start from a checkpoint that was trained without."
+        )
     return data
 
 

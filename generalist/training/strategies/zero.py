@@ -109,6 +109,11 @@ class Zero:
                 "`generalist recipe zero2`, or of `generalist recipe ddp` to hold everything on "
                 "each process."
             )
+        if self.stage == 3 and recipe.world is not None:  # it reads tables of several modules
+            raise GeneralistError(
+                "A world model cannot be trained with ZeRO 3, which holds no table whole; take "
+                "`generalist recipe zero2`."
+            )
         self.zero = self.engine.optimizer
         self.optimizers = [self.zero.optimizer]
         if half:  # DeepSpeed makes its float32 weights from rounded ones

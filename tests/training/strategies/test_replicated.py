@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from generalist.errors import GeneralistError
 from generalist.modeling.build import build_model
 from generalist.modeling.recipe import ModelRecipe
-from generalist.training.objective import OrdinalTargets, TokenObjective
+from generalist.training.losses import OrdinalTargets
+from generalist.training.objective import TokenObjective
 from generalist.training.recipe import OptimizerRecipe, Recipe
 from generalist.training.strategies.replicated import Replicated
 from generalist.vocabulary import Vocabulary
