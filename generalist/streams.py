@@ -23,6 +23,7 @@ class Stream(IntEnum):
     EXPERT_TRAINING = 0x74726169
     INSTRUCTIONS = 0x696E7374
     OPENINGS = 0x6F70656E
+    PICTURES = 0x70696374
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

@@ -162,6 +162,8 @@ class Compact:
         """As `Form.header`."""
         ids = self._processor.header(self._task, instruction, spelled=False).tolist()
         added = [Added(0, self._vectors(TASKS, [[self._number]])[0])]
+        if len(demonstration) and self._layout.is_written:
+            raise UsageError(f"{self._task} is text, which has no demonstrations; leave them out.")
         if len(demonstration):
             *stored, end = demonstration
             timesteps = np.reshape(stored, (-1, self._layout.tokens_per_timestep))
@@ -190,8 +192,11 @@ class Compact:
     ) -> Chosen:
         """As `Form.act`, in one forward pass, in two where a return is drawn.
 
-        Raises UsageError for guidance of a model that can be asked for returns.
+        Text is written in one a token. Raises UsageError for guidance of a model that can be asked
+        for returns, and for guidance of text.
         """
+        if guidance is not None and self._layout.is_written:
+            raise UsageError(f"{self._task} is text, which is written without guidance.")
         if guidance is not None and self._returns is not None:
             raise UsageError(
                 "Guidance does not go with a checkpoint that was trained with returns; leave "
@@ -208,6 +213,9 @@ class Compact:
                     shown[rows] = self._vectors(self._returns.name, ids)
                 asking = self._asking(self._returns, asked)
             vectors = torch.cat([vectors, shown], dim=1)
+        if self._layout.is_written:
+            chunks = [[self._separator] * vectors.shape[1]] * len(vectors)
+            return decoder.act(slots, chunks, choices, log_probs=log_probs, vectors=vectors)
         if (queries := len(self._layout.legal) - 1) > 0:
             queried = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
             vectors = torch.cat([vectors, queried.expand(len(vectors), -1, -1)], dim=1)

@@ -27,7 +27,7 @@ from generalist.tokenization.layout import Layout, Role, document_layout
 from generalist.tokenization.spaces import build_layout
 from generalist.tokenization.text import TextCodec
 from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
-from generalist.vocabulary import Vocabulary, fingerprint_of
+from generalist.vocabulary import SPECIAL_NAMES, Vocabulary, fingerprint_of
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -330,13 +330,15 @@ class GeneralistProcessor:
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
                 name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
-                value = _show(part.codec, values[number], index=index, code=token - where.start)
+                code = token - where.start
+                if where.name == "special":  # it ends a text, or fills its slot
+                    value = SPECIAL_NAMES[code]
+                else:
+                    value = _show(part.codec, values[number], index=index, code=code)
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
         """What each token of a header means, in order."""
-        from generalist.vocabulary import SPECIAL_NAMES
-
         for token in np.asarray(ids).tolist():
             where = self.vocabulary.range_of(token)
             if where.name == "special":

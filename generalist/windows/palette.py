@@ -39,7 +39,8 @@ class Pattern:
     Attributes:
         view: as given.
         is_stored: whether timesteps are shown as they are stored.
-        is_document: whether the segment is text.
+        is_text: whether the actions are text, which is always shown as it was written.
+        is_written: whether an action is a whole text.
         stored_tokens: tokens of a timestep as it is stored.
         timestep_tokens: V.
         actions_of_a_step: k.
@@ -53,7 +54,8 @@ class Pattern:
     def __init__(self, view: View, window_tokens: int) -> None:
         positions, fit = view.positions, window_tokens // view.tokens_per_timestep
         self.view, self.is_stored = view, view.is_stored
-        self.is_document = view.layout.is_document
+        self.is_written = view.layout.is_written
+        self.is_text = view.layout.is_document or self.is_written
         self.stored_tokens = view.layout.tokens_per_timestep
         self.timestep_tokens = view.tokens_per_timestep
         self.actions_of_a_step = int(positions.chosen.sum())
@@ -85,10 +87,12 @@ class CompactPattern:
     Attributes:
         task: number of the task.
         observation, action: names of their embedders.
-        timestep_tokens: positions of a timestep, G + k - 1, with returns G + k.
+        timestep_tokens: positions of a timestep, as `CompactForm.timestep_positions` has it.
         demonstration_tokens: positions of a timestep of a demonstration, G.
         given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
             action.
+        is_written: whether the k action tokens stand at the last k positions, as text that is
+            written does. Else queries stand at the last k - 1.
         queries: (k - 1, 1) int64, numbers of the queries.
         returns: name of the embedder of returns; None where the form has none.
         first_return: id of the first bin of returns.
@@ -120,6 +124,7 @@ class CompactPattern:
         self.demonstration_tokens = form.positions
         positions = layout.positions
         self.given, self.chosen = (positions.of_role(each) for each in ("observation", "action"))
+        self.is_written = layout.is_written
         self.queries = np.arange(len(self.chosen) - 1)[:, None]
         self.loss = np.zeros(len(ROW_ROLES), np.float32)
         self.loss[ROLES.index("action")] = 1
@@ -132,10 +137,11 @@ class CompactPattern:
         self.first_return = 0 if form.returns is None else form.returns.runs[0].start
         self.has_value = form.returns is not None and value_weight > 0
         self.value_place = form.positions - 1
-        before = self.roles[: self.timestep_tokens - len(self.chosen)].copy()
+        after = [ROLES.index("action")] * self.is_written  # of a text's last token
+        before = self.roles[: self.timestep_tokens - len(self.chosen) - len(after)].copy()
         if self.has_value:
             before[-1] = ROLES.index("return") | TARGET | ORDINAL | LABELLED | QUERY
-        kinds = np.concatenate([before, kinds]).astype(np.uint8)
+        kinds = np.concatenate([before, kinds, after]).astype(np.uint8)
         self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
 
 

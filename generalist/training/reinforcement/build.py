@@ -69,6 +69,11 @@ def open_tasks(recipe: Recipe) -> TrainingData:
         if task not in layouts:
             layout = processor.layout(env.observation_space, env.action_space, task=task)
             layouts[task] = layout.to_dict()
+        if Layout.from_dict(layouts[task]).is_written:
+            raise UsageError(
+                f"{task} is answered in text, which reinforcement does not learn. Train it on "
+                "demonstrations."
+            )
         spaces = {
             "observation": space_to_json(env.observation_space),
             "action": space_to_json(env.action_space),
@@ -125,7 +130,6 @@ def _check(task: str, recipe: Recipe) -> None:
     """
     if is_document_task(task):
         raise UsageError(f"{task} is text, which has no rewards; reinforcement plays environments.")
-    get_task(task)
     if setting_of(recipe.data.context_steps, task) != 1:
         raise UsageError(
             f"Reinforcement shows one timestep at a time. Set data.context_steps to 1, or to a "
