@@ -72,9 +72,9 @@ class Codec:
 
     @property
     def ends(self) -> tuple[int, int] | None:
-        """Half-open interval of codes behind which a value goes on no further; None: there are none.
+        """Half-open interval of codes that end a value; None where it has all its tokens.
 
-        Whatever follows is filling, the first of these codes, and is not read.
+        What follows one of them is filling, the first of these codes, and is not read.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""Text inside a timestep, written text, and documents: codecs whose codes are the text tokenizer's ids."""
+"""Text inside a timestep, text as an action, documents: codes are the text tokenizer's ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows with text after what is seen: each token stands where it is read, and filling has no loss."""
+"""Rows with text after what is seen: each token is where it is read, filling has no loss."""
 
 from __future__ import annotations
 

@@ -130,6 +130,7 @@ def _check(task: str, recipe: Recipe) -> None:
     """
     if is_document_task(task):
         raise UsageError(f"{task} is text, which has no rewards; reinforcement plays environments.")
+    get_task(task)
     if setting_of(recipe.data.context_steps, task) != 1:
         raise UsageError(
             f"Reinforcement shows one timestep at a time. Set data.context_steps to 1, or to a "
