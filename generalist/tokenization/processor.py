@@ -299,15 +299,14 @@ class GeneralistProcessor:
         """
         timesteps = self._timesteps(ids, layout)
         steps, positions = len(timesteps), layout.positions
-        actions = timesteps[:, positions.of_role("action")]
         observed = timesteps[:, positions.of_role("observation")]
-        empty = np.zeros((steps, 0))
+        seen: Tree = np.zeros((steps, 0))
+        if not layout.is_document:
+            seen = layout.decode("observation", observed, self.toolbox)
         return Episode(
             task=task,
-            observations=empty
-            if layout.is_document
-            else layout.decode("observation", observed, self.toolbox),
-            actions=self.decode_actions(actions, layout),
+            observations=seen,
+            actions=self.decode_actions(timesteps[:, positions.of_role("action")], layout),
             rewards=np.full(steps, np.nan, dtype=np.float32),
             terminated=False,
             truncated=True,
@@ -331,10 +330,9 @@ class GeneralistProcessor:
                     continue
                 name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
                 code = token - where.start
-                if where.name == "special":  # it ends a text, or fills its slot
+                value = _show(part.codec, values[number], index=index, code=code)
+                if part.role == "action" and where.name == "special":  # ends a text, or fills it
                     value = SPECIAL_NAMES[code]
-                else:
-                    value = _show(part.codec, values[number], index=index, code=code)
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
