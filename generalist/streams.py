@@ -24,6 +24,7 @@ class Stream(IntEnum):
     INSTRUCTIONS = 0x696E7374
     OPENINGS = 0x6F70656E
     GOALS = 0x676F616C
+    PICTURES = 0x70696374
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

@@ -35,7 +35,10 @@ def choices_of(layout: Layout, sampling: Sampling, *, task: str, mask: Any = Non
         raise GeneralistError(f"{task}: {error}") from None
     positions = layout.positions
     ordinal = (positions.bins[positions.chosen] >= 0).tolist()
+    ends = [each for part in layout.parts_of("action") for each in [part.ends] * part.tokens]
     return [
-        Choice(interval=interval, ordinal=is_ordinal, mask=legal, sampling=sampling)
-        for interval, is_ordinal, legal in zip(layout.legal, ordinal, masks, strict=True)
+        Choice(interval=interval, ordinal=is_ordinal, mask=legal, sampling=sampling, ends=last)
+        for interval, is_ordinal, legal, last in zip(
+            layout.legal, ordinal, masks, ends, strict=True
+        )
     ]

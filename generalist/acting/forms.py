@@ -170,6 +170,8 @@ class Compact:
         """As `Form.header`."""
         ids = self._processor.header(self._task, instruction, spelled=False).tolist()
         added = [Added(0, self._vectors(TASKS, [[self._number]])[0])]
+        if len(demonstration) and self._layout.is_written:
+            raise UsageError(f"{self._task} is text, which has no demonstrations; leave them out.")
         if len(demonstration):
             *stored, end = demonstration
             timesteps = np.reshape(stored, (-1, self._layout.tokens_per_timestep))
@@ -198,8 +200,11 @@ class Compact:
     ) -> Chosen:
         """As `Form.act`, in one forward pass, in two where a return is drawn.
 
-        Raises UsageError for guidance of a model that can be asked for returns.
+        Text is written in one a token. Raises UsageError for guidance of a model that can be asked
+        for returns, and for guidance of text.
         """
+        if guidance is not None and self._layout.is_written:
+            raise UsageError(f"{self._task} is text, which is written without guidance.")
         if guidance is not None and self.returns is not None:
             raise UsageError(
                 "Guidance does not go with a checkpoint that was trained with returns; leave "
@@ -210,6 +215,9 @@ class Compact:
             shown = asked.ids
             asking = self._asking(self.returns, asked)
         vectors = self.observed(seen, shown)
+        if self._layout.is_written:
+            chunks = [[self.separator] * vectors.shape[1]] * len(vectors)
+            return decoder.act(slots, chunks, choices, log_probs=log_probs, vectors=vectors)
         if guidance is not None:
             vectors = vectors.repeat(2, 1, 1)
         chunk = [self.separator] * vectors.shape[1]
@@ -234,7 +242,7 @@ class Compact:
                 ids = [[own] for own in shown or () if own is not None]
                 asked[rows] = self._vectors(self.returns.name, ids)
             vectors = torch.cat([vectors, asked], dim=1)
-        if (queries := len(self._layout.legal) - 1) > 0:
+        if (queries := len(self._layout.legal) - 1) > 0 and not self._layout.is_written:
             queried = self._vectors(QUERIES, np.arange(queries)[:, None])[:, 0]  # (k - 1, E)
             vectors = torch.cat([vectors, queried.expand(len(vectors), -1, -1)], dim=1)
         return vectors

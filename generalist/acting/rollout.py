@@ -48,6 +48,8 @@ class RolloutResult:
         scores: the task's metric of each episode: its return, or its success as 1.0 or 0.0.
         named_first: of each episode, whether the first thing that was reached is the one that the
             instruction names; None where the environment does not say so.
+        statements: of each episode in which something is said of a picture, what was `asked`, the
+            `truth`, what was `said`, and the `form` of the statement; empty elsewhere.
         mean: mean of `scores`.
         stderr: standard error of the mean; None for a single episode.
         lengths: steps of each episode.
@@ -96,6 +98,7 @@ class RolloutResult:
     wanted_return: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
+    statements: list[dict[str, str | None]] = field(default_factory=list)
     video: str | None = None
     videos: list[str] = field(default_factory=list)
     no_video: str | None = None
@@ -344,6 +347,12 @@ def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
         layout = unknown_board_layout(task, agent.layouts, agent.processor)
         if layout is None:
             layout = agent.processor.layout(env.observation_space, env.action_space, task=task)
+        if layout.is_written and not any(each.is_written for each in agent.layouts.values()):
+            raise UsageError(
+                f"{task} is answered in text, and the checkpoint {agent.name or 'given'} has "
+                "learned to write none. Train one on captions or questions first (generalist "
+                "collect captions, generalist train captions)."
+            )
     return agent.for_task(task, layout)
 
 
@@ -378,6 +387,7 @@ def _scores(
         "returns": [trace.return_ for trace in traces],
         "scores": scores.tolist(),
         "named_first": [trace.named_first for trace in traces],
+        "statements": [trace.statement for trace in traces if trace.statement is not None],
         "lengths": [trace.steps for trace in traces],
         "mean": float(scores.mean()),
         "stderr": float(scores.std(ddof=1) / np.sqrt(len(scores))) if several else None,

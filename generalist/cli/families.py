@@ -201,6 +201,11 @@ WORDS = {
         str, help="seen, or heldout: colours and kinds that stand together in no data."
     ),
 }
+PICTURE = {
+    "picture": option(
+        str, help="own, or other: the picture of another episode, while question and truth stay."
+    )
+}
 FAMILIES = {
     "gym": Family(
         "Gymnasium: any installed id, registered with generalist or not.",
@@ -298,6 +303,23 @@ FAMILIES = {
                 bool, "--ramping/--steady", help="Whether the game grows harder with time."
             ),
         },
+    ),
+    "caption": Family(
+        "Captions: say what is in a picture; the score is the share that is the truth, word for "
+        "word.",
+        "PICTURES",
+        "Such as BabyAI or MiniWorld.",
+        limit="; one picture is one step",
+        options=PICTURE,
+        episodes=100,
+    ),
+    "vqa": Family(
+        "Questions about a picture; the score is the share of right answers.",
+        "PICTURES",
+        "Such as BabyAI or MiniWorld.",
+        limit="; one picture is one step",
+        options=PICTURE,
+        episodes=100,
     ),
     "board": Family(
         "Board games against an opponent: 1 for a game won, -1 for one lost, 0 for a draw.",

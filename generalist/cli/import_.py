@@ -1,4 +1,4 @@
-"""`generalist import minari|hub|lerobot|text`: write recorded data as token shards."""
+"""`generalist import minari|hub|lerobot|text|pairs`: write recorded data as token shards."""
 
 from __future__ import annotations
 
@@ -203,6 +203,42 @@ def text(
     if not is_document_task(task):
         raise UsageError(f"Documents belong to a task text/NAME; got {task!r}.")
     found = TextSource(source, column=column, config=config, split=split, pattern=pattern)
+    _run(found, task, out, episodes=episodes, skip_bad=skip_bad, processor=processor, json=json)
+
+
+@app.command("pairs")
+def pairs(
+    source: Annotated[
+        str,
+        typer.Argument(help="Repository owner/name, folder of save_to_disk, or parquet files."),
+    ],
+    task: Annotated[str, typer.Option(help="Task of the pairs, such as caption/NAME or vqa/NAME.")],
+    image: Annotated[str, typer.Option(help="Column of pictures.")] = "image",
+    text: Annotated[
+        str | None, typer.Option(help="Column of texts. Default: text, caption or answer.")
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="Column of questions.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Room for a text, in tokens.")] = 32,
+    config: Config = None,
+    split: Split = None,
+    out: Out = OUT,
+    episodes: Episodes = None,
+    skip_bad: SkipBad = False,
+    processor: Processor = None,
+    json: JsonFile = None,
+) -> None:
+    """Import pictures with texts; a picture is resized to 84x84 pixels."""
+    from generalist.importing.pairs import PairsSource
+
+    found = PairsSource(
+        source,
+        image=image,
+        text=text,
+        question=question,
+        max_tokens=max_tokens,
+        config=config,
+        split=split,
+    )
     _run(found, task, out, episodes=episodes, skip_bad=skip_bad, processor=processor, json=json)
 
 

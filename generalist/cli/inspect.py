@@ -186,7 +186,7 @@ def _explain(
     actions = layout.positions.of_role("action").tolist()
     for position, row in enumerate(timesteps):
         place = position % size
-        row["target"] = bool(has_loss[place])
+        row["target"] = bool(has_loss[place]) and row["value"] != "pad"
         if labels is not None and place in actions:
             label = int(labels[row["timestep"] * len(actions) + actions.index(place)])
             row["label"] = label if label != row["id"] else None
@@ -219,7 +219,7 @@ def _place(tokens: list[dict[str, Any]], layout: Layout, positions: int | None) 
     actions = layout.positions.of_role("action").tolist()
     for number, token in enumerate(tokens[len(header) :]):
         timestep, at = divmod(number, size)
-        first = place + timestep * (positions + len(actions) - 1)
+        first = place + timestep * (positions + len(actions) - 1 + layout.is_written)
         if at in actions:
             token["position"] = str(first + positions - 1 + actions.index(at))
         else:

@@ -249,6 +249,28 @@ def _load(checkpoint: Path, task: str, **options: Any) -> Agent:
     return Agent.from_pretrained(checkpoint, first, **options)
 
 
+_SHOWN_STATEMENTS = 20
+
+
+def _print_statements(result: RolloutResult) -> None:
+    """Print what was said of the first pictures, and beside it what is true of them."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not result.statements:
+        return
+    asked = any(each["asked"] for each in result.statements)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("seed", *(["question"] if asked else []), "truth", "said"):
+        table.add_column(name)
+    for seed, each in zip(result.seeds, result.statements[:_SHOWN_STATEMENTS], strict=False):
+        color = "green" if each["said"] == each["truth"] else "red"
+        question = [escape(each["asked"] or "")] if asked else []
+        truth, said = (escape(each[key] or "") for key in ("truth", "said"))
+        table.add_row(str(seed), *question, truth, f"[{color}]{said}[/]")
+    console().print(table)
+
+
 def _note(line: str) -> None:
     typer.echo(f"Note: {line}", err=True)
 
@@ -256,6 +278,7 @@ def _note(line: str) -> None:
 def _print(result: RolloutResult) -> None:
     from generalist.evaluation.scores import with_error
 
+    _print_statements(result)
     score = with_error(result.mean, result.stderr)
     who = "" if result.policy == "agent" else f" by {result.policy}"
     parts = [f"[bold]{result.task}[/]{who}: {result.metric} [bold]{score}[/]"]

@@ -15,7 +15,7 @@ from generalist.decoding.asking import Asking
 from generalist.decoding.sampling import Choice
 from generalist.decoding.sequences import Sequences
 from generalist.decoding.slots import Slot
-from generalist.decoding.timestep import Chosen, Position, resolved, told
+from generalist.decoding.timestep import Chosen, Position, going_on, resolved, told
 
 _UNKNOWN = -1  # stands for a token that the device has chosen and the CPU has not heard of
 
@@ -30,10 +30,12 @@ class Decoder(Sequences):
         choices: Sequence[Sequence[Choice]],
         *,
         log_probs: bool = False,
+        vectors: torch.Tensor | None = None,
     ) -> Chosen:
         """Feed each slot its observation tokens, and choose its action tokens.
 
-        It costs as many forward passes as the most action tokens of a slot. Where it raises, or
+        It costs as many forward passes as the most action tokens of a slot, fewer where all slots
+        end their timestep before (`Choice.ends`). Where it raises, or
         Ctrl-C interrupts it, the timestep has not begun in any slot and may be repeated.
 
         Args:
@@ -41,7 +43,8 @@ class Decoder(Sequences):
             chunks: per slot, the ids from the start of the timestep to the first action token.
             choices: per slot, how its k action tokens are chosen. A mask that depends on the ids
                 before it waits for the device.
-            log_probs: also say how probable each of them was.
+            log_probs: also say how probable each of them was; what fills a timestep was certain.
+            vectors: (N, n, E) of the model's dtype, added to the embeddings of chunks of n ids.
 
         Returns:
             The ids of each slot, in the order of `slots`.
@@ -50,14 +53,16 @@ class Decoder(Sequences):
             GeneralistError: a slot is empty, a timestep does not fit, or a mask excludes all.
         """
         states = self._ready(slots)
-        hidden = self._feed(states, chunks, [len(own) for own in choices])
+        hidden = self._feed(states, chunks, [len(own) for own in choices], vectors=vectors)
         parts: list[Position] = []
         active = list(range(len(slots)))
         for position in range(max(len(own) for own in choices)):
             if position:
-                going_on = [len(choices[i]) > position for i in active]
-                active = [i for i, goes_on in zip(active, going_on, strict=True) if goes_on]
-                ids = parts[-1].ids if all(going_on) else parts[-1].ids[going_on]
+                on = going_on(choices, parts[-1], position - 1)
+                active = [i for i, goes_on in zip(active, on, strict=True) if goes_on]
+                if not active:
+                    break
+                ids = parts[-1].ids if all(on) else parts[-1].ids[on]
                 hidden = self._forward([states[i].older for i in active], [], ids)
             acting = [states[i] for i in active]
             now = resolved([choices[i][position] for i in active], active, parts)
@@ -65,8 +70,14 @@ class Decoder(Sequences):
             for state in acting:
                 state.append([_UNKNOWN])
         found = told(len(slots), parts)
-        for state, tokens in zip(states, found.ids, strict=True):
+        for i, (state, tokens) in enumerate(zip(states, found.ids, strict=True)):
             state.replace_last(tokens)
+            if ends := choices[i][len(tokens) - 1].ends:
+                filling = [ends[0]] * (len(choices[i]) - len(tokens))
+                state.append(filling)
+                tokens += filling
+                if found.log_probs is not None:
+                    found.log_probs[i] += [0.0] * len(filling)
         self._complete = states  # by one assignment, in all slots or in none
         self._settle()
         return found

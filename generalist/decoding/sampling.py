@@ -64,12 +64,15 @@ class Choice:
         ordinal: whether neighbouring ids stand for neighbouring values.
         mask: which of the V ids are legal now; None for all.
         sampling: how to choose among them.
+        ends: ids after which the slot chooses nothing more in the timestep. What is left of it is
+            filled with the first of them. None: there are none.
     """
 
     interval: Interval
     ordinal: bool = False
     mask: Mask = None
     sampling: Sampling = GREEDY
+    ends: Interval | None = None
 
     @property
     def key(self) -> tuple[Interval, bool, Sampling]:

@@ -57,6 +57,24 @@ def resolved(
     return [choice.after(before[i]) for choice, i in zip(choices, active, strict=True)]
 
 
+def going_on(choices: Sequence[Sequence[Choice]], part: Position, position: int) -> list[bool]:
+    """Which slots of a position choose another token behind it.
+
+    Where a token may end the timestep, the CPU waits for the device.
+
+    Args:
+        choices: of all slots of the call, position by position.
+        part: what was chosen at the position.
+        position: number of the position.
+    """
+    ends = [choices[i][position].ends for i in part.active]
+    ids = part.ids.tolist() if any(ends) else [0] * len(ends)
+    return [
+        len(choices[i]) > position + 1 and not (each and each[0] <= token < each[1])
+        for i, each, token in zip(part.active, ends, ids, strict=True)
+    ]
+
+
 def told(slots: int, parts: Sequence[Position]) -> Chosen:
     """Fetch what was chosen, position by position, and give each slot its own.
 

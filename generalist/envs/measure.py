@@ -53,6 +53,7 @@ _PACKAGES = {
     "atari": ("ale-py",),
     "babyai": ("minigrid",),
     "board": ("open_spiel",),
+    "caption": ("minigrid", "miniworld", "vizdoom"),
     "dmc": ("dm_control", "mujoco"),
     "doom": ("vizdoom",),
     "doomworld": ("vizdoom",),
@@ -60,6 +61,7 @@ _PACKAGES = {
     "metaworld": ("metaworld", "mujoco"),
     "minatar": ("minatar",),
     "miniworld": ("miniworld",),
+    "vqa": ("minigrid", "miniworld", "vizdoom"),
 }
 
 Record = dict[str, Any]

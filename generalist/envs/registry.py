@@ -31,7 +31,7 @@ SCORES_PATH = Path(__file__).with_name("scores.json")
 
 _FAMILIES = (
     "gym", "dmc", "babyai", "atari", "metaworld", "doom", "doomworld", "miniworld", "minatar",
-    "board", "text",
+    "board", "caption", "vqa", "text",
 )  # fmt: skip
 
 Metric = Literal["return", "success"]

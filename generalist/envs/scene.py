@@ -31,7 +31,8 @@ class Thing:
         radius: of the circle it fills, in metres.
         present: False once it is gone.
         opened: of a door.
-        facing: of a door, the heading out of its wall.
+        facing: the heading of its front; of a door that out of its wall. None where it matters to
+            nobody.
     """
 
     colour: str

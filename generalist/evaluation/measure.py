@@ -31,6 +31,7 @@ from tqdm import tqdm
 from generalist.envs import get_task, is_document_task
 from generalist.envs.instructions import OWN, NothingToShuffle
 from generalist.errors import GeneralistError, MissingPackageError, in_words
+from generalist.evaluation.speaking import speaking_of
 from generalist.evaluation.suite import Evaluation, Job, Result, Suite, jobs, load_suite
 from generalist.processes import process_pool, usable_cpus
 from generalist.session import EpisodeError
@@ -332,7 +333,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
     if result.interrupted:
         raise KeyboardInterrupt
     if job.asked is None:
-        return result.to_dict()
+        return result.to_dict() | speaking_of(agent, result, num_envs=suite.envs, **options)
     from generalist.acting.wanted import WantedReturn
     from generalist.tokenization.returns import TaskReturns
 

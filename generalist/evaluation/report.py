@@ -23,7 +23,7 @@ from generalist.evaluation.scores import (
     label,
     with_error,
 )  # fmt: skip
-from generalist.evaluation.sections import asked_section, human_section
+from generalist.evaluation.sections import asked_section, human_section, speaking_section
 from generalist.evaluation.suite import Evaluation, Result
 from generalist.shards.files import replacing, write_json
 
@@ -106,6 +106,7 @@ def _page(
         _raw(plain),
         _normalized(plain, prompted),
         _reading(plain),
+        speaking_section(evaluation.rollouts),
         _reached(summary["reached"]),
         human_section(summary["human"]),
         asked_section(evaluation.asked),

@@ -9,6 +9,7 @@ from typing import Any
 from generalist.evaluation.html import interval_text, table
 from generalist.evaluation.human import human_line
 from generalist.evaluation.plots import asked_plot
+from generalist.evaluation.speaking import HEAD, all_cells
 
 
 def human_section(found: dict[str, Any]) -> str:
@@ -47,4 +48,22 @@ def asked_section(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
         "standard error, against the return that was asked for. The shaded part is what the data "
         "hold, from the mean of the worst episodes to that of the best. On the line, what is got "
         f"is what was asked for.</p>{asked_plot(found)}</section>"
+    )
+
+
+def speaking_section(rollouts: Sequence[Mapping[str, Any]]) -> str:
+    """The table of what is said of pictures; nothing where nothing is.
+
+    Args:
+        rollouts: results of acting, as `Evaluation.rollouts` has them.
+    """
+    rows = [map(escape, row) for row in all_cells(rollouts)]
+    if not rows:
+        return ""
+    return (
+        "<section><h2>What is said of pictures</h2><p class='note'>The share of texts that are "
+        "the truth, word for word. Beside it stand two that do not look: who says what is right "
+        "most often of statements of the same form, and the same agent, shown the picture of "
+        "another episode. Intervals are 95% (Clopper and Pearson).</p>"
+        f"{table(HEAD, rows)}</section>"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from generalist.evaluation import instruction_rows
+from generalist.evaluation import instruction_rows, speaking
 from generalist.evaluation.human import human_line, human_normalized
 from generalist.evaluation.intervals import Interval
 from generalist.evaluation.reached import half_line, reached
@@ -32,6 +32,7 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
         console.print(_table(plain, prompted, intervals=console.width >= WIDE))
         console.print(_summary(plain))
         _print_reading(plain, console)
+        _print_speaking(evaluation, console)
     for text in evaluation.texts:
         console.print(
             f"\n[bold]{text['task']}[/]: {text['bits_per_byte']:.3f} bits per byte on "
@@ -93,6 +94,22 @@ def _print_reading(scores: list[TaskScore], console: Console) -> None:
     for score in rows:
         table.add_row(*map(_plain, instruction_rows.cells(score)))
     console.print("\n[bold]Is the instruction read?[/]")
+    console.print(table)
+
+
+def _print_speaking(evaluation: Evaluation, console: Console) -> None:
+    """Print what is said of pictures, beside those who do not look."""
+    from rich.table import Table
+
+    rows = speaking.all_cells(evaluation.rollouts)
+    if not rows:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(speaking.HEAD):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    console.print("\n[bold]What is said of pictures[/]")
     console.print(table)
 
 

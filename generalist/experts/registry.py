@@ -62,9 +62,11 @@ _EXPERTS: dict[str, dict[str, str]] = {
 _FAMILY_EXPERTS: dict[str, dict[str, str]] = {
     "babyai": {"bot": "babyai:BabyAIExpert"},
     "board": {"mcts": "board:BoardSearch"},
+    "caption": {"truth": "truth:Truth", "frequent": "truth:MostFrequent"},
     "doomworld": {"guide": "worlds:WorldGuide"},
     "metaworld": {"scripted": "metaworld:MetaWorldScripted"},
     "miniworld": {"guide": "worlds:WorldGuide"},
+    "vqa": {"truth": "truth:Truth", "frequent": "truth:MostFrequent"},
 }
 
 

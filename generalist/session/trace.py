@@ -91,6 +91,16 @@ class Trace:
         return self.info.get("named_first")
 
     @property
+    def statement(self) -> dict[str, str | None] | None:
+        """What was asked and said of a picture; None where nothing was, or not yet.
+
+        As the environment says it in `info`: `asked`, `truth`, `said` and `form`.
+        """
+        if "said" not in self.info:
+            return None
+        return {key: self.info.get(key) for key in ("form", "asked", "truth", "said")}
+
+    @property
     def steps(self) -> int:
         """Steps taken so far."""
         return len(self.rewards)

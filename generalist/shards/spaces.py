@@ -16,6 +16,8 @@ def space_to_json(space: Space) -> dict[str, Any]:
     """Type, shape, dtype and bounds of a space, nested as the space is."""
     from gymnasium import spaces
 
+    from generalist.envs.written import Written
+
     kind = {"type": type(space).__name__}
     if isinstance(space, spaces.Dict):
         parts = {key: space_to_json(part) for key, part in space.spaces.items()}
@@ -24,6 +26,8 @@ def space_to_json(space: Space) -> dict[str, Any]:
         return kind | {"keys": list(parts), "spaces": list(parts.values())}  # JSON's are strings
     if isinstance(space, spaces.Tuple):
         return kind | {"spaces": [space_to_json(part) for part in space.spaces]}
+    if isinstance(space, Written):
+        return kind | {"max_tokens": space.max_tokens}
     if isinstance(space, spaces.Text):
         characters = "".join(sorted(space.character_set))
         lengths = {"min_length": space.min_length, "max_length": space.max_length}
@@ -46,6 +50,8 @@ def space_from_json(data: dict[str, Any]) -> Space:
     """
     from gymnasium import spaces
 
+    from generalist.envs.written import Written
+
     try:
         kind = data["type"]
         if kind == "Dict":
@@ -54,6 +60,8 @@ def space_from_json(data: dict[str, Any]) -> Space:
             return spaces.Dict({key: space_from_json(part) for key, part in pairs})
         if kind == "Tuple":
             return spaces.Tuple([space_from_json(part) for part in data["spaces"]])
+        if kind == "Written":
+            return Written(data["max_tokens"])
         if kind == "Text":
             charset = {"charset": data["characters"]} if "characters" in data else {}
             return spaces.Text(data["max_length"], min_length=data["min_length"], **charset)

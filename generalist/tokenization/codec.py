@@ -70,6 +70,14 @@ class Codec:
         """K half-open intervals of codes that stand for a value."""
         raise NotImplementedError
 
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """Half-open interval of codes that end a value; None where it has all its tokens.
+
+        What follows one of them is filling, the first of these codes, and is not read.
+        """
+        return None
+
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         """Values to codes.
 

@@ -6,6 +6,9 @@ these positions and at k - 1 *queries* behind it: one forward pass finds a whole
 timestep has G + k - 1 positions, whatever is observed. A demonstration has G for each timestep,
 because its actions are given too.
 
+An action that is text is written token by token. Its k tokens stand at positions of their own
+behind those of what is given, each predicted one position before, so that a timestep has G + k.
+
 A model that was trained with returns has one more position in a timestep, between what is given and
 the queries. There the first action token is chosen. The return-to-go that is asked for is embedded
 there; nothing is where none is. The value, what is to be expected, is read one position before,
@@ -147,7 +150,18 @@ class CompactForm:
         one for the action that was taken.
         """
         own = {task: each for task, each in sorted(layouts.items()) if not each.is_document}
-        found = [each for layout in own.values() for each in signatures_of(layout)]
+        if world is not None and (texts := [task for task in own if own[task].is_written]):
+            raise UsageError(
+                f"{', '.join(texts)}: nothing comes of text that is written, so a world model has "
+                "nothing to learn; train without `world`, or without these tasks."
+            )
+        # Text that is written is never embedded as a whole, nor asked for by queries.
+        found = [
+            each
+            for layout in own.values()
+            for each in signatures_of(layout)[: 2 - layout.is_written]
+        ]
+        asked = [len(layout.legal) - 1 for layout in own.values() if not layout.is_written]
         if returns is not None:
             found.append(Signature(RETURN, (Run("bins", 1, returns.start, returns.size),)))
         return CompactForm(
@@ -155,7 +169,7 @@ class CompactForm:
             width=self.width,
             tasks=tuple(dict.fromkeys([*self.tasks, *own])),
             signatures=tuple(dict.fromkeys([*self.signatures, *found])),
-            queries=max([self.queries, *(len(each.legal) - 1 for each in own.values())]),
+            queries=max([self.queries, *asked]),
             world=self.world or world,
         )
 
@@ -165,13 +179,13 @@ class CompactForm:
         return next((each for each in self.signatures if each.role == RETURN), None)
 
     def timestep_positions(self, layout: Layout) -> int:
-        """Positions of a timestep, G + k - 1, one more with returns and one with a world model.
+        """Positions of a timestep, G + k - 1; one more with returns, one more with a world model.
 
-        A document's has 1.
+        One more where it is written, too. A document's has 1.
         """
         if layout.is_document:
             return 1
-        more = (self.returns is not None) + (self.world is not None)
+        more = (self.returns is not None) + (self.world is not None) + layout.is_written
         return self.positions + len(layout.legal) - 1 + more
 
     def number_of(self, task: str) -> int:
@@ -194,7 +208,7 @@ class CompactForm:
                 f"has no embedder; it has {', '.join(sorted(known)) or 'none'}. Fine-tune it on "
                 "demonstrations of the task first (model.init_from)."
             )
-        if len(layout.legal) - 1 > self.queries:
+        if len(layout.legal) - 1 > self.queries and not layout.is_written:
             raise UsageError(
                 f"{task} has actions of {len(layout.legal)} tokens, and the checkpoint was trained "
                 f"on at most {self.queries + 1}. Fine-tune it on demonstrations of the task first "

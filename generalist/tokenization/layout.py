@@ -30,7 +30,7 @@ from generalist.tokenization import (  # noqa: F401 - registers
 )
 from generalist.tokenization.codec import Codec, Toolbox, codec_from_dict
 from generalist.tokenization.constant import ConstantCodec
-from generalist.tokenization.text_fields import DocumentCodec
+from generalist.tokenization.text_fields import DocumentCodec, WrittenCodec
 from generalist.vocabulary import Vocabulary
 
 Role = Literal["observation", "separator", "return", "action", "reward"]
@@ -62,6 +62,12 @@ class Part:
     def name(self) -> str:
         """Readable path, such as `observation/position`."""
         return path_name((self.role, *self.path))
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """Half-open interval of ids that end a value, as `Codec.ends` has it."""
+        ends = self.codec.ends
+        return None if ends is None else (self.start + ends[0], self.start + ends[1])
 
     def encode(self, tree: Tree, toolbox: Toolbox, task: str = "") -> np.ndarray:
         """(N, K) ids of this leaf of `tree`; errors name the part and the step."""
@@ -208,6 +214,11 @@ class Layout:
     def is_document(self) -> bool:
         """True for text documents, whose timestep is one token of text."""
         return all(part.role == "action" for part in self.parts)
+
+    @cached_property
+    def is_written(self) -> bool:
+        """Whether the action is text, whose tokens are chosen one after the other in every form."""
+        return any(isinstance(part.codec, WrittenCodec) for part in self.parts_of("action"))
 
     def encode(self, role: Role, tree: Tree, toolbox: Toolbox, *, task: str = "") -> np.ndarray:
         """Batched tree of a role to (N, K) int64 ids; errors name the part, the step and `task`."""

@@ -25,7 +25,7 @@ from generalist.tokenization.meaning import meaning
 from generalist.tokenization.spaces import build_layout
 from generalist.tokenization.text import TextCodec
 from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
-from generalist.vocabulary import Vocabulary, fingerprint_of
+from generalist.vocabulary import SPECIAL_NAMES, Vocabulary, fingerprint_of
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -297,15 +297,14 @@ class GeneralistProcessor:
         """
         timesteps = self._timesteps(ids, layout)
         steps, positions = len(timesteps), layout.positions
-        actions = timesteps[:, positions.of_role("action")]
         observed = timesteps[:, positions.of_role("observation")]
-        empty = np.zeros((steps, 0))
+        seen: Tree = np.zeros((steps, 0))
+        if not layout.is_document:
+            seen = layout.decode("observation", observed, self.toolbox)
         return Episode(
             task=task,
-            observations=empty
-            if layout.is_document
-            else layout.decode("observation", observed, self.toolbox),
-            actions=self.decode_actions(actions, layout),
+            observations=seen,
+            actions=self.decode_actions(timesteps[:, positions.of_role("action")], layout),
             rewards=np.full(steps, np.nan, dtype=np.float32),
             terminated=False,
             truncated=True,
@@ -328,13 +327,14 @@ class GeneralistProcessor:
                     yield TokenInfo(token, where.name, "separator", step, "")
                     continue
                 name = f"{part.name}[{index}]" if part.tokens > 1 else part.name
-                value = meaning(part.codec, values[number], index=index, code=token - where.start)
+                code = token - where.start
+                value = meaning(part.codec, values[number], index=index, code=code)
+                if part.role == "action" and where.name == "special":  # ends a text, or fills it
+                    value = SPECIAL_NAMES[code]
                 yield TokenInfo(token, where.name, name, step, value)
 
     def explain_header(self, ids: np.ndarray) -> Iterator[TokenInfo]:
         """What each token of a header means, in order."""
-        from generalist.vocabulary import SPECIAL_NAMES
-
         for token in np.asarray(ids).tolist():
             where = self.vocabulary.range_of(token)
             if where.name == "special":

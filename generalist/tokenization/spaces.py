@@ -10,6 +10,7 @@
 | any of these with more than 1,024 values            | digits, two tokens or more each     |
 | Text (observations)                                 | text, a slot of fixed length        |
 | Text (actions)                                      | characters, one token a character   |
+| Written (`envs/written.py`), a whole action         | written, one token after the other  |
 | Dict, Tuple                                         | their parts, keys sorted            |
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 from gymnasium import spaces
 
 from generalist.envs.frames import frame_axes, is_full_uint8
+from generalist.envs.written import Written
 from generalist.episode import IntegerKey, Path, path_name, sorted_keys
 from generalist.errors import GeneralistError
 from generalist.tokenization.characters import CharactersCodec
@@ -34,7 +36,7 @@ from generalist.tokenization.discrete import DiscreteCodec
 from generalist.tokenization.grid import GridCodec
 from generalist.tokenization.image import FrameStackCodec, ImageCodec
 from generalist.tokenization.layout import Layout, Part, Role, stored_layout
-from generalist.tokenization.text_fields import TextFieldCodec
+from generalist.tokenization.text_fields import TextFieldCodec, WrittenCodec
 from generalist.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -80,6 +82,10 @@ def build_layout(
     for role in ("observation", "action"):
         if not any(part.role == role and part.tokens for part in fields):
             raise GeneralistError(f"The {role} space is empty, so there is nothing to lay out.")
+    if layout.is_written and len(layout.parts_of("action")) > 1:
+        raise GeneralistError(
+            f"{action_space} cannot be laid out: text that is written has to be the whole action."
+        )
     if layout.tokens_per_timestep > LONGEST_TIMESTEP_TOKENS:
         raise GeneralistError(
             f"One timestep would take {layout.tokens_per_timestep} tokens, more than "
@@ -144,6 +150,8 @@ class _Builder:
         if isinstance(space, spaces.MultiBinary):
             size = math.prod(space.shape)
             return self.integers(space.shape, space.dtype, low=[0] * size, count=[2] * size)
+        if isinstance(space, Written) and role == "action":
+            return WrittenCodec((), "str", space.max_tokens, self.vocabulary["text"].size)
         if isinstance(space, spaces.Text):
             return self.text(space) if role == "observation" else self.characters(space)
         raise ValueError(f"there is no codec for {type(space).__name__} spaces")

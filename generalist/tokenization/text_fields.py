@@ -1,4 +1,4 @@
-"""Text inside a timestep, and documents: codecs whose codes are the text tokenizer's ids."""
+"""Text inside a timestep, text as an action, documents: codes are the text tokenizer's ids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from generalist.tokenization.codec import Codec, Toolbox
+from generalist.vocabulary import SPECIAL_NAMES
+
+_PAD, _END = SPECIAL_NAMES.index("pad"), SPECIAL_NAMES.index("end")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,41 @@ class TextFieldCodec(Codec):
         """(N, K) ids to (N,) strings."""
         texts = [toolbox.text.decode(row[row < self.text_size]) for row in np.asarray(codes)]
         return np.array(texts, dtype=np.str_)
+
+
+@dataclass(frozen=True)
+class WrittenCodec(TextFieldCodec):
+    """A string that is written token by token, each given those before it: text, `end`, filling.
+
+    A string that fills the slot has no end code. The special ids stand behind the text range, so
+    `end` and the filling `pad` are codes too. The filling carries no loss.
+    """
+
+    kind: ClassVar[str] = "written"
+
+    @property
+    def legal(self) -> tuple[tuple[int, int], ...]:
+        """K intervals, all alike: the text tokenizer's ids, and those that end the text."""
+        return ((0, self.ends[1]),) * self.slot
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """From the filling `pad` to `end`."""
+        return self.text_size + _PAD, self.text_size + _END + 1
+
+    def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N,) strings to (N, K): ids of the text tokenizer, `end`, filling."""
+        codes = super().encode(values, toolbox)
+        lengths = (codes < self.text_size).sum(axis=1)
+        shorter = np.flatnonzero(lengths < self.slot)
+        codes[shorter, lengths[shorter]] = self.text_size + _END
+        return codes
+
+    def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
+        """(N, K) codes to (N,) strings, each up to the first code that ends it."""
+        codes = np.asarray(codes)
+        written = (codes < self.text_size).cumprod(axis=1).astype(bool)
+        return super().decode(np.where(written, codes, self.text_size), toolbox)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from generalist.training.strategies.launch import (
     resolve_precision,
     should_compile,
 )
+from generalist.vocabulary import Vocabulary
 
 Objective = TokenObjective | ReinforcementObjective
 
@@ -80,11 +81,21 @@ def build_objective(recipe: Recipe, data: TrainingData, accelerator: Accelerator
         OrdinalTargets(
             bins.start, bins.stop, recipe.loss.sigma_bins, returns=(returns.start, returns.stop)
         ),
-        ranges=[(r.start, r.stop) for r in vocabulary],
+        ranges=_ranges(vocabulary),
         full_every=recipe.loss.full_every,
     )
     _choose_pass(objective, recipe, accelerator)
     return objective
+
+
+def _ranges(vocabulary: Vocabulary) -> list[tuple[int, int]]:
+    """The ranges that targets are chosen within, in order.
+
+    Text and the special ids behind it are one: whether a text goes on or ends is one choice.
+    """
+    text, special, *others = vocabulary
+    assert (text.name, special.name) == ("text", "special")
+    return [(text.start, special.stop), *((each.start, each.stop) for each in others)]
 
 
 def build_start(recipe: Recipe, data: TrainingData) -> PreTrainedModel:

@@ -14,6 +14,7 @@ import numpy as np
 from generalist.shards.index import EpisodeRow
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import QUERIES, TASKS, UNKNOWN_TASK
+from generalist.tokenization.layout import ROLES
 from generalist.tokenization.outcomes import OUTCOME
 from generalist.windows.outcomes import Foreseen, Outcomes
 from generalist.windows.packing import Excerpt, Segment
@@ -31,6 +32,7 @@ from generalist.windows.palette import (
 from generalist.windows.random import words
 from generalist.windows.returns import ReturnsToGo
 
+_ACTION = ROLES.index("action")
 IGNORE = -100
 """Target of a position without a loss; what torch's cross entropy leaves out."""
 
@@ -191,9 +193,13 @@ class BatchBuilder:
         kind, labels = 0, sample.labels if self._use_labels else None
         if labels is not None:
             start = (episode.first_step + first) * k
-            self._labels.append(labels[start : start + steps * k])
+            own = labels[start : start + steps * k]
+            self._labels.append(own)
             kind = 1
-        if hidden and not pattern.is_document:
+            if pattern.is_written:  # what is read before a token is what should have been written
+                ids[-1] = ids[-1].copy()
+                ids[-1].reshape(steps, -1)[:, -k:] = own.reshape(steps, k)
+        if hidden and not pattern.is_text:
             self._legal.append((pattern.legal_first[: steps * k], pattern.legal_count[: steps * k]))
             kind += 2
         kinds.append(pattern.kinds[kind][: steps * pattern.timestep_tokens])
@@ -218,10 +224,6 @@ class BatchBuilder:
             self._give(pattern.action, stored[:, pattern.chosen], taken)
         else:
             self._give(pattern.observation, stored[:, pattern.given], places)
-        if k > 1:
-            asked = (places + pattern.first_query)[:, None] + np.arange(k - 1)
-            self._give(QUERIES, np.tile(pattern.queries, (steps, 1)), asked.ravel())
-        self._ids.append(self._palette.separators[: steps * size])
         self._kinds.append(pattern.kinds[: steps * size])
         labels = self._folders[segment.folder].sample(episode.sample).labels
         if labels is None or shown or not self._use_labels:
@@ -229,6 +231,14 @@ class BatchBuilder:
         else:
             start = (episode.first_step + first) * k
             targets = labels[start : start + steps * k].reshape(steps, k)
+        ids = self._palette.separators[: steps * size]
+        if pattern.is_written:  # what is read before a token is what should have been written
+            ids = ids.reshape(steps, size).copy()
+            ids[:, size - k :] = targets
+        elif k > 1:
+            asked = (places + pattern.first_query)[:, None] + np.arange(k - 1)
+            self._give(QUERIES, np.tile(pattern.queries, (steps, 1)), asked.ravel())
+        self._ids.append(ids.ravel())
         if pattern.has_value and to_go is not None:
             values = pattern.first_return + to_go.bins(episode)[first : first + steps, None]
             targets = np.concatenate([values, targets], axis=1)
@@ -319,13 +329,15 @@ class BatchBuilder:
         lengths = np.array(self._lengths)
         positions = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         folder = np.repeat(np.array(self._sources, np.int16), lengths)
-        is_target = kinds & TARGET > 0
-        targets = np.where(is_target, ids, IGNORE)
+        role = kinds & ROLE
+        targets = np.where(kinds & TARGET > 0, ids, IGNORE)
         if self._labels:
             targets[np.flatnonzero(kinds & LABELLED)] = np.concatenate(self._labels)
+        # No action is `pad`: it fills what a text leaves of its slot.
+        targets[(targets == self._palette.padding[0]) & (role == _ACTION)] = IGNORE
         if self._legal:
             self._hide(ids, np.flatnonzero(kinds & HIDDEN), keys)
-        role, weight = kinds & ROLE, is_target.astype(np.float32)
+        weight = (targets != IGNORE).astype(np.float32)
         if self._palette.losses is not None:
             weight *= self._palette.losses[folder, role]
         shape = len(keys), self._palette.window_tokens

@@ -258,10 +258,10 @@ class _Demonstrator(NamedTuple):
 
 
 def _demonstrators(folders: Sequence[Folder]) -> list[_Demonstrator | None]:
-    """What draws demonstrations for each folder; None for documents, which have none."""
+    """What draws demonstrations for each folder; None where actions are text, which has none."""
     by_task: dict[str, list[int]] = {}
     for index, folder in enumerate(folders):
-        if not folder.data.layout.is_document:
+        if not (folder.data.layout.is_document or folder.data.layout.is_written):
             by_task.setdefault(folder.data.task, []).append(index)
     found: list[_Demonstrator | None] = [None] * len(folders)
     for mine in by_task.values():

@@ -39,7 +39,8 @@ class Pattern:
     Attributes:
         view: as given.
         is_stored: whether timesteps are shown as they are stored.
-        is_document: whether the segment is text.
+        is_text: whether the actions are text, which is always shown as it was written.
+        is_written: whether an action is a whole text.
         stored_tokens: tokens of a timestep as it is stored.
         timestep_tokens: V.
         actions_of_a_step: k.
@@ -53,7 +54,8 @@ class Pattern:
     def __init__(self, view: View, window_tokens: int) -> None:
         positions, fit = view.positions, window_tokens // view.tokens_per_timestep
         self.view, self.is_stored = view, view.is_stored
-        self.is_document = view.layout.is_document
+        self.is_written = view.layout.is_written
+        self.is_text = view.layout.is_document or self.is_written
         self.stored_tokens = view.layout.tokens_per_timestep
         self.timestep_tokens = view.tokens_per_timestep
         self.actions_of_a_step = int(positions.chosen.sum())
@@ -91,6 +93,8 @@ class CompactPattern:
         demonstration_tokens: positions of a timestep of a demonstration, G.
         given, chosen: (K,) and (k,) int64, which stored tokens are embedded, and which are the
             action.
+        is_written: whether the k action tokens stand at the last k positions, as text that is
+            written does. Else queries stand at the last k - 1.
         queries: (k - 1, 1) int64, numbers of the queries.
         first_query: position of a timestep at which they begin.
         shows_taken: whether the last position of a timestep shows the action that was taken.
@@ -126,9 +130,11 @@ class CompactPattern:
         self.demonstration_tokens = form.positions
         positions = layout.positions
         self.given, self.chosen = (positions.of_role(each) for each in ("observation", "action"))
+        self.is_written = layout.is_written
         self.queries = np.arange(len(self.chosen) - 1)[:, None]
         self.shows_taken = form.world is not None
-        self.first_query = self.timestep_tokens - self.shows_taken - len(self.chosen) + 1
+        self.first_query = self.timestep_tokens - len(self.chosen) + 1
+        self.first_query -= self.is_written + self.shows_taken
         self.outcome_weights, self._world = outcome_weights, form.world
         self.loss = np.zeros(len(ROW_ROLES), np.float32)
         self.loss[ROLES.index("action")] = 1
@@ -141,11 +147,12 @@ class CompactPattern:
         self.first_return = 0 if form.returns is None else form.returns.runs[0].start
         self.has_value = form.returns is not None and value_weight > 0
         self.value_place = form.positions - 1
+        # Of a text's last token, or of what was done.
+        after = [ROLES.index("action")] * (self.is_written + self.shows_taken)
         before = self.roles[: self.first_query - 1].copy()
         if self.has_value:
             before[-1] = ROLES.index("return") | TARGET | ORDINAL | LABELLED | QUERY
-        taken = np.full(int(self.shows_taken), ROLES.index("action"), np.uint8)
-        kinds = np.concatenate([before, kinds, taken]).astype(np.uint8)
+        kinds = np.concatenate([before, kinds, after]).astype(np.uint8)
         self.kinds = np.tile(kinds, window_tokens // self.timestep_tokens)
 
     def outcome_ids(self, codes: np.ndarray) -> np.ndarray:

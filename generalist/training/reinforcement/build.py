@@ -69,6 +69,11 @@ def open_tasks(recipe: Recipe) -> TrainingData:
         if task not in layouts:
             layout = processor.layout(env.observation_space, env.action_space, task=task)
             layouts[task] = layout.to_dict()
+        if Layout.from_dict(layouts[task]).is_written:
+            raise UsageError(
+                f"{task} is answered in text, which reinforcement does not learn. Train it on "
+                "demonstrations."
+            )
         spaces = {
             "observation": space_to_json(env.observation_space),
             "action": space_to_json(env.action_space),
