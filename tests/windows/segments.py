@@ -36,7 +36,7 @@ def sampler(tasks: list[TaskData], length: int = 512, **options: Any) -> WindowS
 def row_of(packed: WindowSampler, number: int) -> Batch:
     """One row: arrays of shape (L,)."""
     batch = packed.batch(number, 1)
-    arrays = {name: each[0] for name, each in vars(batch).items() if name != "given"}
+    arrays = {name: each[0] for name, each in vars(batch).items() if isinstance(each, np.ndarray)}
     return Batch(**arrays, given=batch.given)
 
 
