@@ -35,6 +35,14 @@ def reinforce(
             "Short for reinforcement.record=DIR.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let reinforcement.actors play on a Ray cluster: HOST:PORT, auto or local. Short "
+            "for reinforcement.ray=ADDRESS.",
+        ),
+    ] = None,
     resume: Annotated[
         str,
         typer.Option(
@@ -61,8 +69,9 @@ def reinforce(
             f"The recipe {recipe} has no section `reinforcement`, which names the tasks to play; "
             "`generalist train` learns from its demonstrations."
         )
-    if record is not None:
-        loaded.reinforcement.record = record
+    options = {"record": record, "ray": ray}
+    given = [f"reinforcement.{key}={value}" for key, value in options.items() if value is not None]
+    loaded = load_recipe(recipe, [*(overrides or ()), *given])
     from generalist.training.loop import train
 
     source = None if resume == "latest" else Path(resume).expanduser()

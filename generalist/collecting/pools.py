@@ -7,14 +7,12 @@ again where a process was lost.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Protocol
 
+from generalist.clusters import joined
 from generalist.collecting.worker import (
     CollectJob,
     CollectResult,
@@ -25,7 +23,7 @@ from generalist.collecting.worker import (
     single_threaded,
     start_process,
 )
-from generalist.errors import GeneralistError, MissingPackageError, UsageError
+from generalist.errors import UsageError
 from generalist.processes import process_pool, usable_cpus
 from generalist.windows.spec import TaskSpec
 
@@ -147,12 +145,6 @@ class _Ray:
 
 @contextlib.contextmanager
 def _on_ray(processor: GeneralistProcessor, address: str, workers: int | None) -> Iterator[Pool]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning a start
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingPackageError("ray", "Collecting on a Ray cluster") from error
     own = address == "local"
     if workers is not None and not own:
         raise UsageError(
@@ -161,31 +153,8 @@ def _on_ray(processor: GeneralistProcessor, address: str, workers: int | None) -
         )
     if workers == 0:
         raise UsageError("Ray needs at least 1 worker, got 0.")
-    sizes: dict[str, Any] = {}  # a cluster has its own
-    if own:
-        sizes = {"num_cpus": workers or usable_cpus(), "include_dashboard": False}
-    # What a lost worker's node says of it goes past log_to_driver; this flag is Ray's debugger's.
-    ray._private.worker._worker_logs_enabled = False
-    try:
-        _knock(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **sizes)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise GeneralistError(
-            f"The Ray cluster {address!r} cannot be reached: {reason}. Expected HOST:PORT, "
-            "ray://HOST:PORT, auto or local."
-        ) from error
-    try:
-        yield _Ray(processor, int(ray.cluster_resources().get("CPU", 1)))
-    finally:
-        ray.shutdown()  # ends what this process has under way there
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT, for which Ray itself waits minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "://" not in address:
-        socket.create_connection((host, int(port)), timeout=10).close()
+    with joined(address, processes=workers, purpose="Collecting on a Ray cluster") as cpus:
+        yield _Ray(processor, cpus)
 
 
 _on_ray_worker: Worker | None = None  # of this process, which serves one collection

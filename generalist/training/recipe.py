@@ -367,7 +367,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
     free |= {"data.cache", "data.cache_gigabytes"}
-    free |= {"reinforcement.actors", "reinforcement.record"}
+    free |= {"reinforcement.actors", "reinforcement.ray", "reinforcement.record"}
     free |= set() if new.corrections.tasks else {"acting"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [

@@ -24,7 +24,10 @@ def test_learns_and_the_checkpoint_acts(tmp_path, capsys):
     }  # fmt: skip
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    assert main(["reinforce", str(path), f"output_dir={tmp_path / 'run'}"]) == 0
+    played = tmp_path / "played"
+    options = [f"output_dir={tmp_path / 'run'}", "--record", str(played)]
+    assert main(["reinforce", str(path), *options]) == 0
+    assert main(["validate", str(played)]) == 0
     folder = str(tmp_path / "run" / "checkpoint")
     capsys.readouterr()
     assert main(["rollout", "gym", "CartPole-v1", "--checkpoint", folder, "--episodes", "1"]) == 0
@@ -33,6 +36,11 @@ def test_learns_and_the_checkpoint_acts(tmp_path, capsys):
 def test_a_recipe_without_tasks_to_play_is_refused(capsys):
     assert main(["reinforce", "quickstart"]) == 2
     assert "has no section `reinforcement`" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_cluster_without_actors_is_refused(capsys):
+    assert main(["reinforce", "reinforce/minatar", "--ray", "local"]) == 2
+    assert "set actors to 1 or more" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_unknown_key_names_the_nearest(capsys):

@@ -27,9 +27,12 @@ from generalist.training.data import NoWindows, TrainingData, form_of, open_data
 from generalist.training.objective import TokenObjective
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
+from generalist.training.reinforcement.cluster import Cluster
 from generalist.training.reinforcement.crew import SOURCE
+from generalist.training.reinforcement.curriculum import Curriculum
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.objective import ReinforcementObjective
+from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.training.reinforcement.recorder import Recorder
 from generalist.training.reinforcement.source import Unrolls
 from generalist.training.reinforcement.timesteps import Shower
@@ -203,21 +206,25 @@ def build_learner(
         demonstrations = Demonstrations(
             recipe, data, segments=imitation.segments, ranks=ranks.count
         )
+    fleet = _fleet(recipe, data, shower, ranks)
     source = Unrolls(
         recipe,
         data,
         objective=objective,
-        fleet=_fleet(recipe, data, shower, ranks),
+        fleet=fleet,
         ranks=ranks,
         reference=reference,
         demonstrations=demonstrations,
         recorder=_recorder(recipe, data, ranks),
+        curriculum=_curriculum(wanted, fleet, ranks),
     )
     return objective, source
 
 
-def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> Fleet:
+def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> Fleet | Cluster:
     assert recipe.reinforcement is not None
+    if recipe.reinforcement.ray is not None and ranks.count > 1:
+        raise UsageError("Actors on a Ray cluster have one learner. Launch it alone.")
     counts = []
     for name, task in recipe.reinforcement.tasks.items():
         count, rest = divmod(task.environments, ranks.count)
@@ -226,21 +233,36 @@ def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> 
                 f"reinforcement.tasks: {name} has {task.environments} environments, which do not "
                 f"divide evenly over {ranks.count} processes; make it a multiple."
             )
+        if count < recipe.reinforcement.minibatches:
+            raise GeneralistError(
+                f"reinforcement.tasks: {name} has {count} environments in each of {ranks.count} "
+                f"processes for {recipe.reinforcement.minibatches} minibatches; each needs one."
+            )
         counts.append(count)
-    everywhere = sum(counts) * ranks.count
-    first = sum(counts) * ranks.number
-    return Fleet(
-        shower,
-        data.processor,
-        makers=[
+    most = None if recipe.reinforcement.curriculum is None else sum(counts)
+    mine = sum(counts) if most is None else most * len(counts)
+    everywhere, first = mine * ranks.count, mine * ranks.number
+    made: dict[str, Any] = {
+        "makers": [
             partial(make, task, **(data.headers[task].collection.get("options") or {}))
             for task in shower.tasks
         ],
-        counts=counts,
-        seed_of=partial(_seed_of, recipe.seed, first=first, everywhere=everywhere),
-        actors=recipe.reinforcement.actors,
-        record=recipe.reinforcement.record is not None,
-    )
+        "counts": counts,
+        "seed_of": partial(_seed_of, recipe.seed, first=first, everywhere=everywhere),
+        "record": recipe.reinforcement.record is not None,
+        "actors": recipe.reinforcement.actors,
+    }
+    if recipe.reinforcement.ray is not None:
+        return Cluster(shower, data.processor, address=recipe.reinforcement.ray, **made)
+    return Fleet(shower, data.processor, most=most, **made)
+
+
+def _curriculum(
+    wanted: ReinforcementRecipe, fleet: Fleet | Cluster, ranks: Ranks
+) -> Curriculum | None:
+    if wanted.curriculum is None:
+        return None
+    return Curriculum(wanted.curriculum, fleet.counts, least=wanted.minibatches, ranks=ranks)
 
 
 def _recorder(recipe: Recipe, data: TrainingData, ranks: Ranks) -> Recorder | None:

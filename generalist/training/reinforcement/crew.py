@@ -11,7 +11,7 @@ k = action tokens of a timestep.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -150,18 +150,43 @@ class Crew:
 
     def __init__(self, crewed: Crewed, start: np.ndarray) -> None:
         self._crewed = crewed
-        self._parts: list[list[_Place]] = [
-            [_Place(make, task, number) for number in numbers]
-            for task, (make, numbers) in enumerate(
-                zip(crewed.makers, crewed.environments, strict=True)
-            )
-        ]
-        self._places = [place for part in self._parts for place in part]
+        self._parts: list[list[_Place]] = []
+        self._places: list[_Place] = []
         self._version = 0  # of the weights that act
         self._failures: list[str] = []
-        for place, episode in zip(self._places, start, strict=True):
-            place.episode = int(episode) - 1
-            self._next(place)
+        self.deal(crewed.environments, start - 1)
+
+    def deal(self, environments: Sequence[Sequence[int]], episodes: np.ndarray) -> list[Seen]:
+        """Have these environments from now on; what there was goes on.
+
+        Args:
+            environments: as in `Crewed`.
+            episodes: (E,) int64 numbers of their latest episodes.
+
+        Returns:
+            As `observe`.
+        """
+        self._crewed = replace(self._crewed, environments=environments)
+        before = {place.number: place for place in self._places}
+        latest = dict(zip(self._crewed.numbers, episodes.tolist(), strict=True))
+        self._parts = [
+            [
+                before.pop(number) if number in before else self._new(task, number, latest[number])
+                for number in part
+            ]
+            for task, part in enumerate(environments)
+        ]
+        self._places = [place for part in self._parts for place in part]
+        for place in before.values():
+            place.env.close()
+        return self.observe()
+
+    def _new(self, task: int, number: int, latest: int) -> _Place:
+        """A further environment, in the episode behind `latest`."""
+        place = _Place(self._crewed.makers[task], task, number)
+        place.episode = latest
+        self._next(place)
+        return place
 
     def observe(self) -> list[Seen]:
         """The present states, task by task."""

@@ -6,6 +6,7 @@ Shapes: E = environments, n = environments of a task, k = action tokens of a tim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -28,6 +29,7 @@ class Fleet:
         processor: encodes observations and decodes actions.
         makers: for each task a function that makes one of its environments.
         counts: for each task, how many.
+        most: how many a task may have after `deal`; None: as many as at first.
         seed_of: the seed of episode `episode` of environment `number`.
         actors: number of processes that step them; 0: this process does.
         patience: seconds that an actor has to answer.
@@ -39,6 +41,9 @@ class Fleet:
         failures: what went wrong, in words, since somebody took it.
     """
 
+    exact = True
+    """A restored fleet is where it was."""
+
     def __init__(
         self,
         shower: Shower,
@@ -46,45 +51,79 @@ class Fleet:
         *,
         makers: Sequence[Callable[[], gymnasium.Env]],
         counts: Sequence[int],
+        most: int | None = None,
         seed_of: Callable[[int, int], int],
         actors: int = 0,
         patience: float = PATIENCE_SECONDS,
         record: bool = False,
     ) -> None:
         self.shower, self._patience, self._actors = shower, patience, actors
-        bounds = np.cumsum([0, *counts]).tolist()
-        self.of_task = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         self.failures: list[str] = []
-        shares = max(actors, 1)
+        # Environments keep their numbers, and so their seeds, whatever is dealt.
+        self._firsts = np.cumsum([0, *([most] * len(counts) if most else counts)]).tolist()
         self._crewed = [
             Crewed(
                 tasks=shower.tasks,
                 layouts=shower.layouts,
                 makers=makers,
-                environments=[
-                    range(part.start + share, part.stop, shares) for part in self.of_task
-                ],
+                environments=[],
                 processor=processor,
                 seed_of=seed_of,
                 record=record,
             )
-            for share in range(shares)
+            for _ in range(max(actors, 1))
         ]
         self._crews: list[Actor | LocalCrew] = []
-        self._episodes = np.zeros(bounds[-1], np.int64)
+        self._episodes = np.full(self._firsts[-1], -1)  # of each number, the latest
         self._states: list[States] = []
         self._answered: list[list[Seen]] = [[] for _ in self._crewed]
+        self._assign(counts)
+
+    def _assign(self, counts: Sequence[int]) -> None:
+        """Say which environments there are, and who steps them."""
+        bounds = np.cumsum([0, *counts]).tolist()
+        self.of_task = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        starts = list(zip(self._firsts, counts, strict=False))
+        shares = len(self._crewed)
+        self._crewed = [
+            replace(
+                crewed,
+                environments=[
+                    range(first + share, first + count, shares) for first, count in starts
+                ],
+            )
+            for share, crewed in enumerate(self._crewed)
+        ]
+        numbers = np.concatenate([np.arange(first, first + count) for first, count in starts])
+        self._row_of = dict(zip(numbers.tolist(), range(len(numbers)), strict=True))
+        self._rows = [
+            np.array([self._row_of[number] for number in crewed.numbers], np.int64)
+            for crewed in self._crewed
+        ]
 
     def __len__(self) -> int:
-        return len(self._episodes)
+        return self.of_task[-1].stop
+
+    @property
+    def episodes(self) -> np.ndarray:
+        """(numbers,) int64 number of the latest episode of each environment; -1 for none."""
+        return self._episodes.copy()
+
+    @property
+    def counts(self) -> list[int]:
+        """How many environments each task has."""
+        return [part.stop - part.start for part in self.of_task]
 
     def begin(self, episodes: np.ndarray | None = None) -> None:
         """Begin an episode in every environment.
 
         Args:
-            episodes: (E,) int64, which; None: the first of each.
+            episodes: (numbers,) int64, which; None: the first of each.
         """
-        self._episodes = np.zeros(len(self), np.int64) if episodes is None else episodes.copy()
+        if episodes is None:
+            self._episodes[list(self._row_of)] = 0
+        else:
+            self._episodes = episodes.copy()
         self._crews = [
             self._manned(crewed, self._episodes[crewed.numbers]) for crewed in self._crewed
         ]
@@ -106,6 +145,29 @@ class Fleet:
                     raise GeneralistError(f"An actor {lost} before it began.") from lost
         return crew.answer()
 
+    def deal(self, counts: Sequence[int]) -> None:
+        """Give each task so many environments from now on.
+
+        Those that go end within their episode. Those that come begin the next of their own.
+        """
+        self._assign(counts)
+        result, lost = Stepped.nothing(len(self)), {}
+        for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
+            try:
+                crew.ask("deal", crewed.environments, self._episodes[crewed.numbers])
+            except ActorLost as loss:
+                lost[number] = str(loss)
+        for number, crew in enumerate(self._crews):
+            try:
+                if number not in lost:
+                    self._answered[number] = crew.answer()
+            except ActorLost as loss:
+                lost[number] = str(loss)
+            if number in lost:
+                self._replace(number, lost[number], result)
+        self.failures += result.failures
+        self._look()
+
     def observe(self) -> list[States]:
         """The present states, task by task."""
         return self._states
@@ -120,17 +182,17 @@ class Fleet:
             version: of the weights that chose them.
         """
         lost: dict[int, str] = {}
-        for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
+        for number, (crew, rows) in enumerate(zip(self._crews, self._rows, strict=True)):
             try:
-                crew.ask("step", ids[crewed.numbers], version)
+                crew.ask("step", ids[rows], version)
             except ActorLost as loss:
                 lost[number] = str(loss)
         result = Stepped.nothing(len(self))
-        for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
+        for number, (crew, rows) in enumerate(zip(self._crews, self._rows, strict=True)):
             try:
                 if number not in lost:
                     stepped, self._answered[number] = crew.answer()
-                    _merge(result, stepped, crewed.numbers)
+                    _merge(result, stepped, rows)
             except ActorLost as loss:
                 lost[number] = str(loss)
             if number in lost:
@@ -141,9 +203,9 @@ class Fleet:
 
     def _replace(self, number: int, why: str, result: Stepped) -> None:
         """Put another actor in the place of one that is lost."""
-        crewed = self._crewed[number]
+        crewed, rows = self._crewed[number], self._rows[number]
         result.failures.append(f"Actor {number} {why}; another begins the next episodes.")
-        result.failed[crewed.numbers], result.going_on[crewed.numbers] = True, False
+        result.failed[rows], result.going_on[rows] = True, False
         self._crews[number].close()
         crew = self._manned(crewed, self._episodes[crewed.numbers] + 1)
         self._crews[number], self._answered[number] = crew, self._first(crew)
@@ -183,11 +245,12 @@ class Fleet:
             crew.ask("state")
         taken: dict[int, np.ndarray] = {}
         versions = np.zeros(len(self), np.int64)
-        for crew, crewed in zip(self._crews, self._crewed, strict=True):
-            theirs, versions[crewed.numbers] = crew.answer()
+        for crew, crewed, rows in zip(self._crews, self._crewed, self._rows, strict=True):
+            theirs, versions[rows] = crew.answer()
             taken |= zip(crewed.numbers, theirs, strict=True)
         return {
-            "episodes": self._episodes.copy(),
+            "episodes": self.episodes,
+            "counts": np.array(self.counts),
             "versions": versions,
             **{f"taken/{number}": each for number, each in sorted(taken.items())},
         }
@@ -199,15 +262,16 @@ class Fleet:
             GeneralistError: the state is of other environments, or an environment does not depend
                 on its seed and actions alone.
         """
-        if len(state["episodes"]) != len(self):
+        if len(state["episodes"]) != len(self._episodes):
             raise GeneralistError(
                 f"The checkpoint was saved with {len(state['episodes'])} environments, and there "
-                f"are {len(self)}."
+                f"are {len(self._episodes)}."
             )
+        self._assign(state["counts"].tolist())
         self.begin(state["episodes"])
-        for crew, crewed in zip(self._crews, self._crewed, strict=True):
+        for crew, crewed, rows in zip(self._crews, self._crewed, self._rows, strict=True):
             taken = [state[f"taken/{number}"] for number in crewed.numbers]
-            crew.ask("replay", taken, state["versions"][crewed.numbers].tolist())
+            crew.ask("replay", taken, state["versions"][rows].tolist())
         self._answered = [self._first(crew) for crew in self._crews]
         self._look()
 
@@ -218,11 +282,11 @@ class Fleet:
         self._crews = []
 
 
-def _merge(result: Stepped, stepped: Stepped, numbers: Sequence[int]) -> None:
-    """Add what a crew's step brought to that of all."""
-    result.rewards[numbers] = stepped.rewards
-    result.going_on[numbers] = stepped.going_on
-    result.failed[numbers] = stepped.failed
+def _merge(result: Stepped, stepped: Stepped, rows: np.ndarray) -> None:
+    """Add what a crew's step brought to that of all, in their rows."""
+    result.rewards[rows] = stepped.rewards
+    result.going_on[rows] = stepped.going_on
+    result.failed[rows] = stepped.failed
     result.finished += stepped.finished
-    result.cut |= {numbers[row]: seen for row, seen in stepped.cut.items()}
+    result.cut |= {int(rows[row]): seen for row, seen in stepped.cut.items()}
     result.failures += stepped.failures

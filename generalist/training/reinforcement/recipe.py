@@ -21,6 +21,15 @@ class TaskReinforcement(Section):
     """Factor on the rewards that are learned from, for experiments; scores stay raw."""
 
 
+class CurriculumRecipe(Section):
+    """More environments for tasks whose return improves; see reinforcement/curriculum.py."""
+
+    every: int = Field(default=20, gt=0)
+    """Unrolls after which environments are dealt anew."""
+    floor: float = Field(default=0.5, gt=0, le=1)
+    """Share of its `environments` that a task keeps, whatever its progress."""
+
+
 class ReinforcementRecipe(Section):
     """Learning from rewards: unrolls are played, learned from, and thrown away.
 
@@ -67,15 +76,30 @@ class ReinforcementRecipe(Section):
     imitation: float = Field(default=0.0, ge=0)
     """Weight of the imitation loss on the demonstrations of `data`, which keeps what the
     checkpoint can do; 0: no demonstrations are needed."""
+    curriculum: CurriculumRecipe | None = None
+    """Deal environments by learning progress; `{}` for the defaults. null: each task keeps its own.
+    """
     record: Folder | None = None
     """Folder into which whole episodes are written as shards, a folder of it a task; null: they are
     not kept."""
     actors: int = Field(default=0, ge=0)
     """Processes of each rank that step the environments. 0: the training process does, which is
     best where they do more than some thousand steps a second."""
+    ray: str | None = None
+    """Address of a Ray cluster on which the actors play whole unrolls with weights of their own:
+    HOST:PORT, auto for the one running here, local for one on this machine alone. null: the actors
+    are processes of this machine."""
     max_failures: int = Field(default=20, ge=0)
     """The run stops after more failures of environments than this. An unroll with a failure, such
     as a reward that is no number, is left out."""
+
+    @model_validator(mode="after")
+    def _knows_its_actors(self) -> ReinforcementRecipe:
+        if self.ray is not None and not self.actors:
+            raise ValueError("ray needs the number of actors; set actors to 1 or more")
+        if self.ray is not None and self.curriculum is not None:
+            raise ValueError("actors on a cluster keep their environments; leave curriculum out")
+        return self
 
     @model_validator(mode="after")
     def _has_work_for_all(self) -> ReinforcementRecipe:

@@ -24,7 +24,9 @@ from generalist.training.log import TrainingLog
 from generalist.training.passes import ForwardPass, Pass
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
+from generalist.training.reinforcement.cluster import Cluster
 from generalist.training.reinforcement.crew import Outcome
+from generalist.training.reinforcement.curriculum import Curriculum
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.objective import (
     COLUMNS,
@@ -52,11 +54,12 @@ class Unrolls:
         recipe: the recipe of the run; it has `reinforcement`.
         data: tasks, processor and form of the run.
         objective: its model acts.
-        fleet: the environments of this rank.
+        fleet: the environments of this rank, or those of a cluster.
         ranks: the processes of the run.
         reference: the model that the run starts with; None where nobody asks for it.
         demonstrations: imitated beside; None for none.
         recorder: keeps the episodes; None where nobody asks for them.
+        curriculum: deals the environments; None where each task keeps its own.
     """
 
     def __init__(
@@ -65,23 +68,25 @@ class Unrolls:
         data: TrainingData,
         *,
         objective: ReinforcementObjective,
-        fleet: Fleet,
+        fleet: Fleet | Cluster,
         ranks: Ranks,
         reference: Any = None,
         demonstrations: Demonstrations | None = None,
         recorder: Recorder | None = None,
+        curriculum: Curriculum | None = None,
     ) -> None:
         assert recipe.reinforcement is not None
         self.recipe: ReinforcementRecipe = recipe.reinforcement
         self.data, self._seed = data, recipe.seed
         self._objective, self._fleet, self._ranks = objective, fleet, ranks
         self._reference, self._demonstrations = reference, demonstrations
-        self._recorder = recorder
+        self._recorder, self._curriculum = recorder, curriculum
         tasks = len(fleet.shower.tasks)
         self._unroll: Unroll | None = None
         self._first_step = 0  # of the present unroll
         self._number = -1  # of the present unroll
         self._begun = False  # whether the environments run
+        self._anew = False  # whether the log has yet to say that restored episodes do not
         self._groups: list[list[int]] = []  # of the present pass
         self._pass = -1
         self._failures = 0
@@ -160,30 +165,46 @@ class Unrolls:
         if not self._begun:
             self._fleet.begin()
             self._begun = True
+        self._deal()
         self._number += 1
         self._first_step, self._pass = step, -1
         seed = np.random.SeedSequence((self._seed, _ACTIONS, self._ranks.number, self._number))
         random = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         model = self._objective.model
-        played = play_unroll(
-            model, self._fleet, self.recipe,
-            random=random, version=step, reference=self._reference,
-        )  # fmt: skip
+        how: dict[str, Any] = {"random": random, "version": step, "reference": self._reference}
+        if isinstance(self._fleet, Cluster):
+            played = self._fleet.play(model, self.recipe, **how)
+        else:
+            played = play_unroll(model, self._fleet, self.recipe, **how)
         self._objective.train()
         self._unroll = played.unroll
         self._finished += played.finished
+        if self._curriculum is not None:
+            self._curriculum.add(played.finished)
         if self._recorder is not None:
             names = self._fleet.shower.tasks
             self._recorder.add([(names[e.task], e.episode) for e in played.finished if e.episode])
         for each in played.finished:
             self._recent[each.task].append(each.return_)
-        steps = played.unroll.rewards.size
-        self._steps, self._steps_since = self._steps + steps, self._steps_since + steps
+        self._steps, self._steps_since = (
+            self._steps + played.steps,
+            self._steps_since + played.steps,
+        )
         self._tell_of_failures()
         self._adapt(played.unroll)
         self._playing += time.monotonic() - began
 
+    def _deal(self) -> None:
+        """Deal the environments, where it is time."""
+        counts = None if self._curriculum is None else self._curriculum.deal()
+        if counts is not None and counts != self._fleet.counts:
+            assert isinstance(self._fleet, Fleet)
+            self._fleet.deal(counts)
+
     def _tell_of_failures(self) -> None:
+        if self._anew:
+            self._say("The episodes that were running are not gone on with; others have begun.")
+            self._anew = False
         failures, self._fleet.failures = self._fleet.failures, []
         self._failures += len(failures)
         for each in failures:
@@ -256,6 +277,9 @@ class Unrolls:
             row |= _of_episodes(task, episodes.reshape(len(tasks), -1)[number])
             if self._recent[number]:
                 row[f"recent_return/{task}"] = float(np.mean(self._recent[number]))
+            if self._curriculum is not None:
+                row[f"environments/{task}"] = self._fleet.counts[number] * self._ranks.count
+                row[f"progress/{task}"] = float(self._curriculum.progress[number])
         values = values_of(self._objective.model)
         assert values is not None
         for number, task in enumerate(tasks):
@@ -287,6 +311,7 @@ class Unrolls:
             ),
             **{f"unroll/{name}": each for name, each in self._unroll.arrays().items()},
             **{f"fleet/{name}": each for name, each in self._fleet.state().items()},
+            **{f"curriculum/{name}": each for name, each in self._dealt().items()},
             **{f"header/{i}": each for i, each in enumerate(self._fleet.shower.known())},
         }
         everyone = self._ranks.gather(arrays)
@@ -295,6 +320,9 @@ class Unrolls:
             for rank, state in enumerate(everyone)
             for name, each in state.items()
         }
+
+    def _dealt(self) -> dict[str, np.ndarray]:
+        return {} if self._curriculum is None else self._curriculum.state()
 
     def restore(self, state: Mapping[str, Tensor], log: TrainingLog) -> None:
         """See Source.
@@ -323,6 +351,9 @@ class Unrolls:
         self._unroll = Unroll.of_arrays(_below(mine, "unroll/"), len(self._fleet.of_task))
         self._begun, self._pass = True, -1
         self._fleet.restore(_below(mine, "fleet/"))
+        self._anew = not self._fleet.exact
+        if self._curriculum is not None:
+            self._curriculum.restore(_below(mine, "curriculum/"))
 
     def close(self) -> None:
         """See Source."""

@@ -92,9 +92,7 @@ class Shower:
         said = (task, instruction)
         if said not in self._said:
             ids = self._processor.header(self.tasks[task], instruction, spelled=False).tolist()
-            if (task, tuple(ids)) not in self._numbers:
-                self.know([np.array([task, *ids], np.int64)])
-            self._said[said] = self._numbers[task, tuple(ids)]
+            self._said[said] = self.number_of(np.array([task, *ids], np.int64))
         return self._said[said]
 
     def known(self) -> list[np.ndarray]:
@@ -110,6 +108,13 @@ class Shower:
             self._numbers[task, tuple(ids)] = len(self._headers)
             self._headers.append(np.array(ids, np.int64))
             self._task_of.append(task)
+
+    def number_of(self, header: np.ndarray) -> int:
+        """The number here of a header that another's `known` gives."""
+        task, *ids = header.tolist()
+        if (task, tuple(ids)) not in self._numbers:
+            self.know([header])
+        return self._numbers[task, tuple(ids)]
 
     def lay_out(self, states: Sequence[States]) -> Timesteps:
         """The timesteps of all states, numbered in the order given, as one pass."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,8 +27,20 @@ from generalist.training.reinforcement.policy import (
     values_at,
 )
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
-from generalist.training.reinforcement.timesteps import States
+from generalist.training.reinforcement.timesteps import Shower, States
 from generalist.training.reinforcement.vtrace import v_trace
+
+
+class Places(Protocol):
+    """The part of a fleet that says which environment is whose."""
+
+    @property
+    def shower(self) -> Shower:
+        """Knows the tasks."""
+
+    @property
+    def of_task(self) -> list[slice]:
+        """For each task which of the environments are its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +117,12 @@ class Played:
     Attributes:
         unroll: the unroll.
         finished: the episodes that ended.
+        steps: how many were played, in all environments together.
     """
 
     unroll: Unroll
     finished: list[Outcome]
+    steps: int
 
 
 def play_unroll(
@@ -178,7 +192,7 @@ def play_unroll(
     )
     if reference is not None:
         _ask(reference, fleet, unroll)
-    return Played(unroll, finished)
+    return Played(unroll, finished, rewards.size)
 
 
 def _packed(fleet: Fleet, flags: Sequence[Flags]) -> dict[int, np.ndarray]:
@@ -208,7 +222,7 @@ def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:
 
 
 def _flat_states(
-    unroll: Unroll, fleet: Fleet, number: int, steps: slice, rows: np.ndarray | None = None
+    unroll: Unroll, fleet: Places, number: int, steps: slice, rows: np.ndarray | None = None
 ) -> States:
     """States of a task's environments, environment by environment.
 
@@ -227,7 +241,7 @@ def _flat_states(
     return States(number, headers.reshape(-1), ids.reshape(-1, ids.shape[2]).astype(np.int64))
 
 
-def minibatches(unroll: Unroll, fleet: Fleet, count: int, seed: Sequence[int]) -> list[list[int]]:
+def minibatches(unroll: Unroll, fleet: Places, count: int, seed: Sequence[int]) -> list[list[int]]:
     """Environments in `count` groups, in each of which every task has its share.
 
     Args:
@@ -248,7 +262,7 @@ def minibatches(unroll: Unroll, fleet: Fleet, count: int, seed: Sequence[int]) -
 
 def pass_of(
     unroll: Unroll,
-    fleet: Fleet,
+    fleet: Places,
     environments: Sequence[int],
     *,
     scale: np.ndarray,

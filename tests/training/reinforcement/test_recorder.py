@@ -20,6 +20,7 @@ from generalist.shards.validate import validate
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.training.loop import train
 from tests.training.reinforcement.conftest import CARTPOLE, PENDULUM
+from tests.training.runs import launched, recipe_file
 
 STEPS = {CARTPOLE: 5, PENDULUM: 7}  # so few that two unrolls hold many episodes
 TASKS = {
@@ -116,3 +117,14 @@ def test_seeds_of_evaluation_are_in_no_dataset():
     assert is_dataset_seed(0) and is_dataset_seed(REINFORCEMENT_SEED)
     assert not any(is_dataset_seed(EVALUATION_SEED + i) for i in (0, 999_999, 998_999_999))
     assert not is_dataset_seed(-1) and not is_dataset_seed(2 * REINFORCEMENT_SEED)
+
+
+@pytest.mark.slow
+def test_two_ranks_write_into_one_folder(make_run, tmp_path):
+    wanted = {"tasks": TASKS, "record": tmp_path / "played", "minibatches": 1}
+    launched(recipe_file(make_run(wanted), tmp_path / "a"), "ddp", "generalist.training")
+    assert validate(tmp_path / "played").ok
+    found = content(tmp_path / "played")
+    for task, steps in STEPS.items():
+        # Eight steps learn from four unrolls, and the fifth is played before the end is seen.
+        assert sum(name == task for name, _ in found) == 2 * (5 * 6 // steps)
