@@ -110,6 +110,7 @@ class BeamPolicy(Actor):
             self.agent.window_tokens,
             body_tokens=(self._steps - ahead) * size,
             ahead_tokens=ahead * size,
+            **self.agent.decoder_options,
         )
 
     def _slots(self, slots: Sequence[int]) -> list[int]:
