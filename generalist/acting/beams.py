@@ -66,7 +66,8 @@ class BeamPlan:
 class BeamPolicy(Actor):
     """An agent that imagines before it acts.
 
-    Proposals are drawn as the agent draws its actions, at temperature 1 where its own is 0.
+    Proposals are drawn as the model believes actions to be, at the agent's temperature, 1 where it
+    is 0. Of real numbers too: what would be noise if it were acted out is choice for a search.
 
     Args:
         agent: acts in the task.
@@ -96,7 +97,7 @@ class BeamPolicy(Actor):
                 f"horizon={self._steps} or less."
             )
         temperature = agent.sampling.temperature or 1.0
-        self._sampling = replace(agent.sampling, temperature=temperature)
+        self._sampling = replace(agent.sampling, temperature=temperature, ordinal_factor=1.0)
         self._later = choices_of(agent.layout, agent.sampling, task=agent.task)
         self._running = RunningEpisodes(self._new_decoder)
         self._taken = TakenActions(agent)
