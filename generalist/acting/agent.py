@@ -123,7 +123,7 @@ class Agent(Actor):
         self.wanted_return = None if wanted_return is None else WantedReturn.parse(wanted_return)
         self._prompts = Prompts()
         self._running = RunningEpisodes(self.new_decoder)
-        self._taken = TakenActions(self)
+        self._taken = TakenActions(self.form, self.layout, processor.toolbox)
         self._seeds: dict[int, int] = {}  # of the episode in each slot
 
     @classmethod

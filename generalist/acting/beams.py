@@ -100,7 +100,7 @@ class BeamPolicy(Actor):
         self._sampling = replace(agent.sampling, temperature=temperature, ordinal_factor=1.0)
         self._later = choices_of(agent.layout, agent.sampling, task=agent.task)
         self._running = RunningEpisodes(self._new_decoder)
-        self._taken = TakenActions(agent)
+        self._taken = TakenActions(agent.form, agent.layout, agent.processor.toolbox)
 
     def _new_decoder(self, slots: int) -> Decoder:
         """Slots 0, 1 + W, 2 + 2 W, ... hold episodes, those behind each its rows."""
