@@ -158,7 +158,7 @@ def predicted(agent: Agent, given: list[Stretch], steps: int) -> list[np.ndarray
         vectors = form.observed(seen)
         decoder.observe(slots, [form.separator] * vectors.shape[1], vectors, reserve=1)
         hidden = decoder.append(slots, [form.separator], form.taken(seen, done))[:, 0]
-        decoder.keep(slots)
+        decoder.finish(slots)
         if step < BEFORE - 1:
             seen = np.stack([each.observed[step + 1] for each in given])
         else:

@@ -116,7 +116,7 @@ class Agent(Actor):
         self.sampling = self.sampling_in(self.task)
         self.form = form_of(embedders_of(model), processor, self.task, self.layout)
         self._choices = choices_of(self.layout, self.sampling, task=self.task)
-        self._decoder_options = decoder_options
+        self.decoder_options = decoder_options
         self._asks: WantedReturns | None = None
         if self.task in self.returns:
             first_id = processor.vocabulary["return"].start
@@ -124,7 +124,7 @@ class Agent(Actor):
         self.wanted_return = None if wanted_return is None else WantedReturn.parse(wanted_return)
         self._prompts = Prompts()
         self._running = RunningEpisodes(self.new_decoder)
-        self._taken = TakenActions(self)
+        self._taken = TakenActions(self.form, self.layout, processor.toolbox)
         self._seeds: dict[int, int] = {}  # of the episode in each slot
 
     @classmethod
@@ -201,7 +201,7 @@ class Agent(Actor):
         layouts = self.layouts if layout is None else {**self.layouts, task: layout}
         own = ("guidance", "log_probs", "name", "origin")
         shared = {name: getattr(self, name) for name in (*SETTINGS, *own)}
-        shared |= {"sampling": self._sampling, **self._decoder_options}
+        shared |= {"sampling": self._sampling, **self.decoder_options}
         shared["wanted_return"] = self.wanted_return
         return Agent(self.model, self.processor, layouts, task=task, **shared)
 
@@ -372,7 +372,7 @@ class Agent(Actor):
 
     def new_decoder(self, slots: int) -> Decoder:
         """A decoder over this agent's model and window."""
-        options = dict(self._decoder_options)
+        options = dict(self.decoder_options)
         steps = setting_of(self.context_steps, self.task)
         if steps is not None and not self.layout.is_document:
             options["body_tokens"] = steps * self.form.positions

@@ -66,7 +66,8 @@ class BeamPlan:
 class BeamPolicy(Actor):
     """An agent that imagines before it acts.
 
-    Proposals are drawn as the agent draws its actions, at temperature 1 where its own is 0.
+    Proposals are drawn as the model believes actions to be, at the agent's temperature, 1 where it
+    is 0. Of real numbers too: what would be noise if it were acted out is choice for a search.
 
     Args:
         agent: acts in the task.
@@ -96,10 +97,10 @@ class BeamPolicy(Actor):
                 f"horizon={self._steps} or less."
             )
         temperature = agent.sampling.temperature or 1.0
-        self._sampling = replace(agent.sampling, temperature=temperature)
+        self._sampling = replace(agent.sampling, temperature=temperature, ordinal_factor=1.0)
         self._later = choices_of(agent.layout, agent.sampling, task=agent.task)
         self._running = RunningEpisodes(self._new_decoder)
-        self._taken = TakenActions(agent)
+        self._taken = TakenActions(agent.form, agent.layout, agent.processor.toolbox)
 
     def _new_decoder(self, slots: int) -> Decoder:
         """Slots 0, 1 + W, 2 + 2 W, ... hold episodes, those behind each its rows."""
@@ -110,6 +111,7 @@ class BeamPolicy(Actor):
             self.agent.window_tokens,
             body_tokens=(self._steps - ahead) * size,
             ahead_tokens=ahead * size,
+            **self.agent.decoder_options,
         )
 
     def _slots(self, slots: Sequence[int]) -> list[int]:

@@ -196,12 +196,12 @@ class Imagination:
             one = choices[0][position]
             logits = self._decoder.logits(self._states[:, position].contiguous(), one.interval)
             every = logits.unflatten(0, (count, going_on))[:, columns]  # (N, W, V)
-            masks = [
-                own[position].after(found[n, w, :position].tolist()).flags
-                for n, own in enumerate(choices)
-                for w in range(width)
-            ]
-            if any(mask is not None for mask in masks):
+            if any(own[position].mask is not None for own in choices):
+                masks = [
+                    own[position].after(found[n, w, :position].tolist()).flags
+                    for n, own in enumerate(choices)
+                    for w in range(width)
+                ]
                 every = masked(every.flatten(0, 1), masks).view_as(every)
             best, others = every.split([going_on, drawn], dim=1)
             greedy = Sampling(0.0, ordinal=self._sampling.ordinal) if one.ordinal else GREEDY

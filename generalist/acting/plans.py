@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from generalist.acting.beams import BeamPlan, BeamPolicy
@@ -32,13 +33,16 @@ def parse_plan(text: str) -> Plan:
     )
 
 
-def check_plan(plan: Plan, task: str) -> None:
-    """Raise UsageError where a task is of another kind than those that a plan is for."""
-    if isinstance(plan, TreePlan) and not is_board(task):
-        raise UsageError(
-            f"A tree search is for board games, and {task} is none; plan with 'beam', or leave the "
-            "plan out."
-        )
+def check_plan(plan: Plan, agent: Agent, tasks: Sequence[str]) -> None:
+    """Raise UsageError where an agent cannot plan so in one of these tasks."""
+    for task in tasks:
+        if isinstance(plan, TreePlan) and not is_board(task):
+            raise UsageError(
+                f"A tree search is for board games, and {task} is none; plan by 'beam', or leave "
+                "the plan out."
+            )
+        if isinstance(plan, BeamPlan) and task in agent.layouts:
+            BeamPolicy(agent.for_task(task), plan)
 
 
 def planned(agent: Agent, plan: Plan) -> Policy:

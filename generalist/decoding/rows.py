@@ -66,18 +66,18 @@ class SeparateRows:
         """
         if layer == len(self._layers):  # by one append, so that Ctrl-C leaves no half a layer
             _, heads, width = keys.shape
-            rows, device = (self.count, heads), keys.device
+            each, device = (self.count, heads), keys.device
             self._layers.append(
                 _Layer.of(
-                    torch.zeros(*rows, width, self.capacity, device=device),
-                    torch.zeros(*rows, self.capacity, width, device=device),
+                    torch.zeros(*each, width, self.capacity, device=device),
+                    torch.zeros(*each, self.capacity, width, device=device),
                 )
             )
         stored = self._layers[layer]
         for rows, start, count, offset in plan.runs:
             where = slice(start, start + count)
             part = slice(offset, offset + count * len(range(self.count)[rows]))
-            own_keys, own_values = (each[part].unflatten(0, (-1, count)) for each in (keys, values))
+            own_keys, own_values = (x[part].unflatten(0, (-1, count)) for x in (keys, values))
             stored.keys[rows, :, :, where] = own_keys.permute(0, 2, 3, 1)
             stored.values[rows, :, where] = own_values.transpose(1, 2)
 
@@ -165,7 +165,8 @@ class SeparateRows:
         self, sources: Sequence[int], targets: Sequence[int], first: int, stop: int
     ) -> None:
         """Give each target row the keys and values of its source, of tokens `first` to `stop`."""
-        old, new = list(sources), list(targets)
+        old, new = torch.tensor(sources), torch.tensor(targets)
         for layer in self._layers:
-            layer.keys[new, :, :, first:stop] = layer.keys[old, :, :, first:stop]
-            layer.values[new, :, first:stop] = layer.values[old, :, first:stop]
+            keys, values = layer.keys[:, :, :, first:stop], layer.values[:, :, first:stop]
+            for part in (keys, values):  # in half the time that indexing takes
+                part.index_copy_(0, new, part.index_select(0, old))

@@ -25,7 +25,7 @@ from generalist.decoding.cache import RowPlan
 from generalist.decoding.choosing import Chooser
 from generalist.decoding.passes import forward_of
 from generalist.decoding.sampling import Interval
-from generalist.decoding.slots import Added, Row, Slot, added_to
+from generalist.decoding.slots import Added, Row, Slot, Trunk, added_to
 from generalist.errors import GeneralistError
 from generalist.streams import Stream, random_stream
 
@@ -149,7 +149,7 @@ class Sequences:
         asked: int = 1,
         reserve: int = 0,
     ) -> torch.Tensor:
-        """Begin a timestep of the compact form in each slot; `keep` or `take` ends it.
+        """Begin a timestep of the compact form in each slot; `finish` or `take` ends it.
 
         Args:
             slots: numbers of the N slots.
@@ -169,7 +169,7 @@ class Sequences:
     def append(
         self, slots: Sequence[int], chunk: Sequence[int], vectors: torch.Tensor, *, asked: int = 1
     ) -> torch.Tensor:
-        """As `observe`, but the timesteps go on, and no room is made for them. `keep` ends them.
+        """As `observe`, but the timesteps go on, and no room is made for them. `finish` ends them.
 
         Raises:
             GeneralistError: a slot is longer than the window then.
@@ -196,9 +196,9 @@ class Sequences:
         states = [self._state(slot) for slot in slots]
         for state, own in zip(states, vectors, strict=True):
             state.append([token], own)
-        self.keep(slots)
+        self.finish(slots)
 
-    def keep(self, slots: Sequence[int]) -> None:
+    def finish(self, slots: Sequence[int]) -> None:
         """The timesteps of these slots are whole."""
         self._complete = [self._state(slot) for slot in slots]
         self._settle()
@@ -219,17 +219,17 @@ class Sequences:
         """
         pairs = [(a, b) for a, b in zip(slots, into, strict=True) if a != b]
         sources = [self._state(slot) for slot, _ in pairs]
-        copies: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
-        made = []
-        for source, (_, number) in zip(sources, pairs, strict=True):
-            fork, known = source.forked(number, self._slots[number])
-            if known < fork.older.fed:
-                rows = copies.setdefault((known, fork.older.fed), ([], []))
-                rows[0].append(source.older.index)
-                rows[1].append(fork.older.index)
+        trunks = {slot: Trunk(self._state(slot).older.fed) for slot, _ in pairs}
+        made, known = [], []
+        for source, (slot, number) in zip(sources, pairs, strict=True):
+            fork, first = source.forked(number, self._slots[number], trunks[slot])
             made.append(fork)
-        for (first, stop), (old, new) in copies.items():
-            self.forward.copy_rows(old, new, first, stop)
+            known.append(first)
+        if pairs:  # in one piece, because a row may be both a source and a target
+            old = [source.older.index for source in sources]
+            new = [fork.older.index for fork in made]
+            stop = max(fork.older.fed for fork in made)
+            self.forward.copy_rows(old, new, min(known), stop)
         for fork, (_, number) in zip(made, pairs, strict=True):
             self._slots[number] = fork
 

@@ -175,18 +175,19 @@ class Slot:
                 assert row.added[-1].place >= row.fed, "what is cached cannot be replaced"
                 row.added[-1] = row.added[-1]._replace(vectors=vectors)
 
-    def forked(self, number: int, before: Slot | None) -> tuple[Slot, int]:
+    def forked(self, number: int, before: Slot | None, trunk: Trunk) -> tuple[Slot, int]:
         """A copy of this slot under another number, without a younger row.
 
         Args:
             number: of the copy.
             before: what ran under that number; None for nothing.
+            trunk: of all copies that are made now of a slot that is no copy itself.
 
         Returns:
             The copy, and how many of its tokens the row under that number has cached already.
         """
         older = self.older
-        trunk = older.trunk or Trunk(older.fed)
+        trunk = older.trunk or trunk
         known = 0
         if before is not None and before.older.trunk is trunk:
             known = trunk.fed

@@ -120,18 +120,24 @@ def evaluate(
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
-        UsageError: a plan is given, and the suite has a task that it is not for.
+        UsageError: a plan is given, and it is not for a task of the suite, or the checkpoint
+            cannot plan so.
         KeyboardInterrupt: the user stopped; what was finished by then is kept.
     """
+    from generalist.acting.plans import check_plan, parse_plan
+
     checkpoint, out = Path(checkpoint), Path(out)
     if not isinstance(suite, Suite):
         name, suite = name or Path(suite).stem, load_suite(suite)
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
-    if plan is not None:
-        plan = _plan_for(plan, suite)
+    parsed = None if plan is None else parse_plan(plan)
+    plan = None if parsed is None else str(parsed)
     shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan, wanted_return)
     agent = shared.agent()
+    if parsed is not None:
+        named = [entry.task for entry in suite.tasks]
+        check_plan(parsed, agent, [task for task in named if not is_document_task(task)])
     weights = weights_fingerprint(checkpoint)
     settings = {job.file: _settings(shared, job, weights, agent) for job in work}
     found: dict[str, Result] = {}
@@ -160,17 +166,6 @@ def evaluate(
             take(job, result, False)
     results = [found[job.file] for job in work]
     return Evaluation(name, str(checkpoint), results, teachers_of(checkpoint))
-
-
-def _plan_for(plan: str, suite: Suite) -> str:
-    """The plan written out; UsageError where it does not apply to all tasks of the suite."""
-    from generalist.acting.plans import check_plan, parse_plan
-
-    parsed = parse_plan(plan)
-    for entry in suite.tasks:
-        if not is_document_task(entry.task):
-            check_plan(parsed, entry.task)
-    return str(parsed)
 
 
 def _side_by_side(

@@ -91,7 +91,8 @@ def search(world: World, *, width: int, horizon: int, discount: float) -> Found:
         if depth:
             kept = _ranked(score, _repeats(parents, actions))[:, :going_on]
             parents = kept[:, np.arange(width) % going_on]
-            first, earned, alive = (each[searches, parents] for each in (first, earned, alive))
+            first = first[searches, parents]
+            earned, alive = earned[searches, parents], alive[searches, parents]
             actions = world.propose(kept)
         imagined = world.imagine()
         earned = earned + discount**depth * alive * imagined.rewards

@@ -199,13 +199,13 @@ class TrainingLog:
         A task may have several folders. What comes of actions has a mean of its own, by task.
         """
         found: dict[str, tuple[float, float]] = {}
-        for task, (total, count, *of_world) in zip(self.tasks, sums, strict=True):
-            family = task.partition("/")[0]
-            for name, *pair in (
-                (f"loss/{task}", total, count),
-                (f"family_loss/{family}", total, count),
-                (f"world_loss/{task}", *of_world),
-            ):
+        for task, (total, count, of_world, outcomes) in zip(self.tasks, sums, strict=True):
+            pairs = {
+                f"loss/{task}": (total, count),
+                f"family_loss/{task.partition('/')[0]}": (total, count),
+                f"world_loss/{task}": (of_world, outcomes),
+            }
+            for name, pair in pairs.items():
                 before = found.get(name, (0.0, 0.0))
                 found[name] = before[0] + pair[0], before[1] + pair[1]
         every = sum(count for _, count, *_ in sums)

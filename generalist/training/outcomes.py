@@ -66,7 +66,9 @@ def outcome_losses(
     over = (ids[:, 0] == world.is_over).long()
     bins = head.of(world.first, world.first + world.bins)
     earned = (states[:, 1:] @ bins.T).float()  # (n, 2, bins): the reward, the return after it
-    spread = ordinal.shifted(world.first)
+    # As large a part of the range as with the bins of actions.
+    sigma = ordinal.sigma_bins * world.bins / (ordinal.stop - ordinal.start)
+    spread = OrdinalTargets(0, world.bins, sigma)
     once = torch.zeros_like(over, dtype=torch.bool)
     found = [
         token_losses((states[:, 0] @ ends.T).float(), over, once, spread),

@@ -211,8 +211,9 @@ def test_what_cannot_be_planned_is_said() -> None:
     for text in ("beam:width=0", "beam:depth=3", "beams", "beam:width=3;horizon=2"):
         with pytest.raises(UsageError, match="beam:width=32,horizon=10"):
             rollout(agent, plan=text, episodes=1, progress=False)
-    with pytest.raises(UsageError, match="foresees nothing in gym/Pendulum-v1.*CartPole"):
-        rollout(agent, PENDULUM, plan="beam:horizon=4", episodes=1, progress=False)
+    agent.worlds = {PENDULUM: WORLD.to_dict()}
+    with pytest.raises(UsageError, match="foresees nothing in gym/CartPole-v1.*gym/Pendulum-v1"):
+        rollout(agent, plan="beam:horizon=4", episodes=1, progress=False)
     assert str(BeamPlan.parse("beam:horizon=3")) == "beam:width=32,horizon=3"
     assert BeamPlan.parse("beam") == BeamPlan(32, 10)
 

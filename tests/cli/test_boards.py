@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from generalist.acting.plans import check_plan, parse_plan
 from generalist.cli.main import main
 from generalist.errors import UsageError
-from generalist.evaluation.measure import _plan_for
-from generalist.evaluation.suite import load_suite
+from tests.decoding.models import compact_agent
 
 pytest.importorskip("pyspiel")
 
@@ -60,8 +60,10 @@ def test_selfplay_refuses_a_wrong_recipe(capsys) -> None:
     assert "did you mean 'full_simulations'?" in capsys.readouterr().err
 
 
-def test_a_plan_is_for_boards_alone() -> None:
-    boards = load_suite("boards").for_checkpoint(["board/TicTacToe"])
-    assert _plan_for("tree", boards) == "tree:simulations=100,exploration=1.5"
-    with pytest.raises(UsageError, match="--plan is for board games.*gym/"):
-        _plan_for("tree", load_suite("quickstart").for_checkpoint(["gym/CartPole-v1"]))
+def test_a_tree_is_for_boards_alone() -> None:
+    agent = compact_agent("gym/CartPole-v1")
+    check_plan(parse_plan("tree"), agent, ["board/TicTacToe"])
+    with pytest.raises(UsageError, match="tree search is for board games.*gym/CartPole"):
+        check_plan(parse_plan("tree"), agent, ["board/TicTacToe", "gym/CartPole-v1"])
+    with pytest.raises(UsageError, match="is no world model"):
+        check_plan(parse_plan("beam"), agent, ["gym/CartPole-v1"])

@@ -41,7 +41,7 @@ def test_a_fork_goes_on_as_its_source_would(plain: bool) -> None:
     straight.append([0, 1], [8], swapped[2])
     other = straight.append([0, 1], [9], vectors(3, 2, 1))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    decoder.keep([2])
+    decoder.finish([2])
     assert decoder.context(2).tolist() == [*header, 5, 6, 7, 8, 9]
     assert decoder.context(0).tolist() == [*header, 5, 6, 7]
 
@@ -57,8 +57,11 @@ def test_what_forks_share_is_copied_once() -> None:
     decoder.append([1, 2, 3, 4], [6], vectors(1, 4, 1))
     decoder.fork([2, 2, 4], [1, 3, 2])
     assert copied == [(0, 13), (13, 14)]
-    decoder.fork([0], [1])
-    assert copied[-1] == (0, 13), "what the slot holds now has no part in common any more"
+    decoder.fork([0, 1], [1, 4])
+    assert copied[-1] == (0, 14), "a fork of the episode itself has no part in common with others"
+    assert [len(decoder.context(slot)) for slot in (0, 1, 4)] == [3] * 3, "no timestep is whole"
+    decoder.finish([0, 1, 4])
+    assert [len(decoder.context(slot)) for slot in (0, 1, 4)] == [13, 13, 14]
 
 
 def test_a_fork_does_not_outgrow_the_window() -> None:
@@ -66,7 +69,7 @@ def test_a_fork_does_not_outgrow_the_window() -> None:
     decoder.reset(0, [1, 2])
     for step in range(6):  # turns over, and leaves room for forks
         decoder.observe([0], [3, 4], vectors(step, 1, 2))
-        decoder.keep([0])
+        decoder.finish([0])
         assert len(decoder.context(0)) <= 12
     decoder.fork([0], [1])
     room = 16 - len(decoder.context(0))
@@ -83,8 +86,8 @@ def test_log_probs_are_of_the_interval_alone() -> None:
     decoder.reset(0, [1, 2])
     hidden = decoder.observe([0], [3], vectors(0, 1, 1))[:, 0]
     found = decoder.log_probs(hidden, (4, 9))
-    weight = decoder.head.weight[4:9]
-    torch.testing.assert_close(found, (hidden @ weight.T).log_softmax(-1))
+    weight = decoder.head.weight[4:9].detach()
+    torch.testing.assert_close(found.clone(), (hidden.clone() @ weight.T).log_softmax(-1))
 
 
 @pytest.mark.parametrize("rows", [[0, 2, 4, 6, 8], [3, 4, 5, 6], [0, 2, 5, 7, 9, 11, 1]])

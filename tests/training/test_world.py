@@ -73,9 +73,9 @@ def test_each_part_of_an_outcome_is_learned_from_its_own_place(foreseeing, rows)
 
     before, tokens = losses(), outcomes.ids.shape[1]
     for place in range(2, tokens):  # an end and a reward have few codes here
-        outcomes.ids[0, place] += 1 if outcomes.ids[0, place] % 2 else -1
+        outcomes.ids[0, place] ^= 1  # its neighbour in the range, which begins even
         changed = losses() != before
-        outcomes.ids[0, place] += 1 if outcomes.ids[0, place] % 2 else -1
+        outcomes.ids[0, place] ^= 1
         assert not changed[1:].any() and not changed[0, :place].any() and changed[0, place]
         assert changed[0].sum() == (1 if place == 2 else tokens - place)
     assert torch.equal(losses(), before)

@@ -66,8 +66,9 @@ def test_outcomes_are_those_of_the_step(tasks: list[TaskData], returns: bool) ->
             tokens = len(columns)
             expected = [0.5] * 3 + [0.0 if is_last else 2.0 / tokens] * tokens
             np.testing.assert_allclose(weight, expected)
-            seen[owner[place], is_last] += 1
-    assert {task for task, _ in seen} == {0, 1, 2} and all(seen[task, True] for task in (1, 2))
+            seen[int(owner[place]), is_last] += 1
+    assert {task for task, _ in seen} == {0, 1, 2}, seen
+    assert sum(count for (_, is_last), count in seen.items() if is_last) > 10, seen
 
 
 def test_each_timestep_has_an_outcome_and_rows_are_split_with_theirs(
