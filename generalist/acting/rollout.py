@@ -256,6 +256,8 @@ def _demonstrate(
     Where episodes have instructions, there are `episodes` demonstrations of each.
     """
     task = agent.task
+    if agent.layout.is_written:
+        raise UsageError(f"{task} is text, which has no demonstrations; leave them out.")
     # Fail before the expert plays, which may take minutes.
     prompts.prompt_steps(task, agent.form.demonstration_positions, agent.window_tokens)
     whole = {name: value for name, value in given.items() if name != "max_steps"}

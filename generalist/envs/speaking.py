@@ -45,6 +45,11 @@ class Gallery:
     description: str
 
 
+def is_speaking_task(name: str) -> bool:
+    """True for tasks in which something is said of a picture."""
+    return name.partition("/")[0] in FAMILIES
+
+
 def speaking_task(name: str, gallery: Gallery, form: Form, *, max_tokens: int, says: str) -> Task:
     """The task of saying something of the pictures of a gallery.
 
@@ -82,6 +87,7 @@ class Speaking(gymnasium.Env):
         form: draws what is said.
         max_tokens: room for a text.
         render_mode: `rgb_array` or None.
+        max_steps: as every family takes it; an episode has one step, whatever is given.
         picture: `own`, or `other`: that of another episode, while question and truth stay. Who
             answers as well without seeing what is asked about does not look.
 
@@ -100,6 +106,7 @@ class Speaking(gymnasium.Env):
         max_tokens: int,
         *,
         render_mode: str | None = None,
+        max_steps: int | None = None,
         picture: Pictures = "own",
     ) -> None:
         if picture not in PICTURES:

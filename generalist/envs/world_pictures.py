@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class WorldCamera:
     def __init__(self, world: World) -> None:
         self._kit: Kit = world.kit
         self._sides = world.sides
-        self.pairs = tuple(world.kit.allowed("seen"))
+        self.pairs: Sequence[Pair] = tuple(world.kit.allowed("seen"))
         self.room: Room = world.new_room()
         self._widest = max(world.kit.radius_of(kind, "") for _, kind in self.pairs)
         self._places: list[np.ndarray] = []
@@ -75,7 +76,7 @@ class WorldCamera:
         aside = abs(one.side - other.side) > sum(widths) + _BETWEEN
         return aside and abs(one.away - other.away) > _APART
 
-    def take(self, pairs: list[Pair], rng: np.random.Generator) -> np.ndarray:
+    def take(self, pairs: Sequence[Pair], rng: np.random.Generator) -> np.ndarray:
         """As `Camera.take`; the room's walls and floor are drawn too."""
         things = [
             Thing(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from generalist.envs import get_task, is_document_task, is_pattern, matching_names
 from generalist.envs.instructions import OWN, SHOWN, SHOWN_SHUFFLED, Instructions
 from generalist.envs.options import changed_options
+from generalist.envs.speaking import is_speaking_task
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.reading import reading_of
 from generalist.evaluation.scores import TaskScore, label, score_task
@@ -298,15 +299,15 @@ def _changed(result: Result) -> str | None:
 def jobs(suite: Suite) -> Iterator[Job]:
     """Every result of a suite: unprompted first, then prompted where there is an expert.
 
-    Only a task's own instruction is prompted: a demonstration of the task shows what is asked. Last
-    those that ask for returns.
+    Only a task's own instruction is prompted: a demonstration of the task shows what is asked. Text
+    has no demonstrations. Last those that ask for returns.
     """
     for prompted in (False, True):
         for entry in suite.tasks:
-            document = is_document_task(entry.task)
+            text = is_document_task(entry.task) or is_speaking_task(entry.task)
             count = suite.episodes_of(entry, prompted)
             if prompted and (
-                document
+                text
                 or not count
                 or entry.instruction != OWN
                 or not get_task(entry.task).default_expert

@@ -19,6 +19,7 @@ from generalist.acting.agent import Agent
 from generalist.acting.boards import FAMILY, TreePlan, tree_policy, unknown_board_layout
 from generalist.acting.environment import options_for
 from generalist.acting.video import Picture
+from generalist.envs.speaking import is_speaking_task
 from generalist.episode import tree_map
 from generalist.errors import GeneralistError, UsageError, needing
 from generalist.experts import RandomPolicy
@@ -56,8 +57,11 @@ class Model:
 
     @property
     def tasks(self) -> list[str]:
-        """The environments it was trained in."""
-        return sorted(task for task in self.agent.layouts if not envs.is_document_task(task))
+        """The environments it was trained in that go on for more than one picture."""
+        known = sorted(self.agent.layouts)
+        return [
+            each for each in known if not (envs.is_document_task(each) or is_speaking_task(each))
+        ]
 
     def watched(self, task: str) -> Watched:
         """A policy of its own for a game."""

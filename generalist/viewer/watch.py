@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from generalist.acting.hub import LAYOUTS_FILE, check_checkpoint, checkpoint_folder
 from generalist.envs import get_task, is_document_task
+from generalist.envs.speaking import is_speaking_task
 from generalist.errors import GeneralistError, UsageError, in_words
 from generalist.integrity import read_json
 from generalist.modeling import PARTS_FOLDER
@@ -56,7 +57,7 @@ def tasks_to_show(checkpoint: str | Path, asked: Iterable[str] = ()) -> list[str
     """The tasks of a checkpoint that are shown: those asked for, or nine of as many families.
 
     Raises:
-        UsageError: the checkpoint does not know a task, or it is text.
+        UsageError: the checkpoint does not know a task, or it is text, or of single pictures.
         GeneralistError: the checkpoint is none.
     """
     folder = checkpoint_folder(checkpoint)
@@ -64,8 +65,12 @@ def tasks_to_show(checkpoint: str | Path, asked: Iterable[str] = ()) -> list[str
     known = [
         task
         for task in sorted(read_json(folder / PARTS_FOLDER / LAYOUTS_FILE))
-        if not is_document_task(task)
+        if not (is_document_task(task) or is_speaking_task(task))
     ]
+    if not known:
+        raise UsageError(
+            f"{checkpoint} has no task to be watched in; `generalist rollout` shows what it says."
+        )
     for task in asked:
         get_task(task)
         if task not in known:

@@ -26,6 +26,7 @@ EXAMPLES = {
     "gym": "CartPole-v1", "dmc": "cartpole-balance", "babyai": "GoToLocal", "atari": "Pong",
     "metaworld": "reach", "doom": "basic",
     "doomworld": "GoTo", "miniworld": "GoTo", "minatar": "Breakout", "board": "TicTacToe",
+    "caption": "BabyAI", "vqa": "BabyAI",
 }  # fmt: skip
 
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from generalist.envs import get_task, list_tasks, make
+from generalist.envs.babyai import VIEW_CELLS
+from generalist.envs.babyai_pictures import TILE_PIXELS, BabyAICamera
 from generalist.envs.galleries import GALLERIES
 from generalist.envs.seen import Seen
 from generalist.envs.statements import QUESTIONS, question, said_of
 from generalist.errors import GeneralistError, UsageError
+from generalist.tokenization.processor import load_processor
 
 TASKS = [f"{family}/{name}" for family in ("caption", "vqa") for name in GALLERIES]
 PAIRS = [(colour, kind) for colour in ("red", "blue", "grey") for kind in ("ball", "key")]
@@ -112,3 +115,23 @@ def test_registered_tasks_are_found_and_unknown_ones_are_not() -> None:
         get_task("caption/Paris")
     with pytest.raises(GeneralistError, match="call reset"):
         make("caption/BabyAI").step("a key")
+
+
+def test_codes_of_a_picture_tell_what_stands_in_a_cell() -> None:
+    """Else answers about BabyAI would be noise: two things with the same codes look the same."""
+    from minigrid.core.grid import Grid
+    from minigrid.core.world_object import Ball, Box, Key
+
+    kinds = {"ball": Ball, "box": Box, "key": Key}
+    grid = Grid(VIEW_CELLS, VIEW_CELLS)
+    for number, (colour, kind) in enumerate(BabyAICamera.pairs):
+        grid.set(number % VIEW_CELLS, number // VIEW_CELLS, kinds[kind](colour))
+    lit = np.ones((VIEW_CELLS, VIEW_CELLS), bool)
+    picture = grid.render(TILE_PIXELS, agent_pos=(3, 6), agent_dir=3, highlight_mask=lit)
+    frames = load_processor("pictures").frames
+    assert frames is not None
+    side = round(frames.codes_per_frame**0.5) // VIEW_CELLS  # codes along a cell
+    codes = frames.encode(picture[None], None).reshape(VIEW_CELLS, side, VIEW_CELLS, side)
+    cells = codes.transpose(0, 2, 1, 3).reshape(VIEW_CELLS**2, -1)
+    things = len(BabyAICamera.pairs)
+    assert len(np.unique(cells[: things + 1], axis=0)) == things + 1  # and an empty one

@@ -28,7 +28,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("form", ["compact", "flat"])
 def test_rows_segments_and_segments_alone_have_the_same_losses(mixed: Path, form: str) -> None:
     model = {**SIZES, "form": form, "embedders": {"positions": 2, "width": 4}}
-    window = {"compact": 96, "flat": 256}[form]
+    window = {"compact": 96, "flat": 384}[form]
     data = {"root": str(mixed), "window_tokens": window, "prompt_fraction": 0.0}
     recipe = Recipe.model_validate(
         {"model": model, "data": data, "schedule": {"steps": 1}, "output_dir": "unused"}
