@@ -146,7 +146,7 @@ def _step(
 def _network(names: list[str], parity: Parity) -> BoardNetwork:
     processor = GeneralistProcessor.default()
     vocab = processor.vocabulary
-    layout = processor.layout(spaces.MultiBinary(parity.bits), spaces.Discrete(2))
+    layout = processor.layout(spaces.MultiBinary(parity.bits), spaces.Discrete(2), task=names[0])
     form = CompactForm(positions=1, width=4).extended(dict.fromkeys(names, layout))
     recipe = ModelRecipe(
         form="compact", architecture="llama", hidden_size=64, intermediate_size=256, layers=2,

@@ -53,7 +53,6 @@ _PACKAGES = {
     "atari": ("ale-py",),
     "babyai": ("minigrid",),
     "board": ("open_spiel",),
-    "caption": ("minigrid", "miniworld", "vizdoom"),
     "dmc": ("dm_control", "mujoco"),
     "doom": ("vizdoom",),
     "doomworld": ("vizdoom",),
@@ -61,8 +60,7 @@ _PACKAGES = {
     "metaworld": ("metaworld", "mujoco"),
     "minatar": ("minatar",),
     "miniworld": ("miniworld",),
-    "vqa": ("minigrid", "miniworld", "vizdoom"),
-}
+} | dict.fromkeys(("caption", "vqa"), ("minigrid", "miniworld", "vizdoom"))
 
 Record = dict[str, Any]
 

@@ -354,8 +354,8 @@ def make(
         GeneralistError: the environment cannot be made.
     """
     task = get_task(name)
-    if instructions not in (known := get_args(Instructions)):
-        raise UsageError(f"instructions are {', '.join(known)}; got {instructions!r}.")
+    if instructions not in (choices := get_args(Instructions)):
+        raise UsageError(f"instructions are {', '.join(choices)}; got {instructions!r}.")
     try:
         env = task.make(render_mode=render_mode, **options)
     except GeneralistError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
@@ -71,7 +71,7 @@ def several_ahead(
         worker_init_fn=_end_with_the_loader,
     )
 
-    def generate() -> Iterator[list[ForwardPass]]:
+    def generate() -> Generator[list[ForwardPass], None, None]:
         for made in loader:
             if isinstance(made, Exception):
                 raise made
