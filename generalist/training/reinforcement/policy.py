@@ -189,7 +189,9 @@ def act(model: Any, shower: Shower, states: Sequence[States], random: torch.Gene
             chosen = torch.multinomial(log_probs.exp().cpu(), 1, generator=random)
             said = log_probs.gather(1, chosen.to(device))[:, 0]
             total.index_add_(0, each.state, said)
-            ids[each.state.cpu(), each.place.cpu()] = chosen[:, 0].numpy() + each.start
+            # As arrays: NumPy takes a tensor of one element for a number.
+            where = each.state.cpu().numpy(), each.place.cpu().numpy()
+            ids[where] = chosen[:, 0].numpy() + each.start
     values = _values(model, hidden, timesteps, task)
     return Acted(ids, total.cpu().numpy(), values, flags)
 

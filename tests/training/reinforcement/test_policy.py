@@ -94,6 +94,14 @@ def test_a_state_is_the_same_alone_and_among_others(acting):
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-5)
 
 
+def test_one_state_alone_is_acted_in(acting):
+    agent, fleet = acting
+    only = States(0, fleet.observe()[0].headers[:1], fleet.observe()[0].ids[:1])
+    acted = act(agent.model, fleet.shower, [only], torch.Generator().manual_seed(0))
+    start, stop = fleet.shower.layouts[0].legal[0]
+    assert acted.ids.shape[0] == 1 and start <= acted.ids[0, 0] < stop
+
+
 def test_actions_are_drawn_as_often_as_they_are_probable(acting):
     agent, fleet = acting
     states = fleet.observe()[:1]  # CartPole: two actions
