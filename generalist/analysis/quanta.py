@@ -4,9 +4,9 @@ The quantization model (Michaud et al. 2023, "The quantization model of neural s
 what a network learns comes in quanta, and that it learns them in the order of their frequency. Here
 the quanta are tasks, and the log of a run says of each how frequent it was and how its loss fell.
 
-A task is learned at the first row from which its loss has fallen half of the way from its first to
-its lowest value. A task whose loss has hardly fallen is not learned yet. The rank correlation is
-Spearman's; tasks that are not learned share the last rank.
+A task is learned at the first row from which its loss stays below the middle between its first and
+its last value. A task whose loss has hardly fallen by then is not learned yet. The rank correlation
+is Spearman's; tasks that are not learned share the last rank.
 
 A correlation is no cause: tasks also differ in how hard they are. Multitask sparse parity, where
 they do not, is the check (`parity.py`).
@@ -28,7 +28,6 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.training.log import LOG_FILE
 
 FEWEST_TASKS = 5
-HALF = 0.5
 LEAST_FALL = 0.3
 """A task is not learned whose loss has fallen by less than this share of its first value."""
 _SMOOTHED = 5  # rows of which the median is taken, so that one lucky row says nothing
@@ -61,7 +60,7 @@ class Quantum:
         frequency: its share of all targets.
         learned: optimizer step at which it was learned; None where it is not.
         first: its loss at first.
-        last: its lowest loss.
+        last: its loss in the end.
     """
 
     task: str
@@ -163,20 +162,21 @@ def fit_quanta(curves: Sequence[Curve], *, seed: int = 0) -> Quanta:
 
 
 def _quantum(curve: Curve) -> Quantum:
-    losses = _smoothed(curve.losses)
-    first, last = float(losses[0]), float(losses.min())
+    steps, losses = _smoothed(curve)
+    first, last = float(losses[0]), float(losses[-1])
     step = None
     if first - last >= LEAST_FALL * abs(first):
-        fallen = losses <= first - HALF * (first - last)
-        step = int(curve.steps[int(fallen.argmax())])
+        above = np.flatnonzero(losses > (first + last) / 2)
+        step = int(steps[above[-1] + 1])  # the last row is below
     return Quantum(curve.task, curve.frequency, step, first, last)
 
 
-def _smoothed(losses: np.ndarray) -> np.ndarray:
-    """(R,) the median of each row and the rows around it."""
-    half = _SMOOTHED // 2
-    padded = np.pad(losses, half, mode="edge")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHED), axis=1)
+def _smoothed(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses, each the median of some neighbouring rows; fewer than there were."""
+    rows = min(_SMOOTHED, len(curve.losses))
+    windows = np.lib.stride_tricks.sliding_window_view(curve.losses, rows)
+    steps = curve.steps[rows // 2 :][: len(windows)]
+    return steps, np.median(windows, axis=1)
 
 
 def _correlation(frequency: np.ndarray, learned: np.ndarray) -> float:

@@ -131,8 +131,8 @@ def quanta(
 ) -> None:
     """Say when each task was learned, and whether frequent tasks are learned first.
 
-    A task is learned when its loss has fallen half of its way. Tasks also differ in how hard they
-    are; those of --parity do not, so there the order must follow the frequency.
+    A task is learned once its loss stays below half of its way down. Tasks also differ in how hard
+    they are; those of --parity do not, so there the order must follow the frequency.
     """
     from generalist.analysis.quanta import curves_of, fit_quanta
 
@@ -162,7 +162,7 @@ def _print_quanta(found: Quanta) -> None:
     from rich.table import Table
 
     table = Table()
-    for column in ("task", "frequency", "learned at step", "loss at first", "lowest"):
+    for column in ("task", "frequency", "learned at step", "loss at first", "in the end"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for each in found.tasks:
         learned = "-" if each.learned is None else f"{each.learned:,}"

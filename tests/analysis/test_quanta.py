@@ -61,10 +61,10 @@ def test_what_gives_no_order_is_refused(tmp_path: Path, capsys) -> None:
 
 def test_a_frequent_parity_is_learned(tmp_path: Path) -> None:
     """Of two bits, so that it takes seconds; the same seed writes the same log."""
-    parity = Parity(tasks=2, bits=6, chosen=2, batch=128, steps=200, log_every=20)
+    parity = Parity(tasks=2, bits=6, chosen=2, batch=128, steps=200, log_every=5)
     first = learn_parity(parity, tmp_path / "one").read_text()
     rows = [json.loads(line) for line in first.splitlines()]
-    assert len(rows) == 10 and rows[0]["loss"] > 0.5 > rows[-1]["loss/parity/01"]
+    assert len(rows) == 40 and rows[0]["loss"] > 0.5 > rows[-1]["loss/parity/01"]
     assert rows[-1]["share/parity/01"] + rows[-1]["share/parity/02"] == pytest.approx(1)
     assert learn_parity(parity, tmp_path / "other").read_text() == first
     assert [each.task for each in curves_of(tmp_path / "one")] == ["parity/01", "parity/02"]
@@ -77,4 +77,4 @@ def test_sparse_parity_is_learned_in_the_order_of_frequency(tmp_path: Path) -> N
     assert main(["analyze", "quanta", "--parity", "--out", str(tmp_path), "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     assert found["correlation"] >= 0.9
-    assert sum(each["learned"] is not None for each in found["tasks"]) > 10
+    assert sum(each["learned"] is not None for each in found["tasks"]) >= 8
