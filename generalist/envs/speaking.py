@@ -169,6 +169,7 @@ class Speaking(gymnasium.Env):
         """Free what the simulator holds."""
         self.camera.close()
 
+    @functools.cached_property
     def frequent(self) -> dict[str, str]:
         """By form, the text that is right most often; from statements drawn without a picture."""
         rng = random_stream(0, Stream.PICTURES)

@@ -38,7 +38,7 @@ def speaking_of(agent: Agent, result: RolloutResult, **options: Any) -> dict[str
 
     env: Any = make(result.task)
     try:
-        frequent = env.unwrapped.frequent()
+        frequent = env.unwrapped.frequent
     finally:
         env.close()
     count, first = len(result.seeds), result.seeds[0]

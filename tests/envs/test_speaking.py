@@ -104,7 +104,7 @@ def test_captions_say_what_is_nearest_and_where(things: list[Any], caption: str)
 
 def test_who_never_looks_is_right_as_often_as_the_most_frequent_answer() -> None:
     env: Any = make("vqa/BabyAI")
-    frequent = env.unwrapped.frequent()
+    frequent = env.unwrapped.frequent
     assert set(frequent) == set(QUESTIONS)
     assert frequent["side"] in ("left", "right") and frequent["there"] in ("yes", "no")
 
