@@ -87,7 +87,9 @@ def test_instructions_of_the_environment_reach_the_header(monkeypatch: pytest.Mo
     agent = tiny_agent(task, window=512)
     heard = []
     header = agent.header
-    monkeypatch.setattr(agent, "header", lambda *given: heard.append(given) or header(*given))
+    monkeypatch.setattr(
+        agent, "header", lambda *given, **shown: heard.append(given) or header(*given, **shown)
+    )
     result = rollout(agent, episodes=3, num_envs=2, progress=False, max_steps=6)
     assert all(length <= 6 for length in result.lengths)
     env = generalist.make(task)

@@ -19,13 +19,14 @@ COMMANDS = [
     ["dagger"], ["rollout"], ["rollout", "gym"], ["rollout", "dmc"], ["rollout", "babyai"],
     ["rollout", "atari"], ["rollout", "metaworld"], ["rollout", "doom"],
     ["rollout", "doomworld"], ["rollout", "miniworld"],
-    ["rollout", "minatar"], ["rollout", "board"],
+    ["rollout", "minatar"], ["rollout", "board"], ["rollout", "caption"], ["rollout", "vqa"],
     ["rollout", "text"], ["import"], ["import", "minari"], ["import", "hub"],
-    ["import", "lerobot"], ["import", "text"], ["expert"], ["expert", "train"], ["tokenizer"],
-    ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
+    ["import", "lerobot"], ["import", "text"], ["import", "pairs"], ["expert"],
+    ["expert", "train"], ["tokenizer"], ["tokenizer", "adopt"], ["tokenizer", "extend"], ["tokenizer", "train"],
     ["tokenizer", "train", "text"], ["tokenizer", "train", "frames"],
     ["push"], ["info"], ["export"], ["watch"], ["play"],
     ["selfplay"], ["arena"], ["analyze"], ["analyze", "zipf"], ["analyze", "scaling"],
+    ["analyze", "quanta"],
 ]  # fmt: skip
 
 

@@ -113,9 +113,11 @@ def test_an_instruction_of_ones_own_is_what_the_agent_is_told(
     told = []
     header = Agent.header
 
-    def hearing(agent: Agent, instruction: str | None = None, episode: int = 0) -> Header:
+    def hearing(
+        agent: Agent, instruction: str | None = None, episode: int = 0, **shown: str | None
+    ) -> Header:
         told.append(instruction)
-        return header(agent, instruction, episode)
+        return header(agent, instruction, episode, **shown)
 
     monkeypatch.setattr(Agent, "header", hearing)
     task = ["gym", "CartPole-v1", "--checkpoint", str(tiny_run.checkpoint), "--episodes", "2"]
