@@ -190,8 +190,9 @@ def compare(agent: Agent, train: TaskData, heldout: TaskData, beginnings: int) -
         for guess in (coded.states(ahead[step - 1]), state, begin):
             off = ((guess[there] - true) / np.where(moves, linear.spread, 1))[:, moves]
             errors.append(float(np.sqrt((off**2).mean(axis=1)).mean()))
-        ratio = errors[0] / errors[1] if errors[1] else float("nan")
-        rows.append(Compared(train.task, step, len(there), *errors, of_linear=ratio))
+        own, line, last = errors
+        ratio = own / line if line else float("nan")
+        rows.append(Compared(train.task, step, len(there), own, line, last, of_linear=ratio))
     return rows
 
 
