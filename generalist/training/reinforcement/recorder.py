@@ -55,7 +55,7 @@ class Recorder:
                         f"this run ({self._run}). Record into another folder."
                     )
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def add(self, episodes: Sequence[tuple[str, EncodedEpisode]]) -> None:
@@ -85,9 +85,6 @@ class Recorder:
 
     def close(self) -> None:
         """Let go of the folders. What was not saved is played again when the run is resumed."""
-        self._close()
-
-    def _close(self) -> None:
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
