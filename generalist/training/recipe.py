@@ -129,7 +129,8 @@ class CorrectionsRecipe(Section):
     """
 
     tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
-    """Tasks of the data to correct; none: no corrections."""
+    """Tasks of the data to correct: names, or patterns such as `metaworld/*`; none: no corrections.
+    A task's name comes before a pattern that stands for it too."""
     rounds: int = Field(default=4, gt=0, le=ROUNDS)
     """Number of rounds, at most 100. Their time does not count as training."""
     begin: float = Field(default=0.25, ge=0, lt=1)

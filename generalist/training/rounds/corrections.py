@@ -20,12 +20,12 @@ from generalist.integrity import read_json, sealed, unsealed
 from generalist.seeds import CORRECTIONS_SEED
 from generalist.shards.files import write_json
 from generalist.shards.manifest import Manifest
-from generalist.shards.strangers import expert_of_header
+from generalist.shards.strangers import expert_of_header, tasks_matching
 from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData, corrections_root, open_data, warn_of_unknown
 from generalist.training.optimizer import progress
 from generalist.training.ranks import Problem
-from generalist.training.recipe import SEEDS_PER_ROUND, Recipe
+from generalist.training.recipe import SEEDS_PER_ROUND, Recipe, TaskCorrections
 from generalist.training.resume import bring_corrections
 from generalist.training.rounds.jobs import Job, play_jobs, processes_for
 from generalist.training.rounds.round import Run
@@ -138,26 +138,34 @@ def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
     return begun
 
 
-def corrected_tasks(recipe: Recipe, data: TrainingData) -> list[str]:
-    """The tasks to correct; warns of tasks in the recipe that the data do not hold.
+def corrected_tasks(recipe: Recipe, data: TrainingData) -> dict[str, TaskCorrections]:
+    """The tasks of the data to correct, in the recipe's order, and the episodes of each.
+
+    A full name comes before a pattern that stands for it too; else the first pattern counts. Warns
+    of names and patterns without a match.
 
     Raises:
         UsageError: the recipe has to name an expert.
     """
-    tasks = list(recipe.corrections.tasks)
-    warn_of_unknown("corrections.tasks", tasks, data.headers)
-    found = [task for task in tasks if task in data.headers]
-    for task in found:
-        if recipe.corrections.tasks[task].expert is None:
+    given, found = recipe.corrections.tasks, {}
+    for name, wanted in given.items():
+        matches = tasks_matching(data.headers, [name])
+        if not matches:
+            warn_of_unknown("corrections.tasks", [name], data.headers)
+        for task in matches:
+            if task == name or (task not in found and task not in given):
+                found[task] = wanted
+    for task, wanted in found.items():
+        if wanted.expert is None:
             expert_of_header(task, data.headers[task].collection)
     return found
 
 
 def _jobs(recipe: Recipe, data: TrainingData, number: int) -> Iterator[Job]:
     """The jobs of the tasks that lack episodes of a round."""
-    for task, wanted in recipe.corrections.tasks.items():
+    for task, wanted in corrected_tasks(recipe, data).items():
         folder = corrections_root(recipe, number) / task
-        if task not in data.headers or _episodes_in(folder) >= wanted.episodes:
+        if _episodes_in(folder) >= wanted.episodes:
             continue
         play = partial(
             play_corrections,

@@ -136,3 +136,21 @@ def test_a_task_that_the_data_do_not_hold_is_named_and_left_out(make_recipe, dat
     with pytest.warns(UserWarning, match="did you mean 'gym/Pendulum-v1'"):
         train(make_recipe(corrections=wrong), data)
     assert not (tmp_path / "run" / "corrections").exists()
+
+
+def test_patterns_stand_for_tasks_and_a_name_comes_before_them(make_recipe, data):
+    tasks = {
+        "gym/P*": {"episodes": 3},
+        "gym/*": {"episodes": 2},
+        "gym/CartPole-v1": {"episodes": 1},
+    }
+    found = corrections.corrected_tasks(make_recipe(corrections={"tasks": tasks}), data)
+    assert {task: wanted.episodes for task, wanted in found.items()} == {
+        **dict.fromkeys([task for task in data.headers if task.startswith("gym/")], 2),
+        "gym/Pendulum-v1": 3,
+        "gym/CartPole-v1": 1,
+    }
+    with pytest.warns(UserWarning, match="dmc"):
+        assert not corrections.corrected_tasks(
+            make_recipe(corrections={"tasks": {"dmc/*": {"episodes": 1}}}), data
+        )
