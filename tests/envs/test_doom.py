@@ -113,6 +113,7 @@ def test_ctrl_c_is_python_s_alone_and_nothing_stays_behind(tmp_path: Path) -> No
     program = (
         "from generalist.envs import make\n"
         "env = make('doom/basic')\n"
+        "env.reset(seed=0)\n"  # imports what it needs, of which an interrupt leaves half
         "try:\n"
         "    print('ready', flush=True)\n"
         "    while True:\n"
