@@ -139,10 +139,10 @@ def _check(task: str, recipe: Recipe) -> None:
     if is_document_task(task):
         raise UsageError(f"{task} is text, which has no rewards; reinforcement plays environments.")
     get_task(task)
-    if setting_of(recipe.data.context_steps, task) != 1:
+    if setting_of(recipe.data.context_steps, task) is None:
         raise UsageError(
-            f"Reinforcement shows one timestep at a time. Set data.context_steps to 1, or to a "
-            f"mapping with {task}: 1."
+            f"data.context_steps has no number for {task}. Reinforcement has to know how many "
+            "timesteps are seen together; set it, or default."
         )
 
 
@@ -249,6 +249,7 @@ def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> 
         ],
         "counts": counts,
         "seed_of": partial(_seed_of, recipe.seed, first=first, everywhere=everywhere),
+        "contexts": [setting_of(recipe.data.context_steps, task) for task in shower.tasks],
         "record": recipe.reinforcement.record is not None,
         "actors": recipe.reinforcement.actors,
     }

@@ -162,6 +162,7 @@ class Cluster:
         counts: for each task, how many.
         seed_of: the seed of episode `episode` of environment `number`.
         record: whether finished episodes come whole.
+        contexts: as in Fleet.
         patience: seconds that an actor has for an unroll.
 
     Attributes:
@@ -188,6 +189,7 @@ class Cluster:
         counts: Sequence[int],
         seed_of: Callable[[int, int], int],
         record: bool = False,
+        contexts: Sequence[int] = (),
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.shower, self.counts = shower, list(counts)
@@ -212,6 +214,7 @@ class Cluster:
                 Fleet, deepcopy(shower), processor,
                 makers=makers, counts=[len(mine) for mine in rows],
                 seed_of=partial(_seed_of_row, seed_of, self._rows[number].tolist()), record=record,
+                contexts=contexts,
             )
             for number, rows in enumerate(self._rows_of)
         ]  # fmt: skip

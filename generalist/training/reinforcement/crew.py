@@ -4,8 +4,8 @@ The seed of an episode follows from its environment's number and the count of it
 state of an environment is its episode's number and the actions so far: to resume, they are played
 again. Nothing of an environment itself is saved.
 
-Shapes: n = environments of a task, E = environments of the crew, K = tokens of an observation,
-k = action tokens of a timestep.
+Shapes: n = environments of a task, m = timesteps in their views, E = environments of the crew,
+K = tokens of an observation, k = action tokens of a timestep.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from generalist.errors import GeneralistError
 from generalist.session.trace import EpisodeError, Trace
 from generalist.shards.shards import EncodedEpisode
 from generalist.tokenization.layout import Layout
+from generalist.training.reinforcement.timesteps import in_view
 
 SOURCE = "reinforcement"
 """Of the episodes that reinforcement records."""
@@ -52,7 +53,9 @@ class Seen:
 
     Attributes:
         task: number of the task.
-        ids: (n, K) int64 of the observations.
+        ids: (m, K) int64 of the observations in view: of each environment those of its episode that
+            are seen, the present one last.
+        counts: (n,) int64, how many these are.
         instructions: what to do in each of them, in words; None where nobody says so.
         episodes: (n,) int64 numbers of their episodes.
         masks: of legal actions in each of them, as the action space's `sample` takes them; None
@@ -61,6 +64,7 @@ class Seen:
 
     task: int
     ids: np.ndarray
+    counts: np.ndarray
     instructions: list[str | None]
     episodes: np.ndarray
     masks: list[Any]
@@ -103,6 +107,7 @@ class Crewed:
         environments: for each task the numbers of the crew's environments, ascending.
         processor: encodes observations and decodes actions.
         seed_of: the seed of episode `episode` of environment `number`.
+        contexts: for each task, how many timesteps are seen together, at most.
         record: whether whole episodes are wanted.
     """
 
@@ -112,6 +117,7 @@ class Crewed:
     environments: Sequence[Sequence[int]]
     processor: Any
     seed_of: Callable[[int, int], int]
+    contexts: Sequence[int]
     record: bool = False
 
     @property
@@ -131,7 +137,7 @@ class _Place:
         self.version = 0  # of the weights that chose the first of them
         self.shown = np.zeros(0, np.int64)  # (K,) ids of the present observation
         self.mask: Any = None  # of the legal actions now
-        self.seen: list[np.ndarray] = []  # of the observations before them, where recorded
+        self.seen: list[np.ndarray] = []  # of the observations before, as far as they are needed
         self.trace: Trace | None = None
 
     @property
@@ -192,9 +198,10 @@ class Crew:
         """The present states, task by task."""
         found = []
         for part in filter(None, self._parts):
-            found.append(self._seen(part))
-            for place, ids in zip(part, found[-1].ids, strict=True):
-                place.shown = ids
+            seen = self._seen(part)
+            found.append(seen)
+            for place, last in zip(part, np.cumsum(seen.counts) - 1, strict=True):
+                place.shown = seen.ids[last]
         return found
 
     def step(self, ids: np.ndarray, version: int = 0) -> tuple[Stepped, list[Seen]]:
@@ -232,8 +239,7 @@ class Crew:
         if not place.taken:
             place.version = self._version
         place.taken.append(taken.astype(np.int64))
-        if self._crewed.record:
-            place.seen.append(place.shown)
+        self._remember(place, place.shown)
         result.rewards[row] = trace.rewards[-1]
         if not trace.done:
             return
@@ -248,18 +254,40 @@ class Crew:
             result.cut[row] = self._seen([place])
         self._next(place)
 
+    def _remember(self, place: _Place, ids: np.ndarray) -> None:
+        """Keep an observation as long as it may be seen or is to be recorded."""
+        place.seen.append(ids)
+        if not self._crewed.record:
+            more = len(place.seen) + 1 - self._crewed.contexts[place.task]
+            del place.seen[: max(more, 0)]
+
     def _seen(self, places: Sequence[_Place]) -> Seen:
         task = places[0].task
         observations = tree_stack([place.running.observation for place in places])
         layout, name = self._crewed.layouts[task], self._crewed.tasks[task]
         ids = self._crewed.processor.encode_observations(observations, layout, name)
+        ids, counts = self._in_view(places, ids.astype(np.int64))
         return Seen(
             task,
-            ids.astype(np.int64),
+            ids,
+            counts,
             [place.running.instruction for place in places],
             np.array([place.episode for place in places], np.int64),
             [place.mask for place in places],
         )
+
+    def _in_view(
+        self, places: Sequence[_Place], present: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`Seen.ids` and `Seen.counts`, of the (n, K) present observations."""
+        most = self._crewed.contexts[places[0].task]
+        counts = np.array([in_view(len(place.taken), most) for place in places], np.int64)
+        if most == 1:
+            return present, counts
+        shown: list[np.ndarray] = []
+        for place, ids, count in zip(places, present, counts.tolist(), strict=True):
+            shown += [*place.seen[len(place.seen) + 1 - count :], ids]
+        return np.stack(shown), counts
 
     def _recorded(self, place: _Place) -> EncodedEpisode:
         """The finished episode of a place, as shards hold it."""
@@ -324,15 +352,16 @@ class Crew:
             layout = self._crewed.layouts[place.task]
             actions = self._crewed.processor.decode_actions(ids, layout)
             for row in range(len(ids)):
-                if self._crewed.record:
-                    place.seen.append(self._seen([place]).ids[0])
+                if self._crewed.record or self._crewed.contexts[place.task] > 1:
+                    self._remember(place, self._seen([place]).ids[-1])
+                place.taken.append(ids[row])
                 place.running.step(_row(actions, row))
                 if place.running.done:
                     raise GeneralistError(
                         f"{place.running.place}: the episode ended when it was played again. The "
                         "environment does not depend on its seed and actions alone."
                     )
-            place.taken, place.mask = list(ids), place.running.mask
+            place.mask = place.running.mask
         return self.observe()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from generalist.errors import GeneralistError
 from generalist.training.reinforcement.actors import Actor, ActorLost, LocalCrew
 from generalist.training.reinforcement.crew import Crewed, Seen, Stepped
-from generalist.training.reinforcement.timesteps import Shower, States
+from generalist.training.reinforcement.timesteps import Shower, States, counted
 
 PATIENCE_SECONDS = 60.0
 """What an actor has to answer, before another takes its place; at first ten times as much."""
@@ -34,9 +34,11 @@ class Fleet:
         actors: number of processes that step them; 0: this process does.
         patience: seconds that an actor has to answer.
         record: whether finished episodes come whole.
+        contexts: for each task, how many timesteps are seen together, at most; empty: one.
 
     Attributes:
         shower: as given.
+        contexts: for each task, how many timesteps are seen together, at most.
         of_task: for each task which of the environments are its own.
         failures: what went wrong, in words, since somebody took it.
     """
@@ -56,8 +58,10 @@ class Fleet:
         actors: int = 0,
         patience: float = PATIENCE_SECONDS,
         record: bool = False,
+        contexts: Sequence[int] = (),
     ) -> None:
         self.shower, self._patience, self._actors = shower, patience, actors
+        self.contexts = tuple(contexts) or (1,) * len(counts)
         self.failures: list[str] = []
         # Environments keep their numbers, and so their seeds, whatever is dealt.
         self._firsts = np.cumsum([0, *([most] * len(counts) if most else counts)]).tolist()
@@ -70,6 +74,7 @@ class Fleet:
                 processor=processor,
                 seed_of=seed_of,
                 record=record,
+                contexts=self.contexts,
             )
             for _ in range(max(actors, 1))
         ]
@@ -225,17 +230,21 @@ class Fleet:
         order = np.argsort(numbers)
         states = [self.states_of(seen) for _, seen in parts]
         masks = [mask for each in states for mask in each.masks]
+        counts = np.concatenate([each.counts for each in states])
+        starts = np.cumsum(counts) - counts
+        timesteps = np.repeat(starts[order], counts[order]) + counted(counts[order])
         return States(
             task,
             np.concatenate([each.headers for each in states])[order],
-            np.concatenate([each.ids for each in states])[order],
+            np.concatenate([each.ids for each in states])[timesteps],
             [masks[place] for place in order],
+            counts[order],
         )
 
     def states_of(self, seen: Seen) -> States:
         """What was seen, behind its headers."""
         headers = [self.shower.header(seen.task, said) for said in seen.instructions]
-        return States(seen.task, np.array(headers), seen.ids, seen.masks)
+        return States(seen.task, np.array(headers), seen.ids, seen.masks, seen.counts)
 
     # Resuming
 

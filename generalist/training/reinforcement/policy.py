@@ -1,9 +1,9 @@
-"""The policy of a model over single timesteps: its own logits of the legal action tokens.
+"""The policy of a model over timesteps: its own logits of the legal action tokens.
 
 It is what an agent does with the same weights at temperature 1.
 
-Shapes: N = timesteps, k = action tokens of a timestep, D = hidden size, P = positions of timesteps,
-r = action tokens that are chosen from one interval of ids.
+Shapes: N = timesteps in which an action is chosen, k = action tokens of a timestep, D = hidden
+size, P = positions of timesteps, r = action tokens that are chosen from one interval of ids.
 """
 
 from __future__ import annotations
@@ -231,8 +231,8 @@ def _values(model: Any, hidden: Tensor, timesteps: Timesteps, task: np.ndarray) 
 
 
 def _tasks(states: Sequence[States]) -> np.ndarray:
-    """(N,) int64 numbers of the tasks of all timesteps."""
-    return np.concatenate([np.full(len(each.headers), each.task) for each in states])
+    """(N,) int64 numbers of the tasks of all timesteps in which an action is chosen."""
+    return np.concatenate([np.full(len(each.chosen), each.task) for each in states])
 
 
 def _device(model: Any) -> torch.device:

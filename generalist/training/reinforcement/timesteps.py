@@ -1,15 +1,18 @@
-"""Many single timesteps as one forward pass, each behind the header of its task and instruction.
+"""Many runs of timesteps as one forward pass, each behind the header of its task and instruction.
 
-A header is computed once, however many timesteps follow it.
+A run is what is seen together: a timestep in which an action is chosen, and those before it that
+are still in view. A header is computed once, however many runs follow it. Timesteps whose views
+begin with the same one share a run, because none of them sees what comes after it.
 
-Shapes: N = timesteps, K = tokens of an observation, k = action tokens of a timestep, G = positions
-of an observation, T = positions of headers, then of timesteps.
+Shapes: N = timesteps in which an action is chosen, M = all timesteps, R = runs, K = tokens of an
+observation, k = action tokens of a timestep, G = positions of an observation, T = positions of
+headers, then of timesteps. Of one task they are n, m and r.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,7 @@ from generalist.tokenization.layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class Timesteps(Tensors):
-    """N timesteps for `hidden_of_branches`.
+    """M timesteps for `hidden_of_branches`, in N of which an action is chosen.
 
     Attributes:
         input_ids: (T,) int64.
@@ -49,21 +52,47 @@ class States:
 
     Attributes:
         task: number of the task.
-        headers: (n,) int64 numbers of the headers they stand behind.
-        ids: (n, K) int64.
-        masks: of legal actions in each, as `Space.sample` takes them; None where all are legal.
-            Empty where no action is to be chosen.
+        headers: (r,) int64 numbers of the headers that the runs stand behind.
+        ids: (m, K) int64, run by run.
+        masks: of legal actions in each timestep of `chosen`, as `Space.sample` takes them; None
+            where all are legal. Empty where no action is to be chosen.
+        counts: (r,) int64 timesteps of each run; by default 1.
+        chosen: (n,) int64, at which of the m timesteps an action is chosen; by default the last of
+            each run.
     """
 
     task: int
     headers: np.ndarray
     ids: np.ndarray
     masks: Sequence[Any] = ()
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    chosen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.counts):
+            object.__setattr__(self, "counts", np.ones(len(self.headers), np.int64))
+        if not len(self.chosen):
+            object.__setattr__(self, "chosen", np.cumsum(self.counts) - 1)
 
     @property
     def masked(self) -> bool:
         """Whether any action is illegal in any of them."""
         return any(mask is not None for mask in self.masks)
+
+
+def in_view(step: int, most: int) -> int:
+    """How many timesteps an agent sees in step `step` of an episode, counted from 0.
+
+    As a `generalist.decoding.slots.Slot` does: when `most` are full, half of them stay.
+
+    Args:
+        step: number of the step.
+        most: timesteps of a context, at most.
+    """
+    if step < most:
+        return step + 1
+    kept = most // 2
+    return kept + 1 + (step - most) % (most - kept)
 
 
 class Shower:
@@ -117,48 +146,55 @@ class Shower:
         return self._numbers[task, tuple(ids)]
 
     def lay_out(self, states: Sequence[States]) -> Timesteps:
-        """The timesteps of all states, numbered in the order given, as one pass."""
+        """The timesteps of all states as one pass; those that choose are numbered as given."""
         header = np.concatenate([each.headers for each in states])
+        count = np.concatenate([each.counts for each in states])
         task = np.concatenate([np.full(len(each.headers), each.task) for each in states])
-        used, first_of, which = np.unique(header, return_index=True, return_inverse=True)
+        length = self._positions[task]  # of each timestep of a run
+        size = count * length  # of each run
+        pairs, first_of, which = np.unique(
+            np.stack([header, size]), axis=1, return_index=True, return_inverse=True
+        )
+        used, branch, which = pairs[0], size[first_of], which.reshape(-1)
         trunk = np.array([len(self._headers[number]) for number in used])
-        length = self._positions[task]  # of each timestep
-        # 1. Headers of equal length, and timesteps of equal length, are neighbours.
-        by_kind = np.lexsort((used, self._positions[task[first_of]], trunk))
-        rank = np.argsort(by_kind)[which]  # of each timestep's header
+        # 1. Headers of equal length, and runs of equal length, are neighbours.
+        by_kind = np.lexsort((used, branch, trunk))
+        rank = np.argsort(by_kind)[which]  # of each run's header
         order = np.argsort(rank, kind="stable")
         counts = np.bincount(rank, minlength=len(used))
-        kinds = np.stack([trunk[by_kind], self._positions[task[first_of]][by_kind]], axis=1)
+        kinds = np.stack([trunk[by_kind], branch[by_kind]], axis=1)
         cuts = np.flatnonzero(np.any(np.diff(kinds, axis=0), axis=1)) + 1
         groups = tuple(
             Group(int(kind[0, 0]), int(kind[0, 1]), tuple(count.tolist()))
             for kind, count in zip(np.split(kinds, cuts), np.split(counts, cuts), strict=True)
         )
-        # 2. Where each header and each timestep begins.
+        # 2. Where each header, each run and each timestep begins.
         trunk_starts = np.cumsum(trunk[by_kind]) - trunk[by_kind]
         trunk_tokens = int(trunk.sum())
-        starts = np.empty(len(header), np.int64)  # among the positions of timesteps
-        starts[order] = np.cumsum(length[order]) - length[order]
-        tokens = int(length.sum())
+        run_starts = np.empty(len(header), np.int64)  # among the positions of timesteps
+        run_starts[order] = np.cumsum(size[order]) - size[order]
+        tokens = int(size.sum())
+        lengths = np.repeat(length, count)  # of each timestep
+        starts = np.repeat(run_starts, count) + counted(count) * lengths
         # 3. Ids and positions.
         ids = np.full(trunk_tokens + tokens, self._separator)
         ids[:trunk_tokens] = np.concatenate([self._headers[used[i]] for i in by_kind])
         positions = np.empty(len(ids), np.int64)
-        positions[:trunk_tokens] = _counted(trunk[by_kind])
-        positions[trunk_tokens:] = _counted(length[order]) + np.repeat(
-            trunk[which][order], length[order]
+        positions[:trunk_tokens] = counted(trunk[by_kind])
+        positions[trunk_tokens:] = counted(size[order]) + np.repeat(
+            trunk[which][order], size[order]
         )
         # 4. What is added to them.
         numbers = [self._form.number_of(self.tasks[self._task_of[used[i]]]) for i in by_kind]
         embedded = [_embedded(TASKS, np.array(numbers)[:, None], trunk_starts)]
-        embedded += self._queries(starts + trunk_tokens, length)
+        embedded += self._queries(starts + trunk_tokens, lengths)
         embedded += self._observed(states, starts + trunk_tokens)
         return Timesteps(
             input_ids=torch.from_numpy(ids),
             position_ids=torch.from_numpy(positions),
             groups=groups,
             embedded=tuple(embedded),
-            first=torch.from_numpy(starts + self._form.positions - 1),
+            first=torch.from_numpy(starts[_choosing(states)] + self._form.positions - 1),
         )
 
     def _queries(self, starts: np.ndarray, length: np.ndarray) -> list[Embedded]:
@@ -166,7 +202,7 @@ class Shower:
         queries = length - self._form.positions
         if not queries.any():
             return []
-        numbers = _counted(queries)
+        numbers = counted(queries)
         index = np.repeat(starts + self._form.positions, queries) + numbers
         return [_embedded(QUERIES, numbers[:, None], index)]
 
@@ -184,7 +220,13 @@ class Shower:
         ]
 
 
-def _counted(lengths: np.ndarray) -> np.ndarray:
+def _choosing(states: Sequence[States]) -> np.ndarray:
+    """(N,) int64, at which of all timesteps an action is chosen."""
+    before = np.cumsum([0, *(len(each.ids) for each in states)])
+    return np.concatenate([n + each.chosen for n, each in zip(before, states, strict=False)])
+
+
+def counted(lengths: np.ndarray) -> np.ndarray:
     """0, 1, ... within runs of these lengths, end to end."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 

@@ -1,7 +1,7 @@
 """Unrolls: what a policy did in all environments for a number of steps, and minibatches of them.
 
-Shapes: E = environments, T = steps, K = tokens of an observation, k = action tokens; n environments
-of a task, B of a minibatch.
+Shapes: E = environments, T = steps, K = tokens of an observation, k = action tokens, C = timesteps
+that are seen together, at most; n environments of a task, B of a minibatch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from generalist.training.reinforcement.policy import (
     values_at,
 )
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
-from generalist.training.reinforcement.timesteps import Shower, States
+from generalist.training.reinforcement.timesteps import Shower, States, counted
 from generalist.training.reinforcement.vtrace import v_trace
 
 
@@ -48,7 +48,9 @@ class Unroll:
     """T steps of all environments.
 
     Attributes:
-        observations: for each task (n, T + 1, K) int32 ids, of the state after the last step too.
+        observations: for each task (n, C - 1 + T + 1, K) int32 ids: what is seen of the time before
+            the first step (zeros where nothing is), the steps, and the state after the last one.
+        in_view: (E, T + 1) int64, how many timesteps are seen in each state, itself included.
         headers: (E, T + 1) int64 numbers of the headers that the states stand behind.
         ids: (E, T, most k) int64 ids of the actions.
         legal: for each task that masks its actions, by its number, (n, T, W / 8) uint8: the flags
@@ -63,6 +65,7 @@ class Unroll:
     """
 
     observations: tuple[np.ndarray, ...]
+    in_view: np.ndarray
     headers: np.ndarray
     ids: np.ndarray
     legal: dict[int, np.ndarray]
@@ -177,8 +180,11 @@ def play_unroll(
     values = [each.values for each in chosen] + [values_at(model, fleet.shower, last)]
     unroll = Unroll(
         observations=tuple(
-            np.stack([states[task].ids for states in seen], axis=1).astype(np.int32)
-            for task in range(len(fleet.of_task))
+            _observations([states[task] for states in seen], context)
+            for task, context in enumerate(fleet.contexts)
+        ),
+        in_view=np.stack(
+            [np.concatenate([part.counts for part in states]) for states in seen], axis=1
         ),
         headers=np.stack(headers, axis=1),
         ids=np.stack([each.ids for each in chosen], axis=1),
@@ -193,6 +199,22 @@ def play_unroll(
     if reference is not None:
         _ask(reference, fleet, unroll)
     return Played(unroll, finished, rewards.size)
+
+
+def _observations(seen: Sequence[States], context: int) -> np.ndarray:
+    """`Unroll.observations` of a task.
+
+    Args:
+        seen: its states in the T steps, and behind them.
+        context: C.
+    """
+    first = seen[0]
+    steps = np.stack([states.ids[states.chosen] for states in seen], axis=1)
+    before = np.zeros((len(steps), context - 1, steps.shape[2]), steps.dtype)
+    for row, (stop, count) in enumerate(zip(first.chosen, first.counts, strict=True)):
+        if count > 1:
+            before[row, 1 - count :] = first.ids[stop + 1 - count : stop]
+    return np.concatenate([before, steps], axis=1).astype(np.int32)
 
 
 def _packed(fleet: Fleet, flags: Sequence[Flags]) -> dict[int, np.ndarray]:
@@ -211,7 +233,7 @@ def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:
     """Fill in what the policy that the run started with says of the actions."""
     steps = unroll.ids.shape[1]
     states = [
-        _flat_states(unroll, fleet, number, slice(None, steps))
+        states_of_unroll(unroll, fleet, number, slice(None, steps))
         for number in range(len(fleet.of_task))
     ]
     ids = unroll.ids.reshape(-1, unroll.ids.shape[2])
@@ -221,7 +243,7 @@ def _ask(reference: Any, fleet: Fleet, unroll: Unroll) -> None:
     unroll.reference[:] = said.reshape(unroll.reference.shape)
 
 
-def _flat_states(
+def states_of_unroll(
     unroll: Unroll, fleet: Places, number: int, steps: slice, rows: np.ndarray | None = None
 ) -> States:
     """States of a task's environments, environment by environment.
@@ -233,12 +255,30 @@ def _flat_states(
         steps: which states.
         rows: which environments, counted within the task; None for all.
     """
-    ids = unroll.observations[number]
-    headers = unroll.headers[fleet.of_task[number]]
+    observations, mine = unroll.observations[number], fleet.of_task[number]
+    headers, in_view = unroll.headers[mine], unroll.in_view[mine]
     if rows is not None:
-        ids, headers = ids[rows], headers[rows]
-    ids, headers = ids[:, steps], headers[:, steps]
-    return States(number, headers.reshape(-1), ids.reshape(-1, ids.shape[2]).astype(np.int64))
+        observations, headers, in_view = observations[rows], headers[rows], in_view[rows]
+    headers, in_view = headers[:, steps], in_view[:, steps]
+    count = headers.shape[1]
+    places = np.arange(count) + observations.shape[1] - unroll.headers.shape[1]
+    begins = places + 1 - in_view  # the first timestep that each state sees
+    # States that see from the same timestep on, behind the same header, are of one run.
+    new = np.ones(headers.shape, bool)
+    new[:, 1:] = (begins[:, 1:] != begins[:, :-1]) | (headers[:, 1:] != headers[:, :-1])
+    row, step = np.nonzero(new)
+    states = np.diff(np.append(np.flatnonzero(new), new.size))  # of each run
+    first = begins[row, step]
+    counts = places[step] + states - first
+    within = counted(counts) + np.repeat(first, counts)
+    ends = np.cumsum(counts)
+    return States(
+        number,
+        headers[row, step],
+        observations[np.repeat(row, counts), within].astype(np.int64),
+        counts=counts,
+        chosen=np.repeat(ends - states, states) + counted(states),
+    )
 
 
 def minibatches(unroll: Unroll, fleet: Places, count: int, seed: Sequence[int]) -> list[list[int]]:
@@ -282,7 +322,7 @@ def pass_of(
     for number, part in enumerate(fleet.of_task):
         rows = chosen[(chosen >= part.start) & (chosen < part.stop)] - part.start
         if len(rows):
-            states.append(_flat_states(unroll, fleet, number, slice(None), rows))
+            states.append(states_of_unroll(unroll, fleet, number, slice(None), rows))
             task += [number] * len(rows)
             rows_of[number] = rows
     timesteps = fleet.shower.lay_out(states)

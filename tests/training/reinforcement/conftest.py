@@ -31,8 +31,8 @@ def make_run(shards: dict[str, Path], tmp_path: Path) -> Callable[..., Recipe]:
                 "embedders": {"width": 4},
             },
             "data": {
-                **shards, "window_tokens": 32, "context_steps": 1, "rows_per_step": 4,
-                "rows_per_forward": 1,
+                **shards, "window_tokens": 32, "rows_per_step": 4, "rows_per_forward": 1,
+                "context_steps": {"default": 3, CARTPOLE: 1},
             },
             "reinforcement": {
                 "tasks": {CARTPOLE: {"environments": 4}, PENDULUM: {"environments": 4}},

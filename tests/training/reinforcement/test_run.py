@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on(make_run, tmp_path):
 
 
 def test_what_does_not_go_together_is_refused_in_words(make_run, tmp_path):
-    with pytest.raises(UsageError, match=r"Set data\.context_steps to 1"):
+    with pytest.raises(UsageError, match=r"data\.context_steps has no number"):
         open_tasks(make_run(data={"window_tokens": 32}))
     with pytest.raises(UsageError, match="text/pydoc is text, which has no rewards"):
         open_tasks(make_run({"tasks": {"text/pydoc": {}}}))
