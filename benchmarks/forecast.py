@@ -125,6 +125,34 @@ def acting(
     )
 
 
+def acting_compact(
+    size: str, device: Device, environments: int, action_tokens: int, context_steps: int
+) -> Acting:
+    """One pass of k positions, whatever is observed: as `acting`, with G = 1 and no later pass.
+
+    C is three quarters of `context_steps` timesteps of k positions. Embedders and head are left
+    out: they read the rows of a few tokens.
+    """
+    recipe = load_recipe(f"sizes/{size}")
+    body = parameters_of(recipe.model, vocabulary_size_of(recipe)).body
+    context, keys = context_steps * action_tokens, key_bytes_per_token(recipe)
+    moved = body * VALUE_BYTES + environments * 0.75 * context * keys
+    by_bytes = moved / (device.bandwidth * device.reached_bandwidth)
+    by_flops = 2 * body * environments * FED_CACHES * action_tokens
+    by_flops /= device.flops * device.reached_flops
+    seconds = max(by_bytes, by_flops)
+    held = body * VALUE_BYTES + 2 * environments * context * keys
+    return Acting(
+        size,
+        environments,
+        1e3 * seconds,
+        "bytes" if by_bytes >= by_flops else "FLOPs",
+        environments / seconds,
+        held / 1e9,
+        held < device.memory,
+    )
+
+
 def training(size: str, device: Device, strategy: str, gpus: int) -> Training:
     """A step: 6 N and attention for each token, over n GPUs, and what they tell each other.
 
@@ -178,6 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reached-flops", type=float, default=0.4, help="share of its peak")
     parser.add_argument("--observation-tokens", type=int, default=18)
     parser.add_argument("--action-tokens", type=int, default=6)
+    parser.add_argument(
+        "--context-steps", type=int, default=16, help="timesteps in view, in the compact form"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as JSON")
     given = parser.parse_args(arguments)
     device = Device(
@@ -186,6 +217,11 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     acted = [
         acting(size, device, count, given.observation_tokens, given.action_tokens)
+        for size in SIZES
+        for count in ENVIRONMENTS
+    ]
+    compact = [
+        acting_compact(size, device, count, given.action_tokens, given.context_steps)
         for size in SIZES
         for count in ENVIRONMENTS
     ]
@@ -201,7 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     console = screen()
     columns = ["model", "environments", "ms a timestep", "bound by", "steps/s", "GB", "fits"]
-    print_table(console, "Acting on one device", columns, (asdict(a).values() for a in acted))  # type: ignore[misc]
+    for form, found in (("flat", acted), ("compact", compact)):
+        title = f"Acting on one device, {form} form"
+        print_table(console, title, columns, (asdict(a).values() for a in found))  # type: ignore[misc]
     columns = ["environments", "hours each", "tokens", "TB", "shards"]
     print_table(console, "Data", columns, (asdict(each).values() for each in stored))  # type: ignore[misc]
     columns = ["model", "strategy", "GPUs", "compute s", "talk s", "step s", "days", "GB a rank"]
@@ -211,6 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
         {
             "device": asdict(device),
             "acting": [asdict(each) for each in acted],
+            "acting_compact": [asdict(each) for each in compact],
             "data": [asdict(each) for each in stored],
             "training": [asdict(each) for each in trained],
         },

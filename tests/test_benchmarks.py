@@ -459,6 +459,10 @@ def test_the_forecast_is_its_formula():
     first, later = 2 * body * 256 * (1.5 * 24 - 5) / 1.25e14, (2 * body + 256 * 768 * keys) / 5e11
     assert many.step_ms == pytest.approx(1e3 * (first + 5 * later)) and first > later
     assert many.bound == "bytes, first pass FLOPs" and not many.fits
+    compact = forecast.acting_compact("1.18b", device, 256, 6, 16)
+    assert compact.step_ms == pytest.approx(1e3 * 2 * body * 256 * 1.5 * 6 / 2.5e14)
+    alone = forecast.acting_compact("1.18b", device, 1, 6, 16)
+    assert alone.step_ms == pytest.approx(1e3 * (2 * body + 72 * keys) / 5e11)
     steps = {n: forecast.training("1.18b", device, "ZeRO 2", n) for n in (1, 8)}
     assert steps[1].communication_seconds == 0
     assert steps[1].compute_seconds == pytest.approx(8 * steps[8].compute_seconds)
