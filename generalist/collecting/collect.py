@@ -23,6 +23,7 @@ from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
+from generalist.tokenization.layout import Layout
 from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import DatasetSpec, TaskSpec, load_dataset_spec
 
@@ -87,6 +88,8 @@ class _Plan:
         done: seeds that are not played again, when this was planned.
         episodes_there, shards_there: how many the folder held then.
         documents: how many a document task has; None until that is known.
+        before: layout of the folder; None where it is new.
+        layout: of a timestep; None until the task was opened.
         opening: what a worker says of the task; None until it was opened.
     """
 
@@ -97,6 +100,8 @@ class _Plan:
     episodes_there: int = 0
     shards_there: int = 0
     documents: int | None = None
+    before: Layout | None = None
+    layout: Layout | None = None
     opening: TaskOpening | None = None
 
     @classmethod
@@ -116,6 +121,7 @@ class _Plan:
             episodes_there=manifest.counts()["episodes"],
             shards_there=len(manifest.shards),
             documents=header.collection.get("documents"),
+            before=header.parts(folder)[0],
         )
 
     @property
@@ -137,7 +143,7 @@ class _Plan:
             seed = self.spec.first_seed + index
             if seed not in self.done:
                 noise, delay = self.spec.noise_of(self.task, index), self.task.delay_of(index)
-                yield CollectJob(self.task, seed, noise, delay)
+                yield CollectJob(self.task, seed, noise, delay, layout=self.layout)
 
 
 def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:
@@ -214,7 +220,7 @@ def collect(
 def _open(plans: list[_Plan], pool: Pool) -> None:
     """Learn the header of every task before any is played, so that mistakes show at once."""
     try:
-        openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
+        openings = [pool.open(p.task, p.spec.collection_of(p.task), p.before) for p in plans]
         with needing("Writing shards"):
             import webdataset  # noqa: F401 - takes seconds, and now this process only waits
 
@@ -224,6 +230,8 @@ def _open(plans: list[_Plan], pool: Pool) -> None:
                 kind = UsageError if plan.opening.usage else GeneralistError
                 raise kind(plan.opening.failure)
             plan.documents = plan.opening.documents
+            assert plan.opening.header is not None
+            plan.layout = plan.opening.header.parts(plan.folder)[0]
     except pool.lost as error:
         raise GeneralistError(
             "The collecting processes did not start, or ended while opening the tasks, perhaps "

@@ -70,7 +70,12 @@ def open_tasks(recipe: Recipe) -> TrainingData:
         options = {**(before or {}), **wanted.options}
         env = make(task, **options)
         if task not in layouts:
-            layout = processor.layout(env.observation_space, env.action_space, task=task)
+            layout = processor.layout(
+                env.observation_space,
+                env.action_space,
+                task=task,
+                play=partial(make, task, **options),
+            )
             layouts[task] = layout.to_dict()
         if Layout.from_dict(layouts[task]).is_written:
             raise UsageError(
