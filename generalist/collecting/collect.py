@@ -88,7 +88,8 @@ class _Plan:
         done: seeds that are not played again, when this was planned.
         episodes_there, shards_there: how many the folder held then.
         documents: how many a document task has; None until that is known.
-        before: layout of the folder; None where it is new.
+        before: layout whose backgrounds are taken: the folder's, of a new one that of another
+            dataset; None where there is neither.
         layout: of a timestep; None until the task was opened.
         opening: what a worker says of the task; None until it was opened.
     """
@@ -105,10 +106,15 @@ class _Plan:
     opening: TaskOpening | None = None
 
     @classmethod
-    def make(cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any) -> _Plan:
+    def make(
+        cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any, like: Path | None
+    ) -> _Plan:
         folder = root / task.task
         if not (folder / "dataset.json").exists():
-            return cls(spec, task, folder)
+            other = None if like is None else like / task.task
+            if other is None or not (other / "dataset.json").exists():
+                return cls(spec, task, folder)
+            return cls(spec, task, folder, before=DatasetHeader.read(other).parts(other)[0])
         header = DatasetHeader.read(folder)
         header.check(folder, *fingerprints)
         _check_same(folder, header.collection, spec.collection_of(task))
@@ -170,6 +176,7 @@ def collect(
     progress: bool = True,
     on_progress: OnProgress | None = None,
     processor: str | None = None,
+    like: str | Path | None = None,
     ray: str | None = None,
 ) -> CollectReport:
     """Play the episodes of a spec that are not yet below `root`, and store the spec there.
@@ -184,6 +191,8 @@ def collect(
         progress: show a bar on stderr.
         on_progress: called with (task, episodes done, episodes in all) after each episode.
         processor: folder of the processor to encode with; by default what the spec says.
+        like: folder of another dataset, whose backgrounds of frames are taken in place of new ones,
+            so that both go into one mixture.
         ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
 
     Returns:
@@ -203,7 +212,8 @@ def collect(
     root.mkdir(parents=True, exist_ok=True)
     loaded = load_processor(processor or spec.processor)
     fingerprints = loaded.vocabulary.fingerprint, loaded.fingerprint
-    plans = [_Plan.make(spec, task, root, fingerprints) for task in spec.tasks]
+    other = None if like is None else Path(like)
+    plans = [_Plan.make(spec, task, root, fingerprints, other) for task in spec.tasks]
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:

@@ -27,6 +27,7 @@ from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.fit_backgrounds import (
     EPISODE_STEPS,
+    EVERY,
     PLAYED_STEPS,
     fit_backgrounds,
 )
@@ -271,7 +272,7 @@ def _recorded(asked: _Import, processor: GeneralistProcessor, layout: Layout) ->
         try:
             item = load()
             assert isinstance(item, Recording)
-            seen = tree_map(lambda leaf: np.asarray(leaf[:EPISODE_STEPS]), item.observations)
+            seen = tree_map(lambda leaf: np.asarray(leaf[:EPISODE_STEPS:EVERY]), item.observations)
             processor.encode_observations(seen, layout)  # says what is wrong with them
         except GeneralistError as error:
             if asked.skip_bad:

@@ -22,6 +22,7 @@ def parts_in_words(layout: Layout, role: Role) -> str:
 
 def difference_in_words(one: Layout, other: Layout) -> str:
     """The first part in which two layouts differ, and how; they are not equal."""
+    assert one != other
     for ours, theirs in zip(one.parts, other.parts, strict=False):
         if ours == theirs:
             continue

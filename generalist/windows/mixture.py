@@ -137,7 +137,8 @@ def check_layouts(tasks: Sequence[TaskData]) -> None:
                 f"{other.folder} and {data.folder} both hold {data.task}, but in two layouts, in "
                 f"which the same ids mean different things: "
                 f"{difference_in_words(other.layout, data.layout)}. Leave one of the folders out, "
-                "or collect both with the same spaces, options, bins and tokenizer."
+                "or collect both with the same spaces, options, bins and tokenizer; `collect "
+                "--like FOLDER` takes the backgrounds of another dataset."
             )
 
 

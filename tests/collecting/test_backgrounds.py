@@ -78,6 +78,8 @@ def test_a_folder_is_continued_with_the_background_that_it_has(
     collect(seaquest(3, options=GREY), root, 0, progress=False)
     black = TaskData(root / TASK)
     assert len(black) == 3 and not has_fitted(black.layout)
+    collect(seaquest(1, options=GREY), tmp_path / "like", 0, progress=False, like=root)
+    assert TaskData(tmp_path / "like" / TASK).layout == black.layout
     with pytest.raises(GeneralistError, match="observation has another background") as error:
         open_mixture([root, grey])
     assert str(root) in str(error.value) and str(grey) in str(error.value)
