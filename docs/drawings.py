@@ -5,6 +5,8 @@ What they show of ids and tokens is taken from the package, and a test compares 
 
 from __future__ import annotations
 
+import json
+import math
 from html import escape
 from pathlib import Path
 
@@ -168,6 +170,31 @@ def layouts() -> Drawing:
     return drawing
 
 
+def frames() -> Drawing:
+    """A frame and its background, patch by patch, and the codes of where they differ."""
+    drawing = Drawing(1000, 268, "A frame becomes codes of what differs from its background")
+    config = json.loads((find_spec("tokenizers", "frames") / "config.json").read_text())
+    patches, size = config["frame_size"] // config["patch_size"], 30
+    moving = {(1, 4), (3, 2), (3, 3), (5, 0)}
+    titles = ("a frame, resized", "the background of its task", "codes")
+    for column, title in enumerate(titles):
+        left = 20 + 300 * column
+        drawing.words(left, 30, title, bold=True)
+        for y in range(patches):
+            for x in range(patches):
+                moves = (y, x) in moving and column != 1
+                colours = GREEN if moves else WHITE if column == 2 else BLUE
+                word = ("code" if moves else "still") if column == 2 else ""
+                drawing.box(left + size * x, 42 + size * y, size, word, colours=colours)
+    drawing.words(235, 137, "against", colour=GREY)
+    drawing.line((510, 132), (606, 132))
+    drawing.words(820, 132, f"{patches**2} codes", colour=GREY)
+    drawing.words(820, 150, f"of {math.prod(config['levels']):,}", colour=GREY)
+    drawing.words(20, 252, "A patch that equals its background has the still code, and comes back "
+                  "exactly.", colour=GREY)  # fmt: skip
+    return drawing
+
+
 def forms() -> Drawing:
     """A timestep of the reacher in the flat form and in the compact one."""
     drawing = Drawing(1000, 300, "The same timestep in the flat and in the compact form")
@@ -268,7 +295,7 @@ def caches() -> Drawing:
     return drawing
 
 
-DRAWINGS = (sequence, vocabulary, layouts, forms, windows, checkpoints, caches)
+DRAWINGS = (sequence, vocabulary, layouts, frames, forms, windows, checkpoints, caches)
 
 
 def main() -> None:

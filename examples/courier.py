@@ -62,6 +62,17 @@ class Courier(gymnasium.Env):
         return {"place": self.place.copy(), "address": self.address.copy()}
 
 
+class SeenCourier(Courier):
+    """The same courier, seen as a picture of 128x128 pixels."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.observation_space = spaces.Box(0, 255, (128, 128, 3), np.uint8)
+
+    def _observation(self) -> np.ndarray:
+        return self.render()
+
+
 class CourierExpert:
     """Walks straight to the address, and slows down in front of it."""
 
@@ -73,4 +84,13 @@ class CourierExpert:
         return (way / max(1.0, float(np.abs(way).max()))).astype(np.float32)
 
 
+class SeenCourierExpert(CourierExpert):
+    """Looks at the simulator, where the agent has the picture."""
+
+    def label(self, observation: np.ndarray, env: gymnasium.Env) -> np.ndarray:
+        courier = env.unwrapped
+        return super().label({"place": courier.place, "address": courier.address}, env)
+
+
 gymnasium.register("Courier-v0", entry_point=Courier, max_episode_steps=100)
+gymnasium.register("SeenCourier-v0", entry_point=SeenCourier, max_episode_steps=100)

@@ -6,6 +6,7 @@
     [1_900_000, 2_000_000)  scores during a run
     [2_000_000, 10^9)       prompts
     [10^9, 2 * 10^9)        episodes that reinforcement learns from
+    [2 * 10^9, 2^31)        random play that backgrounds of frames are fitted to
 
 A dataset holds seeds of specs, of corrections and of reinforcement only.
 """
@@ -32,6 +33,9 @@ PROMPT_SEED = 2_000_000
 
 REINFORCEMENT_SEED = 1_000_000_000
 """First seed of the episodes that reinforcement learns from."""
+
+BACKGROUND_SEED = 2_000_000_000
+"""First seed of the random play that backgrounds are fitted to (tokenization.fit_backgrounds)."""
 
 _RUNS = 50
 _EPISODES_PER_RUN = 1_000_000_000 // _RUNS

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks import (
     acting,
+    backgrounds,
     boards,
     environments,
     forecast,
@@ -55,6 +56,16 @@ def test_imitation_reports_every_task_of_every_folder(tiny_run: TinyRun, tmp_pat
     assert buttons["r2"] is None and 0 <= buttons["accuracy"] <= 1
     assert numbers["accuracy"] is None and numbers["r2"] < 1
     assert "gym/Pendulum-v1" in capsys.readouterr().out
+
+
+def test_backgrounds_report_both_ways_of_coding_a_picture(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(backgrounds, "EPISODES", 1)
+    out = tmp_path / "out.json"
+    backgrounds.main(["gym/examples.courier:SeenCourier-v0", "--json", str(out)])
+    black, fitted = json.loads(out.read_text())["rows"]
+    assert (black["background"], fitted["background"]) == ("black", "fitted")
+    assert black["still"] == 0 and fitted["still"] > 0.7, "a white page with two small things on it"
+    assert fitted["psnr"] > black["psnr"] + 5
 
 
 def test_returns_that_were_asked_for_are_compared_with_what_was_got(

@@ -9,12 +9,16 @@ from pydantic import BaseModel
 
 from generalist.errors import UsageError
 from generalist.seeds import (
+    BACKGROUND_SEED,
     CORRECTIONS_SEED,
     EVALUATION_SEED,
     PROMPT_SEED,
+    REINFORCEMENT_SEED,
     RUN_SCORES_SEED,
     SEEDS_PER_SPEC,
+    reinforcement_seed,
 )
+from generalist.tokenization.fit_backgrounds import MOST_EPISODES
 from generalist.training.recipe import CorrectionsRecipe, EvaluationRecipe, TaskCorrections
 from generalist.training.rounds.corrections import first_seed
 from generalist.windows.spec import DatasetSpec, TaskSpec, dataset_spec
@@ -50,10 +54,12 @@ def test_no_two_users_share_a_seed() -> None:
     run_scores = range(RUN_SCORES_SEED, RUN_SCORES_SEED + largest(EvaluationRecipe, "episodes"))
     data = [*specs(), *rounds()]
     assert data[0].start == 0 and max(each.stop for each in data) <= EVALUATION_SEED
+    reinforcement = range(REINFORCEMENT_SEED, reinforcement_seed(-1, -1) + 1)
+    backgrounds = range(BACKGROUND_SEED, BACKGROUND_SEED + MOST_EPISODES)
     blocks = [*data, range(EVALUATION_SEED, RUN_SCORES_SEED), run_scores,
-              range(PROMPT_SEED, PROMPT_SEED + 1)]  # fmt: skip
+              range(PROMPT_SEED, PROMPT_SEED + 1), reinforcement, backgrounds]  # fmt: skip
     assert all(before.stop <= after.start for before, after in pairwise(blocks))
-    assert all(blocks)
+    assert all(blocks) and blocks[-1].stop <= 2**31
 
 
 def test_a_spec_cannot_have_the_seeds_of_corrections() -> None:

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 from tqdm import tqdm
 
 from generalist import envs
 from generalist.acting import prompts
-from generalist.acting.boards import unknown_board_layout
 from generalist.acting.environment import difference_note, options_for
 from generalist.acting.plans import parse_plan, planned
 from generalist.acting.stage import Stage
+from generalist.acting.zero_shot import agent_for
 from generalist.envs.instructions import SHOWN, SHOWN_SHUFFLED
 from generalist.envs.options import changed_options
 from generalist.episode import Episode
@@ -150,7 +149,8 @@ def rollout(
         render: `human` shows every episode in a window, one after the other.
         progress: show a bar on stderr.
         say: is called before the first episode with a line on how the environment differs from
-            the one in training, if it does, and on a return beyond the data.
+            the one in training, if it does, on a return beyond the data, and on a background that
+            was fitted.
         env_options: options of the environment, as `generalist.make` takes them.
 
     Returns:
@@ -188,7 +188,8 @@ def rollout(
             note = difference_note(agent, name, options=options, env=stage.environments[0])
             if note and say is not None:
                 say(note)
-            policy = agent = agent_for(agent, name, stage.environments[0])
+            env = stage.environments[0]
+            policy = agent = agent_for(agent, name, env, options, say=say)
             if prompt_episodes:
                 policy = agent = agent.for_task(name)  # the caller's own keeps its prompts
                 _demonstrate(
@@ -308,14 +309,15 @@ def dagger_episodes(
     """
     _check_counts(episodes=episodes, num_envs=num_envs)
     name = task or agent.task
-    stage = Stage(name, options_for(agent, name, env_options), min(episodes, num_envs or MAX_ENVS))
+    options = options_for(agent, name, env_options)
+    stage = Stage(name, options, min(episodes, num_envs or MAX_ENVS))
     ended: list[Episode] = []
     bar = tqdm(total=episodes, desc=f"dagger {name}", unit="episode", disable=not progress)
     try:
         teacher = policy_named(name, expert, stage.environments)
         info = {"source": "dagger", "expert": teacher.name, "checkpoint": agent.name}
         for trace in play(
-            agent_for(agent, name, stage.environments[0]),
+            agent_for(agent, name, stage.environments[0], options),
             stage.environments,
             range(seed, seed + episodes),
             task=name,
@@ -332,30 +334,6 @@ def dagger_episodes(
         bar.close()
         stage.close()
     return sorted(ended, key=lambda episode: episode.info["seed"])
-
-
-def agent_for(agent: Agent, task: str, env: gymnasium.Env) -> Agent:
-    """The agent for `task`: a new one over the same weights, unless `agent` already acts in it.
-
-    Args:
-        agent: an agent of any task.
-        task: name of the task.
-        env: an environment of the task; its spaces give the layout of an unknown task.
-    """
-    if agent.task == task:
-        return agent
-    layout = None
-    if task not in agent.layouts:
-        layout = unknown_board_layout(task, agent.layouts, agent.processor)
-        if layout is None:
-            layout = agent.processor.layout(env.observation_space, env.action_space, task=task)
-        if layout.is_written and not any(each.is_written for each in agent.layouts.values()):
-            raise UsageError(
-                f"{task} is answered in text, and the checkpoint {agent.name or 'given'} has "
-                "learned to write none. Train one on captions or questions first (generalist "
-                "collect captions, generalist train captions)."
-            )
-    return agent.for_task(task, layout)
 
 
 def _check_counts(**counts: int | None) -> None:

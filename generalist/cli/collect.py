@@ -29,6 +29,15 @@ def collect(
     processor: Annotated[
         Path | None, typer.Option(help="Folder of the tokenizers. Default: the shipped ones.")
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of another dataset of the same tasks. Their frames get the same "
+            "backgrounds, so that both datasets go into one mixture.",
+        ),
+    ] = None,
     expert: Annotated[
         list[Path] | None,
         typer.Option(
@@ -60,7 +69,8 @@ def collect(
     for folder in expert or ():
         loaded = loaded.with_expert(TrainedExpert.load(folder).card["task"], str(folder))
     root = out or Path("data") / Path(spec).stem
-    report = run(loaded, root, workers, processor=str(processor) if processor else None, ray=ray)
+    tokenizers = str(processor) if processor else None
+    report = run(loaded, root, workers, processor=tokenizers, like=like, ray=ray)
     screen, notes = console(), console(stderr=True)
     for task, outcome in report.tasks.items():
         counts = {"new": outcome.added, "left out": outcome.rejected, "failed": outcome.failed}

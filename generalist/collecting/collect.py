@@ -23,6 +23,7 @@ from generalist.errors import GeneralistError, UsageError, needing
 from generalist.shards.files import DiskFull, write_json
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import ShardWriter
+from generalist.tokenization.layout import Layout
 from generalist.tokenization.use import CodeUse
 from generalist.windows.spec import DatasetSpec, TaskSpec, load_dataset_spec
 
@@ -87,6 +88,9 @@ class _Plan:
         done: seeds that are not played again, when this was planned.
         episodes_there, shards_there: how many the folder held then.
         documents: how many a document task has; None until that is known.
+        before: layout whose backgrounds are taken: the folder's, of a new one that of another
+            dataset; None where there is neither.
+        layout: of a timestep; None until the task was opened.
         opening: what a worker says of the task; None until it was opened.
     """
 
@@ -97,13 +101,20 @@ class _Plan:
     episodes_there: int = 0
     shards_there: int = 0
     documents: int | None = None
+    before: Layout | None = None
+    layout: Layout | None = None
     opening: TaskOpening | None = None
 
     @classmethod
-    def make(cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any) -> _Plan:
+    def make(
+        cls, spec: DatasetSpec, task: TaskSpec, root: Path, fingerprints: Any, like: Path | None
+    ) -> _Plan:
         folder = root / task.task
         if not (folder / "dataset.json").exists():
-            return cls(spec, task, folder)
+            other = None if like is None else like / task.task
+            if other is None or not (other / "dataset.json").exists():
+                return cls(spec, task, folder)
+            return cls(spec, task, folder, before=DatasetHeader.read(other).parts(other)[0])
         header = DatasetHeader.read(folder)
         header.check(folder, *fingerprints)
         _check_same(folder, header.collection, spec.collection_of(task))
@@ -116,6 +127,7 @@ class _Plan:
             episodes_there=manifest.counts()["episodes"],
             shards_there=len(manifest.shards),
             documents=header.collection.get("documents"),
+            before=header.parts(folder)[0],
         )
 
     @property
@@ -137,7 +149,7 @@ class _Plan:
             seed = self.spec.first_seed + index
             if seed not in self.done:
                 noise, delay = self.spec.noise_of(self.task, index), self.task.delay_of(index)
-                yield CollectJob(self.task, seed, noise, delay)
+                yield CollectJob(self.task, seed, noise, delay, layout=self.layout)
 
 
 def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:
@@ -164,6 +176,7 @@ def collect(
     progress: bool = True,
     on_progress: OnProgress | None = None,
     processor: str | None = None,
+    like: str | Path | None = None,
     ray: str | None = None,
 ) -> CollectReport:
     """Play the episodes of a spec that are not yet below `root`, and store the spec there.
@@ -178,6 +191,8 @@ def collect(
         progress: show a bar on stderr.
         on_progress: called with (task, episodes done, episodes in all) after each episode.
         processor: folder of the processor to encode with; by default what the spec says.
+        like: folder of another dataset, whose backgrounds of frames are taken in place of new ones,
+            so that both go into one mixture.
         ray: address of a Ray cluster that plays in place of processes here; see `open_pool`.
 
     Returns:
@@ -197,7 +212,8 @@ def collect(
     root.mkdir(parents=True, exist_ok=True)
     loaded = load_processor(processor or spec.processor)
     fingerprints = loaded.vocabulary.fingerprint, loaded.fingerprint
-    plans = [_Plan.make(spec, task, root, fingerprints) for task in spec.tasks]
+    other = None if like is None else Path(like)
+    plans = [_Plan.make(spec, task, root, fingerprints, other) for task in spec.tasks]
     report = CollectReport({p.task.task: TaskOutcome(p.episodes_there) for p in plans})
     open_plans = [plan for plan in plans if not plan.finished]
     if open_plans:
@@ -214,7 +230,7 @@ def collect(
 def _open(plans: list[_Plan], pool: Pool) -> None:
     """Learn the header of every task before any is played, so that mistakes show at once."""
     try:
-        openings = [pool.open(p.task, p.spec.collection_of(p.task)) for p in plans]
+        openings = [pool.open(p.task, p.spec.collection_of(p.task), p.before) for p in plans]
         with needing("Writing shards"):
             import webdataset  # noqa: F401 - takes seconds, and now this process only waits
 
@@ -224,6 +240,8 @@ def _open(plans: list[_Plan], pool: Pool) -> None:
                 kind = UsageError if plan.opening.usage else GeneralistError
                 raise kind(plan.opening.failure)
             plan.documents = plan.opening.documents
+            assert plan.opening.header is not None
+            plan.layout = plan.opening.header.parts(plan.folder)[0]
     except pool.lost as error:
         raise GeneralistError(
             "The collecting processes did not start, or ended while opening the tasks, perhaps "

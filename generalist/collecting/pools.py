@@ -28,6 +28,7 @@ from generalist.processes import process_pool, usable_cpus
 from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
+    from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import GeneralistProcessor
 
 _JOBS_AHEAD = 16  # a process; bounds what waits in memory behind a slow episode
@@ -45,7 +46,9 @@ class Pool(Protocol):
     jobs_ahead: int
     lost: tuple[type[BaseException], ...]
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
+    def open(
+        self, task: TaskSpec, collection: dict[str, Any], before: Layout | None
+    ) -> Future[TaskOpening]:
         """`Worker.open`, somewhere."""
 
     def run(self, job: CollectJob) -> Future[CollectResult]:
@@ -83,8 +86,10 @@ class _Here:
     def __init__(self, processor: GeneralistProcessor) -> None:
         self._worker = Worker(processor)
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
-        return _done(self._worker.open(task, collection))
+    def open(
+        self, task: TaskSpec, collection: dict[str, Any], before: Layout | None
+    ) -> Future[TaskOpening]:
+        return _done(self._worker.open(task, collection, before))
 
     def run(self, job: CollectJob) -> Future[CollectResult]:
         return _done(self._worker.run(job))
@@ -109,8 +114,10 @@ class _Processes:
     def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
         self._executor, self.jobs_ahead = executor, _JOBS_AHEAD * workers
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
-        return self._executor.submit(open_in_process, task, collection)
+    def open(
+        self, task: TaskSpec, collection: dict[str, Any], before: Layout | None
+    ) -> Future[TaskOpening]:
+        return self._executor.submit(open_in_process, task, collection, before)
 
     def run(self, job: CollectJob) -> Future[CollectResult]:
         return self._executor.submit(run_in_process, job)
@@ -136,8 +143,10 @@ class _Ray:
         options = ray.remote(num_cpus=1, max_retries=_RETRIES)
         self._open, self._run = options(open_on_ray), options(run_on_ray)
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> Future[TaskOpening]:
-        return self._open.remote(self._processor, task, collection).future()
+    def open(
+        self, task: TaskSpec, collection: dict[str, Any], before: Layout | None
+    ) -> Future[TaskOpening]:
+        return self._open.remote(self._processor, task, collection, before).future()
 
     def run(self, job: CollectJob) -> Future[CollectResult]:
         return self._run.remote(self._processor, job).future()
@@ -175,6 +184,8 @@ def run_on_ray(processor: list[Any], job: CollectJob) -> CollectResult:
     return _worker(processor).run(job)
 
 
-def open_on_ray(processor: list[Any], task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
+def open_on_ray(
+    processor: list[Any], task: TaskSpec, collection: dict[str, Any], before: Layout | None
+) -> TaskOpening:
     """`Worker.open` of a Ray process."""
-    return _worker(processor).open(task, collection)
+    return _worker(processor).open(task, collection, before)

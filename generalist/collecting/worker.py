@@ -7,6 +7,7 @@ words, because not every exception survives the way between processes.
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from generalist.windows.spec import TaskSpec
 
 if TYPE_CHECKING:
     from generalist.episode import Episode, Tree
+    from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import GeneralistProcessor
 
 FIT_EPISODES = 10
@@ -40,6 +42,8 @@ class CollectJob:
         noise: share of executed actions that are random.
         delay_steps: how late actions are executed.
         documents: numbers of the documents to read; empty where the task is an environment.
+        layout: of the shards that the episodes go to; None for that of a new folder. What is fitted
+            in it (bins, backgrounds) is so fitted once, not by each process.
     """
 
     task: TaskSpec
@@ -47,6 +51,7 @@ class CollectJob:
     noise: float = 0.0
     delay_steps: int = 0
     documents: tuple[int, ...] = ()
+    layout: Layout | None = None
 
     @property
     def episodes(self) -> int:
@@ -109,8 +114,16 @@ class Worker:
         self._layout: Any = None
         self._documents: dict[str, list[str]] = {}
 
-    def open(self, task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
-        """Header of a task, and how many documents it has; `collection` goes into the header."""
+    def open(
+        self, task: TaskSpec, collection: dict[str, Any], before: Layout | None = None
+    ) -> TaskOpening:
+        """Header of a task, and how many documents it has.
+
+        Args:
+            task: how it is collected.
+            collection: goes into the header.
+            before: layout of the folder that is to be continued; its backgrounds are kept.
+        """
         from generalist.experts import policy_named
 
         try:
@@ -119,7 +132,7 @@ class Worker:
                 documents = len(self._texts(task.task))
                 collection = {**collection, "documents": documents}
             else:
-                self._prepare(task)
+                self._prepare(task, before=before)
                 policy_named(task.task, task.expert, [self._env])  # wrong names are found here
                 layout, documents = self._layout, 0
                 spaces = {
@@ -148,7 +161,7 @@ class Worker:
 
     def _play(self, job: CollectJob) -> CollectResult:
         task = job.task
-        self._prepare(task)
+        self._prepare(task, job.layout)
         episode = self._episode(task, job.seed, job.noise, job.delay_steps)
         if task.min_return is not None and episode.return_ < task.min_return:
             reason = f"return {episode.return_:.6g} is below {task.min_return:.6g}"
@@ -181,24 +194,39 @@ class Worker:
             self._documents[task] = list(documents(task))
         return self._documents[task]
 
-    def _prepare(self, task: TaskSpec) -> None:
-        """Have the environment of the task ready."""
+    def _prepare(
+        self, task: TaskSpec, layout: Layout | None = None, *, before: Layout | None = None
+    ) -> None:
+        """Have the environment of the task ready, and its layout where it is not given."""
         from generalist.envs import make
 
         if self._task == task:
             return
         self._close()
         self._env = make(task.task, **task.options)
+        self._layout = layout or self._new_layout(task, before)
+        self._task = task
+
+    def _new_layout(self, task: TaskSpec, before: Layout | None) -> Layout:
+        from generalist.envs import make
+
         spaces = self._env.observation_space, self._env.action_space
         fit_to = self._observations(task) if task.bins == "quantiles" else ()
         try:
-            self._layout = self.processor.layout(*spaces, task=task.task, fit_to=fit_to)
+            return self.processor.layout(
+                *spaces,
+                task=task.task,
+                fit_to=fit_to,
+                play=functools.partial(make, task.task, **task.options),
+                before=before,
+            )
         except UsageError as error:
+            if not fit_to:
+                raise
             raise UsageError(f"{task.task} cannot have bins {task.bins}: {error}") from None
-        self._task = task
 
     def _observations(self, task: TaskSpec) -> list[Tree]:
-        """What bins are fitted to: in every process the same, without talking."""
+        """What bins are fitted to."""
         seeds = range(FIT_EPISODES)
         return [self._episode(task, seed, FIT_NOISE).observations for seed in seeds]
 
@@ -260,7 +288,9 @@ def run_in_process(job: CollectJob) -> CollectResult:
     return _worker.run(job)
 
 
-def open_in_process(task: TaskSpec, collection: dict[str, Any]) -> TaskOpening:
+def open_in_process(
+    task: TaskSpec, collection: dict[str, Any], before: Layout | None
+) -> TaskOpening:
     """`Worker.open` of this process."""
     assert _worker is not None
-    return _worker.open(task, collection)
+    return _worker.open(task, collection, before)

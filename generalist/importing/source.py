@@ -35,6 +35,9 @@ class EncodedFrames:
     def __len__(self) -> int:
         return len(self._files)
 
+    def __getitem__(self, steps: slice) -> EncodedFrames:
+        return EncodedFrames(self._files[steps])
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(H, W, C) of the first picture."""

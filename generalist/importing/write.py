@@ -6,8 +6,9 @@ by the next call. So the bytes are the same however often the import was interru
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -17,17 +18,25 @@ import numpy as np
 
 from generalist.collecting.encode import encode_episode
 from generalist.envs import get_task, is_document_task, make
+from generalist.episode import Tree, tree_map
 from generalist.errors import GeneralistError, UsageError
 from generalist.importing.source import Document, Load, Recording, RecordingError, Source
 from generalist.importing.spaces import infer_spaces
 from generalist.shards.manifest import DatasetHeader, Manifest
 from generalist.shards.shards import SHARD_TOKENS, EncodedEpisode, ShardWriter
 from generalist.shards.spaces import space_to_json
+from generalist.tokenization.fit_backgrounds import (
+    EPISODE_STEPS,
+    EVERY,
+    PLAYED_STEPS,
+    fit_backgrounds,
+)
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import load_processor
 from generalist.tokenization.use import CodeUse
 
 if TYPE_CHECKING:
+    from gymnasium import Env
     from gymnasium.spaces import Space
 
     from generalist.tokenization.processor import GeneralistProcessor
@@ -176,10 +185,14 @@ def _header(asked: _Import, processor: GeneralistProcessor) -> tuple[DatasetHead
         layout, origin = processor.document_layout(), "text"
     else:
         observation, action, origin = _spaces(asked)
+        maker = _environment(source, asked.task)
         try:
-            layout = processor.layout(observation, action, task=asked.task)
+            layout = processor.layout(observation, action, task=asked.task, play=maker)
         except GeneralistError as error:
             raise GeneralistError(f"{source.name}: {error}") from error
+        if maker is None and processor.frames is not None:
+            seen = _recorded(asked, processor, layout)
+            layout = fit_backgrounds(layout, seen, processor.frames)
         spaces = {"observation": space_to_json(observation), "action": space_to_json(action)}
     parts = layout, processor.vocabulary, processor.fingerprint
     return DatasetHeader.create(asked.task, *parts, spaces, collection), origin
@@ -225,8 +238,8 @@ def _spaces(asked: _Import) -> tuple[Space, Space, str]:
         raise GeneralistError(f"{source.name}: {error}") from error
 
 
-def _environments_spaces(source: Source, task: str) -> tuple[Space, Space] | None:
-    """Those of the task's environment; None where it is unknown, or was wrapped otherwise."""
+def _environment(source: Source, task: str) -> Callable[[], Env] | None:
+    """Makes the task's environment; None where it is unknown, or was wrapped otherwise."""
     recorded = source.environment
     options: dict[str, Any] = {}
     if recorded is not None and recorded.task == task:
@@ -237,11 +250,37 @@ def _environments_spaces(source: Source, task: str) -> tuple[Space, Space] | Non
         get_task(task)
     except UsageError:
         return None
-    env = make(task, **options)
+    return functools.partial(make, task, **options)
+
+
+def _environments_spaces(source: Source, task: str) -> tuple[Space, Space] | None:
+    """Those of the task's environment, where there is one."""
+    maker = _environment(source, task)
+    if maker is None:
+        return None
+    env = maker()
     try:
         return env.observation_space, env.action_space
     finally:
         env.close()
+
+
+def _recorded(asked: _Import, processor: GeneralistProcessor, layout: Layout) -> Iterator[Tree]:
+    """Observations of the first recordings: they show a background where nothing can be played."""
+    steps = 0
+    for number, load in asked.numbered(0, "look at frames"):
+        try:
+            item = load()
+            assert isinstance(item, Recording)
+            seen = tree_map(lambda leaf: np.asarray(leaf[:EPISODE_STEPS:EVERY]), item.observations)
+            processor.encode_observations(seen, layout)  # says what is wrong with them
+        except GeneralistError as error:
+            if asked.skip_bad:
+                continue
+            raise asked.error(load.located(number, error)) from error
+        yield seen
+        if (steps := steps + min(len(item.rewards), EPISODE_STEPS)) >= PLAYED_STEPS:
+            return
 
 
 def _next_number(writer: ShardWriter) -> int:

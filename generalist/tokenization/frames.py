@@ -1,9 +1,10 @@
 """Frames as discrete codes: one 84x84 RGB frame becomes 6x6 = 36 codes of 1,000 values.
 
 A patch of 14x14 pixels is encoded by itself, as its difference from the background of the game.
-The background is the per-pixel median frame, stored with the weights. FSQ (finite scalar
-quantisation, Mentzer et al. 2023, arXiv:2309.15505) makes the code. Encoder and decoder also see
-the background patch: the code says what has changed, the background what such a change looks like.
+The background is the per-pixel median frame. Those of the games that the codec was trained on are
+stored with the weights, any other one is given. FSQ (finite scalar quantisation, Mentzer et al.
+2023, arXiv:2309.15505) makes the code. Encoder and decoder also see the background patch: the code
+says what has changed, the background what such a change looks like.
 
 By construction, a patch equal to its background has the code `still_code`, and decodes exactly to
 the background. So only changed patches are computed, and no patch changes the code of another.
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
 from generalist.errors import GeneralistError, needing
+from generalist.tokenization.background import Background
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -149,7 +151,7 @@ class FrameTokenizer:
         self.config = codec.config
         self.backgrounds = dict(backgrounds or {})
         self._chunk_patches = chunk_patches
-        self._prepared: dict[str, np.ndarray] = {}
+        self._prepared: dict[Background | str, np.ndarray] = {}
 
     @property
     def codes_per_frame(self) -> int:
@@ -175,22 +177,35 @@ class FrameTokenizer:
         zero = torch.zeros(1, len(self.config.levels))
         return int(self.codec.quantize(zero)[1])
 
-    def _background_patches(self, name: str | None) -> np.ndarray:
-        """(G*G, P) uint8 background of a task; black where none is known."""
-        key = name if name in self.backgrounds else ""
+    def _background_patches(self, background: Background | str | None) -> np.ndarray:
+        """(G*G, P) uint8; black where no background is known."""
+        fitted = isinstance(background, Background)
+        key = background if fitted or background in self.backgrounds else ""
+        assert key is not None
         if key not in self._prepared:
+            frame = key.picture if isinstance(key, Background) else self._named_picture(key)
             size = self.config.frame_size
-            frame = self.backgrounds.get(key, np.zeros((size, size, 3), np.uint8))
+            if frame.shape != (size, size, 3):
+                raise GeneralistError(
+                    f"The background in a layout is a picture of shape {frame.shape}, but the "
+                    f"frame tokenizer codes frames of {size}x{size}: use the tokenizer that the "
+                    "layout was made with."
+                )
             self._prepared[key] = to_patches(frame[None], self.config.patch_size)[0]
         return self._prepared[key]
 
-    def encode(self, frames: np.ndarray, background: str | None = None) -> np.ndarray:
+    def _named_picture(self, name: str) -> np.ndarray:
+        size = self.config.frame_size
+        return self.backgrounds.get(name, np.zeros((size, size, 3), np.uint8))
+
+    def encode(self, frames: np.ndarray, background: Background | str | None = None) -> np.ndarray:
         """Codes of frames.
 
         Args:
             frames: (N, H, W, 3) uint8 RGB of any size.
-            background: name of the task whose median frame is to be taken off; without one, or
-                with a name that is not known, codes describe the whole picture.
+            background: what is to be taken off: a picture, or the name of a task whose median frame
+                the tokenizer has. Without one, or with a name that is not known, codes describe
+                the whole picture.
 
         Returns:
             (N, codes_per_frame) int64 in [0, codebook_size).
@@ -219,7 +234,7 @@ class FrameTokenizer:
         return self.codec.quantize(self.codec.latents(residual, background))[1].numpy()
 
     @torch.inference_mode()
-    def decode(self, codes: np.ndarray, background: str | None = None) -> np.ndarray:
+    def decode(self, codes: np.ndarray, background: Background | str | None = None) -> np.ndarray:
         """(N, codes_per_frame) codes -> (N, 84, 84, 3) uint8 frames.
 
         `background` must be the one that the frames were encoded with.

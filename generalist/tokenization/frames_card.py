@@ -118,10 +118,11 @@ CARD = """# Frame tokenizer
 One frame, resized to {frame}x{frame} RGB, becomes {count} codes of {size:,}: one for each patch of
 {patch}x{patch} pixels, in row-major order. Fingerprint `{fingerprint}`.
 
-A code says how its patch differs from the game's background (the per-pixel median frame, stored
-with the weights). A patch that equals the background always has the same code and decodes exactly;
-a patch's code depends on nothing outside the patch. Where no background is known, black takes its
-place and the codes describe the whole picture, more coarsely.
+A code says how its patch differs from the task's background, the per-pixel median frame. That of a
+game of the training is stored with the weights, that of another task in the layout of its data. A
+patch that equals the background always has the same code and decodes exactly; a patch's code
+depends on nothing outside the patch. Where there is no background, black takes its place and the
+codes describe the whole picture, more coarsely.
 
 On the pixels that differ from the background, decoded codes reach the first of the two figures in
 dB; the background alone, the second.

@@ -6,12 +6,14 @@ Legend: N = steps, F = frames of a step, H, W = height and width, C = 1 (grey) o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from generalist.errors import GeneralistError, needing
+from generalist.tokenization.background import Background
 from generalist.tokenization.codec import Codec, Toolbox
 
 FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
@@ -21,7 +23,11 @@ FRAMES_AT_ONCE = 256  # bounds the memory of an episode's resized frames
 class ImageCodec(Codec):
     """A frame (H, W, C) as `codes` tokens; lossy, the shape comes back.
 
-    `background` names the task whose still background the frame tokenizer knows, if any.
+    Attributes:
+        codes: of a frame.
+        codebook_size: how many different codes there are.
+        background: the still background itself, or the name by which the frame tokenizer knows it.
+            With None, or a name that it does not know, black takes its place.
     """
 
     kind: ClassVar[str] = "image"
@@ -29,7 +35,12 @@ class ImageCodec(Codec):
 
     codes: int
     codebook_size: int
-    background: str | None = None
+    background: Background | str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.background, dict):  # as JSON has it
+            object.__setattr__(self, "background", Background(**self.background))
 
     @property
     def tokens(self) -> int:
@@ -43,20 +54,36 @@ class ImageCodec(Codec):
 
     def encode(self, values: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         """(N, *shape) uint8 frames to (N, K) codes."""
+        tokenizer = _frame_tokenizer(toolbox)
+        chunks = [np.zeros((0, self.codes), np.int64)]
+        for frames in self.frames_of(values):
+            chunks.append(tokenizer.encode(frames, self.background))
+        return np.concatenate(chunks).astype(np.int64).reshape(len(values), self.tokens)
+
+    def frames_of(self, values: np.ndarray) -> Iterator[np.ndarray]:
+        """RGB frames of values, in pieces that bound the memory.
+
+        Args:
+            values: (N, *shape) uint8.
+
+        Yields:
+            (F, H, W, 3) uint8, F at most `FRAMES_AT_ONCE`; grey frames have three equal channels.
+
+        Raises:
+            ValueError: the values have another shape or dtype; the message goes on after the name
+                of the field.
+        """
         values = np.asarray(values)
         if values.shape[1:] != self.shape:
             raise ValueError(f"has shape {values.shape[1:]} a step, expected {self.shape}")
         if values.dtype != np.uint8:
             raise ValueError(f"has dtype {values.dtype}, expected uint8 pixels")
         frames = self._to_frames(values)
-        tokenizer = _frame_tokenizer(toolbox)
-        chunks = [np.zeros((0, self.codes), np.int64)]
         for start in range(0, len(frames), FRAMES_AT_ONCE):
             chunk = frames[start : start + FRAMES_AT_ONCE]
             if chunk.shape[-1] == 1:
                 chunk = np.repeat(chunk, 3, axis=-1)
-            chunks.append(tokenizer.encode(np.ascontiguousarray(chunk), self.background))
-        return np.concatenate(chunks).astype(np.int64).reshape(len(values), self.tokens)
+            yield np.ascontiguousarray(chunk)
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
         """(N, K) codes to (N, *shape) uint8 frames, about as they were."""

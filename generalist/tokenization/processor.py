@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,11 @@ from generalist.specs import find_spec, list_specs
 from generalist.tokenization import PARTS_FOLDER
 from generalist.tokenization.codec import Toolbox
 from generalist.tokenization.continuous import MU, M
+from generalist.tokenization.fit_backgrounds import (
+    fit_backgrounds,
+    keep_backgrounds,
+    random_play,
+)
 from generalist.tokenization.fit_quantiles import fit_quantiles
 from generalist.tokenization.image import ImageCodec
 from generalist.tokenization.layout import Layout, Role, document_layout
@@ -28,7 +33,7 @@ from generalist.tokenization.text_fields import DocumentCodec, TextFieldCodec
 from generalist.vocabulary import SPECIAL_NAMES, Vocabulary, fingerprint_of
 
 if TYPE_CHECKING:
-    from gymnasium import Space
+    from gymnasium import Env, Space
 
     from generalist.tokenization.frames import FrameTokenizer
 
@@ -176,6 +181,8 @@ class GeneralistProcessor:
         *,
         task: str | None = None,
         fit_to: Sequence[Tree] = (),
+        play: Callable[[], Env] | None = None,
+        before: Layout | None = None,
     ) -> Layout:
         """The layout of one timestep.
 
@@ -188,6 +195,9 @@ class GeneralistProcessor:
             task: Name of the task, whose still background the frame tokenizer may know.
             fit_to: Batched observations of episodes, (T, ...) each. The bins of all observed real
                 numbers are fitted to them; without any, bins follow from the bounds.
+            play: Makes an environment of the task. Only where frames lack a background, that one
+                is played at random for it (`fit_backgrounds.py`). None: black is taken there.
+            before: The layout of shards that are to be continued, whose backgrounds are kept.
 
         Raises:
             GeneralistError: A part of a space cannot be laid out; the message says which and why.
@@ -203,7 +213,13 @@ class GeneralistProcessor:
             )
         except GeneralistError as error:
             raise GeneralistError(f"{task}: {error}" if task else str(error)) from None
-        return fit_quantiles(layout, fit_to) if fit_to else layout
+        if fit_to:
+            layout = fit_quantiles(layout, fit_to)
+        if before is not None:
+            return keep_backgrounds(layout, before)
+        if self.frames is None or play is None:
+            return layout
+        return fit_backgrounds(layout, random_play(play, task or ""), self.frames)
 
     def document_layout(self) -> Layout:
         """The layout of text documents."""

@@ -18,6 +18,7 @@ from generalist.specs import nearest
 from generalist.tokenization.compact import CompactForm, OutcomeIds
 from generalist.tokenization.outcomes import TaskWorld
 from generalist.tokenization.returns import TaskReturns
+from generalist.training.known_layouts import warn_of_other_layouts
 
 if TYPE_CHECKING:
     from generalist.modeling.recipe import ModelRecipe
@@ -167,6 +168,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
     asked = None if returns is None else processor.vocabulary["return"]
     foreseen = None if worlds is None else outcome_ids(processor.vocabulary)
     form = form_of(recipe.model, layouts, asked, foreseen)
+    warn_of_other_layouts(recipe.model.init_from, layouts)
     windows = WindowSampler(
         mixture.tasks,
         mixture.weights,

@@ -6,6 +6,7 @@ them. `generalist.viewer.server` gives each page a thread of its own.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -276,6 +277,7 @@ class Game:
             self._environments[0].observation_space,
             self._environments[0].action_space,
             task=self.task,
+            play=functools.partial(envs.make, self.task, **self.options),
         )
         return keep_episode(
             episode_of(trace, person_steps=self._person_steps),

@@ -13,6 +13,7 @@ from generalist.shards.manifest import DatasetHeader
 from generalist.shards.reader import TaskData, _Fingerprinted, dataset_folders
 from generalist.shards.remote import SPEC_FILE
 from generalist.specs import load_yaml, nearest
+from generalist.tokenization.described import difference_in_words
 from generalist.windows.selection import Selection
 from generalist.windows.spec import DatasetSpec
 from generalist.windows.weights import tempered, weighted
@@ -133,9 +134,11 @@ def check_layouts(tasks: Sequence[TaskData]) -> None:
         other = first.setdefault(data.task, data)
         if data.layout != other.layout:
             raise GeneralistError(
-                f"{other.folder} and {data.folder} both hold {data.task}, but in two layouts: "
-                "the same ids mean different things in them. Leave one of the folders out, or "
-                "collect both with the same spaces, bins and tokenizer."
+                f"{other.folder} and {data.folder} both hold {data.task}, but in two layouts, in "
+                f"which the same ids mean different things: "
+                f"{difference_in_words(other.layout, data.layout)}. Leave one of the folders out, "
+                "or collect both with the same spaces, options, bins and tokenizer; `collect "
+                "--like FOLDER` takes the backgrounds of another dataset."
             )
 
 

@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 
 from generalist.acting.agent import Agent
-from generalist.acting.rollout import agent_for, rollout
+from generalist.acting.rollout import rollout
+from generalist.acting.zero_shot import agent_for
 from generalist.decoding.sampling import Sampling
 from generalist.envs.written import Written
 from generalist.errors import UsageError

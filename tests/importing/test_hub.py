@@ -135,21 +135,34 @@ def test_pictures_are_decoded_one_episode_at_a_time(tmp_path: Path) -> None:
 
 
 def test_frames_become_codes_of_the_frame_tokenizer(tmp_path: Path) -> None:
+    """Of a task that nobody can play, the recordings show what stands still."""
     from generalist.tokenization.processor import GeneralistProcessor
 
-    frames = np.random.default_rng(0).integers(0, 256, (4, 84, 84, 3), np.uint8)
+    processor = GeneralistProcessor.default()
+    assert processor.frames is not None
+    still = np.random.default_rng(0).integers(0, 256, (84, 84, 3), np.uint8)
+    frames = np.repeat(still[None], 20, axis=0)
+    for step in range(20):
+        frames[step, :14, 14 * (step % 5) : 14 * (step % 5 + 1)] = 255  # one patch, on its way
     columns = {
         "frame": [datasets.Image().encode_example(frame) for frame in frames],
-        "action": [0, 1, 0, 1],
-        "reward": [0.0] * 4,
-        "episode": [0, 0, 1, 1],
+        "action": [0, 1] * 10,
+        "reward": [0.0] * 20,
+        "episode": [0] * 10 + [1] * 10,
     }
     path = saved(columns, tmp_path, "disk", frame=datasets.Image())
     source = HubSource(path, Columns(observation=("frame",)))
+    import_source(source, "own/Frames", tmp_path / "out", episodes=1)
+    first = TaskData(tmp_path / "out/own/Frames").layout
     import_source(source, "own/Frames", tmp_path / "out")
-    data = TaskData(tmp_path / "out/own/Frames", GeneralistProcessor.default())
-    assert [record["steps"] for record in data.records] == [2, 2]
-    assert data.layout.fields[0].tokens == 36
+    data = TaskData(tmp_path / "out/own/Frames", processor)
+    assert [record["steps"] for record in data.records] == [10, 10]
+    assert data.layout == first, "more episodes have the background of the first"
+    part = data.layout.fields[0]
+    codes = data.tokens(0).reshape(10, -1)[:, :36].astype(int) - part.start
+    assert ((codes != processor.frames.still_code).sum(axis=1) == 1).all()
+    seen = processor.decode(data.tokens(0), data.layout).observations
+    np.testing.assert_array_equal(seen[:, 14:], frames[:10, 14:])
 
 
 def test_columns_that_are_missing(tmp_path: Path) -> None:

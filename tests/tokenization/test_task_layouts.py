@@ -10,7 +10,7 @@ import pytest
 
 import generalist
 from generalist.acting.agent import Agent
-from generalist.acting.rollout import agent_for
+from generalist.acting.zero_shot import agent_for
 from generalist.collecting.collect import collect
 from generalist.shards.reader import TaskData
 from generalist.tokenization.layout import Layout
@@ -19,7 +19,7 @@ from generalist.vocabulary import fingerprint_of
 from generalist.windows.spec import DatasetSpec
 from tests.decoding.models import tiny_model
 
-TASK = "atari/Breakout"
+TASKS = ["atari/Breakout", "atari/Seaquest"]  # the tokenizer knows the background of the first
 STORED = {  # as datasets and checkpoints of version 0.1 hold them: ids keep their meaning
     "gym/CartPole-v1": "d59444fbb4b34dee",
     "gym/Humanoid-v5": "a563a3da42de00b8",
@@ -35,31 +35,36 @@ PACKAGE = Path(generalist.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    entry = {"task": TASK, "episodes": 1, "expert": "random", "max_steps": 12}
-    collect(DatasetSpec.model_validate({"tasks": [entry]}), root, 0, progress=False)
-    return TaskData(root / TASK)
+    entries = [{"task": task, "episodes": 1, "expert": "random", "max_steps": 12} for task in TASKS]
+    collect(DatasetSpec.model_validate({"tasks": entries}), root, 0, progress=False)
+    return root
 
 
+@pytest.mark.parametrize("task", TASKS)
 def test_frames_have_the_codes_that_collecting_wrote_where_the_task_is_new(
-    collected: TaskData,
+    collected: Path, task: str
 ) -> None:
     """With the still background of the game; without it two codes of three are others."""
+    data, said = TaskData(collected / task), []
     processor = GeneralistProcessor.default()
     other = generalist.make("gym/CartPole-v1")
     layouts = {"gym/CartPole-v1": processor.layout(other.observation_space, other.action_space)}
     model = tiny_model(window=256, size=processor.vocabulary.size)
-    env = generalist.make(TASK)
-    agent = agent_for(Agent(model, processor, layouts), TASK, env)
-    assert agent.layout == collected.layout
+    env = generalist.make(task)
+    agent = agent_for(Agent(model, processor, layouts), task, env, say=said.append)
+    assert agent.layout == data.layout
+    assert said == (
+        [f"the still background of {task} was fitted to random play."] * (task != TASKS[0])
+    )
 
-    size = collected.layout.tokens_per_timestep
-    stored = collected.tokens(0).reshape(-1, size).astype(int)
+    size = data.layout.tokens_per_timestep
+    stored = data.tokens(0).reshape(-1, size).astype(int)
     actions = processor.decode_actions(stored[:, agent.layout.positions.chosen], agent.layout)
-    observation, _ = env.reset(seed=collected.records[0]["seed"])
+    observation, _ = env.reset(seed=data.records[0]["seed"])
     for step, action in enumerate(actions):
-        ids = processor.encode_observations(observation[None], agent.layout, TASK)
+        ids = processor.encode_observations(observation[None], agent.layout, task)
         np.testing.assert_array_equal(
             ids[0], stored[step, agent.layout.positions.of_role("observation")]
         )
@@ -68,6 +73,7 @@ def test_frames_have_the_codes_that_collecting_wrote_where_the_task_is_new(
 
 
 def test_every_layout_that_the_package_makes_of_spaces_names_its_task() -> None:
+    """And says how a background is found, but for bits, which have none."""
     calls = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -76,6 +82,7 @@ def test_every_layout_that_the_package_makes_of_spaces_names_its_task() -> None:
                     calls.append((path.name, {keyword.arg for keyword in node.keywords}))
     assert len(calls) >= 3
     assert [name for name, given in calls if "task" not in given] == []
+    assert [name for name, given in calls if "play" not in given] == ["parity.py"]
 
 
 @pytest.mark.parametrize("task", STORED)

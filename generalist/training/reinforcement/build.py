@@ -24,6 +24,7 @@ from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor, load_processor
 from generalist.training.data import NoWindows, TrainingData, form_of, open_data
+from generalist.training.known_layouts import check_same_layouts
 from generalist.training.objective import TokenObjective
 from generalist.training.ranks import Ranks
 from generalist.training.recipe import Recipe
@@ -48,6 +49,7 @@ def open_tasks(recipe: Recipe) -> TrainingData:
 
     Raises:
         UsageError: a task cannot be learned by reinforcement, or does not go with the recipe.
+        GeneralistError: demonstrations and checkpoint have one task in two layouts.
     """
     assert recipe.reinforcement is not None
     start = _start_of(recipe)
@@ -57,6 +59,8 @@ def open_tasks(recipe: Recipe) -> TrainingData:
     data = open_data(recipe) if recipe.reinforcement.imitation else _nothing(processor)
     known = {} if start is None else read_json(start / "layouts.json")
     made = {} if start is None else read_json(start / "training.json").get("environments", {})
+    if start is not None:
+        check_same_layouts(start, known, data.layouts)
     layouts = {**data.layouts, **known}
     headers = dict(data.headers)
     for task, layout in known.items():  # so that the new checkpoint can act in all of them
@@ -70,7 +74,12 @@ def open_tasks(recipe: Recipe) -> TrainingData:
         options = {**(before or {}), **wanted.options}
         env = make(task, **options)
         if task not in layouts:
-            layout = processor.layout(env.observation_space, env.action_space, task=task)
+            layout = processor.layout(
+                env.observation_space,
+                env.action_space,
+                task=task,
+                play=partial(make, task, **options),
+            )
             layouts[task] = layout.to_dict()
         if Layout.from_dict(layouts[task]).is_written:
             raise UsageError(
