@@ -119,10 +119,8 @@ class BoardNetwork(nn.Module):
     def _rows_of_tables(self) -> tuple[Tensor, Tensor]:
         """Of header and observation, (2, D), and of the head, (M + 3, D)."""
         tables, ids = _tables(self._model[0]), self.ids
-        return (
-            tables[0][[ids.begin, ids.separator]],
-            tables[-1][[*ids.moves, *ids.outcomes]],
-        )
+        given, head = [ids.begin, ids.separator], [*ids.moves, *ids.outcomes]
+        return tables[0][given], tables[-1][head]
 
     @property
     def device(self) -> torch.device:
@@ -174,9 +172,8 @@ class BoardNetwork(nn.Module):
         return self._answer(self._packed, cells, task)
 
     def _answer(self, weights: _Weights, cells: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = (
-            weights.given[1] + self.embedder(cells.long() + self.ids.first_cell)[:, 0]
-        )  # (B, D)
+        seen = self.embedder(cells.long() + self.ids.first_cell)[:, 0]
+        hidden = weights.given[1] + seen  # (B, D)
         own = (len(cells), -1, weights.keys[0].shape[-1])
         for layer, keys, values in zip(weights.layers, weights.keys, weights.values, strict=True):
             query, key, value = self._projected(layer, hidden)

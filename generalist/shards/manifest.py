@@ -269,11 +269,11 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace manifest.json in one piece."""
-        value = {"format": FORMAT, "rejected": self.rejected}
-        value["shards"] = [asdict(shard) for shard in self.shards]
-        for shard in value["shards"]:
+        shards = [asdict(shard) for shard in self.shards]
+        for shard in shards:
             if not shard["soft_labels"]:
                 del shard["soft_labels"]
+        value = {"format": FORMAT, "rejected": self.rejected, "shards": shards}
         write_json(folder / "manifest.json", sealed(value))
 
     @property
