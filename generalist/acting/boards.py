@@ -87,7 +87,7 @@ class NetworkJudge:
 
     def judge(self, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
         """As `Judge.judge`: the chances of the moves, and those of a win less those of a loss."""
-        device = self.network.given.device
+        device = self.network.device
         cells, task, columns, illegal = (
             torch.from_numpy(each).to(device)
             for each in (

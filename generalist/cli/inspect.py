@@ -91,7 +91,7 @@ def _describe(path: Path, json: Path | None) -> None:
     rows = [row.to_dict() for row in describe(path)]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("task", no_wrap=True)
-    for name in ("episodes", "steps", "tokens", "a step", "return", "relabelled", "MB"):
+    for name in ("episodes", "steps", "tokens", "a step", "return", "relabelled", "soft", "MB"):
         table.add_column(name, justify="right")
     for row in rows:
         mean = row["mean_return"]
@@ -100,6 +100,7 @@ def _describe(path: Path, json: Path | None) -> None:
             *(f"{row[key]:,}" for key in ("episodes", "steps", "tokens", "tokens_per_timestep")),
             "" if mean is None else f"{mean:.4g}",
             f"{row['relabelled']:.0%}",
+            f"{row['soft_labels']:.0%}",
             f"{row['megabytes']:.1f}",
         )
     console().print(table)
@@ -183,6 +184,7 @@ def _explain(
     shown = [_row(info, 0) for info in processor.explain_header(header)]
     timesteps = [_row(info, start) for info in processor.explain(ids, layout)]
     labels, has_loss = data.labels(episode), View(layout).loss > 0
+    soft = _soft_labels(data, episode)
     actions = layout.positions.of_role("action").tolist()
     for position, row in enumerate(timesteps):
         place = position % size
@@ -190,12 +192,26 @@ def _explain(
         if labels is not None and place in actions:
             label = int(labels[row["timestep"] * len(actions) + actions.index(place)])
             row["label"] = label if label != row["id"] else None
+        if row["timestep"] in soft and place in actions:
+            row["soft_label"] = soft[row["timestep"]]
         if not layout.is_document and place == size - 1:
             row["reward"] = float(rewards[row["timestep"]])
     shown += timesteps
     if layout.is_document and start + steps >= len(rewards):
         shown.append(_end_of_document(processor, len(rewards)))
     return shown
+
+
+def _soft_labels(data: TaskData, episode: int) -> dict[int, dict[int, float]]:
+    """Step -> id -> probability, the likeliest first, of the steps that have a soft label."""
+    row = data.row(episode)
+    stored = data.sample(row.sample).soft_labels
+    found: dict[int, dict[int, float]] = {}
+    if stored is not None:
+        step, ids, mass = (each.tolist() for each in stored.of(row.first_step, row.steps))
+        for at, number, chance in sorted(zip(step, ids, mass, strict=True), key=lambda x: -x[2]):
+            found.setdefault(at, {})[number] = chance
+    return found
 
 
 def _place(tokens: list[dict[str, Any]], layout: Layout, positions: int | None) -> None:
@@ -276,7 +292,11 @@ def _note(token: dict[str, Any]) -> str:
     notes = []
     if token["target"]:
         label = token.get("label")
-        notes.append("target" if label is None else f"target: the expert's own {label}")
+        soft = token.get("soft_label")
+        if soft is not None:
+            notes.append("target: " + ", ".join(f"{i} {p:.2f}" for i, p in soft.items()))
+        else:
+            notes.append("target" if label is None else f"target: the expert's own {label}")
     if "reward" in token:
         notes.append(f"then reward {token['reward']:g}")
     return ", ".join(notes)

@@ -25,7 +25,8 @@ def selfplay(
 ) -> None:
     """Let one network learn boards by self-play and search; the same command continues a run.
 
-    It begins from nothing, or from a checkpoint in the compact form (model.init_from).
+    It begins from nothing, or from a checkpoint in the compact form (model.init_from), whose other
+    tasks it can keep meanwhile (imitation).
     """
     from generalist.training.selfplay.recipe import load_selfplay_recipe
 

@@ -330,7 +330,7 @@ def _training(log: list[dict[str, Any]]) -> str:
         return ""
     return (
         "<section><h2>Training</h2><p class='note'>Cross entropy at the target positions, in nats; "
-        "with ordinal targets it cannot reach 0.</p>"
+        "with ordinal targets and soft labels it cannot reach 0.</p>"
         f"{training_plot(log)}</section>"
     )
 

@@ -8,6 +8,10 @@ At that position attention chooses between two keys, the header's and its own. A
 a sigmoid of the difference. Rotary positions matter by their difference alone, so the header's key
 is turned back by one step and nothing else is turned.
 
+The tables are trained in one of two ways. Where boards are all that is learned, the rows that they
+use are parameters of their own, so that a step does not walk over the whole vocabulary. Where other
+tasks are learned beside, which share rows with boards, the whole tables are.
+
 The same hidden state gives both answers: the logits of the moves' ids, and, at three ids of the
 range of returns, whether the game will be lost, drawn or won.
 
@@ -72,6 +76,7 @@ class _Layer:
 @dataclass(frozen=True)
 class _Weights:
     layers: list[_Layer]
+    given: Tensor  # (2, D), of header and observation
     keys: list[Tensor]  # of the T headers, (T, H, E) a block, turned back by one step
     values: list[Tensor]
     head: Tensor  # (M + 3, D)
@@ -80,19 +85,18 @@ class _Weights:
 class BoardNetwork(nn.Module):
     """The part of a model in the compact form that plays boards.
 
-    The rows of the tables that boards use are parameters of their own here, so that a step of
-    training does not walk over the whole vocabulary. `store` writes them back.
-
     Args:
         model: a plain causal LM with its embedders.
         ids: what boards use of its vocabulary.
+        whole: train the whole model, its tables included; else what boards use of it alone, with
+            their rows as parameters of their own, which `store` writes back.
 
     Raises:
         UsageError: the model is in the flat form, shows an observation as several positions, has
             no embedder of these boards, or is of an architecture whose inside is not known.
     """
 
-    def __init__(self, model: PreTrainedModel, ids: BoardIds) -> None:
+    def __init__(self, model: PreTrainedModel, ids: BoardIds, *, whole: bool = False) -> None:
         super().__init__()
         _check(model, ids)
         self.body = model.get_decoder()
@@ -102,30 +106,49 @@ class BoardNetwork(nn.Module):
         assert embedders is not None
         self.embedder = embedders.by_name[ids.signature]
         self.tasks = embedders.tasks
-        tables = _tables(model)
-        self.given = nn.Parameter(tables[0][[ids.begin, ids.separator]].detach().clone())
-        self.head = nn.Parameter(tables[-1][[*ids.moves, *ids.outcomes]].detach().clone())
+        self._whole = whole
+        if not whole:
+            given, head = self._rows_of_tables()
+            self.given = nn.Parameter(given.detach().clone())
+            self.head = nn.Parameter(head.detach().clone())
+            self.body.embed_tokens.weight.requires_grad_(False)
         config = model.config
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
         self._packed: _Weights | None = None
-        self.body.embed_tokens.weight.requires_grad_(False)
+
+    def _rows_of_tables(self) -> tuple[Tensor, Tensor]:
+        """Of header and observation, (2, D), and of the head, (M + 3, D)."""
+        tables, ids = _tables(self._model[0]), self.ids
+        given, head = [ids.begin, ids.separator], [*ids.moves, *ids.outcomes]
+        return tables[0][given], tables[-1][head]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.tasks.device
 
     @property
     def tables(self) -> list[nn.Parameter]:
         """What is looked up or compared with, not multiplied by."""
-        return [self.given, self.head, self.tasks, self.embedder.table]
+        if not self._whole:
+            return [self.given, self.head, self.tasks, self.embedder.table]
+        embedders = embedders_of(self._model[0])
+        assert embedders is not None
+        return [*_tables(self._model[0]), *embedders.tables]
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that boards use, by name."""
-        return {name: each for name, each in self.named_parameters() if each.requires_grad}
+        """The parameters that are trained, by name: those that boards use, or all of the model."""
+        module: nn.Module = self._model[0] if self._whole else self
+        return {name: each for name, each in module.named_parameters() if each.requires_grad}
 
     @torch.no_grad()
     def store(self) -> PreTrainedModel:
         """The model, with the rows as they are now."""
         model, ids = self._model[0], self.ids
-        tables = _tables(model)
-        tables[0][[ids.begin, ids.separator]] = self.given
-        tables[-1][[*ids.moves, *ids.outcomes]] = self.head
+        if not self._whole:
+            tables = _tables(model)
+            tables[0][[ids.begin, ids.separator]] = self.given
+            tables[-1][[*ids.moves, *ids.outcomes]] = self.head
         return model
 
     def forget(self) -> None:
@@ -149,7 +172,8 @@ class BoardNetwork(nn.Module):
         return self._answer(self._packed, cells, task)
 
     def _answer(self, weights: _Weights, cells: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.given[1] + self.embedder(cells.long() + self.ids.first_cell)[:, 0]  # (B, D)
+        seen = self.embedder(cells.long() + self.ids.first_cell)[:, 0]
+        hidden = weights.given[1] + seen  # (B, D)
         own = (len(cells), -1, weights.keys[0].shape[-1])
         for layer, keys, values in zip(weights.layers, weights.keys, weights.values, strict=True):
             query, key, value = self._projected(layer, hidden)
@@ -166,7 +190,8 @@ class BoardNetwork(nn.Module):
         """The weights of all blocks, and what they say of the headers of all tasks."""
         layers = [self._packed_layer(block) for block in self.body.layers]
         rows = torch.tensor(self.ids.tasks, device=self.tasks.device)
-        hidden = self.given[0] + self.tasks.index_select(0, rows)  # (T, D)
+        given, head = self._rows_of_tables() if self._whole else (self.given, self.head)
+        hidden = given[0] + self.tasks.index_select(0, rows)  # (T, D)
         one = torch.ones(1, 1, dtype=torch.int64, device=hidden.device)
         cosine, sine = (
             table[0, :, None, : table.shape[-1] // 2] for table in self.body.rotary_emb(hidden, one)
@@ -178,7 +203,7 @@ class BoardNetwork(nn.Module):
             values.append(value)
             hidden = hidden + F.linear(value.flatten(1), layer.output)  # it sees itself alone
             hidden = hidden + self._feed_forward(layer, hidden)
-        return _Weights(layers, keys, values, self.head)
+        return _Weights(layers, given, keys, values, head)
 
     def _packed_layer(self, block: Any) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
@@ -220,7 +245,7 @@ class BoardNetwork(nn.Module):
         return rms_norm(x, weight, self.body.norm.variance_epsilon)
 
 
-def _tables(model: PreTrainedModel) -> list[Tensor]:
+def _tables(model: PreTrainedModel) -> list[nn.Parameter]:
     """The input embedding, and the head where it is another."""
     tables = [model.get_input_embeddings().weight]
     if model.get_output_embeddings().weight is not tables[0]:

@@ -55,7 +55,7 @@ def dataset_card(header: DatasetHeader, counts: Mapping[str, int]) -> str:
         f"# {header.task}",
         "",
         f"Episodes of the task `{header.task}` as tokens, in shards of generalist: "
-        + ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
         + ".",
         "",
         "| observes | does |",

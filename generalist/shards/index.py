@@ -3,6 +3,7 @@
     episodes            (episodes,) EPISODE_DTYPE
     demonstrations      (n,) int64 episodes an expert played; left out where all are such
     blocks, shards      where a block's members stand in its shard, and what size the shard has
+                        (of format 1 without soft labels, of format 2 with)
     instruction_ends    (n,) int64 ends of the distinct instructions within instruction_text
     instruction_text    (bytes,) uint8, UTF-8
     footer              JSON: what manifest this is the index of, counts, and where sections begin
@@ -24,7 +25,7 @@ import struct
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,11 @@ from generalist.shards.strangers import is_shard_name
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 
-FORMAT = 1
-"""Number of what follows; an index of another one is made again."""
+FORMATS = {1: SUFFIXES[:4], 2: SUFFIXES}
+"""Number of what follows to the members of a block; an index of another one is made again.
+
+An index is of the first that serves: older readers know the first alone.
+"""
 
 EPISODE_DTYPE = np.dtype(
     [
@@ -77,7 +81,7 @@ def ends_of(sizes: np.ndarray) -> array[int]:
     return array("q", np.cumsum(sizes, dtype=np.int64).tobytes())
 
 
-def _block_dtype(key_bytes: int) -> np.dtype:
+def _block_dtype(key_bytes: int, members: int) -> np.dtype:
     return np.dtype(
         [
             ("key", f"S{key_bytes}"),
@@ -85,7 +89,7 @@ def _block_dtype(key_bytes: int) -> np.dtype:
             ("first_episode", np.int64),
             ("tokens", np.int64),
             ("steps", np.int64),
-            ("members", _MEMBER_DTYPE, (len(SUFFIXES),)),  # size -1: it is not there
+            ("members", _MEMBER_DTYPE, (members,)),  # size -1: it is not there
         ]
     )
 
@@ -110,11 +114,12 @@ class Index:
     def __init__(self, file: Any, footer: dict[str, Any], damaged: list[str]) -> None:
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.damaged = damaged
+        self._suffixes = FORMATS[footer["format"]]
         self.counts: dict[str, int] = footer["counts"]
         self.fingerprint: str = footer["fingerprint"]
         dtypes = {
             "episodes": EPISODE_DTYPE,
-            "blocks": _block_dtype(footer["key_bytes"]),
+            "blocks": _block_dtype(footer["key_bytes"], len(self._suffixes)),
             "shards": _shard_dtype(footer["name_bytes"]),
             "instruction_text": np.dtype(np.uint8),
         }
@@ -171,7 +176,7 @@ class Index:
         key = row["key"].decode()
         return {
             suffix: Member(f"{key}.{suffix}", *place)
-            for suffix, place in zip(SUFFIXES, row["members"].tolist(), strict=True)
+            for suffix, place in zip(self._suffixes, row["members"].tolist(), strict=True)
             if place[1] >= 0
         }
 
@@ -243,7 +248,7 @@ def _read(file: Any, manifest_digest: str | None) -> Index | None:
     file.seek(size - _TAIL.size - footer_bytes)
     try:
         footer = json.loads(file.read(footer_bytes))
-        if (footer["format"], footer["manifest"]) != (FORMAT, manifest_digest):
+        if footer["format"] not in FORMATS or footer["manifest"] != manifest_digest:
             return None
         index = Index(file, footer, [])
         names = [name.decode("ascii") for name in index.shards["name"].tolist()]
@@ -284,6 +289,7 @@ class _IndexWriter:
         self._corrections: list[np.ndarray] = []  # where an agent played and was corrected
         self._instructions: dict[str, int] = {}
         self._blocks: list[tuple[Any, ...]] = []
+        self._members: list[dict[str, Member]] = []  # of each block
         self._damaged: list[str] = []
 
     def write(self) -> Index:
@@ -311,7 +317,9 @@ class _IndexWriter:
         if self._corrections:
             self._section("demonstrations", self._demonstrations())
         key_bytes = max([1, *(len(block[0]) for block in self._blocks)])
-        self._section("blocks", np.array(self._blocks, _block_dtype(key_bytes)))
+        found = {suffix for members in self._members for suffix in members}
+        number = next(each for each, suffixes in FORMATS.items() if found <= set(suffixes))
+        self._section("blocks", self._block_rows(key_bytes, FORMATS[number]))
         shards = [(e.name.encode(), e.bytes, e.sha256.encode()) for e in manifest.shards]
         name_bytes = max([1, *(len(shard[0]) for shard in shards)])
         self._section("shards", np.array(shards, _shard_dtype(name_bytes)))
@@ -319,7 +327,7 @@ class _IndexWriter:
         self._section("instruction_ends", np.cumsum([len(text) for text in texts], dtype=np.int64))
         self._section("instruction_text", np.frombuffer(b"".join(texts), np.uint8))
         footer = {
-            "format": FORMAT,
+            "format": number,
             "manifest": digest,
             "fingerprint": manifest.fingerprint,
             "counts": manifest.counts(),
@@ -349,12 +357,18 @@ class _IndexWriter:
         corrected = np.array([record.get("source") in _BY_AGENTS for record in records], bool)
         if corrected.any():
             self._corrections.append(self._episodes + np.flatnonzero(corrected))
-        absent = Member("", 0, -1, 0)
-        places = [members.get(suffix, absent) for suffix in SUFFIXES]
-        members_row = [(place.offset, place.size, place.crc32) for place in places]
         sizes = sample.size_tokens, sample.size_steps
-        self._blocks.append((sample.key.encode(), shard, self._episodes, *sizes, members_row))
+        self._blocks.append((sample.key.encode(), shard, self._episodes, *sizes))
+        self._members.append(members)
         self._episodes += len(records)
+
+    def _block_rows(self, key_bytes: int, suffixes: Sequence[str]) -> np.ndarray:
+        absent = Member("", 0, -1, 0)
+        rows = []
+        for block, members in zip(self._blocks, self._members, strict=True):
+            places = [members.get(suffix, absent) for suffix in suffixes]
+            rows.append((*block, [(each.offset, each.size, each.crc32) for each in places]))
+        return np.array(rows, _block_dtype(key_bytes, len(suffixes)))
 
     def _number_of(self, instruction: str | None) -> int:
         if instruction is None:

@@ -171,6 +171,8 @@ class ShardEntry:
         relabelled: steps whose label differs from the executed action.
         return_sum: sum of the returns of its episodes.
         members: its files, in order.
+        soft_labels: steps whose label is a distribution; written only where there are any, so that
+            an older reader takes the manifest of shards without.
     """
 
     name: str
@@ -182,12 +184,14 @@ class ShardEntry:
     relabelled: int
     return_sum: float
     members: list[Member]
+    soft_labels: int = 0
 
     def check(self) -> None:
         """Raise ValueError where this describes no shard within the folder."""
         if not is_shard_name(self.name):
             raise ValueError(f"{self.name!r} is no name of a shard, shard-NNNNN.tar")
         counts = [self.bytes, self.tokens, self.steps, self.episodes, self.relabelled]
+        counts.append(self.soft_labels)
         for member in self.members:
             counts += [member.offset, member.size, member.crc32]
         if not all(type(count) is int and 0 <= count <= _LARGEST for count in counts):
@@ -265,8 +269,11 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace manifest.json in one piece."""
-        value = {"format": FORMAT, "rejected": self.rejected}
-        value["shards"] = [asdict(shard) for shard in self.shards]
+        shards = [asdict(shard) for shard in self.shards]
+        for shard in shards:
+            if not shard["soft_labels"]:
+                del shard["soft_labels"]
+        value = {"format": FORMAT, "rejected": self.rejected, "shards": shards}
         write_json(folder / "manifest.json", sealed(value))
 
     @property
@@ -275,9 +282,15 @@ class Manifest:
         return fingerprint_of([shard.sha256 for shard in self.shards])
 
     def counts(self) -> dict[str, int]:
-        """Episodes, steps and tokens over all shards, and steps whose label differs."""
-        names = ("episodes", "steps", "tokens", "relabelled")
-        return {name: sum(getattr(shard, name) for shard in self.shards) for name in names}
+        """Episodes, steps and tokens over all shards, and steps whose label differs.
+
+        With soft labels, also the steps that have one.
+        """
+        names = ("episodes", "steps", "tokens", "relabelled", "soft_labels")
+        counts = {name: sum(getattr(shard, name) for shard in self.shards) for name in names}
+        if not counts["soft_labels"]:
+            del counts["soft_labels"]
+        return counts
 
     def records(self, folder: Path) -> Iterator[dict[str, Any]]:
         """All episode records in order, read straight from the tars.

@@ -22,11 +22,13 @@ from generalist.errors import GeneralistError
 from generalist.integrity import parse_json
 from generalist.shards.manifest import TAR_BLOCK_BYTES, Member, ShardEntry
 from generalist.shards.remote import Remote
+from generalist.shards.soft_labels import SoftLabels, problem_of, soft_label_dtype
 from generalist.tokenization.layout import Layout
 from generalist.vocabulary import Vocabulary
 
-SUFFIXES = ("tokens.npy", "rewards.npy", "labels.npy", "episodes.json")
-_ARRAYS = SUFFIXES[:3]
+SOFT_LABELS = "soft_labels.npy"
+SUFFIXES = ("tokens.npy", "rewards.npy", "labels.npy", "episodes.json", SOFT_LABELS)
+_ARRAYS = SUFFIXES[:3]  # whose lengths follow from the steps
 _NPY_HEADER_BYTES = 512  # more than the header of a flat array takes
 _ATTEMPTS = 5  # to open a shard that was downloaded
 _HEADERS = 1 << len(SUFFIXES)  # flag beside those of the members, 1 << their place in SUFFIXES
@@ -90,7 +92,7 @@ class Sample:
         if fresh:
             if self.size_tokens != self.size_steps * layout.tokens_per_timestep:
                 raise self._damaged(f"{sizes[0]} tokens are not {sizes[1]} timesteps")
-            for suffix in set(members) & set(_ARRAYS):
+            for suffix in set(members) & {*_ARRAYS, SOFT_LABELS}:
                 self._check_array_header(suffix)
             self._verified |= _HEADERS
 
@@ -105,7 +107,7 @@ class Sample:
         )
         if missing := wanted - set(members):
             raise self._damaged(f"{', '.join(sorted(missing))} is missing")
-        if unknown := set(members) - wanted - {"labels.npy"}:
+        if unknown := set(members) - wanted - {"labels.npy", SOFT_LABELS}:
             raise self._damaged(f"{', '.join(sorted(unknown))} does not belong there")
         for member in members.values():
             self._check_header(member)
@@ -133,6 +135,7 @@ class Sample:
     def _check_array_header(self, suffix: str) -> None:
         """The .npy header must say what the records do."""
         payload, dtype = self._payload(suffix), self._dtype_of(suffix)
+        count = self._count_of(suffix)
         header = io.BytesIO(bytes(payload[:_NPY_HEADER_BYTES]))
         try:
             if np.lib.format.read_magic(header) != (1, 0):
@@ -140,15 +143,24 @@ class Sample:
             shape, fortran, found = np.lib.format.read_array_header_1_0(header)
         except Exception as error:  # numpy parses it as Python, whose tokenizer raises its own
             raise self._damaged(f"the npy header of {suffix} is broken ({error})") from error
-        if fortran or found != dtype or shape != (self._sizes[suffix],):
-            raise self._damaged(
-                f"{suffix} is {found}{shape}, expected {dtype}({self._sizes[suffix]},)"
-            )
-        if header.tell() + self._sizes[suffix] * dtype.itemsize != len(payload):
+        if fortran or found != dtype or shape != (count,):
+            raise self._damaged(f"{suffix} is {found}{shape}, expected {dtype}({count},)")
+        if header.tell() + count * dtype.itemsize != len(payload):
             raise self._damaged(f"{suffix} does not have the length its header says")
 
     def _dtype_of(self, suffix: str) -> np.dtype:
+        if suffix == SOFT_LABELS:
+            return soft_label_dtype(self._dtype)
         return np.dtype(np.float32) if suffix == "rewards.npy" else self._dtype
+
+    def _count_of(self, suffix: str) -> int:
+        """Elements of an array; of soft labels as many as fit behind the header."""
+        if suffix != SOFT_LABELS:
+            return self._sizes[suffix]
+        payload = self._payload(suffix)
+        # The header of an .npy file of version 1.0 begins at byte 10; bytes 8 and 9 are its length.
+        header_bytes = 10 + int.from_bytes(payload[8:10], "little")
+        return max(0, len(payload) - header_bytes) // self._dtype_of(suffix).itemsize
 
     def _payload(self, suffix: str) -> memoryview:
         member = self._members[suffix]
@@ -203,7 +215,7 @@ class Sample:
         """The array of a .npy member, without a copy."""
         self._verify(suffix)
         member, dtype = self._members[suffix], self._dtype_of(suffix)
-        count = self._sizes[suffix]
+        count = self._count_of(suffix)
         # Its end, because the headers are checked: the array is what they leave of the member.
         first = member.offset + member.size - count * dtype.itemsize
         return np.frombuffer(self._file, dtype, count, first)
@@ -224,6 +236,16 @@ class Sample:
     def labels(self) -> np.ndarray | None:
         """(steps * k,) ids, or None where every label is the executed action."""
         return self._array("labels.npy") if "labels.npy" in self._members else None
+
+    @functools.cached_property
+    def soft_labels(self) -> SoftLabels | None:
+        """The distributions that stand in place of labels; None where there are none."""
+        if SOFT_LABELS not in self._members:
+            return None
+        rows = self._array(SOFT_LABELS)
+        if problem := problem_of(rows, self.size_steps, self._layout):
+            raise self._damaged(problem)
+        return SoftLabels(rows)
 
 
 def map_shard(

@@ -11,6 +11,8 @@ One folder a task, `ROOT/<family>/<Name>/`:
         KEY.rewards.npy   (steps,) float32, raw; not there for documents
         KEY.labels.npy    (steps * k,) ids the expert would have chosen; only where any differs
                           from the executed action
+        KEY.soft_labels.npy   (n,) rows of step, id and weight: distributions in place of labels;
+                          only where a step has one (see generalist.shards.soft_labels)
         KEY.episodes.json a list of records: offset, length, steps, return, seed, expert, ...
 
 A shard is written under another name, synced and renamed; the manifest follows last. So the
@@ -38,6 +40,8 @@ from generalist.seeds import EVALUATION_SEED, is_dataset_seed
 from generalist.shards.card import write_card
 from generalist.shards.files import PARTIAL, DiskFull, exclusive, replacing
 from generalist.shards.manifest import DatasetHeader, Manifest, Member, ShardEntry
+from generalist.shards.sample import SOFT_LABELS
+from generalist.shards.soft_labels import problem_of
 
 BLOCK_TOKENS = 2**20
 SHARD_TOKENS = 2**22
@@ -52,12 +56,15 @@ class EncodedEpisode:
         rewards: (T,) float32, raw.
         labels: (T * k,) ids of the expert's own actions; None where they are the executed ones.
         record: JSON-able facts: seed, expert, noise, terminated, truncated, instruction, source.
+        soft_labels: (n,) rows of `soft_label_dtype`, by step of the episode; a step without rows
+            has its label alone. None where no step has any.
     """
 
     tokens: np.ndarray
     rewards: np.ndarray
     labels: np.ndarray | None
     record: dict[str, Any]
+    soft_labels: np.ndarray | None = None
 
 
 class ShardWriter:
@@ -227,6 +234,11 @@ class ShardWriter:
             relabelled = int(differs.sum())
             labels = labels.astype(self.vocabulary.dtype) if relabelled else None
         record |= {"length": len(tokens), "steps": steps, "relabelled": relabelled}
+        soft = episode.soft_labels
+        if soft is not None and len(soft):
+            if problem := problem_of(soft, steps, layout):
+                raise GeneralistError(f"{who}: {problem}.")
+            record["soft_labels"] = len(np.unique(soft["step"]))
         record["return"] = float(rewards.astype(np.float64).sum())
         if not isinstance(record.get("instruction"), str | None):
             raise GeneralistError(
@@ -236,7 +248,8 @@ class ShardWriter:
             json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
             raise GeneralistError(f"{who}: a fact of it cannot be stored: {error}.") from error
-        return EncodedEpisode(tokens.astype(self.vocabulary.dtype), rewards, labels, record)
+        ids = tokens.astype(self.vocabulary.dtype)
+        return EncodedEpisode(ids, rewards, labels, record, soft)
 
     def _executed(self, tokens: np.ndarray) -> np.ndarray:
         """(T * k,) ids at the action positions."""
@@ -269,6 +282,7 @@ class ShardWriter:
             steps=sum(record["steps"] for record in records),
             episodes=len(records),
             relabelled=sum(record["relabelled"] for record in records),
+            soft_labels=sum(record.get("soft_labels", 0) for record in records),
             return_sum=sum(record["return"] for record in records),
             members=members,
         )
@@ -286,7 +300,21 @@ class ShardWriter:
         if any(e.labels is not None for e in episodes):
             labels = [self._executed(e.tokens) if e.labels is None else e.labels for e in episodes]
             sample["labels.npy"] = npy_bytes(np.concatenate(labels))
+        if soft := _soft_labels(episodes):
+            sample[SOFT_LABELS] = npy_bytes(np.concatenate(soft))
         return sample
+
+
+def _soft_labels(episodes: Iterable[EncodedEpisode]) -> list[np.ndarray]:
+    """The soft labels of a block's episodes, by step of the block; of those that have any."""
+    found, first = [], 0
+    for episode in episodes:
+        if episode.soft_labels is not None and len(episode.soft_labels):
+            rows = episode.soft_labels.copy()
+            rows["step"] += first
+            found.append(rows)
+        first += len(episode.rewards)
+    return found
 
 
 def _blocks(

@@ -122,7 +122,7 @@ def _compare_shard(
 ) -> None:
     """Add what is wrong in a shard, and count what is not."""
     problems = []
-    found = dict.fromkeys(("episodes", "steps", "tokens", "relabelled"), 0)
+    found = dict.fromkeys(("episodes", "steps", "tokens", "relabelled", "soft_labels"), 0)
     report.shards += 1
     for sample in open_shard(folder, entry, layout=layout, vocabulary=vocabulary):
         try:
@@ -130,6 +130,7 @@ def _compare_shard(
                 raise sample
             sample.verify()
             check_ids(sample, layout)
+            soft_labels = sample.soft_labels  # checked as it is read
         except DamagedShard as error:
             problems.append(str(error))
             report.damaged_samples += 1
@@ -138,6 +139,7 @@ def _compare_shard(
         found["steps"] += sample.size_steps
         found["tokens"] += sample.size_tokens
         found["relabelled"] += sum(record["relabelled"] for record in sample.records)
+        found["soft_labels"] += 0 if soft_labels is None else soft_labels.steps
     report.episodes += found["episodes"]
     report.steps += found["steps"]
     report.tokens += found["tokens"]

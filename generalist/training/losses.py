@@ -1,4 +1,4 @@
-"""Cross entropy of tokens, with ordinal targets for bins.
+"""Cross entropy of tokens, with ordinal targets for bins and distributions for soft labels.
 
 Shapes: V = ids of the softmax, M = targets, W = 2 radius + 1 neighbouring bins.
 """
@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from generalist.training.passes import SoftTargets
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,38 @@ class OrdinalTargets:
         return round(4 * self.sigma_bins)
 
 
-def token_losses(logits: Tensor, targets: Tensor, ordinal: Tensor, spec: OrdinalTargets) -> Tensor:
+def token_losses(
+    logits: Tensor,
+    targets: Tensor,
+    ordinal: Tensor,
+    spec: OrdinalTargets,
+    soft: SoftTargets | None = None,
+) -> Tensor:
     """Cross entropy of (M, V) logits, in nats, (M,) float32.
 
     One-hot where `ordinal` (M,) is False. Where it is True the target is a Gaussian over bins
-    around `targets`, cut at the ends of the continuous range and normalised there.
+    around `targets`, cut at the ends of the continuous range and normalised there. The targets that
+    `soft` counts are its distributions; their loss is at least the distribution's entropy.
     """
     ids, mass = target_mass(targets, ordinal, spec)
+    if soft is not None:
+        ids, mass = _with_soft(ids, mass, soft)
     return _SoftCrossEntropy.apply(logits, ids, mass)
+
+
+def _with_soft(ids: Tensor, mass: Tensor, soft: SoftTargets) -> tuple[Tensor, Tensor]:
+    """(M, W) ids and their probabilities with some rows replaced; W becomes the larger one."""
+    width = max(ids.shape[1], soft.ids.shape[1])
+    (ids, mass), (own_ids, own_mass) = (
+        _widened(*each, width) for each in ((ids, mass), (soft.ids, soft.mass))
+    )
+    return ids.index_copy(0, soft.number, own_ids), mass.index_copy(0, soft.number, own_mass)
+
+
+def _widened(ids: Tensor, mass: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """As many columns as `width`; the first id of a row fills them, without mass."""
+    more = width - ids.shape[1]
+    return torch.cat([ids, ids[:, :1].expand(-1, more)], dim=1), F.pad(mass, (0, more))
 
 
 def target_mass(targets: Tensor, ordinal: Tensor, spec: OrdinalTargets) -> tuple[Tensor, Tensor]:

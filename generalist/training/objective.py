@@ -19,7 +19,13 @@ from generalist.modeling.flash import ATTENTION_NAME
 from generalist.modeling.segments import hidden_at
 from generalist.training.losses import OrdinalTargets, token_losses
 from generalist.training.outcomes import HeadRows, outcome_losses
-from generalist.training.passes import ForwardPass, LinedSegments, PackedRows, Targets
+from generalist.training.passes import (
+    ForwardPass,
+    LinedSegments,
+    PackedRows,
+    SoftTargets,
+    Targets,
+)
 
 
 class TokenObjective(nn.Module):
@@ -62,7 +68,7 @@ class TokenObjective(nn.Module):
         parts = [targets.index, *(each.index for each in batch.outcomes)]
         hidden, *at_actions = self._hidden_at(batch, parts)
         head = HeadRows(self.model.get_output_embeddings().weight, self.ranges)
-        losses = [self._token_losses(hidden, targets, head)]
+        losses = [self._token_losses(hidden, targets, batch.soft, head)]
         if embedders is not None and embedders.worlds:
             for each, own in zip(batch.outcomes, at_actions, strict=True):
                 losses.append(outcome_losses(embedders, head, own, each, self.ordinal))
@@ -83,12 +89,14 @@ class TokenObjective(nn.Module):
             return [hidden]
         return hidden.index_select(0, order.argsort()).split([len(part) for part in parts])
 
-    def _token_losses(self, hidden: Tensor, targets: Targets, head: HeadRows) -> Tensor:
+    def _token_losses(
+        self, hidden: Tensor, targets: Targets, soft: SoftTargets | None, head: HeadRows
+    ) -> Tensor:
         """(M,) losses of targets that are predicted at once from (M, D) hidden states."""
         if self.full_every > 1:
-            return self._losses_by_range(hidden, targets, head.pieces)
+            return self._losses_by_range(hidden, targets, soft, head.pieces)
         logits = self.model.get_output_embeddings()(hidden).float()  # (M, V)
-        return token_losses(logits, targets.ids, targets.ordinal, self.ordinal)
+        return token_losses(logits, targets.ids, targets.ordinal, self.ordinal, soft)
 
     def _embeddings(self, batch: ForwardPass) -> Tensor:
         """What goes into the first block: (B, L, D) of rows, (T, D) of segments."""
@@ -110,7 +118,13 @@ class TokenObjective(nn.Module):
         with attention_by(decoder.config, ATTENTION_NAME):
             return call(segment_starts=batch.segment_starts).last_hidden_state
 
-    def _losses_by_range(self, hidden: Tensor, batch: Targets, tables: Sequence[Tensor]) -> Tensor:
+    def _losses_by_range(
+        self,
+        hidden: Tensor,
+        batch: Targets,
+        soft: SoftTargets | None,
+        tables: Sequence[Tensor],
+    ) -> Tensor:
         """(M,) losses; most of them with a softmax over the target's own range of ids."""
         targets, ordinal = batch.ids, batch.ordinal
         head = self.model.get_output_embeddings().weight  # (V, D)
@@ -128,7 +142,9 @@ class TokenObjective(nn.Module):
             if len(mine):
                 logits = F.linear(hidden.index_select(0, mine), table).float()
                 spec = self.ordinal.shifted(start)
-                losses.append(token_losses(logits, targets[mine] - start, ordinal[mine], spec))
+                own = None if soft is None else soft.among(mine, start)
+                given = targets[mine] - start, ordinal[mine]
+                losses.append(token_losses(logits, *given, spec, own))
                 rows.append(mine)
         if not losses:
             return hidden.sum(dim=1)  # no targets: (0,), with a gradient of zero

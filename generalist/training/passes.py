@@ -1,6 +1,7 @@
 """The input of one forward pass of training: tokens, and a flat list of their targets.
 
-Shapes: B = rows, L = window tokens, T = tokens of all segments, S = segments, M = targets.
+Shapes: B = rows, L = window tokens, T = tokens of all segments, S = segments, M = targets,
+W = ids of a distribution.
 """
 
 from __future__ import annotations
@@ -43,6 +44,34 @@ class Targets(Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoftTargets(Tensors):
+    """Distributions in place of some of the M targets, n of them.
+
+    Attributes:
+        number: (n,) int64, ascending, which of the targets.
+        ids: (n, W) int64, in the softmax of the target; any of them where there are fewer than W.
+        mass: (n, W) float32 probabilities, 0 there; rows sum to 1.
+    """
+
+    number: Tensor
+    ids: Tensor
+    mass: Tensor
+
+    def among(self, numbers: Tensor, first_id: int) -> SoftTargets | None:
+        """Those of some of the targets, counted within these; None where they have none.
+
+        Args:
+            numbers: (m,) int64, ascending, which targets.
+            first_id: ids are counted from this one.
+        """
+        place = torch.searchsorted(numbers, self.number).clamp(max=len(numbers) - 1)
+        mine = (numbers[place] == self.number).nonzero().squeeze(1)
+        if not len(mine):
+            return None
+        return SoftTargets(number=place[mine], ids=self.ids[mine] - first_id, mass=self.mass[mine])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcomes(Tensors):
     """Outcomes of actions that a world head predicts, with the observations that followed.
 
@@ -66,10 +95,12 @@ class TokenPass(Tensors):
     Attributes:
         targets: the targets; the last of them are those of the outcomes, row by row.
         outcomes: what is predicted of outcomes; empty without a world model.
+        soft: distributions in place of some plain targets; None where there are none.
     """
 
     targets: Targets
     outcomes: tuple[Outcomes, ...] = ()
+    soft: SoftTargets | None = None
 
     @property
     def plain_targets(self) -> Targets:

@@ -16,7 +16,7 @@ from generalist.processes import usable_cpus
 from generalist.training.data import TrainingData, open_data
 from generalist.training.losses import OrdinalTargets
 from generalist.training.objective import TokenObjective
-from generalist.training.recipe import Recipe
+from generalist.training.recipe import LossRecipe, Recipe
 from generalist.training.reinforcement.build import build_learner, open_tasks
 from generalist.training.reinforcement.objective import ReinforcementObjective
 from generalist.training.sources import Demonstrations, Source
@@ -74,18 +74,24 @@ def build_objective(recipe: Recipe, data: TrainingData, accelerator: Accelerator
 
     recipe: with the sizes of the model it starts from.
     """
-    vocabulary = data.processor.vocabulary
-    bins, returns = vocabulary["continuous"], vocabulary["return"]
-    objective = TokenObjective(
-        build_start(recipe, data).to(accelerator.device),
-        OrdinalTargets(
-            bins.start, bins.stop, recipe.loss.sigma_bins, returns=(returns.start, returns.stop)
-        ),
-        ranges=_ranges(vocabulary),
-        full_every=recipe.loss.full_every,
-    )
+    model = build_start(recipe, data).to(accelerator.device)
+    objective = objective_of(model, data.processor.vocabulary, recipe.loss)
     _choose_pass(objective, recipe, accelerator)
     return objective
+
+
+def objective_of(
+    model: PreTrainedModel, vocabulary: Vocabulary, loss: LossRecipe
+) -> TokenObjective:
+    """A model with its imitation loss."""
+    bins, returns = vocabulary["continuous"], vocabulary["return"]
+    spread = (returns.start, returns.stop)
+    return TokenObjective(
+        model,
+        OrdinalTargets(bins.start, bins.stop, loss.sigma_bins, returns=spread),
+        ranges=_ranges(vocabulary),
+        full_every=loss.full_every,
+    )
 
 
 def _ranges(vocabulary: Vocabulary) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from generalist.training.passes import (
     LinedSegments,
     Outcomes,
     PackedRows,
+    SoftTargets,
     Targets,
 )
 from generalist.windows.batch import Batch, Given
@@ -44,18 +45,20 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
     order[has_target] = _order(has_target, batch.targets)
     if not segments:
         starts = np.flatnonzero(position_ids == 0)
+        where = np.flatnonzero(has_target)
         return PackedRows(
             input_ids=_tensor(input_ids),
             position_ids=_tensor(position_ids),
             segment_starts=_tensor(np.append(starts, position_ids.size).astype(np.int32)),
             targets=_with_outcomes(
-                _targets(batch, task_weights, where=np.flatnonzero(has_target), order=order),
+                _targets(batch, task_weights, where=where, order=order),
                 batch,
                 task_weights,
             ),
             attended=int((position_ids + 1).sum()),
             embedded=_embedded(batch.given),
             outcomes=_outcomes(batch.foreseen),
+            soft=_soft(batch, where),
         )
     kept, lengths = _end_to_end(batch, has_target)
     position_ids = position_ids.reshape(-1)[kept]
@@ -75,6 +78,7 @@ def to_tensors(batch: Batch, task_weights: np.ndarray, *, segments: bool) -> For
         attended=int((position_ids + 1).sum()),
         embedded=_embedded(replace(each, index=place[each.index]) for each in batch.given),
         outcomes=_outcomes(replace(each, index=place[each.index]) for each in batch.foreseen),
+        soft=_soft(batch, kept[index]),
     )
 
 
@@ -108,6 +112,19 @@ def _outcomes(foreseen: Iterable[Foreseen]) -> tuple[Outcomes, ...]:
         )
         for each in foreseen
         if len(each.index)
+    )
+
+
+def _soft(batch: Batch, where: np.ndarray) -> SoftTargets | None:
+    """The distributions of a batch whose targets stand at (M,) flat places."""
+    if batch.soft is None or not len(batch.soft.index):
+        return None
+    places, ids, mass = batch.soft.rows()
+    number = np.empty(batch.targets.size, np.int64)  # of the target at each place
+    number[where] = np.arange(len(where))
+    order = number[places].argsort()
+    return SoftTargets(
+        number=_tensor(number[places][order]), ids=_tensor(ids[order]), mass=_tensor(mass[order])
     )
 
 

@@ -31,6 +31,7 @@ from generalist.windows.palette import (
 )
 from generalist.windows.random import words
 from generalist.windows.returns import ReturnsToGo
+from generalist.windows.soft import Soft
 
 _ACTION = ROLES.index("action")
 IGNORE = -100
@@ -79,6 +80,7 @@ class Batch:
         count: (B, L) float32, a target's part of what the loss is divided by, never negative.
         given: what is embedded together, in the compact form; empty in the flat form.
         foreseen: outcomes that are to be predicted; empty without a world model.
+        soft: distributions that stand in place of targets; None where there are none.
     """
 
     input_ids: np.ndarray
@@ -92,6 +94,7 @@ class Batch:
     count: np.ndarray
     given: tuple[Given, ...] = ()
     foreseen: tuple[Foreseen, ...] = ()
+    soft: Soft | None = None
 
     def split(self, rows: int) -> Iterator[Batch]:
         """Batches of `rows` rows, the last perhaps of fewer.
@@ -102,14 +105,16 @@ class Batch:
         Yields:
             Batches whose arrays are views of these.
         """
-        names = [each.name for each in fields(self) if each.name not in ("given", "foreseen")]
+        apart = ("given", "foreseen", "soft")
+        names = [each.name for each in fields(self) if each.name not in apart]
         for first in range(0, len(self.input_ids), rows):
             stop = first + rows
             places = first * self.input_ids.shape[1], stop * self.input_ids.shape[1]
             given = tuple(each.within(*places) for each in self.given)
             foreseen = tuple(each.within(*places) for each in self.foreseen)
+            soft = None if self.soft is None else self.soft.within(*places)
             own = {name: getattr(self, name)[first:stop] for name in names}
-            yield Batch(**own, given=given, foreseen=foreseen)
+            yield Batch(**own, given=given, foreseen=foreseen, soft=soft)
 
 
 class BatchBuilder:
@@ -137,6 +142,7 @@ class BatchBuilder:
         self._lengths: list[int] = []  # of segments and padding
         self._sources: list[int] = []  # the folder of each; -1 for padding
         self._labels: list[np.ndarray] = []  # where these are the targets
+        self._soft: list[Soft] = []
         self._legal: list[tuple[np.ndarray, np.ndarray]] = []  # where actions are hidden
 
     def add(
@@ -167,6 +173,8 @@ class BatchBuilder:
                 self._add_outcomes(segment, pattern, outcomes)
         else:
             self._add_flat(segment, pattern, hidden=hidden)
+        if self._use_labels and not shown:
+            self._add_soft(segment, pattern)
         self._lengths.append(segment.tokens)
         self._sources.append(segment.folder)
         self._room -= segment.tokens
@@ -245,6 +253,16 @@ class BatchBuilder:
             if shown:
                 self._give(str(pattern.returns), values, places + pattern.value_place + 1)
         self._labels.append(targets.ravel())
+
+    def _add_soft(self, segment: Segment, pattern: Pattern | CompactPattern) -> None:
+        """Have distributions predicted where there are some; the segment was just appended."""
+        soft_labels = self._folders[segment.folder].sample(segment.episode.sample).soft_labels
+        if soft_labels is None:
+            return
+        size, steps = pattern.timestep_tokens, segment.steps
+        first = self._place + segment.tokens - steps * size
+        step, ids, mass = soft_labels.of(segment.episode.first_step + segment.first, steps)
+        self._soft.append(Soft(index=first + step * size + pattern.label_place, ids=ids, mass=mass))
 
     def _add_outcomes(self, segment: Segment, pattern: CompactPattern, outcomes: Outcomes) -> None:
         """Have the outcomes of a segment's actions predicted; the segment was just appended."""
@@ -360,6 +378,7 @@ class BatchBuilder:
                 for name, (tokens, places) in sorted(self._given.items())
             ),
             foreseen=tuple(Foreseen.joined(each) for _, each in sorted(self._foreseen.items())),
+            soft=Soft.joined(self._soft),
         )
 
     def _hide(self, ids: np.ndarray, where: np.ndarray, keys: np.ndarray) -> None:

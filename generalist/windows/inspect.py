@@ -23,6 +23,7 @@ class TaskSummary:
         tokens_per_timestep: S.
         mean_return: mean raw return; None for documents, and where there is no episode.
         relabelled: share of steps whose label differs from the executed action.
+        soft_labels: share of steps whose label is a distribution.
         rejected: how many seeds were left out for good.
         megabytes: size of the shards, in 10^6 bytes.
     """
@@ -34,6 +35,7 @@ class TaskSummary:
     tokens_per_timestep: int
     mean_return: float | None
     relabelled: float
+    soft_labels: float
     rejected: int
     megabytes: float
 
@@ -65,6 +67,7 @@ def _summary(folder: Path) -> TaskSummary:
         tokens_per_timestep=counts["tokens"] // max(1, steps),
         mean_return=None if document or not episodes else total / episodes,
         relabelled=counts["relabelled"] / max(1, steps),
+        soft_labels=counts.get("soft_labels", 0) / max(1, steps),
         rejected=len(manifest.rejected),
         megabytes=sum(shard.bytes for shard in manifest.shards) / 1e6,
     )

@@ -44,6 +44,7 @@ class Pattern:
         stored_tokens: tokens of a timestep as it is stored.
         timestep_tokens: V.
         actions_of_a_step: k.
+        label_place: token of a timestep that is its first action token.
         loss: (roles,) float32, weight of the loss by role.
         roles: (n * V,) uint8.
         kinds: by (labelled + 2 * hidden), (n * V,) uint8.
@@ -59,6 +60,7 @@ class Pattern:
         self.stored_tokens = view.layout.tokens_per_timestep
         self.timestep_tokens = view.tokens_per_timestep
         self.actions_of_a_step = int(positions.chosen.sum())
+        self.label_place = self.timestep_tokens - self.actions_of_a_step
         self.loss = np.zeros(len(ROW_ROLES), np.float32)  # weight by role
         self.loss[positions.role] = view.loss
         self.roles = np.tile(positions.role, fit)
@@ -97,6 +99,7 @@ class CompactPattern:
             written does. Else queries stand at the last k - 1.
         queries: (k - 1, 1) int64, numbers of the queries.
         first_query: position of a timestep at which they begin.
+        label_place: position of a timestep whose target is its first action token.
         shows_taken: whether the last position of a timestep shows the action that was taken.
         returns: name of the embedder of returns; None where the form has none.
         first_return: id of the first bin of returns.
@@ -135,6 +138,7 @@ class CompactPattern:
         self.shows_taken = form.world is not None
         self.first_query = self.timestep_tokens - len(self.chosen) + 1
         self.first_query -= self.is_written + self.shows_taken
+        self.label_place = self.first_query - 1
         self.outcome_weights, self._world = outcome_weights, form.world
         self.loss = np.zeros(len(ROW_ROLES), np.float32)
         self.loss[ROLES.index("action")] = 1

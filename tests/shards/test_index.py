@@ -89,7 +89,7 @@ def test_a_damaged_index_is_made_again(told: Path, where: float) -> None:
 def test_an_index_of_another_format_is_made_again(told: Path, monkeypatch) -> None:
     expected = TaskData(told).episodes.copy()
     old = (told / INDEX).read_bytes()
-    monkeypatch.setattr(index, "FORMAT", index.FORMAT + 1)
+    monkeypatch.setattr(index, "FORMATS", {3: index.SUFFIXES})
     np.testing.assert_array_equal(TaskData(told).episodes, expected)
     assert (told / INDEX).read_bytes() != old
 

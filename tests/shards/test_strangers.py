@@ -212,7 +212,7 @@ def change_section(folder: Path, name: str, dtype: np.dtype, column: str, value:
     body, footer = taken_apart(folder)
     own = {
         "shards": index._shard_dtype(footer["name_bytes"]),
-        "blocks": index._block_dtype(footer["key_bytes"]),
+        "blocks": index._block_dtype(footer["key_bytes"], 4),
     }
     first, count = footer["sections"][name]
     rows = np.frombuffer(body, own[name], count, first).astype(dtype)
@@ -241,7 +241,7 @@ def test_an_index_names_no_other_file(there: Path, tmp_path: Path, name: bytes) 
 def test_an_index_names_no_shard_that_is_not_there(there: Path, number: int) -> None:
     folder = there / TASK
     expected = TaskData(folder).tokens(15).tolist()
-    dtype = index._block_dtype(taken_apart(folder)[1]["key_bytes"])
+    dtype = index._block_dtype(taken_apart(folder)[1]["key_bytes"], 4)
     change_section(folder, "blocks", dtype, "shard", number)
     assert TaskData(folder).tokens(15).tolist() == expected
 

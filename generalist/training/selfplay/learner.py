@@ -13,6 +13,7 @@ from torch import Tensor
 
 from generalist.errors import GeneralistError
 from generalist.modeling.boards import BoardNetwork
+from generalist.training.selfplay.imitation import Imitation
 from generalist.training.selfplay.recipe import LearningRecipe, LengthRecipe, OptimizerRecipe
 from generalist.training.selfplay.replay import Played
 
@@ -27,6 +28,7 @@ class Learner:
         learning: the targets.
         optimizer: the optimizer's settings.
         length: the schedule of the learning rate.
+        imitation: of demonstrations, in the same steps; None for none.
 
     Attributes:
         step: optimizer steps so far.
@@ -45,10 +47,12 @@ class Learner:
         learning: LearningRecipe,
         optimizer: OptimizerRecipe,
         length: LengthRecipe,
+        imitation: Imitation | None = None,
     ) -> None:
         self.network, self.step, self.skipped = network, 0, 0
         self._tasks, self._columns = tasks, columns
         self._learning, self._recipe, self._length = learning, optimizer, length
+        self._imitation = imitation
         self.parameters = network.trained()
         tables = {id(table) for table in network.tables}
         matrices = [p for p in self.parameters.values() if p.ndim == 2 and id(p) not in tables]
@@ -77,6 +81,8 @@ class Learner:
         moves, entropy, values = self._losses(positions)
         self.optimizer.zero_grad(set_to_none=True)
         (moves + values).backward()
+        if self._imitation is not None:
+            self._imitation.backward(self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._recipe.max_grad_norm)
         if torch.isfinite(norm):
             self.optimizer.step()

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from generalist.training.log import LOG_FILE
+from generalist.training.selfplay.imitation import Imitation
 from generalist.training.selfplay.recipe import SelfplayRecipe
 from generalist.training.selfplay.state import SelfplayState
 
@@ -34,6 +35,7 @@ class SelfplayLog:
     Args:
         recipe: the recipe of the run.
         search: counts what was judged.
+        imitation: knows the losses at demonstrations; None without.
 
     Attributes:
         learning_seconds: CPU time of optimizer steps since the last row.
@@ -47,8 +49,10 @@ class SelfplayLog:
     _bar: tqdm | None
     _file: IO[str] | None
 
-    def __init__(self, recipe: SelfplayRecipe, search: Counts) -> None:
-        self.recipe, self._search = recipe, search
+    def __init__(
+        self, recipe: SelfplayRecipe, search: Counts, imitation: Imitation | None = None
+    ) -> None:
+        self.recipe, self._search, self._imitation = recipe, search, imitation
         self._bar, self._file = None, None
         self._next = 0.0
         self._began = (0.0, 0)  # CPU seconds and simulations at the last row
@@ -123,6 +127,8 @@ class SelfplayLog:
         if self._losses:
             moves, values = torch.stack(self._losses).mean(dim=0).tolist()
             row |= {"loss": moves + values, "loss/moves": moves, "loss/values": values}
+        if self._imitation is not None:
+            row |= self._imitation.row()
         for board, lengths in self._lengths.items():
             count = len(lengths)
             row[f"games/{board}"] = count

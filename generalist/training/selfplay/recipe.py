@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from generalist.errors import UsageError
-from generalist.modeling.recipe import EmbeddersRecipe, Folder, ModelRecipe, Section
+from generalist.modeling.recipe import EmbeddersRecipe, Folder, ModelRecipe, Name, Section
 from generalist.specs import find_spec, read_yaml, validate_data
 from generalist.training.recipe import (
     CheckpointRecipe,
@@ -93,6 +93,23 @@ class AnchorsRecipe(Section):
     proportion to their weights."""
 
 
+class ImitationRecipe(Section):
+    """Demonstrations that are imitated beside self-play, so that the checkpoint which the run
+    starts from keeps what it can do in other tasks. All weights are trained then, not those alone
+    that boards use."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the imitation loss, beside 1 of moves and 1 of values."""
+    rows: int = Field(default=4, gt=0)
+    """Windows of demonstrations in an optimizer step."""
+    recipe: Name | None = None
+    """Recipe of training that says which demonstrations, and how they are shown: its name or the
+    path of a YAML file. null: the one that the checkpoint holds."""
+    data: Folder | None = None
+    """Folder of the demonstrations; null: that of the recipe. Those of boards that are played are
+    left out."""
+
+
 class LengthRecipe(Section):
     """Length of the run, and the learning rate: linear warm-up, then half a cosine."""
 
@@ -133,6 +150,9 @@ class SelfplayRecipe(Section):
     model: ModelRecipe = Field(default_factory=_model)
     search: SearchRecipe = Field(default_factory=SearchRecipe)
     learning: LearningRecipe = Field(default_factory=LearningRecipe)
+    imitation: ImitationRecipe | None = None
+    """Imitate demonstrations beside; `{}` for the defaults. null: other tasks than boards are
+    forgotten bit by bit."""
     anchors: AnchorsRecipe = Field(default_factory=AnchorsRecipe)
     optimizer: OptimizerRecipe = Field(
         default_factory=lambda: OptimizerRecipe(lr=1.5e-3, betas=(0.9, 0.97), weight_decay=0.02)
@@ -159,6 +179,11 @@ class SelfplayRecipe(Section):
             raise ValueError("model.embedders.positions: a board is one position")
         if self.workers > self.parallel_games:
             raise ValueError("workers: there are more of them than parallel_games")
+        if self.imitation is not None and self.model.init_from is None:
+            raise ValueError(
+                "imitation keeps what a checkpoint can do; say which by model.init_from, or leave "
+                "imitation out"
+            )
         if self.model.lora is not None or self.optimizer.name != "adamw":
             raise ValueError("self-play trains whole weights by adamw")
         return self

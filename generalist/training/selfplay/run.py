@@ -36,6 +36,7 @@ from generalist.training.loop import FINAL, TrainingInterrupted
 from generalist.training.resume import CHECKPOINTS, only_run_in
 from generalist.training.selfplay.beside import GamesBeside
 from generalist.training.selfplay.games import Ended, Games
+from generalist.training.selfplay.imitation import Imitation
 from generalist.training.selfplay.learner import Learner
 from generalist.training.selfplay.log import SelfplayLog
 from generalist.training.selfplay.recipe import (
@@ -57,7 +58,7 @@ MODEL, OPTIMIZER, REPLAY, GAMES, STATE, RECIPE = (
 RECORD = "games.jsonl"
 """All finished games of a run: board, OpenSpiel's actions, winner."""
 _ANCHOR_SEED = 10_000  # of games against the anchor, beyond those of an arena
-_FIXED = ("model", "boards", "side", "parallel_games", "workers")
+_FIXED = ("model", "boards", "side", "parallel_games", "workers", "imitation")
 """Keys of the recipe that a run can not change: what is saved has their shape."""
 _STEPS_AT_ONCE = 4  # learning begins when so many steps are owed
 
@@ -107,13 +108,15 @@ class SelfplayRun:
                 parts.boards, self._search, recipe.search,
                 count=recipe.parallel_games, random=np.random.default_rng(playing),
             )  # fmt: skip
+        self.imitation = None if recipe.imitation is None else Imitation(recipe, parts)
         self.replay = Replay(parts.boards, recipe.learning.capacity)
         self.learner = Learner(
             parts.network, tasks=parts.tasks, columns=parts.judge.columns,
             learning=recipe.learning, optimizer=recipe.optimizer, length=recipe.length,
+            imitation=self.imitation,
         )  # fmt: skip
         counts = self.games if isinstance(self.games, GamesBeside) else self._search
-        self.log = SelfplayLog(recipe, counts)
+        self.log = SelfplayLog(recipe, counts, self.imitation)
         self._saved = self.state
         self._shards: GameShards | None = None
 

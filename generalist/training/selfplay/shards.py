@@ -3,10 +3,9 @@
     OUTPUT/data/board/NAME/     a dataset folder for each board
 
 An episode holds what one player saw and did. Where a move was drawn by its visits, the label is the
-search's best move, the most visited one. The reward of the last step is the outcome. A record says
-`game`, the number of the game in the run, and `side`.
-
-Visits themselves are not kept: a label is one token.
+search's best move, the most visited one. Where the search was a full one, the visits of all moves
+are a soft label; a fast search has too few to say more than its best move. The reward of the last
+step is the outcome. A record says `game`, the number of the game in the run, and `side`.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from generalist.acting.boards import FAMILY
 from generalist.envs.board import SIDES, board_spaces
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode, ShardWriter
+from generalist.shards.soft_labels import soft_label_rows
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.training.selfplay.games import Ended
@@ -48,7 +48,7 @@ class GameShards:
         self._stack = ExitStack()
         self._writers: list[ShardWriter] = []
         self._kept: list[set[int]] = []
-        self._first_id = parts.checkpoint.processor.vocabulary["discrete"].start
+        self._vocabulary = parts.checkpoint.processor.vocabulary
 
     def __enter__(self) -> GameShards:
         with ExitStack() as stack:
@@ -93,9 +93,11 @@ class GameShards:
         self, ended: Ended, rows: np.ndarray, layout: Layout, record: dict[str, object]
     ) -> EncodedEpisode:
         """What the player of these plies saw and did."""
-        played, first = ended.played, self._first_id
+        played, first = ended.played, self._vocabulary["discrete"].start
         cells = played.cells[rows].astype(np.int64)
-        best = played.visits[rows].argmax(axis=1)
+        moves, visits = played.moves[rows].astype(np.int64), played.visits[rows]
+        best = moves[np.arange(len(rows)), visits.argmax(axis=1)]
+        of_full = visits * played.full[rows, None]
         tokens = layout.weave(
             {"observation": first + cells, "action": first + ended.moves[rows, None]}
         )
@@ -104,8 +106,9 @@ class GameShards:
         return EncodedEpisode(
             tokens.ravel(),
             rewards,
-            first + played.moves[rows, best].astype(np.int64),
+            first + best,
             {**record, "terminated": True, "truncated": False},
+            soft_label_rows(first + moves, of_full, self._vocabulary),
         )
 
     def flush(self) -> None:

@@ -18,7 +18,7 @@ from generalist.envs.board_view import Boards, BoardView, CommonBoard
 from generalist.errors import UsageError
 from generalist.integrity import read_json
 from generalist.modeling import PARTS_FOLDER
-from generalist.modeling.boards import BoardNetwork
+from generalist.modeling.boards import BoardIds, BoardNetwork
 from generalist.modeling.build import build_model
 from generalist.modeling.embedder_files import start_embedders, stored_form
 from generalist.modeling.pretrained import start_model, with_sizes_of_start
@@ -80,7 +80,9 @@ def start(recipe: SelfplayRecipe) -> Start:
     )
     tasks = list(layouts)
     ids, numbers = board_ids(tasks, form, common, boards, vocab)
-    network = BoardNetwork(model, ids)
+    if source is not None and not played_before(source):
+        _flatten_outcomes(model, ids)
+    network = BoardNetwork(model, ids, whole=recipe.imitation is not None)
     if source is None:
         with torch.no_grad():
             network.head *= _FLAT_START
@@ -92,6 +94,12 @@ def start(recipe: SelfplayRecipe) -> Start:
         facts=_settings(source, kept) | {SELFPLAY: sorted({*played_before(source), *tasks})},
     )
     return Start(boards, model, network, judge, numbers, checkpoint)
+
+
+@torch.no_grad()
+def _flatten_outcomes(model: PreTrainedModel, ids: BoardIds) -> None:
+    """Let a model that never learned outcomes find all about equally likely at first."""
+    model.get_output_embeddings().weight[list(ids.outcomes)] *= _FLAT_START
 
 
 def _of_checkpoint(source: str) -> tuple[GeneralistProcessor, dict[str, Layout]]:

@@ -180,6 +180,7 @@ def test_games_stay_as_shards_that_training_takes(finished: Path, tmp_path: Path
             )
     assert relabelled > 10  # moves are drawn by visits at first, labels are the most visited
 
+    assert_visits_are_soft_labels(finished, games)
     visited = recorded_visits(finished / "data"), recorded_visits(finished)
     for name in SMALL["boards"]:  # shards and record tell of the same states, in another order
         counts = [
@@ -198,6 +199,39 @@ def test_games_stay_as_shards_that_training_takes(finished: Path, tmp_path: Path
     assert rollout(agent, episodes=2, opponent="random", progress=False).episodes == 2
     with pytest.raises(UsageError, match="cannot judge positions"):  # it has learned no values
         rollout(agent, episodes=1, plan="tree", progress=False)
+
+
+def assert_visits_are_soft_labels(run: Path, games: list[dict]) -> None:
+    """Those of full searches, as the run remembers them; other steps have the best move alone."""
+    replay = load_file(sorted((run / "checkpoints").iterdir())[-1] / "replay.safetensors")
+    starts = np.cumsum([0, *(len(game["actions"]) for game in games)])
+    first = GeneralistProcessor.default().vocabulary["discrete"].start
+    compared = 0
+    for name in SMALL["boards"]:
+        data, view = TaskData(run / "data/board" / name), BoardView.named(name)
+        for number in range(len(data)):
+            record, row = data.record(number), data.row(number)
+            actions = games[record["game"]]["actions"]
+            state, plies = view.start(), []
+            for ply, action in enumerate(actions):
+                if view.mover(state) == ["first", "second"].index(record["side"]):
+                    plies.append(starts[record["game"]] + ply)
+                state.apply_action(action)
+            soft = data.sample(row.sample).soft_labels
+            assert soft is not None
+            step, ids, mass = soft.of(row.first_step, row.steps)
+            for at, place in enumerate(plies):
+                moves, visits = replay["moves"][place], replay["visits"][place].astype(float)
+                wanted = {
+                    first + int(move): count / visits.sum()
+                    for move, count in zip(moves, visits, strict=True)
+                    if count and replay["full"][place]
+                }
+                mine = step == at
+                found = dict(zip(ids[mine].tolist(), mass[mine].tolist(), strict=True))
+                assert found == pytest.approx(wanted)
+                compared += len(found) > 1
+    assert compared > 20
 
 
 def test_another_recipe_is_not_continued(finished: Path) -> None:
