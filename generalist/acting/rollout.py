@@ -198,7 +198,7 @@ def rollout(
             if beyond and say is not None:
                 say(beyond)
             if ahead is not None:
-                policy = planned(agent, ahead)
+                policy = planned(agent, ahead, stage.environments)
         began = time.perf_counter()
         for trace in play(
             policy,

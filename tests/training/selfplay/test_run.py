@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from generalist.acting.agent import Agent
-from generalist.acting.boards import TreePlan, tree_policy
+from generalist.acting.boards import tree_policy
+from generalist.acting.trees import TreePlan
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import agent_for, rollout
 from generalist.analysis.visits import recorded_visits
