@@ -158,11 +158,7 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
             f"{agent.task} is no board game, and a tree search needs the rules of one; leave out "
             "the plan."
         )
-    if plan.horizon is not None or plan.actions is not None:
-        raise UsageError(
-            f"On a board such as {agent.task} a tree search takes simulations and exploration; "
-            "leave out horizon and actions."
-        )
+    check_board_plan(plan, agent.task)
     check_can_search(agent)
     side, embedders = common_side(agent.layouts), embedders_of(agent.model)
     assert side is not None and embedders is not None
@@ -173,6 +169,15 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
     judge = NetworkJudge(BoardNetwork(agent.model, ids), boards, tasks)
     search = TreeSearch(boards, judge, exploration=plan.exploration)
     return SearchPolicy(search, number=0, view=view, simulations=plan.simulations)
+
+
+def check_board_plan(plan: TreePlan, task: str) -> None:
+    """Raise UsageError where a plan says more than a search on boards takes."""
+    if plan.horizon is not None or plan.actions is not None:
+        raise UsageError(
+            f"In a board game such as {task} a tree search takes simulations and exploration; "
+            "leave out horizon and actions."
+        )
 
 
 def check_can_search(agent: Agent) -> None:

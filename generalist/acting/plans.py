@@ -10,7 +10,7 @@ import gymnasium
 
 from generalist import envs
 from generalist.acting.beams import BeamPlan, BeamPolicy
-from generalist.acting.boards import is_board, tree_policy
+from generalist.acting.boards import check_board_plan, is_board, tree_policy
 from generalist.acting.trees import TreePlan, TreePolicy, check_simulator
 from generalist.errors import UsageError
 from generalist.policy import Policy
@@ -41,13 +41,16 @@ def parse_plan(text: str) -> Plan:
 def check_plan(plan: Plan, agent: Agent, tasks: Sequence[str]) -> None:
     """Raise UsageError where an agent cannot plan so in one of these tasks."""
     for task in tasks:
-        if isinstance(plan, TreePlan) and not is_board(task):
+        if isinstance(plan, BeamPlan):
+            if task in agent.layouts:
+                BeamPolicy(agent.for_task(task), plan)
+        elif is_board(task):
+            check_board_plan(plan, task)
+        else:
             with closing(envs.make(task)) as env:
                 check_simulator(task, env)
                 if task in agent.layouts:
                     TreePolicy(agent.for_task(task), plan, [env])
-        if isinstance(plan, BeamPlan) and task in agent.layouts:
-            BeamPolicy(agent.for_task(task), plan)
 
 
 def planned(agent: Agent, plan: Plan, environments: Sequence[gymnasium.Env]) -> Policy:

@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from generalist.acting.agent import Agent
 from generalist.acting.boards import tree_policy
-from generalist.acting.trees import TreePlan
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import agent_for, rollout
+from generalist.acting.trees import TreePlan
 from generalist.analysis.visits import recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
