@@ -113,7 +113,7 @@ class Proposer:
             sampling=self._drawn,
             randoms=[own for own in randoms for _ in range(count - 1)],
         )
-        drawn = others.reshape(rows, count - 1, -1)
+        drawn = others.reshape(rows, count - 1, len(self.later))
         priors = np.full((rows, count), 1 / count, np.float32)
         return np.concatenate([likeliest[:, None], drawn], axis=1), priors
 
