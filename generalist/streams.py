@@ -25,6 +25,7 @@ class Stream(IntEnum):
     OPENINGS = 0x6F70656E
     GOALS = 0x676F616C
     PICTURES = 0x70696374
+    TREE_SEARCH = 0x74726565
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

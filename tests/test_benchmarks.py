@@ -26,6 +26,7 @@ from benchmarks import (
     imitation,
     memory,
     planning,
+    priors,
     reading,
     returns,
     scaling,
@@ -500,6 +501,22 @@ def test_the_planning_benchmark_goes_on_from_its_log(tmp_path: Path):
     assert budgets == [4, 3] and len(log.read_text().splitlines()) == len(lines) + 1
     with pytest.raises(SystemExit):
         planning.main(["control", "dmc/lqr-lqr_2_1"])
+
+
+def test_a_search_is_measured_beside_the_planner_of_as_many_steps(monkeypatch, tmp_path: Path):
+    task, out = "gym/CartPole-v1", tmp_path / "rows.json"
+    agent = compact_agent(task)
+    monkeypatch.setattr(priors, "checkpoint_tasks", lambda folder: [task])
+    monkeypatch.setattr(priors.Agent, "from_pretrained", lambda *given, **options: agent)
+    priors.main(
+        ["given", task, "--plan", "tree:simulations=2,horizon=4", "--episodes", "2",
+         "--max-steps", "5", "--json", str(out)]
+    )  # fmt: skip
+    alone, tree, planner = json.loads(out.read_text())["rows"]
+    assert [row["decisions"] for row in (alone, tree, planner)] == [10] * 3
+    assert alone["simulated"] == 0 and alone["who"] == "alone"
+    assert 4 < tree["simulated"] <= 4 + 2 * 4 and tree["who"].startswith("tree:simulations=2")
+    assert planner["who"] == f"planner@{round(tree['simulated'])}"
 
 
 def test_what_passes_in_planning():

@@ -5,9 +5,7 @@ Legend: B = positions, L = most legal moves, M = moves that the games have.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from generalist.acting.checkpoint import FACTS_FILE
+from generalist.acting.trees import TreePlan
 from generalist.envs.board_games import find_game
 from generalist.envs.board_view import Boards, BoardView, CommonBoard, Position
 from generalist.episode import Tree
@@ -23,7 +22,7 @@ from generalist.integrity import read_json
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.boards import BoardIds, BoardNetwork
 from generalist.modeling.embedders import embedders_of
-from generalist.planning.tree import EXPLORATION, Positions, TreeSearch
+from generalist.planning.tree import Positions, TreeSearch
 from generalist.policy import Decision
 from generalist.tokenization.boards import board_layout, common_side
 from generalist.tokenization.compact import CompactForm, signatures_of
@@ -159,6 +158,7 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
             f"{agent.task} is no board game, and a tree search needs the rules of one; leave out "
             "the plan."
         )
+    check_board_plan(plan, agent.task)
     check_can_search(agent)
     side, embedders = common_side(agent.layouts), embedders_of(agent.model)
     assert side is not None and embedders is not None
@@ -169,6 +169,15 @@ def tree_policy(agent: Agent, plan: TreePlan) -> SearchPolicy:
     judge = NetworkJudge(BoardNetwork(agent.model, ids), boards, tasks)
     search = TreeSearch(boards, judge, exploration=plan.exploration)
     return SearchPolicy(search, number=0, view=view, simulations=plan.simulations)
+
+
+def check_board_plan(plan: TreePlan, task: str) -> None:
+    """Raise UsageError where a plan says more than a search on boards takes."""
+    if plan.horizon is not None or plan.actions is not None:
+        raise UsageError(
+            f"In a board game such as {task} a tree search takes simulations and exploration; "
+            "leave out horizon and actions."
+        )
 
 
 def check_can_search(agent: Agent) -> None:
@@ -201,42 +210,6 @@ def _position(info: Mapping[str, Any]) -> Position:
 def is_board(task: str) -> bool:
     """Whether a task is a board game."""
     return task.startswith(FAMILY)
-
-
-@dataclass(frozen=True)
-class TreePlan:
-    """How a tree search plans.
-
-    Attributes:
-        simulations: of each move.
-        exploration: c of PUCT.
-    """
-
-    simulations: int = 100
-    exploration: float = EXPLORATION
-
-    @classmethod
-    def parse(cls, text: str) -> TreePlan:
-        """From `tree` or `tree:simulations=100,exploration=1.5`.
-
-        Raises:
-            UsageError: the text is no such plan.
-        """
-        match = re.fullmatch(
-            r"tree(?::(?:simulations=([1-9]\d*))?,?(?:exploration=(\d+(?:\.\d*)?))?)?", text
-        )
-        if match is None:
-            raise UsageError(
-                f"A plan is 'tree', or 'tree:simulations=100,exploration=1.5'; got {text!r}."
-            )
-        given = cls()
-        return cls(
-            int(match[1]) if match[1] else given.simulations,
-            float(match[2]) if match[2] else given.exploration,
-        )
-
-    def __str__(self) -> str:
-        return f"tree:simulations={self.simulations},exploration={self.exploration:g}"
 
 
 def unknown_board_layout(

@@ -55,8 +55,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="PLAN",
-            help="Look ahead before acting: beam:width=32,horizon=10 with a world model; in "
-            "suites of board games tree:simulations=100.",
+            help="Look ahead before acting: tree:simulations=16,horizon=20 in simulators that can "
+            "be restored, tree:simulations=100 in board games, beam:width=32,horizon=10 in a world "
+            "model.",
         ),
     ] = None,
     wanted_return: Annotated[

@@ -122,8 +122,9 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
         Annotated[
             str | None,
-            typer.Option(metavar="PLAN", help="Look ahead before acting: beam:width=32,horizon=10 "
-                         "with a world model; in board games tree:simulations=100."),
+            typer.Option(metavar="PLAN", help="Look ahead before acting: tree:simulations=16,"
+                         "horizon=20 in a simulator that can be restored, tree:simulations=100 in "
+                         "board games, beam:width=32,horizon=10 in a world model."),
         ],
     ),
     "wanted_return": (

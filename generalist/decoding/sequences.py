@@ -208,7 +208,7 @@ class Sequences:
         self._settle()
         self._state(slot).replace_last_vectors(vectors)
 
-    def fork(self, slots: Sequence[int], into: Sequence[int]) -> None:
+    def fork(self, slots: Sequence[int], into: Sequence[int], *, younger: bool = False) -> None:
         """Copy what slots hold, and what their caches hold, into other slots.
 
         All are copied at once: a slot may be both a source and a target.
@@ -216,6 +216,8 @@ class Sequences:
         Args:
             slots: numbers of the slots that are copied.
             into: as many other numbers, all different; what ran there is forgotten.
+            younger: whether younger rows are copied too, so that the copies may begin timesteps
+                by `observe` and see the contexts that the originals would see.
         """
         pairs = [(a, b) for a, b in zip(slots, into, strict=True) if a != b]
         sources = [self._state(slot) for slot, _ in pairs]
@@ -227,9 +229,15 @@ class Sequences:
             known.append(first)
         if pairs:  # in one piece, because a row may be both a source and a target
             old = [source.older.index for source in sources]
-            new = [fork.older.index for fork in made]
-            stop = max(fork.older.fed for fork in made)
-            self.forward.copy_rows(old, new, min(known), stop)
+            new = [fork.older for fork in made]
+            if younger:
+                for source, fork in zip(sources, made, strict=True):
+                    if (row := fork.take_younger(source)) is not None:
+                        old.append(row.index)
+                        new.append(fork.younger)
+                        known.append(0)
+            stop = max(row.fed for row in new)
+            self.forward.copy_rows(old, [row.index for row in new], min(known), stop)
         for fork, (_, number) in zip(made, pairs, strict=True):
             self._slots[number] = fork
 

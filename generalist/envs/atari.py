@@ -120,8 +120,7 @@ class AtariEnv(gymnasium.Env):
         self.action_space = spaces.Discrete(len(self._actions))
         shape = (FRAME_PIXELS, FRAME_PIXELS, 3)
         self.observation_space = spaces.Box(0, 255, shape, np.uint8)
-        height, width = self.ale.getScreenDims()
-        self._screens = np.empty((2, height, width, 3), np.uint8)
+        self._screens = self.new_screens()
         self._ram_before = np.zeros(self.ale.getRAMSize(), np.uint8)
         self._sticks = np.zeros(1, bool)  # for each frame of the episode
         self._frame = 0
@@ -151,7 +150,7 @@ class AtariEnv(gymnasium.Env):
         self.ale.getScreenRGB(self._screens[0])
         self._screens[1] = self._screens[0]
         self.ale.getRAM(self._ram_before)
-        return self._observation(), {"lives": self.ale.lives()}
+        return self.observation_of(self._screens), {"lives": self.ale.lives()}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold one action for 4 frames."""
@@ -160,7 +159,8 @@ class AtariEnv(gymnasium.Env):
                 f"{self.rom_id} has the actions 0 to {len(self._actions) - 1}; got {action}."
             )
         reward, over, truncated = self.advance(int(action), self._screens)
-        return self._observation(), reward, over, truncated, {"lives": self.ale.lives()}
+        seen = self.observation_of(self._screens)
+        return seen, reward, over, truncated, {"lives": self.ale.lives()}
 
     def draw_sticks(self, random: np.random.Generator, steps: int) -> np.ndarray:
         """(4 * steps,) bool, at which frames the button of the frame before is held on."""
@@ -214,8 +214,15 @@ class AtariEnv(gymnasium.Env):
         self._frame, self._held, self.steps, self.last_action, ram_before = mine
         self._ram_before[:] = ram_before
 
-    def _observation(self) -> np.ndarray:
-        return shrink(np.maximum(self._screens[0], self._screens[1]))
+    def new_screens(self) -> np.ndarray:
+        """(2, height, width, 3) uint8, for `advance` to write the last two screens into."""
+        height, width = self.ale.getScreenDims()
+        return np.zeros((2, height, width, 3), np.uint8)
+
+    @staticmethod
+    def observation_of(screens: np.ndarray) -> np.ndarray:
+        """What the agent sees of the last two screens: (84, 84, 3) uint8."""
+        return shrink(np.maximum(screens[0], screens[1]))
 
     def ram(self) -> np.ndarray:
         """The console's 128 bytes of memory, which experts may read and agents never see."""

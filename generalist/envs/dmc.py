@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -200,7 +201,7 @@ class DmcEnv(gymnasium.Env):
         super().reset(seed=seed)
         self._env.task.random.seed(int(self.np_random.integers(2**32)))
         self._steps = 0
-        return self._observation(self._env.reset()), {}
+        return self.observation_of(self._env.reset().observation), {}
 
     def step(
         self, action: np.ndarray
@@ -221,10 +222,11 @@ class DmcEnv(gymnasium.Env):
         truncated = not terminated and (ended or self._steps >= self._max_steps)
         if terminated or truncated:
             self._steps = None
-        return self._observation(timestep), float(timestep.reward), terminated, truncated, {}
+        seen = self.observation_of(timestep.observation)
+        return seen, float(timestep.reward), terminated, truncated, {}
 
-    def _observation(self, timestep: Any) -> dict[str, np.ndarray]:
-        values = timestep.observation
+    def observation_of(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What the agent sees of the suite's own observation."""
         return {
             name: np.array(values[name], np.float32, ndmin=1)
             for name in self.observation_space.spaces

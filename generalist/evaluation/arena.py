@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from generalist.acting.boards import FAMILY, TreePlan, tree_policy, unknown_board_layout
+from generalist.acting.boards import FAMILY, tree_policy, unknown_board_layout
 from generalist.acting.matches import Pairing, Result, play_matches, random_opening
 from generalist.acting.person import HUMAN, Person
+from generalist.acting.trees import TreePlan
 from generalist.envs.board_opponents import rules_policy
 from generalist.envs.board_view import BoardView
 from generalist.errors import UsageError

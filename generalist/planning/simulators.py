@@ -41,6 +41,9 @@ class Simulator(Protocol):
     def step(self, action: Any) -> tuple[float, bool]:
         """The reward of a step, and whether the episode ended with it."""
 
+    def look(self, action: Any) -> tuple[Any, float, bool]:
+        """As `step`, with what is observed after it before them."""
+
     def features(self) -> np.ndarray:
         """Numbers that describe the present state: (n,), of any dtype."""
 
@@ -133,6 +136,12 @@ class DmcSimulator:
         )
         return reward, over
 
+    def look(self, action: Any) -> tuple[Any, float, bool]:
+        """As the Protocol says; an action that makes the physics diverge earns nothing."""
+        reward, over = self.step(action)
+        observation = self._env.observation_of(self._task.get_observation(self._physics))
+        return observation, 0.0 if reward == -np.inf else reward, over
+
     def exchange_random(self, random: Any) -> Any:
         """As the Protocol says; a task's kind of generator is made to share the numbers."""
         own = self._task._random
@@ -154,6 +163,7 @@ class AleSimulator:
     def __init__(self, env: Any) -> None:
         self._env = env
         self._random: np.random.Generator | None = None  # of sticks; None: the episode's own
+        self._screens = env.new_screens()
 
     def steps(self) -> int:
         """As `Simulator.steps`."""
@@ -169,8 +179,16 @@ class AleSimulator:
 
     def step(self, action: Any) -> tuple[float, bool]:
         """As `Simulator.step`."""
+        return self._advance(action, None)
+
+    def look(self, action: Any) -> tuple[Any, float, bool]:
+        """As `Simulator.look`."""
+        reward, over = self._advance(action, self._screens)
+        return self._env.observation_of(self._screens), reward, over
+
+    def _advance(self, action: Any, screens: np.ndarray | None) -> tuple[float, bool]:
         sticks = None if self._random is None else self._env.draw_sticks(self._random, 1)
-        reward, terminated, truncated = self._env.advance(int(action), sticks=sticks)
+        reward, terminated, truncated = self._env.advance(int(action), screens, sticks)
         return reward, terminated or truncated
 
     def exchange_random(self, random: Any) -> Any:
@@ -236,8 +254,13 @@ class GymSimulator:
 
     def step(self, action: Any) -> tuple[float, bool]:
         """As `Simulator.step`."""
-        _, reward, terminated, truncated, _ = self._env.step(action)
-        return float(reward), bool(terminated or truncated)
+        _, reward, over = self.look(action)
+        return reward, over
+
+    def look(self, action: Any) -> tuple[Any, float, bool]:
+        """As `Simulator.look`."""
+        observation, reward, terminated, truncated, _ = self._env.step(action)
+        return observation, float(reward), bool(terminated or truncated)
 
     def features(self) -> np.ndarray:
         """Positions and velocities."""

@@ -6,11 +6,7 @@ All games are searched in step. In each round:
    every choice is made with all that is known by then.
 3. Each value goes back along its path; it changes sign at every ply.
 
-The score of a move is its mean value plus c P sqrt(N) / (1 + n): P the prior, n the visits of the
-move, N those of the position (Silver et al. 2017, "Mastering the game of Go without human
-knowledge", Methods). A move without visits has the value of its position.
-
-Trees are arrays over (games, nodes, moves), so one operation of numpy serves all games: some ten
+How a move is scored, and how trees lie in arrays, is in `generalist.planning.puct`: some ten
 microseconds a simulation. A model of a million parameters takes five times as long on one core.
 
 Legend: G = games, N = nodes of a tree, L = most legal moves, B = positions judged together.
@@ -24,8 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-EXPLORATION = 1.5
-"""c. The probe that chose it tried no other."""
+from generalist.planning.puct import EXPLORATION, Trees, most_visited
 
 REMEMBERED = 200_000
 """Positions whose judgement is kept."""
@@ -127,7 +122,7 @@ class Found:
 
     def best(self) -> np.ndarray:
         """(G,) which move each root should play: the most visited, of equals the likelier."""
-        return (self.visits + 0.5 * self.priors).argmax(axis=1)
+        return most_visited(self.visits, self.priors)
 
 
 class TreeSearch:
@@ -178,17 +173,15 @@ class TreeSearch:
         """
         roots = self._rules.look(games, states)
         priors, values = self._judged(roots)
-        trees = _Trees(len(states), simulations + 1, self._rules.most_moves, self._exploration)
-        trees.add_roots(
-            states, roots, priors if noise is None else noise.mixed(priors, roots.count), values
-        )
+        trees = _BoardTrees(states, simulations, self._rules.most_moves, self._exploration)
+        tried = priors if noise is None else noise.mixed(priors, roots.count)
+        trees.note(np.arange(len(states)), roots, tried, values)
         for _ in range(simulations):
             self._simulate(games, trees)
-        visits, mean = trees.visits[:, 0], trees.mean[:, 0]
-        total = (visits * np.where(visits > 0, mean, 0)).sum(axis=1)
-        return Found(roots, priors, visits.astype(np.int64), total / simulations)
+        visits = trees.visits[:, 0].astype(np.int64)
+        return Found(roots, priors, visits, trees.root_values())
 
-    def _simulate(self, games: Sequence[int], trees: _Trees) -> None:
+    def _simulate(self, games: Sequence[int], trees: _BoardTrees) -> None:
         """One simulation in every tree."""
         # 1. To a leaf.
         reached = trees.descend()
@@ -206,7 +199,7 @@ class TreeSearch:
         if fresh:
             positions = self._rules.look([games[tree] for tree in fresh], states)
             priors, judged = self._judged(positions)
-            trees.fill(np.array(fresh), positions, priors, judged)
+            trees.note(np.array(fresh), positions, priors, judged)
             values[fresh] = judged
         # 3. Back to the roots.
         trees.back_up(values)
@@ -238,89 +231,32 @@ class TreeSearch:
         return priors, values
 
 
-class _Trees:
-    """G trees of up to N nodes. Node 0 is the root; a node's arrays are those of its moves."""
+class _BoardTrees(Trees):
+    """Trees that also say which action a move is, and who is to move."""
 
-    def __init__(self, trees: int, nodes: int, moves: int, exploration: float) -> None:
-        shape = trees, nodes, moves
-        self.states: list[list[Any]] = []
-        self.exploration = exploration
-        self.visits = np.zeros(shape, np.float32)
-        self.mean = np.full(shape, -np.inf, np.float32)  # never chosen behind the legal moves
-        self.prior = np.zeros(shape, np.float32)
-        self.action = np.zeros(shape, np.int64)
-        self.child = np.full(shape, -1, np.int32)
-        self.total = np.ones((trees, nodes), np.float32)  # visits of a node, its own included
-        self.value = np.zeros((trees, nodes), np.float32)
-        self.mover = np.zeros((trees, nodes), np.int8)
-        self.final = np.zeros((trees, nodes), bool)
-        self.path = np.zeros((trees, nodes, 2), np.int64)  # (node, move) from the root on
-        self.depth = np.zeros(trees, np.int64)
-
-    def add_roots(
-        self, states: Sequence[Any], positions: Positions, priors: np.ndarray, values: np.ndarray
+    def __init__(
+        self, states: Sequence[Any], simulations: int, moves: int, exploration: float
     ) -> None:
-        """Begin every tree."""
-        self.states = [[state] for state in states]
-        self.fill(np.arange(len(states)), positions, priors, values)
+        super().__init__(
+            states, nodes=simulations + 1, moves=moves, exploration=exploration,
+            discount=-1.0, scaled=False,
+        )  # fmt: skip
+        self.action = np.zeros(self.visits.shape, np.int64)
+        self.mover = np.zeros(self.total.shape, np.int8)
 
-    def fill(
+    def note(
         self, trees: np.ndarray, positions: Positions, priors: np.ndarray, values: np.ndarray
     ) -> None:
         """Write the newest node of these trees."""
-        nodes = np.array([len(self.states[tree]) - 1 for tree in trees])
-        legal = np.arange(priors.shape[1]) < positions.count[:, None]
-        self.prior[trees, nodes] = priors
-        self.mean[trees, nodes] = np.where(legal, values[:, None], -np.inf)
+        nodes = self.newest(trees)
         self.action[trees, nodes] = positions.actions
-        self.value[trees, nodes] = values
         self.mover[trees, nodes] = positions.player
-
-    def descend(self) -> np.ndarray:
-        """Follow the best score to a leaf: (G,) its node if it is final, -1 if it is new."""
-        trees = len(self.depth)
-        active, nodes = np.arange(trees), np.zeros(trees, np.int64)
-        reached = np.full(trees, -1)
-        depth = 0
-        while len(active):
-            factor = self.exploration * np.sqrt(self.total[active, nodes])
-            spread = self.prior[active, nodes] / (1 + self.visits[active, nodes])
-            score = self.mean[active, nodes] + factor[:, None] * spread
-            moves = score.argmax(axis=1)
-            self.path[active, depth, 0], self.path[active, depth, 1] = nodes, moves
-            depth += 1
-            self.depth[active] = depth
-            children = self.child[active, nodes, moves]
-            reached[active] = children
-            on = (children >= 0) & ~self.final[active, children]
-            active, nodes = active[on], children[on]
-        return reached
+        legal = np.arange(priors.shape[1]) < positions.count[:, None]
+        self.fill(trees, priors, values, legal)
 
     def grow(self, tree: int, rules: Rules) -> tuple[Any, int]:
         """Add the node at the end of a tree's path: its state, and who moved there."""
-        node, move = self.path[tree, self.depth[tree] - 1].tolist()
-        states = self.states[tree]
-        state = rules.after(states[node], int(self.action[tree, node, move]))
-        self.child[tree, node, move] = len(states)
-        states.append(state)
+        node, move = self.leaf(tree)
+        state = rules.after(self.states[tree][node], int(self.action[tree, node, move]))
+        self.add(tree, state)
         return state, int(self.mover[tree, node])
-
-    def finish(self, tree: int, value: float) -> float:
-        """Say that a tree's newest node is final, with its value for the player not moved."""
-        node = len(self.states[tree]) - 1
-        self.final[tree, node], self.value[tree, node] = True, value
-        return value
-
-    def back_up(self, values: np.ndarray) -> None:
-        """Add the values (G,) of the leaves to all moves of the paths."""
-        plies = np.arange(int(self.depth.max()))
-        trees, at = np.nonzero(plies < self.depth[:, None])
-        nodes, moves = self.path[trees, at, 0], self.path[trees, at, 1]
-        # A leaf's value is that of its player to move, one ply behind the last move.
-        sign = np.where((self.depth[trees] - at) % 2, -1.0, 1.0)
-        visits = self.visits[trees, nodes, moves] + 1
-        mean = self.mean[trees, nodes, moves]
-        # The first visit puts the leaf's value in the place of the node's own.
-        self.mean[trees, nodes, moves] = mean + (values[trees] * sign - mean) / visits
-        self.visits[trees, nodes, moves] = visits
-        self.total[trees, nodes] += 1

@@ -17,8 +17,9 @@ import numpy as np
 
 from generalist import envs
 from generalist.acting.agent import Agent
-from generalist.acting.boards import FAMILY, TreePlan, tree_policy, unknown_board_layout
+from generalist.acting.boards import FAMILY, tree_policy, unknown_board_layout
 from generalist.acting.environment import options_for
+from generalist.acting.trees import TreePlan
 from generalist.acting.video import Picture
 from generalist.envs.speaking import is_speaking_task
 from generalist.episode import tree_map

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from generalist.acting.boards import TreePlan, check_can_search
+from generalist.acting.boards import check_can_search
 from generalist.acting.hub import check_checkpoint, checkpoint_folder
+from generalist.acting.trees import TreePlan
 from generalist.collecting.worker import single_threaded
 from generalist.errors import UsageError
 from generalist.viewer.game import Model

@@ -60,10 +60,13 @@ def test_selfplay_refuses_a_wrong_recipe(capsys) -> None:
     assert "did you mean 'full_simulations'?" in capsys.readouterr().err
 
 
-def test_a_tree_is_for_boards_alone() -> None:
+def test_plans_are_refused_where_they_cannot_be() -> None:
     agent = compact_agent("gym/CartPole-v1")
     check_plan(parse_plan("tree"), agent, ["board/TicTacToe"])
-    with pytest.raises(UsageError, match="tree search is for board games.*gym/CartPole"):
-        check_plan(parse_plan("tree"), agent, ["board/TicTacToe", "gym/CartPole-v1"])
+    check_plan(parse_plan("tree"), agent, ["board/TicTacToe", "gym/CartPole-v1"])
+    with pytest.raises(UsageError, match="plans in board games and.*gym/FrozenLake-v1 is neither"):
+        check_plan(parse_plan("tree"), agent, ["board/TicTacToe", "gym/FrozenLake-v1"])
+    with pytest.raises(UsageError, match="board/TicTacToe.*leave out horizon and actions"):
+        check_plan(parse_plan("tree:horizon=5"), agent, ["board/TicTacToe"])
     with pytest.raises(UsageError, match="is no world model"):
         check_plan(parse_plan("beam"), agent, ["gym/CartPole-v1"])

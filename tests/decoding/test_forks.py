@@ -116,3 +116,32 @@ def test_rows_that_are_attended_to_at_once_are_as_alone(rows: list[int], count: 
         own = RowPlan([row], [start[number]], [count], device, False)
         alone.write(0, keys[part], values[part], own)
         torch.testing.assert_close(alone.attend(0, queries[part], own), together[part])
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_fork_with_its_younger_row_sees_what_its_source_would(plain: bool) -> None:
+    """Timesteps on both sides of two turns of the window, from wherever they are forked."""
+    model, header, steps = tiny_model(window=40), [1, 2, 3], 9
+    options = {"body_tokens": 10, "backlog_tokens": 3, "plain": plain}
+    straight = Decoder(model, 1, **options)
+    straight.reset(0, header)
+    states = []
+    for step in range(steps):
+        states.append(straight.observe([0], [5, 6], vectors(step, 1, 2)).clone())
+        straight.finish([0])
+    for start in range(1, 7):
+        decoder = Decoder(model, 3, **options)
+        decoder.reset(0, header)
+        for step in range(start):
+            decoder.observe([0], [5, 6], vectors(step, 1, 2))
+            if step + 1 < start:
+                decoder.finish([0])
+        decoder.fork([0, 0], [1, 2], younger=True)
+        decoder.finish([0, 1, 2])
+        for step in range(start, steps):
+            found = decoder.observe([1, 2], [5, 6], vectors(step, 1, 2).repeat(2, 1, 1))
+            for own in found:
+                torch.testing.assert_close(own, states[step][0], atol=1e-4, rtol=1e-4)
+            decoder.finish([1, 2])
+            decoder.fork([1], [2], younger=True)
+        decoder.observe([0], [5, 6], vectors(start, 1, 2))

@@ -82,15 +82,15 @@ def test_what_is_foreseen_is_what_happens(name: str) -> None:
     for _ in range(3):
         actions = [env.action_space.sample() for _ in range(8)]
         with borrowed(simulator, RNG) as state:
-            for _ in range(2):  # twice, so that a restored state is seen to be the saved one
-                simulator.restore(state)
-                foreseen = [(*simulator.step(a), simulator.features().copy()) for a in actions]
-        for action, (reward, ends, features) in zip(actions, foreseen, strict=True):
+            foreseen = [(*simulator.step(a), simulator.features().copy()) for a in actions]
+            simulator.restore(state)  # so that a restored state is seen to be the saved one
+            looked = [simulator.look(a) for a in actions]
+        for action, (reward, ends, features), look in zip(actions, foreseen, looked, strict=True):
             assert simulator.steps() == env.get_wrapper_attr("steps") if "atari" in name else True
-            _, real, terminated, truncated, _ = env.step(action)
+            observation, real, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
-            assert (real, over) == (reward, ends)
-            assert same(simulator.features(), features)
+            assert (real, over) == (reward, ends) == look[1:]
+            assert same(simulator.features(), features) and same(observation, look[0])
             if over:
                 return
 

@@ -10,10 +10,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from generalist.acting.agent import Agent
-from generalist.acting.boards import TreePlan, tree_policy
+from generalist.acting.boards import tree_policy
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import rollout
 from generalist.acting.zero_shot import agent_for
+from generalist.acting.trees import TreePlan
 from generalist.analysis.visits import recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
