@@ -6,8 +6,9 @@
     [1_900_000, 2_000_000)  scores during a run
     [2_000_000, 10^9)       prompts
     [10^9, 2 * 10^9)        episodes that reinforcement learns from
+    [2 * 10^9, 2^31)        attempts at tasks that a run sets itself
 
-A dataset holds seeds of specs, of corrections and of reinforcement only.
+A dataset holds seeds of specs, of corrections, of reinforcement and of attempts only.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ PROMPT_SEED = 2_000_000
 REINFORCEMENT_SEED = 1_000_000_000
 """First seed of the episodes that reinforcement learns from."""
 
+IMPROVEMENT_SEED = 2_000_000_000
+"""First seed of the attempts of a run (generalist.training.rounds.improvement)."""
+
 _RUNS = 50
 _EPISODES_PER_RUN = 1_000_000_000 // _RUNS
 
 
 def is_dataset_seed(seed: int) -> bool:
     """Whether a dataset may hold the episode of this seed: evaluation and prompts keep theirs."""
-    return 0 <= seed < EVALUATION_SEED or 0 <= seed - REINFORCEMENT_SEED < _RUNS * _EPISODES_PER_RUN
+    return 0 <= seed < EVALUATION_SEED or REINFORCEMENT_SEED <= seed < 2**31
 
 
 def reinforcement_seed(run: int, episode: int) -> int:

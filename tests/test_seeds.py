@@ -11,12 +11,22 @@ from generalist.errors import UsageError
 from generalist.seeds import (
     CORRECTIONS_SEED,
     EVALUATION_SEED,
+    IMPROVEMENT_SEED,
     PROMPT_SEED,
     RUN_SCORES_SEED,
     SEEDS_PER_SPEC,
+    is_dataset_seed,
+    reinforcement_seed,
 )
-from generalist.training.recipe import CorrectionsRecipe, EvaluationRecipe, TaskCorrections
+from generalist.training.recipe import EvaluationRecipe
 from generalist.training.rounds.corrections import first_seed
+from generalist.training.rounds.improvement import first_seed as first_attempt
+from generalist.training.rounds.recipe import (
+    CorrectionsRecipe,
+    ImprovementRecipe,
+    TaskCorrections,
+    TaskImprovement,
+)
 from generalist.windows.spec import DatasetSpec, TaskSpec, dataset_spec
 
 CARTPOLE = {"task": "gym/CartPole-v1", "episodes": SEEDS_PER_SPEC}
@@ -54,6 +64,15 @@ def test_no_two_users_share_a_seed() -> None:
               range(PROMPT_SEED, PROMPT_SEED + 1)]  # fmt: skip
     assert all(before.stop <= after.start for before, after in pairwise(blocks))
     assert all(blocks)
+
+
+def test_attempts_have_seeds_of_their_own_in_31_bits() -> None:
+    episodes = largest(TaskImprovement, "episodes")
+    firsts = [first_attempt(number) for number in range(largest(ImprovementRecipe, "rounds"))]
+    assert firsts[0] == IMPROVEMENT_SEED > reinforcement_seed(49, 19_999_999)
+    assert all(before + episodes <= after for before, after in pairwise(firsts))
+    assert firsts[-1] + episodes <= 2**31
+    assert all(is_dataset_seed(seed) for seed in (firsts[0], firsts[-1] + episodes - 1))
 
 
 def test_a_spec_cannot_have_the_seeds_of_corrections() -> None:
