@@ -154,8 +154,9 @@ class Trace:
         try:
             outcome = self.env.step(action)
             self.observation, reward, terminated, truncated, self.info = _outcome(outcome)
-            self.rewards.append(_number(reward))
-            self.hindsight = self.hindsight or _hindsight(self.steps, self.info)
+            earned = _number(reward)
+            self.hindsight = self.hindsight or _hindsight(self.steps + 1, self.info)
+            self.rewards.append(earned)
         except Exception as error:
             self.blame("the environment", error)
         self.action = action

@@ -138,6 +138,7 @@ def open_data(recipe: Recipe, rounds: int = 0, improvements: int = 0) -> Trainin
         GeneralistError: shards are damaged, or were encoded with another processor.
     """
     from generalist.shards.remote import local_root
+    from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import load_processor
     from generalist.training.undemonstrated import undemonstrated_headers
     from generalist.windows.mixture import open_mixture

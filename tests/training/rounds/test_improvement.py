@@ -28,10 +28,10 @@ from tests.training.runs import assert_bitwise_equal
 CARTPOLE, GOTO = "gym/CartPole-v1", "babyai/GoToLocal"
 MODEL = {"form": "compact", "hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
 TASKS = {
-    CARTPOLE: {"episodes": 4, "attempts": 2, "least_return": 15, "max_steps": 40},
+    CARTPOLE: {"episodes": 4, "attempts": 2, "least_return": 12, "max_steps": 40},
     GOTO: {"episodes": 6, "max_steps": 20},  # not in the data
 }
-IMPROVEMENT = {"tasks": TASKS, "rounds": 2, "begin": 0.5, "hindsight": True}
+IMPROVEMENT = {"tasks": TASKS, "rounds": 2, "begin": 0.5, "hindsight": True, "temperature": 9}
 EACH_STEP = {"every_steps": 1, "every_minutes": None, "keep": 9}
 
 
@@ -96,7 +96,7 @@ def test_what_is_kept_becomes_data_and_every_attempt_is_reported(whole):
     for number in (1, 2):
         counts, records = outcome(whole, number, CARTPOLE), kept(whole, number, CARTPOLE)
         assert counts["attempts"] == 8 and counts["kept"] == counts["solved"] == len(records)
-        assert all(record["return"] >= 15 and record["source"] == "improvement"
+        assert all(record["return"] >= 12 and record["source"] == "improvement"
                    for record in records)  # fmt: skip
         there = [record["source"] for record in kept(whole, number, GOTO)]
         counts = outcome(whole, number, GOTO)
