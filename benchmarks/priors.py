@@ -23,8 +23,8 @@ from generalist import envs
 from generalist.acting.agent import Agent
 from generalist.acting.environment import options_for
 from generalist.acting.hub import checkpoint_folder
-from generalist.acting.rollout import agent_for
 from generalist.acting.trees import TreePlan, TreePolicy
+from generalist.acting.zero_shot import agent_for
 from generalist.evaluation.measure import checkpoint_tasks
 from generalist.experts import policy_named
 from generalist.policy import Policy

@@ -6,9 +6,11 @@
     [1_900_000, 2_000_000)  scores during a run
     [2_000_000, 10^9)       prompts
     [10^9, 2 * 10^9)        episodes that reinforcement learns from
-    [2 * 10^9, 2^31)        random play that backgrounds of frames are fitted to
+    [2_000_000_000, 2_010_000_000)
+                            random play that backgrounds of frames are fitted to
+    [2_010_000_000, 2^31)   attempts at tasks that a run sets itself
 
-A dataset holds seeds of specs, of corrections and of reinforcement only.
+A dataset holds seeds of specs, of corrections, of reinforcement and of attempts only.
 """
 
 from __future__ import annotations
@@ -37,13 +39,17 @@ REINFORCEMENT_SEED = 1_000_000_000
 BACKGROUND_SEED = 2_000_000_000
 """First seed of the random play that backgrounds are fitted to (tokenization.fit_backgrounds)."""
 
+IMPROVEMENT_SEED = 2_010_000_000
+"""First seed of the attempts of a run (generalist.training.rounds.improvement)."""
+
 _RUNS = 50
 _EPISODES_PER_RUN = 1_000_000_000 // _RUNS
 
 
 def is_dataset_seed(seed: int) -> bool:
     """Whether a dataset may hold the episode of this seed: evaluation and prompts keep theirs."""
-    return 0 <= seed < EVALUATION_SEED or 0 <= seed - REINFORCEMENT_SEED < _RUNS * _EPISODES_PER_RUN
+    played = REINFORCEMENT_SEED <= seed < BACKGROUND_SEED or IMPROVEMENT_SEED <= seed < 2**31
+    return 0 <= seed < EVALUATION_SEED or played
 
 
 def reinforcement_seed(run: int, episode: int) -> int:

@@ -45,7 +45,8 @@ class Strange(gymnasium.Env):
         over = self.steps == 8
         if now and self.fault == "outcome":
             return self._observation(), reward, over, {}
-        return self._observation(), reward, over, False, {}
+        info = {"hindsight": {"told": "wait"}} if now and self.fault == "hindsight" else {}
+        return self._observation(), reward, over, False, info
 
     def _observation(self) -> dict[str, Any]:
         arm: Any = np.zeros(2, np.float32)

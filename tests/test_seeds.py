@@ -12,15 +12,24 @@ from generalist.seeds import (
     BACKGROUND_SEED,
     CORRECTIONS_SEED,
     EVALUATION_SEED,
+    IMPROVEMENT_SEED,
     PROMPT_SEED,
     REINFORCEMENT_SEED,
     RUN_SCORES_SEED,
     SEEDS_PER_SPEC,
+    is_dataset_seed,
     reinforcement_seed,
 )
 from generalist.tokenization.fit_backgrounds import MOST_EPISODES
-from generalist.training.recipe import CorrectionsRecipe, EvaluationRecipe, TaskCorrections
+from generalist.training.recipe import EvaluationRecipe
 from generalist.training.rounds.corrections import first_seed
+from generalist.training.rounds.improvement import first_seed as first_attempt
+from generalist.training.rounds.recipe import (
+    CorrectionsRecipe,
+    ImprovementRecipe,
+    TaskCorrections,
+    TaskImprovement,
+)
 from generalist.windows.spec import DatasetSpec, TaskSpec, dataset_spec
 
 CARTPOLE = {"task": "gym/CartPole-v1", "episodes": SEEDS_PER_SPEC}
@@ -60,6 +69,15 @@ def test_no_two_users_share_a_seed() -> None:
               range(PROMPT_SEED, PROMPT_SEED + 1), reinforcement, backgrounds]  # fmt: skip
     assert all(before.stop <= after.start for before, after in pairwise(blocks))
     assert all(blocks) and blocks[-1].stop <= 2**31
+
+
+def test_attempts_have_seeds_of_their_own_in_31_bits() -> None:
+    episodes = largest(TaskImprovement, "episodes")
+    firsts = [first_attempt(number) for number in range(largest(ImprovementRecipe, "rounds"))]
+    assert firsts[0] == IMPROVEMENT_SEED >= BACKGROUND_SEED + MOST_EPISODES
+    assert all(before + episodes <= after for before, after in pairwise(firsts))
+    assert firsts[-1] + episodes <= 2**31
+    assert all(is_dataset_seed(seed) for seed in (firsts[0], firsts[-1] + episodes - 1))
 
 
 def test_a_spec_cannot_have_the_seeds_of_corrections() -> None:

@@ -62,7 +62,8 @@ def dagger(
     from generalist.acting.hub import checkpoint_folder
     from generalist.envs import get_task, is_document_task
     from generalist.shards.strangers import names_new_code
-    from generalist.training.recipe import CorrectionsRecipe, load_recipe
+    from generalist.training.recipe import load_recipe
+    from generalist.training.rounds.recipe import CorrectionsRecipe, ImprovementRecipe
 
     get_task(task)
     if is_document_task(task):
@@ -85,6 +86,7 @@ def dagger(
         "share": planned.corrections.share,
     }
     planned.corrections = validate_data(corrections, CorrectionsRecipe, "generalist dagger")
+    planned.improvement = ImprovementRecipe()
     from generalist.training.loop import train
 
     console().print(f"Checkpoint: [bold]{train(planned)}[/]", soft_wrap=True)

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 
+from generalist.envs.babyai_hindsight import Hindsight
 from generalist.envs.first_thing import FirstThing
 from generalist.envs.registry import Task
 from generalist.errors import MissingPackageError
@@ -149,7 +150,8 @@ class BabyAIEnv(gymnasium.Wrapper):
     Rewards: 1 - 0.9 * steps / max_steps on success, else 0. So success is a positive return.
     Info: `instruction` at reset. After each step `named_first`, whether the first thing reached is
         the one that the mission names (see `FirstThing`); left out where the mission does not
-        decide which thing comes first.
+        decide which thing comes first. `hindsight` in the step in which something else than the
+        mission was done first (see `Hindsight`).
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -163,6 +165,7 @@ class BabyAIEnv(gymnasium.Wrapper):
         )
         self.last_action: int | None = None  # what was executed, which the bot has to be told
         self._first: FirstThing | None = None
+        self._hindsight: Hindsight | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -172,16 +175,19 @@ class BabyAIEnv(gymnasium.Wrapper):
             observation, info = self.env.reset(seed=seed, options=options)
         self.last_action = None
         self._first = FirstThing(self.unwrapped)
+        self._hindsight = Hindsight(self.unwrapped)
         return self._observation(observation), {**info, "instruction": observation["mission"]}
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Turn left, turn right, go forward, pick up, drop, toggle or declare done."""
         observation, reward, terminated, truncated, info = self.env.step(int(action))
         self.last_action = int(action)
-        assert self._first is not None  # reset came before
+        assert self._first is not None and self._hindsight is not None  # reset came before
         self._first.see()
         if self._first.named is not None:
             info = {**info, "named_first": self._first.named}
+        if (instead := self._hindsight.see(int(action))) is not None:
+            info = {**info, "hindsight": instead}
         return self._observation(observation), float(reward), terminated, truncated, info
 
     @staticmethod

@@ -17,7 +17,7 @@ from generalist.envs.mission_words import WORDS, Words, say
 from generalist.envs.missions import Mission
 from generalist.envs.registry import Task
 from generalist.envs.scene import Scene, Thing
-from generalist.envs.skills import PAIRS, Kit, Pairs, Palette, Plan, Skill
+from generalist.envs.skills import PAIRS, Clause, Kit, Pairs, Palette, Plan, Skill
 from generalist.errors import GeneralistError, UsageError
 
 FRAME_PIXELS = 84
@@ -115,7 +115,8 @@ class InstructedWorld(gymnasium.Env):
     Rewards: 1 - 0.9 * steps / max_steps on success, else 0.
     Info: `instruction` at reset; after each step `success`, and `named_first`, whether the first
         thing reached is one that the instruction names first. The episode ends with success, and
-        where success is lost, as when another thing is reached or picked up.
+        where success is lost, as when another thing is reached or picked up. `hindsight` where
+        another instruction of the task would have made that a success: it, and its reward.
 
     Args:
         task: name of the task, for messages.
@@ -164,6 +165,7 @@ class InstructedWorld(gymnasium.Env):
         self.action_space = control_space()
         self.room = world.new_room()
         self.mission: Mission | None = None  # None until reset, and after an episode's end
+        self._clauses: list[Clause] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -175,7 +177,7 @@ class InstructedWorld(gymnasium.Env):
             plan = self.skill.plan(Palette(rng, self.world.kit, self.pairs))
             if self._furnish(plan, rng):
                 break
-        self.mission = Mission(plan.goals, self.room.scene)
+        self.mission, self._clauses = Mission(plan.goals, self.room.scene), plan.clauses
         return self.room.frame(), {"instruction": say(plan.clauses, self.words, rng)}
 
     def _furnish(self, plan: Plan, rng: np.random.Generator) -> bool:
@@ -218,11 +220,34 @@ class InstructedWorld(gymnasium.Env):
         done = mission.success is not None
         truncated = not done and scene.steps >= self._max_steps
         success = mission.success is True
-        reward = 1 - 0.9 * scene.steps / self._max_steps if success else 0.0
+        earned = 1 - 0.9 * scene.steps / self._max_steps
+        reward = earned if success else 0.0
+        info: dict[str, Any] = {"success": success, "named_first": mission.named_first}
+        if (clause := self._done_instead(mission)) is not None:
+            said = say([clause], self.words, self.np_random)
+            info["hindsight"] = {"instruction": said, "reward": earned}
         if done or truncated:
             self.mission = None
-        info = {"success": success, "named_first": mission.named_first}
         return self.room.frame(), float(reward), done, truncated, info
+
+    def _done_instead(self, mission: Mission) -> Clause | None:
+        """What a mission of one goal would have had to ask for to be a success; None for nothing.
+
+        It names as much of the thing as the mission does, and no other thing fits that.
+        """
+        instead, clauses = mission.goal.instead, self._clauses
+        if instead is None or len(clauses) != 1:
+            return None
+        verb, named = clauses[0]
+        if isinstance(instead, str) or named is None:
+            return (instead, None) if isinstance(instead, str) else None
+        said = Thing(
+            instead.colour if named.colour else "",
+            named.kind if named.kind == "thing" else instead.kind,
+            instead.size if named.size else "",
+        )
+        fitting = [each for each in self.room.scene.things if _fits(each, said)]
+        return (verb, said) if fitting == [instead] else None
 
     def render(self) -> np.ndarray | None:
         """What the agent sees, larger; None without a render mode."""
@@ -231,6 +256,15 @@ class InstructedWorld(gymnasium.Env):
     def close(self) -> None:
         """Free what the engine holds."""
         self.room.close()
+
+
+def _fits(thing: Thing, said: Thing) -> bool:
+    """Whether words about `said` are true of a thing."""
+    return (
+        said.colour in ("", thing.colour)
+        and said.kind in ("thing", thing.kind)
+        and said.size in ("", thing.size)
+    )
 
 
 def _hang(door: Thing, side: int, size: np.ndarray, rng: np.random.Generator) -> None:

@@ -29,10 +29,13 @@ class Goal:
     Attributes:
         targets: the things that it names.
         named: whether the first thing that was reached is a target; None before one was.
+        instead: what another instruction of this verb would have named, where the goal was lost by
+            doing just that: a thing, or a gesture.
     """
 
     targets: tuple[Thing, ...] = ()
     named: bool | None = None
+    instead: Thing | str | None = field(default=None, init=False)
 
     def begin(self, scene: Scene) -> None:
         """Look at the scene before the first step of this goal."""
@@ -48,6 +51,13 @@ class Goal:
             self.named = found in self.targets
         return found
 
+    def _decide(self, found: Thing) -> bool:
+        """Whether what was asked for was done to a target; `instead` says to what else."""
+        if found in self.targets:
+            return True
+        self.instead = found
+        return False
+
 
 def _walked_to(scene: Scene) -> Thing | None:
     """The thing that the agent has walked to, or over, in the last step."""
@@ -62,7 +72,7 @@ class Reach(Goal):
     def judge(self, scene: Scene) -> bool | None:
         """As `Goal.judge`."""
         found = self._touch(scene)
-        return None if found is None else found in self.targets
+        return None if found is None else self._decide(found)
 
 
 class Take(Goal):
@@ -72,7 +82,7 @@ class Take(Goal):
         """As `Goal.judge`."""
         self._touch(scene)
         for event in scene.events:
-            return event.kind == "take" and event.thing in self.targets
+            return event.kind == "take" and self._decide(event.thing)
         return None
 
 
@@ -83,7 +93,7 @@ class Open(Goal):
         """As `Goal.judge`."""
         self._touch(scene)
         for event in scene.events:
-            return event.kind == "open" and event.thing in self.targets
+            return event.kind == "open" and self._decide(event.thing)
         return None
 
 
@@ -121,7 +131,7 @@ class Face(Goal):
         held, self._last = self._last, found
         if found is None or found is not held:
             return None
-        self.named = found in self.targets
+        self.named = self._decide(found)
         return self.named
 
 
@@ -175,6 +185,8 @@ class Gesture(Goal):
         if not any(done.values()):
             return None
         self.named = done[self.what]
+        if not self.named:
+            self.instead = next(gesture for gesture in GESTURES if done[gesture])
         return self.named
 
 

@@ -154,7 +154,8 @@ def _recipe(
     recipe["schedule"] |= {"steps": heldout.steps, "minutes": None, "warmup_steps": warmup}
     if heldout.lr is not None and start is not None:
         recipe["optimizer"]["lr"] = heldout.lr
-    recipe |= {"corrections": {}, "evaluation": {}, "trackers": [], "output_dir": str(run)}
+    recipe |= {"corrections": {}, "improvement": {}, "evaluation": {}}
+    recipe |= {"trackers": [], "output_dir": str(run)}
     return Recipe.model_validate(recipe)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import gymnasium
@@ -19,6 +21,21 @@ _NUMBERS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinar
 
 class EpisodeError(GeneralistError):
     """A fault of an environment or an expert in an episode; names task, seed and step."""
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """What an episode did in place of what was asked for.
+
+    Attributes:
+        steps: in how many steps.
+        instruction: the instruction that it followed so far.
+        reward: what its last step would have earned under that instruction.
+    """
+
+    steps: int
+    instruction: str
+    reward: float
 
 
 class Trace:
@@ -43,6 +60,8 @@ class Trace:
         observations: the observation before each step, if `keep_steps`.
         actions: the action of each step, if `keep_steps`.
         labels: the label of each step, where somebody gave one.
+        hindsight: what was done in place of what was asked for, as the environment first said it in
+            `info["hindsight"]`; None where nothing was.
 
     Raises:
         EpisodeError: the environment raises, or returns an invalid observation, reward or outcome.
@@ -68,6 +87,7 @@ class Trace:
         self.observations: list[Any] = []  # these two only if kept
         self.actions: list[Any] = []
         self.labels: list[Any] = []  # where somebody was asked for them
+        self.hindsight: Hindsight | None = None
         self._keep_steps = keep_steps
         self._max_steps = max_steps
         try:
@@ -134,7 +154,9 @@ class Trace:
         try:
             outcome = self.env.step(action)
             self.observation, reward, terminated, truncated, self.info = _outcome(outcome)
-            self.rewards.append(_number(reward))
+            earned = _number(reward)
+            self.hindsight = self.hindsight or _hindsight(self.steps + 1, self.info)
+            self.rewards.append(earned)
         except Exception as error:
             self.blame("the environment", error)
         self.action = action
@@ -194,6 +216,28 @@ class Trace:
             },
         )
 
+    def in_hindsight(self, info: dict[str, Any]) -> Episode:
+        """The episode up to what was done instead, with the instruction for that.
+
+        It needs `keep_steps`, and `hindsight`.
+
+        Args:
+            info: facts to add to the episode's `info`, such as who acted.
+        """
+        assert self.hindsight is not None
+        steps = self.hindsight.steps
+        rewards = np.asarray([*self.rewards[: steps - 1], self.hindsight.reward], np.float32)
+        return Episode(
+            task=self.task,
+            observations=tree_stack(self.observations[:steps]),
+            actions=tree_stack(self.actions[:steps]),
+            rewards=rewards,
+            terminated=True,
+            truncated=False,
+            instruction=self.hindsight.instruction,
+            info={"seed": self.seed, **info, "success": True},
+        )
+
 
 def _pair(returned: Any) -> tuple[Any, dict[str, Any]]:
     if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
@@ -211,6 +255,19 @@ def _outcome(returned: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         f"the environment's step returned {_form(returned)}; expected observation, reward, "
         "terminated, truncated and a dict of information."
     )
+
+
+def _hindsight(steps: int, info: Mapping[str, Any]) -> Hindsight | None:
+    """What `info` says of an episode of so many steps; None where it says nothing."""
+    if (said := info.get("hindsight")) is None:
+        return None
+    try:
+        return Hindsight(steps, str(said["instruction"]), _number(said["reward"]))
+    except (KeyError, TypeError) as error:
+        raise GeneralistError(
+            f"the environment's info['hindsight'] is {said!r}; expected a dict with `instruction` "
+            "and `reward`."
+        ) from error
 
 
 def _number(reward: Any) -> float:

@@ -351,11 +351,11 @@ def _reopen(
     return data if selected is None else data.select(selected)
 
 
-def dataset_folders(root: str | Path) -> list[Path]:
+def dataset_folders(root: str | Path, *, may_be_none: bool = False) -> list[Path]:
     """The dataset folders at or below `root`, sorted; links are followed, each folder found once.
 
-    Raises GeneralistError where there is none, and where a folder cannot be listed or a link leads
-    nowhere: what is left out without a word is missed by nobody.
+    Raises GeneralistError where there is none, unless there `may_be_none`, and where a folder
+    cannot be listed or a link leads nowhere: what is left out without a word is missed by nobody.
     """
     root = Path(root)
     folders: list[Path] = []
@@ -371,7 +371,7 @@ def dataset_folders(root: str | Path) -> list[Path]:
             folders.append(folder)
         # Depth first, in the order of names. What a dataset's own links hold, its manifest knows.
         waiting += reversed(_subfolders(folder, skip_dangling=is_dataset))
-    if not folders:
+    if not folders and not may_be_none:
         raise GeneralistError(
             f"{root} holds no dataset (no dataset.json below it); "
             "make one with `generalist collect`."

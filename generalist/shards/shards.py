@@ -225,7 +225,7 @@ class ShardWriter:
         if seed is not None and not is_dataset_seed(seed):
             raise GeneralistError(
                 f"{who}: seeds of a dataset lie in [0, {EVALUATION_SEED}), or are those of "
-                "reinforcement; the others are kept for evaluation."
+                "reinforcement and of attempts; the others are kept for evaluation."
             )
         executed = self._executed(tokens)
         relabelled = 0

@@ -43,6 +43,7 @@ class RunState:
         elapsed_seconds: wall-clock time of training, over all starts.
         skipped: steps without an update, because loss or gradient was not finite.
         rounds: finished rounds of corrections.
+        improvements: finished rounds of improvement.
         labels: task -> number of its targets so far, in all forward passes.
     """
 
@@ -50,6 +51,7 @@ class RunState:
     elapsed_seconds: float = 0.0
     skipped: int = 0
     rounds: int = 0
+    improvements: int = 0
     labels: dict[str, int] = field(default_factory=dict)
 
 

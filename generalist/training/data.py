@@ -59,6 +59,7 @@ class TrainingData:
         processor: the processor of the shards.
         layouts: task -> `Layout.to_dict()`.
         headers: task -> the header that says how its environment is made.
+        undemonstrated: the tasks of `headers` that the run acts in without a demonstration.
         shards: [task, fingerprint of its episodes] of each folder of demonstrations.
         weights: mixture weight of each folder of demonstrations.
         available: task -> number of episodes in the data, selected or not.
@@ -74,6 +75,7 @@ class TrainingData:
     processor: Any
     layouts: dict[str, dict[str, Any]]
     headers: dict[str, DatasetHeader] = field(default_factory=dict)
+    undemonstrated: frozenset[str] = frozenset()
     shards: list[list[str]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     available: dict[str, int] = field(default_factory=dict)
@@ -120,18 +122,26 @@ def corrections_root(recipe: Recipe, number: int) -> Path:
     return recipe.output_dir / "corrections" / f"round-{number + 1}"
 
 
-def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
+def improvement_root(recipe: Recipe, number: int) -> Path:
+    """The folder of the attempts of round `number` of a run, counted from 0."""
+    return recipe.output_dir / "improvement" / f"round-{number + 1}"
+
+
+def open_data(recipe: Recipe, rounds: int = 0, improvements: int = 0) -> TrainingData:
     """Open the shards below `data.root` as windows.
 
     Args:
         recipe: the recipe of the run.
         rounds: number of rounds of the run's own corrections to add.
+        improvements: number of rounds of the run's own attempts to add.
 
     Raises:
         GeneralistError: shards are damaged, or were encoded with another processor.
     """
     from generalist.shards.remote import local_root
+    from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import load_processor
+    from generalist.training.undemonstrated import undemonstrated_headers
     from generalist.windows.mixture import open_mixture
     from generalist.windows.selection import Selection
     from generalist.windows.windows import WindowSampler
@@ -150,6 +160,7 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         task_temperature=data.task_temperature,
     )
     headers = _headers(mixture.tasks)
+    new = undemonstrated_headers(recipe, headers, processor)
     shards = [[task.task, task.fingerprint] for task in mixture.tasks]
     weights = [round(weight, 9) for weight in mixture.weights]
     returns = _returns(recipe, mixture.tasks, processor.vocabulary)
@@ -159,12 +170,19 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         recipe.corrections.share,
         processor,
     )
+    mixture.add_attempts(
+        [improvement_root(recipe, number) for number in range(improvements)],
+        recipe.improvement.share,
+        recipe.improvement.boost,
+        processor,
+    )
+    headers |= new
     for damage in mixture.damaged:
         warnings.warn(f"Left out: {damage}", stacklevel=2)
     for key in ("context_steps", "min_expert_share", "episodes", "best_share"):
         warn_of_unknown(f"data.{key}", named_tasks(getattr(data, key)), headers)
     warn_of_unknown("acting.temperature", named_tasks(recipe.acting.temperature), headers)
-    layouts = {task.task: task.layout for task in mixture.tasks}
+    layouts = {task: Layout.from_dict(header.layout) for task, header in headers.items()}
     asked = None if returns is None else processor.vocabulary["return"]
     foreseen = None if worlds is None else outcome_ids(processor.vocabulary)
     form = form_of(recipe.model, layouts, asked, foreseen)
@@ -194,8 +212,9 @@ def open_data(recipe: Recipe, rounds: int = 0) -> TrainingData:
         task_names=names,
         target_density=_target_density(usage, names, data.window_tokens),
         processor=processor,
-        layouts={task.task: task.layout.to_dict() for task in mixture.tasks},
+        layouts={task: layout.to_dict() for task, layout in layouts.items()},
         headers=headers,
+        undemonstrated=frozenset(new),
         shards=shards,
         weights=weights,
         available=mixture.available,

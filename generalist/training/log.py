@@ -177,16 +177,20 @@ class TrainingLog:
         self._began += time.monotonic() - start
 
     def scores(self, state: RunState, row: dict[str, float]) -> None:
-        """Write a row of scores, on the main process."""
+        """Write and print a row of scores, on the main process."""
         if not row:
             return
+        self.row(state, row)
+        shown = (f"{name[6:]} {value:.4g}" for name, value in row.items() if name[:6] == "score/")
+        self.say(f"Step {state.step}, scores: {', '.join(shown)}.")
+
+    def row(self, state: RunState, row: dict[str, float]) -> None:
+        """Write a row of what a round found, on the main process."""
         if self._trackers:
             self.accelerator.log(row, step=state.step)
         if self._file is not None:
             self._file.write(json.dumps({"step": state.step, **row}) + "\n")
             self._file.flush()
-        shown = (f"{name[6:]} {value:.4g}" for name, value in row.items() if name[:6] == "score/")
-        self.say(f"Step {state.step}, scores: {', '.join(shown)}.")
 
     def say(self, line: str) -> None:
         """Print a line above the bar, on the main process."""

@@ -47,6 +47,7 @@ from generalist.training.resume import (
     require_same_rows,
 )
 from generalist.training.rounds.corrections import Corrections
+from generalist.training.rounds.improvement import Improvement
 from generalist.training.rounds.round import Round
 from generalist.training.rounds.scores import Scores
 from generalist.training.setup import Objective, build_learning, opened
@@ -112,7 +113,7 @@ def build_trainer(recipe: Recipe, data: TrainingData, accelerator: Accelerator) 
         accelerator,
         objective=objective,
         source=source,
-        rounds=[Scores(recipe, data), Corrections(recipe, data)],
+        rounds=[Scores(recipe, data), Corrections(recipe, data), Improvement(recipe, data)],
     )
 
 
@@ -221,6 +222,7 @@ class Trainer:
         # 3. The results of its rounds.
         for each in self.rounds:
             each.restore(self, folder)
+        for each in self.rounds:  # whose data hold the results of all
             self._take(each.rows(self.state))
         self.accelerator.print(f"Continuing from {folder}.")
 

@@ -10,10 +10,11 @@ import yaml
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from generalist.errors import UsageError
-from generalist.modeling.recipe import Folder, ModelRecipe, Name, Section, as_path
+from generalist.modeling.recipe import Folder, ModelRecipe, Section, as_path
 from generalist.seeds import PROMPT_SEED, RUN_SCORES_SEED
 from generalist.specs import find_spec, read_yaml, validate_data
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
+from generalist.training.rounds.recipe import CorrectionsRecipe, ImprovementRecipe
 from generalist.yaml_values import NOT_YAML, annotation_at, parse_setting, split_key
 
 
@@ -102,41 +103,6 @@ class LossRecipe(Section):
     balance_tasks: bool = False
     """Divide the loss of a task's targets by their share of its tokens. Then tasks with few action
     tokens per timestep count by their mixture weight, not by their number of targets."""
-
-
-SEEDS_PER_ROUND = 1_000
-ROUNDS = 100
-"""Each round of corrections has seeds of its own; all lie below EVALUATION_SEED."""
-
-
-class TaskCorrections(Section):
-    """The episodes of a task in each round of corrections."""
-
-    episodes: int = Field(gt=0, le=SEEDS_PER_ROUND)
-    """Episodes per round, at most 1,000; each has a seed of its own within the run."""
-    max_steps: int | None = Field(default=None, gt=0)
-    """Truncate episodes after this many steps, below the task's own limit."""
-    expert: Name | None = None
-    """Expert that labels. Default: the one that demonstrated the task."""
-
-
-class CorrectionsRecipe(Section):
-    """DAgger within the run (Ross, Gordon and Bagnell 2011, section 3).
-
-    Training pauses while the model acts, and experts label every state. Then training goes on with
-    these labels too, in one learning rate schedule. A clone's own mistakes lead to states that no
-    demonstration contains.
-    """
-
-    tasks: dict[str, TaskCorrections] = Field(default_factory=dict)
-    """Tasks of the data to correct: names, or patterns such as `metaworld/*`; none: no corrections.
-    A task's name comes before a pattern that stands for it too."""
-    rounds: int = Field(default=4, gt=0, le=ROUNDS)
-    """Number of rounds, at most 100. Their time does not count as training."""
-    begin: float = Field(default=0.25, ge=0, lt=1)
-    """Progress of the schedule at the first round; the others follow at equal distances."""
-    share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of a task's tokens that come from its corrections, from the first round on."""
 
 
 class EvaluationRecipe(Section):
@@ -287,6 +253,7 @@ class Recipe(Section):
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe(steps=1000))
     corrections: CorrectionsRecipe = Field(default_factory=CorrectionsRecipe)
+    improvement: ImprovementRecipe = Field(default_factory=ImprovementRecipe)
     evaluation: EvaluationRecipe = Field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = Field(default_factory=CheckpointRecipe)
     reinforcement: ReinforcementRecipe | None = None
@@ -308,6 +275,15 @@ class Recipe(Section):
     """Folder of the run: checkpoints, log, and the final `checkpoint/`."""
     seed: int = 0
     """Seed of the initial weights and of the order of the data."""
+
+    @model_validator(mode="after")
+    def _improves_by_imitation(self) -> Recipe:
+        if self.reinforcement is not None and self.improvement.tasks:
+            raise ValueError(
+                "improvement imitates the successes of the run, and reinforcement learns from all "
+                "that it plays; leave one of them out"
+            )
+        return self
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -363,13 +339,13 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
     Some keys may change between two starts of one run: logging, scores during the run, cadence of
     checkpoints, folders, cores, and the split of rows into forward passes. So may the settings of
-    acting, unless the run has corrections.
+    acting, unless the run acts in its rounds.
     """
     free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward"}
     free |= {"data.cache", "data.cache_gigabytes"}
     free |= {"reinforcement.actors", "reinforcement.ray", "reinforcement.record"}
-    free |= set() if new.corrections.tasks else {"acting"}
+    free |= set() if new.corrections.tasks or new.improvement.tasks else {"acting"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"

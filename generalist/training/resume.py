@@ -6,7 +6,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from generalist.errors import GeneralistError, UsageError
 from generalist.integrity import MANIFEST, verify
 from generalist.training.checkpoint import DATA, RECIPE, list_checkpoints, newest_checkpoint
-from generalist.training.data import NoWindows, corrections_root
+from generalist.training.data import NoWindows
 from generalist.training.recipe import Recipe, differences, load_recipe
 
 if TYPE_CHECKING:
@@ -115,30 +115,38 @@ def require_same_rows(data: TrainingData, ranks: Ranks) -> None:
     )
 
 
-def bring_corrections(folder: Path, recipe: Recipe, rounds: int) -> None:
-    """Copy the corrections of another run's checkpoint into this run's folder.
+def bring_rounds(
+    folder: Path,
+    recipe: Recipe,
+    rounds: int,
+    root_of: Callable[[Recipe, int], Path],
+    name: str,
+) -> None:
+    """Copy what was played for another run's checkpoint into this run's folder.
 
     Args:
         folder: folder of the checkpoint, within its run's folder.
         recipe: the recipe of this run.
         rounds: number of rounds that the checkpoint was trained on.
+        root_of: the folder of a round of a run.
+        name: of what was played, for errors.
 
     Raises:
-        GeneralistError: the other run's folder lacks them.
-        UsageError: this run has other corrections.
+        GeneralistError: the other run's folder lacks a round.
+        UsageError: this run has other ones.
     """
     other = recipe.model_copy(update={"output_dir": folder.parent.parent})
     for number in range(rounds):
-        own, source = corrections_root(recipe, number), corrections_root(other, number)
+        own, source = root_of(recipe, number), root_of(other, number)
         if not source.is_dir() and not own.is_dir():
             raise GeneralistError(
-                f"{folder} was trained on corrections that are missing: round {number + 1} in "
+                f"{folder} was trained on {name} that are missing: round {number + 1} in "
                 f"{source}. Continue from a run whose folder is complete."
             )
         if own.is_dir():
             if source.is_dir() and _manifests(own) != _manifests(source):
                 raise UsageError(
-                    f"{own} holds other corrections than {source}, which {folder} was trained on; "
+                    f"{own} holds other {name} than {source}, which {folder} was trained on; "
                     "give another output_dir."
                 )
             continue

@@ -58,6 +58,49 @@ class Mixture:
             self.tasks += mine
             self.weights += [weight * share / len(mine)] * len(mine)
 
+    def add_attempts(
+        self,
+        roots: Sequence[Path],
+        share: float,
+        boost: float,
+        processor: _Fingerprinted | None = None,
+    ) -> None:
+        """Give a part of the weight to what an agent did well of itself, below these folders.
+
+        A task's attempts share its weight with what the mixture holds of it. Tasks that it does not
+        hold share the weight of all. A token of an attempt weighs at most `boost` times as much as
+        the mean token beside it, so a few attempts get less than `share`.
+
+        Args:
+            roots: a folder for each round; it need not hold anything.
+            share: largest part of the weight, in (0, 1).
+            boost: see above.
+            processor: the processor in use, whose fingerprint the data must have.
+        """
+        folders = [path for root in roots for path in dataset_folders(root, may_be_none=True)]
+        found = [data for folder in folders if len(data := TaskData(folder, processor))]
+        held = list(dict.fromkeys(data.task for data in self.tasks))
+        for name in held:
+            places = [i for i, data in enumerate(self.tasks) if data.task == name]
+            self._mix_in([data for data in found if data.task == name], places, share, boost)
+        new = [data for data in found if data.task not in held]
+        self._mix_in(new, range(len(self.tasks)), share, boost)
+
+    def _mix_in(
+        self, mine: Sequence[TaskData], places: Sequence[int], share: float, boost: float
+    ) -> None:
+        """Give some folders a part of the weight of those at `places`; they share it by tokens."""
+        if not mine:
+            return
+        weighed = boost * sum(map(_tokens, mine))
+        part = min(share, weighed / (weighed + sum(_tokens(self.tasks[i]) for i in places)))
+        weight = sum(self.weights[i] for i in places)
+        for i in places:
+            self.weights[i] *= 1 - part
+        of_a_token = weight * part / sum(map(_tokens, mine))
+        self.tasks += mine
+        self.weights += [of_a_token * _tokens(data) for data in mine]
+
     @property
     def damaged(self) -> list[str]:
         """What was left out (only with skip_damaged)."""

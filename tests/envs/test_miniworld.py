@@ -89,15 +89,45 @@ def test_another_thing_ends_the_episode_without_success(goto):
         wrong = next(each for each in scene.things if each not in right)
         guide = get_expert("miniworld/GoTo")
         guide.reset(goto, seed)
-        done = False
+        done, actions, info = False, [], {}
         while not done:
+            assert "hindsight" not in info
             mission.goal.targets = (wrong,)
-            action = guide.label(observation, goto)
+            actions.append(guide.label(observation, goto))
             mission.goal.targets = right
-            observation, reward, terminated, truncated, info = goto.step(action)
+            observation, reward, terminated, truncated, info = goto.step(actions[-1])
             done = terminated or truncated
         assert terminated and not info["success"] and info["named_first"] is False
         assert reward == 0
+        # In hindsight it followed another instruction: told that one, the same actions succeed.
+        reached, instead = mission.goal.instead, info["hindsight"]
+        assert any(f"{reached.colour} {noun}" in instead["instruction"]
+                   for noun in _KINDS[reached.kind])  # fmt: skip
+        goto.reset(seed=seed)
+        mission, scene = goto.unwrapped.mission, goto.unwrapped.room.scene
+        mission.goal.targets = tuple(
+            each for each in scene.things
+            if (each.colour, each.kind) == (reached.colour, reached.kind)
+        )  # fmt: skip
+        for action in actions:
+            _, reward, _, _, info = goto.step(action)
+        assert info["success"] and reward == pytest.approx(instead["reward"])
+
+
+def test_a_gesture_in_place_of_another_is_named():
+    env = make("miniworld/Gesture")
+    for seed in range(12):
+        env.reset(seed=seed)
+        wanted = env.unwrapped.mission.goal.what
+        for _ in range(3):
+            *_, terminated, _, info = env.step(pressed(yaw=30))
+            if terminated:
+                break
+        assert terminated and info["success"] == (wanted == "right")
+        assert ("hindsight" in info) == (wanted != "right")
+        if wanted != "right":
+            assert info["hindsight"]["instruction"] in _TEMPLATES["seen"]["right"]
+    env.close()
 
 
 def test_who_turns_on_the_spot_reaches_nothing(goto):

@@ -29,6 +29,7 @@ FAULTS = {
     "reward nan": (2, "reward is nan; expected a finite number"),
     "reward None": (2, "reward is of type NoneType; expected one number"),
     "reward word": (2, "reward is of type str; expected one number"),
+    "hindsight": (2, r"info\['hindsight'\] is \{'told': 'wait'\}; expected a dict"),
 }
 
 

@@ -1,1 +1,1 @@
-"""Rounds between steps: corrections by experts, and scores during a run."""
+"""Rounds between steps: corrections by experts, self-improvement, and scores during a run."""

@@ -25,10 +25,11 @@ from generalist.training.checkpoint import RunState
 from generalist.training.data import TrainingData, corrections_root, open_data, warn_of_unknown
 from generalist.training.optimizer import progress
 from generalist.training.ranks import Problem
-from generalist.training.recipe import SEEDS_PER_ROUND, Recipe, TaskCorrections
-from generalist.training.resume import bring_corrections
+from generalist.training.recipe import Recipe
+from generalist.training.resume import bring_rounds
 from generalist.training.rounds.jobs import Job, play_jobs, processes_for
-from generalist.training.rounds.round import Run
+from generalist.training.rounds.recipe import SEEDS_PER_ROUND, TaskCorrections
+from generalist.training.rounds.round import Run, begin_of_round
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -63,8 +64,7 @@ class Corrections:
         """See Round. Rounds are due at equal distances of progress, from `corrections.begin` on."""
         if state.rounds >= self.count:
             return False
-        begin = self.recipe.corrections.begin
-        next_at = begin + (1 - begin) * state.rounds / self.count
+        next_at = begin_of_round(state.rounds, self.count, self.recipe.corrections.begin)
         return progress(self.recipe.schedule, state.step, state.elapsed_seconds) >= next_at
 
     def play(self, run: Run) -> bool:
@@ -107,11 +107,15 @@ class Corrections:
 
     def rows(self, state: RunState) -> TrainingData | None:
         """See Round. The data are the demonstrations and the corrections of all rounds so far."""
-        return open_data(self.recipe, state.rounds) if state.rounds else None
+        return open_data(self.recipe, state.rounds, state.improvements) if state.rounds else None
 
     def restore(self, run: Run, checkpoint: Path) -> None:
         """See Round. Copies the corrections of another run's checkpoint into this run's folder."""
-        run.ranks.on_main(lambda: bring_corrections(checkpoint, self.recipe, run.state.rounds))
+        run.ranks.on_main(
+            lambda: bring_rounds(
+                checkpoint, self.recipe, run.state.rounds, corrections_root, "corrections"
+            )
+        )
 
 
 def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
@@ -148,10 +152,11 @@ def corrected_tasks(recipe: Recipe, data: TrainingData) -> dict[str, TaskCorrect
         UsageError: the recipe has to name an expert.
     """
     given, found = recipe.corrections.tasks, {}
+    shown = [task for task in data.headers if task not in data.undemonstrated]
     for name, wanted in given.items():
-        matches = tasks_matching(data.headers, [name])
+        matches = tasks_matching(shown, [name])
         if not matches:
-            warn_of_unknown("corrections.tasks", [name], data.headers)
+            warn_of_unknown("corrections.tasks", [name], shown)
         for task in matches:
             if task == name or (task not in found and task not in given):
                 found[task] = wanted

@@ -1,7 +1,7 @@
 """A round: something that runs between two steps, while training pauses.
 
 A run is an objective, its data, and a list of rounds. A round measures the model (scores) or
-changes the data (corrections).
+changes the data (corrections, improvement).
 """
 
 from __future__ import annotations
@@ -66,3 +66,14 @@ class Round(Protocol):
 
     def restore(self, run: Run, checkpoint: Path) -> None:
         """Restore the results of earlier rounds, for a run that continues from a checkpoint."""
+
+
+def begin_of_round(number: int, count: int, begin: float) -> float:
+    """Progress of the schedule, in [0, 1], at which a round begins.
+
+    Args:
+        number: of the round, from 0.
+        count: how many rounds there are, at equal distances.
+        begin: progress at the first one.
+    """
+    return begin + (1 - begin) * number / count

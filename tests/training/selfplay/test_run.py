@@ -13,8 +13,8 @@ from generalist.acting.agent import Agent
 from generalist.acting.boards import tree_policy
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import rollout
-from generalist.acting.zero_shot import agent_for
 from generalist.acting.trees import TreePlan
+from generalist.acting.zero_shot import agent_for
 from generalist.analysis.visits import recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
