@@ -22,7 +22,7 @@ def watch(
         typer.Option(
             help="Checkpoint that plays: its folder, a shipped one, or its repository on the Hub."
         ),
-    ] = Path("quickstart"),
+    ] = Path("catalogue"),
     out: Annotated[Path, typer.Option(help="File of the page.", dir_okay=False)] = Path(
         "watch.html"
     ),

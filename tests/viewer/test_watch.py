@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from generalist.acting.hub import SHIPPED
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.specs import spec_folder
@@ -63,19 +64,19 @@ def test_a_recording_repeats(model):
 
 
 def test_scores_come_from_the_card():
-    found = scores_of(spec_folder("checkpoints") / "quickstart", [CARTPOLE, "board/TicTacToe"])
+    found = scores_of(spec_folder("checkpoints") / SHIPPED, [CARTPOLE, "gym/Acrobot-v1"])
     cartpole = found[CARTPOLE]
     assert cartpole.mean is not None and cartpole.interval is not None
     assert cartpole.interval[0] <= cartpole.mean <= cartpole.interval[1]
     assert cartpole.random < 40 and cartpole.expert == 500 and cartpole.episodes >= 10
-    assert found["board/TicTacToe"].to_dict()["agent"] is None
+    assert found["gym/Acrobot-v1"].to_dict()["agent"] is None
 
 
 def test_tasks_are_of_many_families():
     assert of_all_families(["a/1", "a/2", "a/3", "b/1", "c/1"], 4) == ["a/1", "a/2", "b/1", "c/1"]
-    assert len(tasks_to_show("quickstart")) == 9
+    assert len(tasks_to_show(SHIPPED)) == 9
     with pytest.raises(UsageError, match="it plays .*gym/CartPole-v1"):
-        tasks_to_show("quickstart", ["gym/Acrobot-v1"])
+        tasks_to_show(SHIPPED, ["gym/Acrobot-v1"])
 
 
 def test_a_task_that_fails_costs_itself_alone(tiny_run: TinyRun, tmp_path: Path, monkeypatch):
