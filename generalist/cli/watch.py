@@ -15,7 +15,9 @@ from generalist.seeds import EVALUATION_SEED
 def watch(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(help="Tasks to play: family/Name. Default: nine that the checkpoint knows."),
+        typer.Argument(
+            help="Tasks to play: family/Name. Default: nine, of each family those it plays best."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path,

@@ -12,6 +12,7 @@ from generalist.acting.hub import SHIPPED
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.specs import spec_folder
+from generalist.training.card import card_scores
 from generalist.viewer.page import json_in_html
 from generalist.viewer.record import record
 from generalist.viewer.scores import scores_of
@@ -74,7 +75,15 @@ def test_scores_come_from_the_card():
 
 def test_tasks_are_of_many_families():
     assert of_all_families(["a/1", "a/2", "a/3", "b/1", "c/1"], 4) == ["a/1", "a/2", "b/1", "c/1"]
-    assert len(tasks_to_show(SHIPPED)) == 9
+    shown = tasks_to_show(SHIPPED)
+    assert len(shown) == 9
+    rows = card_scores((spec_folder("checkpoints") / SHIPPED / "README.md").read_text())
+    normalised = {task: float(row["normalized"]) for (task, _), row in rows.items()
+                  if row.get("normalized") and "(" not in task}  # fmt: skip
+    for family in {task.partition("/")[0] for task in normalised}:
+        mine = [task for task in shown if task.startswith(f"{family}/")]
+        best = max(each for task, each in normalised.items() if task.startswith(f"{family}/"))
+        assert normalised[mine[0]] == best
     with pytest.raises(UsageError, match="it plays .*gym/CartPole-v1"):
         tasks_to_show(SHIPPED, ["gym/Acrobot-v1"])
 
