@@ -7,7 +7,7 @@
 #   OUTPUT=DIR           where `make quickstart` writes (default: runs/quickstart)
 #   QUICKSTART=OPTIONS   options of `generalist quickstart`, such as schedule.minutes=5
 #   WATCH=OPTIONS        options of `generalist watch`, such as --steps 100
-#   FROM=DIR             the checkpoint that `make ship` puts into checkpoints/quickstart
+#   FROM=DIR             the checkpoint that `make ship` puts into checkpoints/catalogue
 #   TESTS=PATHS          which tests to run
 #   WORKERS=1            how many run side by side (default: as many as there are cores, at most 8)
 
@@ -17,7 +17,7 @@ TORCH_INDEX ?=
 OUTPUT ?= runs/quickstart
 QUICKSTART ?=
 WATCH ?=
-FROM ?= runs/quickstart/checkpoint
+FROM ?= runs/catalogue/checkpoint
 TESTS ?= tests
 WORKERS ?= auto
 
@@ -46,9 +46,9 @@ watch: $(STAMP) ## the shipped checkpoint plays nine tasks into watch.html, in a
 quickstart: $(STAMP) ## the main job: demonstrations, tokens, shards, training, rollouts, report
 	$(BIN)/generalist quickstart --output $(OUTPUT) $(QUICKSTART)
 
-ship: $(STAMP) ## put a trained checkpoint into checkpoints/quickstart: its scores, its picture
-	$(BIN)/generalist export $(FROM) checkpoints/quickstart
-	$(BIN)/generalist evaluate quickstart --checkpoint checkpoints/quickstart --out runs/shipped --no-videos
+ship: $(STAMP) ## put a trained checkpoint into checkpoints/catalogue: its scores, its picture
+	$(BIN)/generalist export $(FROM) checkpoints/catalogue
+	$(BIN)/generalist evaluate catalogue --checkpoint checkpoints/catalogue --out runs/shipped --no-videos
 	$(BIN)/generalist watch --picture docs/nine.webp
 
 test: $(STAMP) ## every fast test

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     ["--version"], ["tasks", "gym"], ["info"], ["recipe", "quickstart"],
-    ["rollout", "gym", "CartPole-v1", "--checkpoint", "quickstart", "--episodes", "1"],
+    ["rollout", "gym", "CartPole-v1", "--checkpoint", "catalogue", "--episodes", "1"],
 )  # fmt: skip
 """What is run with the core alone."""
 WATCH_EXTRAS = "video,classic"

@@ -150,7 +150,7 @@ def test_the_shipped_tokenizers_are_those_of_the_clone(installed: Path, tmp_path
 
 
 def test_the_shipped_checkpoint_acts(installed: Path, tmp_path: Path):
-    arguments = ("rollout", "gym", "CartPole-v1", "--checkpoint", "quickstart", "--episodes", "2")
+    arguments = ("rollout", "gym", "CartPole-v1", "--checkpoint", "catalogue", "--episodes", "2")
     run(installed / "generalist", *arguments, "--json", "scores.json", cwd=tmp_path)
     assert json.loads((tmp_path / "scores.json").read_text())["mean"] > 200
 

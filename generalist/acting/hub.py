@@ -1,6 +1,6 @@
 """Checkpoints by name: those that ship with the package, and those on the Hugging Face Hub.
 
-The name of a checkpoint is its folder; or a shipped one, such as `quickstart`; or its repository on
+The name of a checkpoint is its folder; or a shipped one, such as `catalogue`; or its repository on
 the Hub: `user/name`, or `user/name@revision`.
 """
 
@@ -17,7 +17,7 @@ from generalist.network import reaching
 from generalist.specs import list_specs, spec_folder
 
 LAYOUTS_FILE = "layouts.json"
-SHIPPED = "quickstart"
+SHIPPED = "catalogue"
 """Name of the checkpoint that ships with the package."""
 FOLDER_IN_CARD = "PATH OF THIS FOLDER"
 """Placeholder in a checkpoint's card for its name, until `push_checkpoint` knows it."""

@@ -39,7 +39,7 @@ class Render(StrEnum):
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the checkpoint, a shipped one (quickstart), or its repository on the Hub: "
+        help="Folder of the checkpoint, a shipped one (catalogue), or its repository on the Hub: "
         "user/name.",
         show_default=str(QUICKSTART),
     ),

@@ -16,7 +16,7 @@ def play(
         typer.Option(
             help="Checkpoint that plays: its folder, a shipped one, or its repository on the Hub."
         ),
-    ] = Path("quickstart"),
+    ] = Path("catalogue"),
     plan: Annotated[
         str | None,
         typer.Option(

@@ -15,14 +15,16 @@ from generalist.seeds import EVALUATION_SEED
 def watch(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(help="Tasks to play: family/Name. Default: nine that the checkpoint knows."),
+        typer.Argument(
+            help="Tasks to play: family/Name. Default: nine, of each family those it plays best."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path,
         typer.Option(
             help="Checkpoint that plays: its folder, a shipped one, or its repository on the Hub."
         ),
-    ] = Path("quickstart"),
+    ] = Path("catalogue"),
     out: Annotated[Path, typer.Option(help="File of the page.", dir_okay=False)] = Path(
         "watch.html"
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,33 @@ def scores_of(checkpoint: Path, tasks: list[str]) -> dict[str, Shown]:
         checkpoint: folder of the checkpoint.
         tasks: names of tasks.
     """
+    rows = _rows_of(checkpoint)
+    return {task: _shown(task, rows.get(task, {})) for task in tasks}
+
+
+def best_first(checkpoint: Path, tasks: Iterable[str]) -> list[str]:
+    """The tasks family by family; in each the one with the best normalised score first.
+
+    Those that the card gives no score come last, by name.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        tasks: names of tasks.
+    """
+    rows = _rows_of(checkpoint)
+
+    def place(task: str) -> tuple[str, float, str]:
+        score = rows.get(task, {}).get("normalized")
+        return task.partition("/")[0], -float(score) if score else math.inf, task
+
+    return sorted(tasks, key=place)
+
+
+def _rows_of(checkpoint: Path) -> dict[str, dict[str, str]]:
+    """Of each task on a checkpoint's card, column -> cell."""
     path = checkpoint / CARD
     card = card_scores(path.read_text(encoding="utf-8")) if path.exists() else {}
-    by_task = {task: row for (task, _), row in card.items()}
-    return {task: _shown(task, by_task.get(task, {})) for task in tasks}
+    return {task: row for (task, _), row in card.items()}
 
 
 def _shown(task: str, row: Mapping[str, str]) -> Shown:

@@ -19,7 +19,7 @@ from generalist.seeds import EVALUATION_SEED
 from generalist.shards.files import replacing
 from generalist.viewer.page import watch_page
 from generalist.viewer.recording import Recording
-from generalist.viewer.scores import scores_of
+from generalist.viewer.scores import best_first, scores_of
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -56,6 +56,8 @@ class Show:
 def tasks_to_show(checkpoint: str | Path, asked: Iterable[str] = ()) -> list[str]:
     """The tasks of a checkpoint that are shown: those asked for, or nine of as many families.
 
+    Of each family those that the checkpoint plays best, by the scores on its card.
+
     Raises:
         UsageError: the checkpoint does not know a task, or it is text, or of single pictures.
         GeneralistError: the checkpoint is none.
@@ -64,7 +66,7 @@ def tasks_to_show(checkpoint: str | Path, asked: Iterable[str] = ()) -> list[str
     check_checkpoint(folder)
     known = [
         task
-        for task in sorted(read_json(folder / PARTS_FOLDER / LAYOUTS_FILE))
+        for task in best_first(folder, read_json(folder / PARTS_FOLDER / LAYOUTS_FILE))
         if not (is_document_task(task) or is_speaking_task(task))
     ]
     if not known:

@@ -93,7 +93,7 @@ def test_the_one_that_ships_is_small_whole_and_says_what_it_is() -> None:
     assert not [path for path in files if path.stat().st_size > 5 * 2**20]
     verify(folder)
     card = (folder / "README.md").read_text()
-    assert "license: apache-2.0" in card and "Made by the recipe `quickstart`" in card
+    assert "license: apache-2.0" in card and "Made by the recipe `catalogue`" in card
     assert f'from_pretrained("{SHIPPED}"' in card
     acted = [row for row in card_scores(card).values() if row["mean"]]
     assert len(acted) >= 9
@@ -104,7 +104,7 @@ def test_a_shipped_name_is_found_and_a_folder_of_that_name_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert is_shipped(SHIPPED) and not is_shipped("someone/quickstart")
+    assert is_shipped(SHIPPED) and not is_shipped(f"someone/{SHIPPED}")
     assert checkpoint_folder(SHIPPED) == spec_folder("checkpoints") / SHIPPED
     assert checkpoint_folder(Path(SHIPPED)) == spec_folder("checkpoints") / SHIPPED
     (tmp_path / SHIPPED).mkdir()
@@ -112,8 +112,8 @@ def test_a_shipped_name_is_found_and_a_folder_of_that_name_wins(
 
 
 def test_an_unknown_name_is_told_what_ships(tmp_path: Path) -> None:
-    with pytest.raises(GeneralistError, match="ship with the package: .*quickstart"):
-        Agent.from_pretrained(tmp_path / "quikstart")
+    with pytest.raises(GeneralistError, match="ship with the package: .*catalogue"):
+        Agent.from_pretrained(tmp_path / "catalgue")
 
 
 def test_folders_of_the_machine_do_not_travel():
@@ -129,7 +129,7 @@ def test_folders_of_the_machine_do_not_travel():
 
 
 def test_the_checkpoint_that_ships_names_no_folder_of_a_machine():
-    text = (spec_folder("checkpoints") / "quickstart/generalist/recipe.yaml").read_text()
+    text = (spec_folder("checkpoints") / SHIPPED / "generalist/recipe.yaml").read_text()
     assert without_own_folders(text) == text
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from generalist.acting.hub import SHIPPED
 from generalist.viewer.game import Model
 from generalist.viewer.watched import load_watched
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    agent, beliefs = load_watched("quickstart", "gym/CartPole-v1")
-    return Model("quickstart", agent, beliefs)
+    agent, beliefs = load_watched(SHIPPED, "gym/CartPole-v1")
+    return Model(SHIPPED, agent, beliefs)
 
 
 def chromium() -> str | None:

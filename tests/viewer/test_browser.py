@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from generalist.acting.hub import SHIPPED
 from generalist.specs import spec_folder
 from generalist.viewer.watch import Show, tasks_to_show, write_watch_page
 
@@ -23,8 +24,8 @@ WIDTHS = (1280, 390)
 @pytest.fixture(scope="module")
 def watch_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "watch.html"
-    show = Show(spec_folder("checkpoints") / "quickstart", tuple(tasks_to_show("quickstart")))
-    write_watch_page(show, out, name="quickstart")
+    show = Show(spec_folder("checkpoints") / SHIPPED, tuple(tasks_to_show(SHIPPED)))
+    write_watch_page(show, out, name=SHIPPED)
     return out
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from generalist.acting.hub import SHIPPED
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.specs import spec_folder
+from generalist.training.card import card_scores
 from generalist.viewer.page import json_in_html
 from generalist.viewer.record import record
 from generalist.viewer.scores import scores_of
@@ -63,19 +65,27 @@ def test_a_recording_repeats(model):
 
 
 def test_scores_come_from_the_card():
-    found = scores_of(spec_folder("checkpoints") / "quickstart", [CARTPOLE, "board/TicTacToe"])
+    found = scores_of(spec_folder("checkpoints") / SHIPPED, [CARTPOLE, "gym/Acrobot-v1"])
     cartpole = found[CARTPOLE]
     assert cartpole.mean is not None and cartpole.interval is not None
     assert cartpole.interval[0] <= cartpole.mean <= cartpole.interval[1]
     assert cartpole.random < 40 and cartpole.expert == 500 and cartpole.episodes >= 10
-    assert found["board/TicTacToe"].to_dict()["agent"] is None
+    assert found["gym/Acrobot-v1"].to_dict()["agent"] is None
 
 
 def test_tasks_are_of_many_families():
     assert of_all_families(["a/1", "a/2", "a/3", "b/1", "c/1"], 4) == ["a/1", "a/2", "b/1", "c/1"]
-    assert len(tasks_to_show("quickstart")) == 9
+    shown = tasks_to_show(SHIPPED)
+    assert len(shown) == 9
+    rows = card_scores((spec_folder("checkpoints") / SHIPPED / "README.md").read_text())
+    normalised = {task: float(row["normalized"]) for (task, _), row in rows.items()
+                  if row.get("normalized") and "(" not in task}  # fmt: skip
+    for family in {task.partition("/")[0] for task in normalised}:
+        mine = [task for task in shown if task.startswith(f"{family}/")]
+        best = max(each for task, each in normalised.items() if task.startswith(f"{family}/"))
+        assert normalised[mine[0]] == best
     with pytest.raises(UsageError, match="it plays .*gym/CartPole-v1"):
-        tasks_to_show("quickstart", ["gym/Acrobot-v1"])
+        tasks_to_show(SHIPPED, ["gym/Acrobot-v1"])
 
 
 def test_a_task_that_fails_costs_itself_alone(tiny_run: TinyRun, tmp_path: Path, monkeypatch):
