@@ -84,16 +84,28 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "checkpoint" / "model.safetensors")
 
 
-def kept_games(folder: Path) -> dict[str, list[tuple[int, str, bytes]]]:
-    """Of each board: number, side and tokens of its episodes, in order."""
+def kept_games(folder: Path) -> dict[str, list[tuple[int, str, bytes, bytes]]]:
+    """Of each board: number, side, tokens and soft labels of its episodes, in order."""
     found = {}
     for name in SMALL["boards"]:
         data = TaskData(folder / "data/board" / name)
         found[name] = [
-            (data.record(n)["game"], data.record(n)["side"], data.tokens(n).tobytes())
+            (
+                data.record(n)["game"],
+                data.record(n)["side"],
+                data.tokens(n).tobytes(),
+                soft(data, n),
+            )
             for n in range(len(data))
         ]
     return found
+
+
+def soft(data: TaskData, number: int) -> bytes:
+    row = data.row(number)
+    found = data.sample(row.sample).soft_labels
+    assert found is not None
+    return b"".join(each.tobytes() for each in found.of(row.first_step, row.steps))
 
 
 def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_path: Path) -> None:
@@ -182,6 +194,14 @@ def test_games_stay_as_shards_that_training_takes(finished: Path, tmp_path: Path
     assert relabelled > 10  # moves are drawn by visits at first, labels are the most visited
 
     assert_visits_are_soft_labels(finished, games)
+    shown = tmp_path / "shown.json"
+    arguments = ["inspect", str(finished / "data"), "--task", TASKS[0], "--steps", "9"]
+    chances = []
+    for number in range(4):
+        assert main([*arguments, "--episode", str(number), "--json", str(shown)]) == 0
+        tokens = json.loads(shown.read_text())["tokens"]
+        chances += [sum(token["soft_label"].values()) for token in tokens if "soft_label" in token]
+    assert chances == pytest.approx([1] * len(chances)) and chances
     visited = recorded_visits(finished / "data"), recorded_visits(finished)
     for name in SMALL["boards"]:  # shards and record tell of the same states, in another order
         counts = [
