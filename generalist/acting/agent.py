@@ -370,10 +370,18 @@ class Agent(Actor):
     def _choices_under(self, mask: Any) -> list[Choice]:
         return choices_of(self.layout, self.sampling, task=self.task, mask=mask)
 
-    def new_decoder(self, slots: int) -> Decoder:
-        """A decoder over this agent's model and window."""
-        options = dict(self.decoder_options)
+    def new_decoder(self, slots: int, header_tokens: int | None = None) -> Decoder:
+        """A decoder over this agent's model and window.
+
+        Args:
+            slots: of the decoder.
+            header_tokens: most of a header, where that is known: then rows are as long as contexts
+                can be, and many of them take less memory.
+        """
+        options, window = dict(self.decoder_options), self.window_tokens
         steps = setting_of(self.context_steps, self.task)
         if steps is not None and not self.layout.is_document:
-            options["body_tokens"] = steps * self.form.positions
-        return Decoder(self.model, slots, self.window_tokens, **options)
+            options["body_tokens"] = body = steps * self.form.positions
+            if header_tokens is not None:
+                window = min(window, header_tokens + body)
+        return Decoder(self.model, slots, window, **options)

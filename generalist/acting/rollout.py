@@ -140,9 +140,8 @@ def rollout(
         prompt_episodes: number of demonstrations by the task's expert, or of each instruction
             where episodes have instructions. The episodes use them in turn.
         instruction: instruction for the agent, in place of the environment's own.
-        plan: how the agent plans, `tree:simulations=16,horizon=20` in simulators that can be
-            restored, `tree:simulations=100` in board games, `beam:width=32,horizon=10` with a world
-            model; None: it acts at once.
+        plan: how the agent plans, `tree:simulations=16` in board games and in simulators that can
+            be restored, `beam:width=32,horizon=10` with a world model; None: it acts at once.
         wanted_return: what the episodes are asked to return: `expert`, a number, or a percentage of
             the way from the worst to the best of the data; None for what the agent is set to.
         video_dir: folder for mp4 files of the first episodes.

@@ -16,6 +16,7 @@ import numpy as np
 
 from generalist.acting.actor import Actor, Info
 from generalist.acting.choices import choices_of
+from generalist.acting.forms import Header
 from generalist.acting.guide import ModelGuide, Proposer
 from generalist.acting.running import RunningEpisodes
 from generalist.acting.taken import TakenActions
@@ -127,6 +128,8 @@ class TreePolicy(Actor):
         returns = self._proposer.returns
         self._horizon = plan.horizon or (HORIZON if returns is None else None)
         self._discount = DISCOUNT if returns is None else returns.discount
+        # A demonstration takes a quarter of the window at most, and an instruction less.
+        self._header_tokens = len(agent.header().ids) + agent.window_tokens // 4
         self._running = RunningEpisodes(self._new_decoder)
         self._taken = TakenActions(agent.form, agent.layout, agent.processor.toolbox)
         self._simulators: dict[int, Simulator] = {}
@@ -134,11 +137,20 @@ class TreePolicy(Actor):
 
     def _new_decoder(self, slots: int) -> Decoder:
         """Each episode's slot has one behind it for every other node, and one that acts on."""
-        return self.agent.new_decoder(slots + self.plan.simulations + 1)
+        return self.agent.new_decoder(slots + self.plan.simulations + 1, self._header_tokens)
 
     def _slots(self, slots: Sequence[int]) -> list[int]:
         """The decoder's slots of these."""
         return [slot * (self.plan.simulations + 2) for slot in slots]
+
+    def _header(self, instruction: str | None, seed: int = 0) -> Header:
+        header = self.agent.header(instruction, seed)
+        if len(header.ids) > self._header_tokens:
+            raise UsageError(
+                f"The instruction makes a header of {len(header.ids)} positions, and a tree search "
+                f"has room for {self._header_tokens}; give a shorter one, or leave out the plan."
+            )
+        return header
 
     def begin(self, slots: Sequence[int], seeds: Sequence[int], infos: Sequence[Info]) -> None:
         """As `Policy.begin`; the seed also chooses among the agent's prompts."""
@@ -146,7 +158,7 @@ class TreePolicy(Actor):
         for slot, row, seed, info in zip(slots, own, seeds, infos, strict=True):
             if info.get("wanted_return") is not None:
                 raise UsageError("No return can be asked for while a tree plans; leave it out.")
-            self._running.begin(row, self.agent.header(info.get("instruction"), seed), seed)
+            self._running.begin(row, self._header(info.get("instruction"), seed), seed)
             self._simulators[slot] = simulator_of(self._environments[slot])
             self._randoms[slot] = random_stream(seed, Stream.TREE_SEARCH)
 
@@ -157,7 +169,7 @@ class TreePolicy(Actor):
         own = self._slots(slots)
         for row, info in zip(own, infos, strict=True):
             if (told := info.get("new_instruction")) is not None:
-                self._running.rehead(row, agent.header(told))
+                self._running.rehead(row, self._header(told))
         decoder = self._running.ready(own)
         self._taken.correct(decoder, own, infos)
         # Copies, so that an interrupted call may be repeated.
