@@ -19,9 +19,10 @@ import pytest
 from generalist.acting.agent import Agent
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.reader import TaskData
-from generalist.training.data import open_data
+from generalist.training.data import improvement_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.rounds import improvement, jobs
+from generalist.windows.mixture import open_mixture
 from tests.training.conftest import recipe_for
 from tests.training.runs import assert_bitwise_equal
 
@@ -204,6 +205,22 @@ def test_other_options_propose_what_the_data_do_not_show(improved):
     assert header.collection["options"] == {"max_steps": 7}
 
 
+def test_the_models_own_value_judges_where_it_has_one(improved):
+    """The environment would call every attempt a success, and is not asked."""
+    task = "gym/Pendulum-v1"  # in its data returns differ
+    wanted = {task: {"episodes": 3, "least_return": -1e9, "max_steps": 5}}
+    for least in (0.0, 1.0):
+        section = {"tasks": wanted, "rounds": 1, "judge": "value", "least_value": least}
+        recipe = improved(improvement=section, returns={})
+        train(recipe)
+        counts = outcome(recipe.output_dir, 1, task)
+        assert counts["agreed"] == counts["successes"] == counts["kept"]
+        terms = improvement._terms(recipe, open_data(recipe), task, recipe.improvement.tasks[task])
+        levels = open_data(recipe).returns[task].levels
+        assert terms.least_value == pytest.approx(levels[-1 if least else 0][0])
+        assert not terms.named_first
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -222,8 +239,9 @@ def test_other_options_propose_what_the_data_do_not_show(improved):
     ],
 )
 def test_wrong_use_is_one_sentence(improved, section, message):
+    recipe = improved(improvement=section)
     with pytest.raises(UsageError, match=message) as caught:
-        train(improved(improvement=section))
+        improvement.Improvement(recipe, open_data(recipe))
     assert "\n" not in str(caught.value)
 
 
@@ -248,23 +266,25 @@ def test_patterns_stand_for_tasks_of_the_data_and_names_for_any(improved):
 def test_shares_are_capped(improved, whole):
     """A share of a task's tokens, and of all for new tasks; less where there is little to share."""
     recipe = improved(output_dir=whole)
-    before = np.array(open_data(recipe).windows.weights)
+    roots = [improvement_root(recipe, number) for number in range(2)]
     for share, boost in ((0.3, 1e6), (0.9, 1.0)):
-        recipe.improvement.share, recipe.improvement.boost = share, boost
-        windows = open_data(recipe, 0, 2).windows
-        weights = np.array(windows.weights) / sum(windows.weights)
-        tokens = np.array([data.episodes["length"].sum() for data in windows.tasks])
-        new = np.array([data.task == GOTO for data in windows.tasks])
-        own = np.arange(len(weights)) >= len(before)
-        assert weights[new].sum() <= share + 1e-9
-        if share == 0.3:
-            assert weights[new].sum() == pytest.approx(share)
-            cartpole = np.array([data.task == CARTPOLE for data in windows.tasks])
-            part = weights[own & cartpole].sum() / weights[cartpole].sum()
-            assert part == pytest.approx(share)
+        mixture = open_mixture(recipe.data.root)
+        shown, held = len(mixture.tasks), sum(mixture.weights)
+        mixture.add_attempts(roots, share, boost)
+        assert len(mixture.tasks) > shown and sum(mixture.weights) == pytest.approx(held)
+        weights = np.array(mixture.weights) / held
+        tokens = np.array([data.episodes["length"].sum() for data in mixture.tasks])
+        new = np.array([data.task == GOTO for data in mixture.tasks])
+        cartpole = np.array([data.task == CARTPOLE for data in mixture.tasks])
+        own = np.arange(len(weights)) >= shown
+        part = weights[own & cartpole].sum() / weights[cartpole].sum()
+        if boost > 1:
+            assert weights[new].sum() == pytest.approx(share) and part == pytest.approx(share)
         else:
-            rates = weights / tokens
-            assert rates[new].max() == pytest.approx(weights[~new].sum() / tokens[~new].sum())
+            assert weights[new].sum() == pytest.approx(tokens[new].sum() / tokens.sum())
+            assert part == pytest.approx(tokens[own & cartpole].sum() / tokens[cartpole].sum())
+        rates = weights[new] / tokens[new]
+        assert rates == pytest.approx(np.full(len(rates), rates[0]))
 
 
 @pytest.mark.slow

@@ -171,8 +171,11 @@ def test_rounds_on_two_processes_equal_those_of_one(make_recipe, tmp_path):
     cut = {"episodes": 2, "max_steps": 30}
     rounds = {
         "corrections": {"tasks": {task: cut for task in TASKS}, "rounds": 1, "begin": 0.5},
+        "improvement": {
+            "tasks": {TASKS[1]: {**cut, "least_return": 5}}, "rounds": 1, "begin": 0.5,
+        },
         "evaluation": {"tasks": ["*"], **cut, "every_steps": 3},
-    }
+    }  # fmt: skip
     one = make_recipe(output_dir=tmp_path / "one", **rounds)
     done = subprocess.run(
         [*MODULE, str(recipe_file(one, tmp_path / "launch-one"))], capture_output=True, text=True
@@ -183,13 +186,14 @@ def test_rounds_on_two_processes_equal_those_of_one(make_recipe, tmp_path):
     assert "DDP over 2 processes" in launched(two, "ddp", "generalist.training").read_text()
     for name in ("one", "two"):
         assert len(list((tmp_path / name).glob("corrections/round-1/gym/*/dataset.json"))) == 2
+        assert len(list((tmp_path / name).glob("improvement/round-1/gym/*/dataset.json"))) == 1
         assert not (tmp_path / name / ".acting").exists()
     mine, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, atol=1e-5, rtol=1e-5)
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
-    scores = [[row for row in map(json.loads, log) if "loss" not in row] for log in logs]
-    assert scores[0] == scores[1] and [row["step"] for row in scores[0]] == [3, 6]
+    rounds = [[row for row in map(json.loads, log) if "loss" not in row] for log in logs]
+    assert rounds[0] == rounds[1] and [row["step"] for row in rounds[0]] == [3, 3, 6]
 
 
 @pytest.mark.slow
