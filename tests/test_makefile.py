@@ -139,6 +139,28 @@ def test_every_requirement_is_pinned():
 
 
 TOOLS = ("dev", "docs", "notebooks", "deepspeed")  # the last is not installed for tests
+
+
+def test_the_lowest_versions_are_the_lower_bounds():
+    """A bound that is raised or new is one that has not been tried with the others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + sum(
+        (extras[name] for name in extras if name not in (*TOOLS, "metaworld")), []
+    )
+    bounds = {
+        (requirement_name(each), re.findall(r">=([\d.]+)", each)[0])
+        for each in wanted
+        if not each.startswith("generalist-agents[")
+    }
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    lowest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    lowest = {normalized(name): version for name, version in lowest.items()}
+    assert {name for name, _ in bounds} == lowest.keys()
+    for name, bound in sorted(bounds):  # the first release of 1.0 may be 1.0.2
+        assert f"{lowest[name]}.".startswith(f"{bound}."), f"{name}>={bound} is not {lowest[name]}"
+
+
 # What an extra has installed without our importing it, and for what.
 NEVER_IMPORTED = {
     "chess": "open-spiel's game of that name",
