@@ -34,6 +34,7 @@ import numpy as np
 
 from benchmarks.measure import print_table, screen, write_json
 from benchmarks.returns import results_of
+from generalist.envs.options import changed_options
 from generalist.errors import UsageError
 from generalist.evaluation.d4rl import PUBLISHED, scale_of
 from generalist.evaluation.intervals import mean_stderr
@@ -77,7 +78,9 @@ class Row:
 def policies(task: str, train_steps: int, seed: int) -> Iterator[tuple[str, Act]]:
     """Yield name and policy of each strength; training goes on when the next one is asked for."""
     import stable_baselines3
+    import torch
 
+    torch.set_num_threads(1)  # such small networks are slower on several
     recipe = recipe_for("sac", task)
     starts = min(recipe.settings["learning_starts"], int(LEARNING_STARTS * train_steps))
     model = stable_baselines3.SAC(
@@ -171,7 +174,7 @@ def behaviours(data: Path) -> list[Row]:
     found: dict[tuple[str, str, int | None], list[float]] = defaultdict(list)
     for folder in dataset_folders(data):
         task_data = TaskData(folder)
-        cut = task_data.header.collection.get("options", {}).get("max_steps")
+        cut = _cut(task_data.task, task_data.header.collection.get("options", {}))
         for each in task_data.records:
             found[task_data.task, each["dataset"], cut].append(each["return"])
     return [Row.of(task, who, returns, cut) for (task, who, cut), returns in found.items()]
@@ -180,10 +183,14 @@ def behaviours(data: Path) -> list[Row]:
 def acted(report: Path) -> list[Row]:
     """The episodes of a report of `generalist evaluate`: of the clone, and of each asking."""
     return [
-        Row.of(task, _asked_for(each), each["returns"], each["options"].get("max_steps"))
+        Row.of(task, _asked_for(each), each["returns"], _cut(task, each["options"]))
         for task, results in results_of(report).items()
         for each in results
     ]
+
+
+def _cut(task: str, options: dict[str, Any]) -> int | None:
+    return changed_options(task, options).get("max_steps")
 
 
 def _asked_for(result: dict[str, Any]) -> str:

@@ -132,6 +132,7 @@ def test_a_checkpoint_is_asked_for_more_than_the_mean_and_scored_as_d4rl_does(
     assert report["d4rl"] == {HOPPER: pytest.approx(rows[HOPPER, "clone"]["score"])}
     page = (tmp_path / "levels" / "report.html").read_text()
     assert "<h2>On the scale of D4RL</h2>" in page
+    assert report["training"]["experts"][HOPPER] == "minari " + ", ".join(sorted(strengths))
     asked = next(each for each in report["rollouts"]
                  if "asked" in each and each["task"] == HOPPER)  # fmt: skip
     mean = np.mean([record["return"] for strength in offline.STRENGTHS
