@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from generalist.evaluation.d4rl import d4rl_scores
 from generalist.evaluation.html import interval_text, page, reference_text, table
 from generalist.evaluation.human import human_normalized
 from generalist.evaluation.instruction_rows import HEAD, cells, language_rows
@@ -23,7 +24,12 @@ from generalist.evaluation.scores import (
     label,
     with_error,
 )  # fmt: skip
-from generalist.evaluation.sections import asked_section, human_section, speaking_section
+from generalist.evaluation.sections import (
+    asked_section,
+    d4rl_section,
+    human_section,
+    speaking_section,
+)
 from generalist.evaluation.suite import Evaluation, Result
 from generalist.shards.files import replacing, write_json
 
@@ -68,6 +74,7 @@ def summarize(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
         "aggregate_prompted": aggregate(prompted) if prompted else None,
         "reached": reached(plain),
         "human": human_normalized(plain),
+        "d4rl": d4rl_scores(plain),
         "zero_shot": sorted({r["task"] for r in evaluation.rollouts if r.get("zero_shot")}),
         "above_random": [score.label for score in plain if score.above_random],
         "scores": [score.to_dict() for score in plain],
@@ -109,6 +116,7 @@ def _page(
         speaking_section(evaluation.rollouts),
         _reached(summary["reached"]),
         human_section(summary["human"]),
+        d4rl_section(summary["d4rl"]),
         asked_section(evaluation.asked),
         *(_text(text) for text in evaluation.texts),
         _videos(evaluation, out),

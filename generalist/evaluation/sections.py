@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from generalist.evaluation.d4rl import PUBLISHED, d4rl_line
 from generalist.evaluation.html import interval_text, table
 from generalist.evaluation.human import human_line
 from generalist.evaluation.plots import asked_plot
@@ -32,6 +33,26 @@ def human_section(found: dict[str, Any]) -> str:
         f"<section><h2>Beside a human player</h2><p class='note'>{human_line(found)} References: "
         "Badia et al. 2020, without sticking actions.</p>"
         f"{table(head, rows)}</section>"
+    )
+
+
+def d4rl_section(found: Mapping[str, float]) -> str:
+    """The table of scores on the scale of D4RL; nothing where no task has published references.
+
+    Args:
+        found: what `d4rl_scores` returns.
+    """
+    if not found:
+        return ""
+    rows = [
+        (escape(task), f"{PUBLISHED[task].random:.4g}", f"{PUBLISHED[task].expert:.4g}",
+         f"<b>{score:.1f}</b>")
+        for task, score in found.items()
+    ]  # fmt: skip
+    return (
+        f"<section><h2>On the scale of D4RL</h2><p class='note'>{d4rl_line(found)} References: "
+        "Fu et al. 2020, measured in version 2 of the tasks.</p>"
+        f"{table(['task', 'random', 'expert', 'D4RL score'], rows)}</section>"
     )
 
 

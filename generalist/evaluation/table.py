@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from generalist.evaluation import instruction_rows, speaking
+from generalist.evaluation.d4rl import d4rl_line, d4rl_scores
 from generalist.evaluation.human import human_line, human_normalized
 from generalist.evaluation.intervals import Interval
 from generalist.evaluation.reached import half_line, reached
@@ -134,6 +135,8 @@ def _summary(scores: list[TaskScore]) -> str:
         half = half_line(reached(scores))
         lines.append(f"At or above half the expert's score: {half}.")
     if line := human_line(human_normalized(scores)):
+        lines.append(line)
+    if line := d4rl_line(d4rl_scores(scores)):
         lines.append(line)
     own = [score for score in scores if score.instruction == OWN]
     above = [score for score in own if score.above_random]

@@ -31,7 +31,9 @@ _DRAWING = ("render_mode",)  # arguments that change nothing but pictures
 class MinariSource:
     """Episodes of a Minari dataset, each read from its file when it is wanted.
 
-    A text called `mission` among the observations, as minigrid has it, becomes the instruction.
+    A text called `mission` among the observations, as minigrid has it, becomes the instruction. The
+    record of an episode names its dataset, which says how good the policy was
+    (mujoco/hopper/medium-v0).
     """
 
     is_text = False
@@ -110,6 +112,7 @@ class MinariSource:
             terminated=bool(data.terminations[-1]),
             truncated=bool(data.truncations[-1]),
             instruction=instruction,
+            info={"dataset": self.facts["dataset"]},
         )
 
 

@@ -337,9 +337,19 @@ def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:
                 stacklevel=3,
             )
     return {
-        task: replace(data.header, collection={"options": {}, **data.header.collection})
+        task: replace(
+            data.header,
+            collection={"options": {}, **data.header.collection, **_imported(task, folders)},
+        )
         for task, data in chosen.items()
     }
+
+
+def _imported(task: str, folders: Sequence[TaskData]) -> dict[str, str]:
+    """The datasets of a task that were imported, such as several strengths; {} where none was."""
+    mine = [data.header.collection for data in folders if data.task == task]
+    names = dict.fromkeys(str(each["dataset"]) for each in mine if "dataset" in each)
+    return {"dataset": ", ".join(names)} if names else {}
 
 
 def warn_of_unknown(key: str, names: Iterable[str], tasks: Iterable[str]) -> None:
