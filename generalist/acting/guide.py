@@ -283,7 +283,7 @@ class ModelGuide:
         else:
             self._decoder.finish(rows)
         agent = self._proposer.agent
-        batch = tree_stack(observations)
+        batch = tree_stack(list(observations))
         seen = agent.processor.encode_observations(batch, agent.layout, agent.task)
         self._show(searches, columns, seen)
 

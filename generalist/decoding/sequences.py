@@ -232,9 +232,9 @@ class Sequences:
             new = [fork.older for fork in made]
             if younger:
                 for source, fork in zip(sources, made, strict=True):
-                    if (row := fork.take_younger(source)) is not None:
-                        old.append(row.index)
-                        new.append(fork.younger)
+                    if (pair := fork.take_younger(source)) is not None:
+                        old.append(pair[0].index)
+                        new.append(pair[1])
                         known.append(0)
             stop = max(row.fed for row in new)
             self.forward.copy_rows(old, [row.index for row in new], min(known), stop)

@@ -197,13 +197,18 @@ class Slot:
         fork._drawn = list(self._drawn)
         return fork, known
 
-    def take_younger(self, source: Slot) -> Row | None:
-        """Begin a younger row as that of the slot this one was forked from; returns the latter."""
+    def take_younger(self, source: Slot) -> tuple[Row, Row] | None:
+        """Begin a younger row as that of the slot this one was forked from.
+
+        Returns:
+            The source's row and this slot's; None where there is none.
+        """
         row = source.younger
-        if row is not None:
-            own = Row(self.older.index ^ 1, list(row.tokens), row.fed, list(row.added))
-            self._rows = self._rows._replace(younger=own, skipped=source._rows.skipped)
-        return row
+        if row is None:
+            return None
+        own = Row(self.older.index ^ 1, list(row.tokens), row.fed, list(row.added))
+        self._rows = self._rows._replace(younger=own, skipped=source._rows.skipped)
+        return row, own
 
     def uniform(self) -> float:
         """The next number in [0, 1) for a choice of this timestep; the same after `restore`."""
