@@ -3,20 +3,21 @@
 1. Each seed is a proposal: it draws a room, and an instruction about what is in it.
 2. The agent attempts it once or several times, each time with other samples.
 3. The environment says which attempts were successes, or the agent's own value does.
-4. Of the successes at a proposal the shortest is kept, or all. An attempt that did something else
-   first is kept with the instruction for that, if hindsight is wanted.
+4. Of the successes at a proposal the shortest is kept, or all; of each the last steps, or all. An
+   attempt that did something else first is kept with the instruction for that, if hindsight is
+   wanted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from generalist.acting.stage import Stage
 from generalist.envs import get_task
-from generalist.episode import Episode, Tree
+from generalist.episode import Episode, Tree, tree_map
 from generalist.policy import Decision, Policy
 from generalist.session import Trace, play
 
@@ -41,6 +42,7 @@ class Terms:
         least_value: return that the agent has to expect at the last step, where its judgement
             counts; None where the environment's does.
         keep: which of several successes at a proposal.
+        last_steps: how many steps before their end are kept; None for all.
         named_first: keep only successes that reached the named thing first, where that is known.
         hindsight: whether to keep attempts that did something else.
         temperature: of sampling.
@@ -51,6 +53,7 @@ class Terms:
     least_return: float | None
     least_value: float | None
     keep: Literal["shortest", "all"]
+    last_steps: int | None
     named_first: bool
     hindsight: bool
     temperature: float
@@ -170,7 +173,19 @@ def _keep(found: Attempts, ended: Sequence[_Ended], terms: Terms) -> None:
     found.solved += any(each.success for each in ended)
     found.kept += len(own)
     found.hindsight += len(others)
-    found.episodes += [*own, *others]
+    found.episodes += [_end_of(each, terms.last_steps) for each in (*own, *others)]
+
+
+def _end_of(episode: Episode, steps: int | None) -> Episode:
+    """The last steps of an episode, at most `steps`; None: all."""
+    if steps is None or episode.steps <= steps:
+        return episode
+    return replace(
+        episode,
+        observations=tree_map(lambda leaf: leaf[-steps:], episode.observations),
+        actions=tree_map(lambda leaf: leaf[-steps:], episode.actions),
+        rewards=episode.rewards[-steps:],
+    )
 
 
 class _Sampling(Policy):

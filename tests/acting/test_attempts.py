@@ -19,8 +19,8 @@ TASK = "babyai/PickupDist"
 RETURNS = TaskReturns(0.0, 1.0, 0.99, 256, ((0.0, 0.0), (1.0, 1.0)))
 SEEDS = range(IMPROVEMENT_SEED, IMPROVEMENT_SEED + 16)
 TERMS = Terms(
-    attempts=2, least_return=None, least_value=None, keep="all", named_first=True, hindsight=True,
-    temperature=1.0, max_steps=40,
+    attempts=2, least_return=None, least_value=None, keep="all", last_steps=None,
+    named_first=True, hindsight=True, temperature=1.0, max_steps=40,
 )  # fmt: skip
 
 
@@ -76,6 +76,17 @@ def test_of_several_successes_the_shortest_is_kept(agent, found):
         seed: min(each) for seed, each in steps.items()
     }
     assert shortest.kept == shortest.solved == found.solved
+
+
+def test_the_last_steps_may_be_kept_alone(agent, found):
+    cut = attempt(agent, TASK, SEEDS, replace(TERMS, last_steps=5), options={}).episodes
+    assert [each.steps for each in cut] == [min(5, each.steps) for each in found.episodes]
+    for end, whole in zip(cut, found.episodes, strict=True):
+        for part in ("actions", "rewards"):
+            assert np.array_equal(getattr(end, part), getattr(whole, part)[-5:])
+        for name, seen in end.observations.items():
+            assert np.array_equal(seen, whole.observations[name][-5:])
+        assert end.instruction == whole.instruction and end.info == whole.info
 
 
 def test_attempts_sample_otherwise_and_the_first_as_a_rollout_does(agent):

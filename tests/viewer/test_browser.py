@@ -184,6 +184,7 @@ def test_play_page_does_each_of_its_actions(browser, server, shots, width: int):
 def test_a_board_is_played_by_clicks(browser, server, shots):
     pytest.importorskip("pyspiel")
     page, problems = opened(browser, f"{server[0]}#board/TicTacToe", 1280)
+    page.click("#control")
     until(page, "/your turn/.test(document.querySelector('#status').textContent)")
     for _ in range(5):
         if "over" in page.inner_text("#status"):
@@ -207,6 +208,7 @@ def test_doom_is_played_by_mouse_and_keys(browser, server, shots):
     pytest.importorskip("vizdoom")
     page, problems = opened(browser, f"{server[0]}#doom/defend_the_center", 1280)
     until(page, f"{STEP} > 3")
+    page.click("#control")
     held = "[...document.querySelectorAll('#keys .is-held')].map(b => b.firstChild.textContent)"
     box = page.locator("#views canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -135,7 +135,7 @@ def test_turns_wait_for_the_person(game):
 
 def test_a_board_is_played_against_what_plays_there(game):
     pytest.importorskip("pyspiel")
-    playing = game("board/TicTacToe")
+    playing = game("board/Gomoku-7x7")
     state = playing.state()
     assert playing.control and not playing.known and state["waiting"]
     legal = state["legal"]
@@ -239,6 +239,7 @@ def test_doom_is_played_with_keys_and_a_mouse(game, model: Model, tmp_path: Path
 def test_where_there_is_no_mouse_it_presses_the_keys_that_turn(game):
     pytest.importorskip("vizdoom")
     playing = game("doom/defend_the_center")
+    playing.take_over(True)
     assert playing.started()["controls"]["motions"] == ["x"]
     for degrees in (-3.0, 3.0, 0.2):
         playing.act([0.0, 0.0, 1.0, degrees])

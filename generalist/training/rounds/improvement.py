@@ -182,6 +182,7 @@ def _terms(recipe: Recipe, data: TrainingData, task: str, wanted: TaskImprovemen
         least_return=wanted.least_return,
         least_value=_least_value(recipe, data, task) if by_value else None,
         keep=improvement.keep,
+        last_steps=improvement.last_steps,
         named_first=improvement.named_first and not by_value,
         hindsight=improvement.hindsight,
         temperature=temperature,

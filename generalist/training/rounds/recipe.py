@@ -89,6 +89,9 @@ class ImprovementRecipe(Section):
     data that the model has to expect. It suits tasks that pay at their end."""
     keep: Literal["shortest", "all"] = "shortest"
     """Which of several successes at a proposal become data."""
+    last_steps: int | None = Field(default=None, gt=0)
+    """Keep this many steps before the end of what is kept; null: all. A search that came before
+    teaches little. It suits instructions that mean the same wherever an episode begins."""
     named_first: bool = True
     """Where the environment says what was reached first, and is the judge, keep only successes
     that reached the named thing first. Others may have come by wandering."""
