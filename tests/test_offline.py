@@ -35,6 +35,11 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def rounded(value: float):
+    """About this: shards keep rewards in single precision, Minari in double."""
+    return pytest.approx(value, rel=1e-5, abs=1e-4)
+
+
 def recorded(sets: Path, task: str, strength: str):
     import minari
 
@@ -50,7 +55,7 @@ def test_a_set_is_what_minari_recorded_and_each_record_says_how_strong(
     assert len(data) == len(episodes) and data.steps == episodes.total_steps >= STEPS
     for record, episode in zip(data.records, episodes, strict=True):
         assert record["dataset"] == f"Hopper-v5/{strength}-v0"
-        assert record["return"] == pytest.approx(episode.rewards.sum())
+        assert record["return"] == rounded(episode.rewards.sum())
         assert record["terminated"] and not record["truncated"]
     policy = {"random": "random", "half": "sac@15", "trained": "sac@30"}[strength]
     assert episodes.storage.metadata["algorithm_name"] == policy
@@ -71,13 +76,13 @@ def test_scores_of_the_data_are_those_that_minari_makes_of_them(sets: Path) -> N
     for row in rows:
         episodes = recorded(sets, row["task"], row["who"].split("/")[1].removesuffix("-v0"))
         returns = np.array([episode.rewards.sum() for episode in episodes])
-        assert row["episodes"] == len(returns) and row["mean"] == pytest.approx(returns.mean())
+        assert row["episodes"] == len(returns) and row["mean"] == rounded(returns.mean())
         if row["task"] == HOPPER:
             wanted = 100 * minari.get_normalized_score(episodes, returns).mean()
             assert row["references"] == "D4RL"
         else:
             wanted = 100 * get_task(WALKER).normalized(returns.mean())
-        assert row["score"] == pytest.approx(wanted)
+        assert row["score"] == rounded(wanted)
 
 
 def test_sets_that_are_there_are_not_written_over(sets: Path) -> None:
@@ -110,15 +115,17 @@ def test_a_checkpoint_is_asked_for_more_than_the_mean_and_scored_as_d4rl_does(
     command += ["--workers", "0"]
     assert main([*command, "--out", f"{tmp_path}/levels"]) == 0
     assert "On the scale of D4RL" in capsys.readouterr().out
-    assert main([*command, "--out", f"{tmp_path}/expert", "--wanted-return", "expert"]) == 0
-    given = ["--report", f"{tmp_path}/levels", "--report", f"{tmp_path}/expert"]
+    # Another report of the same episodes: they are counted once.
+    given = ["--report", f"{tmp_path}/levels", "--report", f"{tmp_path}/levels"]
     out = tmp_path / "scores.json"
     offline.main(["scores", "--data", f"{sets}/data", *given, "--json", str(out)])
     found = json.loads(out.read_text())
     rows = {(row["task"], row["who"]): row for row in found["rows"]}
-    ways = {"clone", "asked 100%", "asked expert"}
+    ways = {"clone", "asked 100%"}
     strengths = {f"Hopper-v5/{strength}-v0" for strength in offline.STRENGTHS}
     assert {who for task, who in rows if task == HOPPER} == ways | strengths
+    assert len(found["rows"]) == 2 * len(ways | strengths)
+    assert offline._asked_for({"settings": {"wanted_return": "expert"}}) == "asked expert"
     for who in ways:
         hopper, walker = rows[HOPPER, who], rows[WALKER, who]
         scale = 100 / (3234.3 + 20.272305)
