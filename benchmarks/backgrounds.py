@@ -132,7 +132,7 @@ def _with_memory(env: gymnasium.Env, task: str, seed: int) -> tuple[np.ndarray, 
         task=task,
         keep_steps=True,
         max_steps=MEMORY_STEPS,
-        watch=lambda _: memory.append(np.array(env.unwrapped.ram(), float)),  # type: ignore[attr-defined]
+        watch=lambda _: memory.append(np.array(env.unwrapped.ram(), float)),
     )
     seen = np.asarray(trace.to_episode({}).observations)
     return seen[::2], np.stack(memory)[: len(seen) : 2]

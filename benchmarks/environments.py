@@ -197,9 +197,9 @@ class TimedAgent(Agent):
         with self._clock("agent"):
             return super().decide(*given, **named)
 
-    def new_decoder(self, slots: int) -> Decoder:
+    def new_decoder(self, slots: int, header_tokens: int | None = None) -> Decoder:
         """As `Agent.new_decoder`, with a decoder that is timed."""
-        decoder = super().new_decoder(slots)
+        decoder = super().new_decoder(slots, header_tokens)
         plain = decoder.act
 
         def act(*given: Any, **named: Any) -> Chosen:
