@@ -134,8 +134,8 @@ def test_what_is_missing_is_1_and_one_sentence(arguments, words, capsys, tmp_pat
 def _is_one_line(printed: str, *words: str) -> None:
     assert printed.startswith("Error: ") and len(printed.strip().splitlines()) == 1, printed
     assert "Traceback" not in printed
-    for word in words:
-        assert word in printed, printed
+    for word in words:  # typer 0.24 writes an argument's name in capitals
+        assert word.lower() in printed.lower(), printed
 
 
 def _disk_full() -> Exception:
