@@ -74,15 +74,18 @@ class TreePlan:
         Raises:
             UsageError: the text is no such plan.
         """
-        _, _, options = text.partition(":")
+        kind, _, options = text.partition(":")
+        wrong = UsageError(
+            "A plan is 'tree', or 'tree:simulations=100,exploration=1.5', in simulators also with "
+            f"horizon=20 and actions=8; got {text!r}."
+        )
+        if kind != "tree":
+            raise wrong
         found: dict[str, str] = {}
         for option in filter(None, options.split(",")):
             key, _, value = option.partition("=")
             if key in found or not re.fullmatch(_NUMBERS.get(key, r"(?!)"), value):
-                raise UsageError(
-                    "A plan is 'tree', or 'tree:simulations=100,exploration=1.5', in simulators "
-                    f"also with horizon=20 and actions=8; got {text!r}."
-                )
+                raise wrong
             found[key] = value
         exploration = float(found.pop("exploration", EXPLORATION))
         return cls(exploration=exploration, **{key: int(value) for key, value in found.items()})

@@ -52,7 +52,7 @@ class TextFieldCodec(Codec):
         return codes
 
     def decode(self, codes: np.ndarray, toolbox: Toolbox) -> np.ndarray:
-        """(N, K) ids to (N,) strings."""
+        """(N, K) ids to (N,) strings, without NULs at their end, which NumPy's strings lose."""
         texts = [toolbox.text.decode(row[row < self.text_size]) for row in np.asarray(codes)]
         return np.array(texts, dtype=np.str_)
 

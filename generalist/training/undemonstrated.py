@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from generalist.errors import UsageError
@@ -55,7 +56,12 @@ def header_of_environment(
     try:
         return DatasetHeader.create(
             task,
-            processor.layout(env.observation_space, env.action_space, task=task),
+            processor.layout(
+                env.observation_space,
+                env.action_space,
+                task=task,
+                play=partial(make, task, **options),
+            ),
             processor.vocabulary,
             processor.fingerprint,
             spaces={

@@ -31,7 +31,7 @@ def test_a_text_is_its_tokens_an_end_and_filling() -> None:
     assert codes.tolist() == [*text, END, *[PAD] * (5 - len(text))]
 
 
-@given(st.text(max_size=12))
+@given(st.text(max_size=12).map(lambda text: text.rstrip("\0")))  # NumPy's strings lose these
 def test_whatever_fits_comes_back(text: str) -> None:
     codec = WrittenCodec((), "str", 64, SIZE)
     codes = codec.encode(np.array([text], dtype=object), PROCESSOR.toolbox)

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from generalist.acting.agent import Agent
 from generalist.acting.boards import tree_policy
+from generalist.acting.hub import SHIPPED
 from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import rollout
 from generalist.acting.trees import TreePlan
@@ -318,9 +319,9 @@ def test_a_person_plays_in_the_viewer_against_a_search(finished: Path) -> None:
         finally:
             game.close()
     with pytest.raises(UsageError, match="cannot judge positions.*leave out the plan"):
-        load_model("quickstart", "tree")
+        load_model(SHIPPED, "tree")
     with pytest.raises(UsageError, match="A plan is 'tree'"):
-        load_model("quickstart", "beam")
+        load_model(SHIPPED, "beam")
 
 
 def test_an_evaluation_plans_and_reports(finished: Path, tmp_path: Path) -> None:
