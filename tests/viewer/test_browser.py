@@ -184,7 +184,6 @@ def test_play_page_does_each_of_its_actions(browser, server, shots, width: int):
 def test_a_board_is_played_by_clicks(browser, server, shots):
     pytest.importorskip("pyspiel")
     page, problems = opened(browser, f"{server[0]}#board/TicTacToe", 1280)
-    page.click("#control")
     until(page, "/your turn/.test(document.querySelector('#status').textContent)")
     for _ in range(5):
         if "over" in page.inner_text("#status"):
@@ -226,6 +225,7 @@ def test_doom_is_played_by_mouse_and_keys(browser, server, shots):
     page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2)
     until(page, "window.sent.some((each) => each.type === 'act' && each.action[3] > 1)")
     shoot(page, shots, "play-doom")
+    page.evaluate("document.exitPointerLock()")  # as Escape does
     page.click("#save")
     until(page, "/Saved below/.test(document.querySelector('#saved').textContent)")
     assert (server[1] / "doom" / "defend_the_center" / "manifest.json").exists()
