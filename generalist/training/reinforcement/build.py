@@ -205,6 +205,8 @@ def build_learner(
         data.processor,
         data.form,
         {task: Layout.from_dict(data.layouts[task]) for task in wanted.tasks},
+        contexts=_contexts(recipe),
+        window_tokens=recipe.data.window_tokens,
     )
     model.values = start_values(
         tuple(wanted.tasks), model.config.hidden_size, recipe.model.init_from
@@ -228,6 +230,13 @@ def build_learner(
         curriculum=_curriculum(wanted, fleet, ranks),
     )
     return objective, source
+
+
+def _contexts(recipe: Recipe) -> list[int]:
+    """For each task, how many timesteps are seen together, at most."""
+    assert recipe.reinforcement is not None
+    found = [setting_of(recipe.data.context_steps, task) for task in recipe.reinforcement.tasks]
+    return [steps for steps in found if steps is not None]  # `_check` refuses None
 
 
 def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> Fleet | Cluster:
@@ -258,7 +267,7 @@ def _fleet(recipe: Recipe, data: TrainingData, shower: Shower, ranks: Ranks) -> 
         ],
         "counts": counts,
         "seed_of": partial(_seed_of, recipe.seed, first=first, everywhere=everywhere),
-        "contexts": [setting_of(recipe.data.context_steps, task) for task in shower.tasks],
+        "contexts": _contexts(recipe),
         "record": recipe.reinforcement.record is not None,
         "actors": recipe.reinforcement.actors,
     }

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generalist.errors import UsageError
 from generalist.modeling.branches import Group
 from generalist.modeling.embedders import Embedded
 from generalist.modeling.tensors import Tensors
@@ -102,10 +103,21 @@ class Shower:
         processor: makes headers.
         form: of the model.
         layouts: of the tasks, by name; their order numbers them.
+        contexts: for each task, how many timesteps are seen together, at most; empty: one.
+        window_tokens: of the window in which an agent will act; None for any.
     """
 
-    def __init__(self, processor: Any, form: CompactForm, layouts: Mapping[str, Layout]) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        form: CompactForm,
+        layouts: Mapping[str, Layout],
+        *,
+        contexts: Sequence[int] = (),
+        window_tokens: int | None = None,
+    ) -> None:
         self.tasks = tuple(layouts)
+        self._contexts, self._window = tuple(contexts) or (1,) * len(layouts), window_tokens
         self.layouts = tuple(layouts.values())
         self._processor, self._form = processor, form
         self._separator = processor.vocabulary.special("separator")
@@ -117,12 +129,28 @@ class Shower:
         self._task_of: list[int] = []
 
     def header(self, task: int, instruction: str | None) -> int:
-        """The number of the header of a task, with an instruction or none."""
+        """The number of the header of a task, with an instruction or none.
+
+        Raises:
+            UsageError: behind it there is no room for a context, so that an agent would see fewer
+                timesteps than are learned with.
+        """
         said = (task, instruction)
         if said not in self._said:
             ids = self._processor.header(self.tasks[task], instruction, spelled=False).tolist()
+            self._check_room(task, len(ids))
             self._said[said] = self.number_of(np.array([task, *ids], np.int64))
         return self._said[said]
+
+    def _check_room(self, task: int, header_tokens: int) -> None:
+        wanted = header_tokens + self._contexts[task] * int(self._positions[task])
+        if self._window is not None and wanted > self._window:
+            raise UsageError(
+                f"{self.tasks[task]}: a header of {header_tokens} tokens and "
+                f"{self._contexts[task]} timesteps of {self._positions[task]} positions do not fit "
+                f"into data.window_tokens = {self._window}; make it {wanted} or more, or "
+                "data.context_steps smaller."
+            )
 
     def known(self) -> list[np.ndarray]:
         """The headers so far, each with the number of its task before its ids, as `know` takes."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from generalist.envs import make
+from generalist.errors import UsageError
 from generalist.modeling.values import start_values
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.policy import act, log_probs_taken, values_at
@@ -116,3 +117,13 @@ def test_what_is_in_view_is_found_again(acting):
     play(other, 7, 1)
     assert seen(other) == seen(fleet)
     other.close()
+
+
+def test_a_context_without_room_is_refused(acting):
+    """An agent would see fewer timesteps than were learned with."""
+    agent, _ = acting
+    form = agent.model.embedders.form
+    shower = Shower(agent.processor, form, agent.layouts, contexts=[4, 3], window_tokens=20)
+    shower.header(0, None)
+    with pytest.raises(UsageError, match="babyai/GoToLocal: a header of .*data.window_tokens = 20"):
+        shower.header(1, "go to the red ball " * 5)
