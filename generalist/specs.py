@@ -69,6 +69,12 @@ def find_spec(kind: str, name_or_path: str | Path) -> Path:
     )
 
 
+def shipped_checkpoint(name: str | Path) -> Path | None:
+    """The folder of a checkpoint that ships with the package; None where no such one ships."""
+    given = str(name)
+    return spec_folder("checkpoints") / given if given in list_specs("checkpoints") else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, if any is like it."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)

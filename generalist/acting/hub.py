@@ -14,7 +14,7 @@ from generalist.errors import GeneralistError, causes
 from generalist.integrity import MANIFEST, verify
 from generalist.modeling import PARTS_FOLDER
 from generalist.network import reaching
-from generalist.specs import list_specs, spec_folder
+from generalist.specs import list_specs, shipped_checkpoint
 
 LAYOUTS_FILE = "layouts.json"
 SHIPPED = "catalogue"
@@ -43,8 +43,8 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     folder = Path(checkpoint)
     if folder.exists():
         return folder
-    if is_shipped(checkpoint):
-        return spec_folder("checkpoints") / folder
+    if (shipped := shipped_checkpoint(checkpoint)) is not None:
+        return shipped
     if not _REPOSITORY.fullmatch(str(checkpoint)):
         return folder
     name, _, revision = str(checkpoint).partition("@")
@@ -56,11 +56,6 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
         except ValueError as error:  # the client refuses a file name that leads out of its folder
             raise GeneralistError(f"{checkpoint} cannot be downloaded: {error}") from error
     return Path(found)
-
-
-def is_shipped(checkpoint: str | Path) -> bool:
-    """Whether this is the name of a checkpoint that ships with the package."""
-    return str(checkpoint) in list_specs("checkpoints")
 
 
 def check_checkpoint(folder: Path) -> None:

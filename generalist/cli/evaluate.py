@@ -87,8 +87,9 @@ def evaluate(
     prompted with demonstrations, a model fine-tuned on a few demonstrations of the task, and a
     model trained on these alone.
     """
-    from generalist.acting.hub import checkpoint_folder, is_shipped
+    from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite
+    from generalist.specs import shipped_checkpoint
 
     loaded = load_suite(suite)
     if episodes is not None:
@@ -102,7 +103,7 @@ def evaluate(
     place = {"device": device_of(device), "dtype": dtype.value}
     folder = checkpoint_folder(checkpoint)
     fetched = folder != checkpoint
-    group = "shipped" if fetched and is_shipped(checkpoint) else ""
+    group = "shipped" if fetched and shipped_checkpoint(checkpoint) else ""
     beside = (
         Path("runs", group, str(checkpoint).replace("/", "-")) if fetched else checkpoint.parent
     )

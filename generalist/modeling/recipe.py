@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from generalist.specs import shipped_checkpoint
 from generalist.yaml_values import expand_home
 
 
@@ -80,6 +81,12 @@ class EmbeddersRecipe(Section):
     """Width of the rows in which an embedder looks tokens up."""
 
 
+def _folder_of_shipped(name: str) -> str:
+    """The folder of a checkpoint that ships, for its name; a folder of that name comes first."""
+    shipped = None if Path(name).exists() else shipped_checkpoint(name)
+    return name if shipped is None else str(shipped)
+
+
 class ModelRecipe(Section):
     """The causal LM. All of it ends up in a plain Hugging Face config."""
 
@@ -90,10 +97,11 @@ class ModelRecipe(Section):
     embedders: EmbeddersRecipe = Field(default_factory=EmbeddersRecipe)
     """Sizes of what the compact form adds; a checkpoint that a run starts from has its own."""
 
-    init_from: Name | None = None
+    init_from: Annotated[Name, AfterValidator(_folder_of_shipped)] | None = None
     """Start from the weights of this model: a folder or repository of a pretrained language model
     (the data's processor must have been made of its tokenizer: `generalist tokenizer adopt`), or a
-    checkpoint of our own, to be trained further. Sizes are then its own and left out here."""
+    checkpoint of our own, to be trained further: its folder, or the name of one that ships. Sizes
+    are then its own and left out here."""
     lora: LoraRecipe | None = None
     """Train adapters and the embedding tables instead of everything; the final checkpoint holds
     them merged, as a plain model."""

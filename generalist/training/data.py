@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from generalist.errors import GeneralistError, UsageError
-from generalist.modeling.embedder_files import stored_form
+from generalist.errors import GeneralistError
 from generalist.settings import family_of, named_tasks
 from generalist.specs import nearest
-from generalist.tokenization.compact import CompactForm, OutcomeIds
+from generalist.tokenization.compact import CompactForm
 from generalist.tokenization.outcomes import TaskWorld
 from generalist.tokenization.returns import TaskReturns
+from generalist.training.forms import form_of, outcome_ids
 from generalist.training.known_layouts import warn_of_other_layouts
 
 if TYPE_CHECKING:
-    from generalist.modeling.recipe import ModelRecipe
     from generalist.shards.manifest import DatasetHeader
     from generalist.shards.reader import TaskData
-    from generalist.tokenization.layout import Layout
     from generalist.training.recipe import Recipe
-    from generalist.vocabulary import TokenRange, Vocabulary
+    from generalist.vocabulary import Vocabulary
     from generalist.windows.batch import Batch
     from generalist.windows.outcomes import Worlds
     from generalist.windows.returns import Returns
@@ -264,13 +262,6 @@ def _warn_of_same(folders: Sequence[TaskData], known: Iterable[str], so: str) ->
         )
 
 
-def outcome_ids(vocabulary: Vocabulary) -> OutcomeIds:
-    """The ids by which outcomes are predicted."""
-    goes_on, is_over = vocabulary.special("separator"), vocabulary.special("end")
-    returns = vocabulary["return"]
-    return OutcomeIds(goes_on, is_over, returns.start, returns.size)
-
-
 def _labels(folders: Sequence[TaskData], with_values: Mapping[str, TaskReturns]) -> dict[str, int]:
     """Task -> number of labels in its folders.
 
@@ -281,38 +272,6 @@ def _labels(folders: Sequence[TaskData], with_values: Mapping[str, TaskReturns])
         of_a_step = int(data.layout.positions.chosen.sum()) + (data.task in with_values)
         found[data.task] = found.get(data.task, 0) + data.steps * of_a_step
     return found
-
-
-def form_of(
-    model: ModelRecipe,
-    layouts: Mapping[str, Layout],
-    returns: TokenRange | None = None,
-    world: OutcomeIds | None = None,
-) -> CompactForm | None:
-    """The compact form of a run on these tasks; None where it trains in the flat form.
-
-    A checkpoint that the run starts from keeps its form, extended by what is new: a position for
-    returns too, where the ids of returns are given, and one for actions with those of outcomes.
-
-    Raises UsageError where these are given and the form is flat, or has no room for them.
-    """
-    before = None if model.init_from is None else stored_form(model.init_from)
-    if before is None and model.form == "flat":
-        for section, given in (("returns", returns), ("world", world)):
-            if given is not None:
-                raise UsageError(
-                    f"A recipe with {section} trains in the compact form; set model.form to "
-                    f"compact, or leave {section} out."
-                )
-        return None
-    sizes = model.embedders
-    form = before or CompactForm(positions=sizes.positions, width=sizes.width)
-    if world is not None and form.positions != 1:
-        raise UsageError(
-            f"A recipe with world shows an observation as one position, and this one has "
-            f"{form.positions}; set model.embedders.positions to 1, or leave world out."
-        )
-    return form.extended(layouts, returns, world)
 
 
 def _headers(folders: Sequence[TaskData]) -> dict[str, DatasetHeader]:

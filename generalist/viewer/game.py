@@ -114,6 +114,7 @@ class Game:
         self.control = False
         self.look = 0
         self._against: str | None = None  # who plays on a board in place of the task's opponent
+        self._wanted: str | None = None  # the return that episodes are asked for, as it is written
         self._person_steps = 0
         self._moment: dict[str, Any] | None = None
         self._pictures = [Picture() for _ in range(agents)]
@@ -165,6 +166,7 @@ class Game:
             seed=self._next_seed,
             slot=slot,
             keep_steps=slot == 0,
+            wanted_return=self._wanted,
         )
         self.sessions[slot:] = [session, *self.sessions[slot + 1 :]]
         self._next_seed += 1
@@ -253,6 +255,22 @@ class Game:
         for session in self.sessions:
             session.instruct(text)
 
+    def ask(self, wanted: str) -> None:
+        """Begin new episodes that are asked for a return; nothing asks for none.
+
+        Args:
+            wanted: `expert`, a number, or a percentage such as `80%`; "" for nothing.
+
+        Raises:
+            UsageError: it is written otherwise, or the checkpoint learned no returns of the task.
+        """
+        if not isinstance(self.policy, Watched):
+            raise UsageError(f"{self.model.name} was not trained on {self.task}: you play alone.")
+        if wanted.strip():
+            self.policy.agent.checked_return(wanted)
+        self._wanted = wanted.strip() or None
+        self.again()
+
     def set_temperature(self, temperature: float | None) -> None:
         """Sample at this temperature from the next step on; None as the checkpoint says."""
         if isinstance(self.policy, Watched):
@@ -320,6 +338,7 @@ class Game:
             "description": description,
             "agents": len(self.sessions),
             "known": self.known,
+            "asks": self.known and self.task in self.model.agent.returns,
             "limit": known.max_steps,
             "legend": None if self.reader is None else self.reader.legend(),
             "controls": self.controls.to_dict(),
@@ -348,6 +367,7 @@ class Game:
             "waiting": self.waiting,
             "legal": None if mask is None else np.asarray(mask).tolist(),
             "instruction": told,
+            "wanted": self._wanted,
             "header": [] if self.reader is None else self.reader.header(told),
             "moment": self._moment,
         }

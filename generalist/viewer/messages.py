@@ -54,6 +54,13 @@ class Instruct(_Message):
     text: str = Field(max_length=_LONGEST_TEXT)
 
 
+class Ask(_Message):
+    """Begin episodes that are asked for a return: `expert`, 250 or 80%; nothing for none."""
+
+    type: Literal["ask"]
+    text: str = Field(max_length=_LONGEST_TEXT)
+
+
 class Control(_Message):
     """Take over, or hand back."""
 
@@ -75,7 +82,7 @@ class Look(_Message):
     slot: int = Field(ge=0, le=8)
 
 
-Message = Start | Plain | Speed | Temperature | Instruct | Control | Act | Look
+Message = Start | Plain | Speed | Temperature | Instruct | Ask | Control | Act | Look
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 

@@ -29,6 +29,7 @@ from generalist.viewer.game import PLAY_SEEDS, Game, Model
 from generalist.viewer.messages import (
     MOST_BYTES,
     Act,
+    Ask,
     Control,
     Instruct,
     Look,
@@ -271,6 +272,8 @@ class _Table:
             await self._try(lambda: game.set_temperature(message.value))
         elif isinstance(message, Instruct):
             await self._try(lambda: game.instruct(message.text))
+        elif isinstance(message, Ask):
+            await self._try(lambda: game.ask(message.text))
         elif isinstance(message, Control):
             await self._try(lambda: game.take_over(message.on))
         elif isinstance(message, Look):

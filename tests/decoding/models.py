@@ -17,7 +17,7 @@ from generalist.tokenization.outcomes import TaskWorld
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.returns import TaskReturns
 from generalist.tokenization.text import TextCodec
-from generalist.training.data import outcome_ids
+from generalist.training.forms import outcome_ids
 from generalist.vocabulary import Vocabulary
 
 VOCABULARY_SIZE = 128

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from generalist.acting.hub import SHIPPED
 from generalist.errors import UsageError
 from generalist.specs import list_specs, spec_folder
 from generalist.training.recipe import Recipe, differences, dump_recipe, load_recipe
@@ -63,6 +64,7 @@ def test_a_path_is_what_is_written_but_for_the_home_folder(recipe_file, name, ho
         ("data.processor=NULL", Path("NULL")),
         ("model.init_from=~/a", str(Path.home() / "a")),
         ("model.init_from=7", "7"),
+        (f"model.init_from={SHIPPED}", str(spec_folder("checkpoints") / SHIPPED)),
         ("trackers=[on, 1.5]", ["on", "1.5"]),
         ("corrections.tasks.gym/A.b={episodes: 1, expert: yes}", "yes"),
         ("schedule.steps=0100", 100),

@@ -11,11 +11,11 @@ import yaml
 from huggingface_hub import ModelCard
 
 from generalist.acting.agent import Agent
-from generalist.acting.hub import REPLAY, SHIPPED, checkpoint_folder, is_shipped
+from generalist.acting.hub import REPLAY, SHIPPED, checkpoint_folder
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.integrity import verify
-from generalist.specs import spec_folder
+from generalist.specs import shipped_checkpoint, spec_folder
 from generalist.training.card import card_scores, license_card, write_model_card
 from generalist.training.recipe import Recipe, dump_recipe
 from generalist.training.ship import ship, without_own_folders
@@ -104,7 +104,7 @@ def test_a_shipped_name_is_found_and_a_folder_of_that_name_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert is_shipped(SHIPPED) and not is_shipped(f"someone/{SHIPPED}")
+    assert shipped_checkpoint(SHIPPED) and not shipped_checkpoint(f"someone/{SHIPPED}")
     assert checkpoint_folder(SHIPPED) == spec_folder("checkpoints") / SHIPPED
     assert checkpoint_folder(Path(SHIPPED)) == spec_folder("checkpoints") / SHIPPED
     (tmp_path / SHIPPED).mkdir()

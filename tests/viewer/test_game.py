@@ -13,9 +13,12 @@ from generalist.acting.agent import Agent
 from generalist.errors import UsageError
 from generalist.shards.reader import TaskData
 from generalist.shards.validate import validate
+from generalist.tokenization.returns import TaskReturns
 from generalist.viewer.game import PLAY_SEEDS, Game, Model
 from generalist.viewer.person import Controls
+from generalist.viewer.watched import Beliefs
 from tests.conftest import TINY_MODEL, command
+from tests.decoding.models import compact_agent
 
 CARTPOLE = "gym/CartPole-v1"
 
@@ -121,6 +124,32 @@ def test_a_persons_episode_validates_and_replays_to_the_same_return(
     rewards = [env.step(action)[1] for action in episode.actions]
     assert sum(rewards) == pytest.approx(record["return"], abs=1e-4)
     np.testing.assert_allclose(rewards, data.rewards(0), atol=1e-5)
+
+
+def test_new_episodes_are_asked_for_a_return():
+    beliefs = Beliefs()
+    returns = TaskReturns(0.0, 500.0, 1.0, 256, ((0.0, 0.0), (500.0, 200.0)))
+    agent = compact_agent(CARTPOLE, returns=returns, on_logits=beliefs)
+    playing = Game(Model("asked", agent, beliefs), CARTPOLE, agents=1, seed=PLAY_SEEDS)
+    assert playing.started()["asks"] and playing.state()["wanted"] is None
+    playing.ask(" 80% ")
+    playing.step()
+    state = playing.state()
+    assert state["wanted"] == playing.sessions[0].wanted_return == "80%"
+    assert state["slots"][0]["seed"] == PLAY_SEEDS + 1 and np.isfinite(state["moment"]["value"])
+    with pytest.raises(UsageError, match="a lot"):
+        playing.ask("a lot")
+    assert playing.state()["wanted"] == "80%"
+    playing.ask("")
+    assert playing.sessions[0].wanted_return is None
+    playing.close()
+
+
+def test_what_knows_no_returns_is_not_asked_for_any(game):
+    playing = game(CARTPOLE)
+    assert not playing.started()["asks"]
+    with pytest.raises(UsageError, match="without returns"):
+        playing.ask("expert")
 
 
 def test_turns_wait_for_the_person(game):

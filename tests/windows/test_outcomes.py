@@ -10,7 +10,7 @@ import pytest
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import CompactForm, signatures_of
 from generalist.tokenization.returns import returns_to_go
-from generalist.training.data import outcome_ids
+from generalist.training.forms import outcome_ids
 from generalist.windows.outcomes import Worlds, fit_worlds
 from generalist.windows.returns import Returns, fit_returns
 from generalist.windows.windows import WindowSampler

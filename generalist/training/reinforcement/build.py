@@ -23,7 +23,8 @@ from generalist.shards.manifest import DatasetHeader
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.tokenization.processor import GeneralistProcessor, load_processor
-from generalist.training.data import NoWindows, TrainingData, form_of, open_data
+from generalist.training.data import NoWindows, TrainingData, open_data
+from generalist.training.forms import form_of
 from generalist.training.known_layouts import check_same_layouts
 from generalist.training.objective import TokenObjective
 from generalist.training.ranks import Ranks

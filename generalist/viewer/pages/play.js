@@ -49,6 +49,7 @@ const HEARD = {
     $("views").className = `views of-${message.agents}`;
     $("views").replaceChildren(...views);
     $("inside").classList.toggle("hidden", !message.known);
+    $("ask").classList.toggle("hidden", !message.asks);
     drawKeys(message.controls);
     for (const id of ["run", "once", "again", "save"]) $(id).disabled = false;
     const can = message.controls.buttons.length + message.controls.sliders.length + message.controls.toggles.length > 0;
@@ -66,7 +67,9 @@ const HEARD = {
     const over = now.done ? `, over${now.success === null ? "" : now.success ? ", solved" : ", not solved"}` : "";
     const turn = message.waiting && !now.done ? ", your turn" : "";
     const told = message.instruction ? `  “${message.instruction}”` : "";
-    $("status").textContent = `step ${now.step}  return ${Number(now.return.toPrecision(5))}  seed ${now.seed}${over}${turn}${told}`;
+    const asked = message.wanted ? `  asked for ${message.wanted}` : "";
+    const value = message.moment && message.moment.value !== null ? `  it expects ${Number(message.moment.value.toPrecision(4))} more` : "";
+    $("status").textContent = `step ${now.step}  return ${Number(now.return.toPrecision(5))}  seed ${now.seed}${over}${turn}${told}${asked}${value}`;
     message.slots.forEach((slot, number) => {
       const view = $("views").children[number];
       view.lastChild.textContent = message.slots.length > 1 ? Number(slot.return.toPrecision(4)) : "";
@@ -230,6 +233,10 @@ $("temperature").addEventListener("input", () => {
 $("tell").addEventListener("submit", (event) => {
   event.preventDefault();
   if ($("instruction").value.trim()) tell("instruct", { text: $("instruction").value.trim() });
+});
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  tell("ask", { text: $("wanted").value.trim() });
 });
 startTheme($("theme"));
 connect();
