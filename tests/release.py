@@ -6,6 +6,7 @@ checkpoint; what it took is printed. Then come the extras that a page of films n
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,9 @@ def attempt(distribution: Path, folder: Path, constraints: Path) -> str:
 
 def _run(*command: object, where: Path) -> None:
     print("$", *command, flush=True)
-    subprocess.run([str(part) for part in command], cwd=where, check=True)
+    # A PYTHONPATH of this shell would put other code in the place of what is tried.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([str(part) for part in command], cwd=where, env=own, check=True)
 
 
 def main(folder: str) -> None:

@@ -4,6 +4,8 @@ Success has the Beta interval of Clopper and Pearson (1934), returns have Studen
 needs many episodes. The percentile bootstrap does: its interval covers 83% with 5 normal values.
 With 20 episodes of a policy that succeeds 98 times in 100 it covers 34%, because 20 successes
 show no spread.
+
+SciPy is imported late: acting does without it, and the command line imports this module.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from generalist.errors import GeneralistError
 
@@ -78,6 +79,8 @@ class Estimate:
             return success_interval(self.successes, self.episodes)
         if self.stderr is None:
             return None
+        from scipy import stats
+
         half = float(stats.t.ppf(TAILS[1], self.episodes - 1)) * self.stderr
         return self.mean - half, self.mean + half
 
@@ -109,6 +112,8 @@ class Estimate:
 
 def success_interval(successes: int, episodes: int) -> Interval:
     """95% interval of a probability (Clopper and Pearson 1934): it never covers less."""
+    from scipy import stats
+
     low = stats.beta.ppf(TAILS[0], successes, episodes - successes + 1) if successes else 0.0
     high = 1.0
     if successes < episodes:
@@ -124,6 +129,8 @@ def percentile_interval(drawn: np.ndarray) -> Interval:
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """Mean of the middle half along the last axis: (..., n) to (...)."""
+    from scipy import stats
+
     return stats.trim_mean(values, 0.25, axis=-1)
 
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.signal import lfilter
 
 from generalist.errors import GeneralistError
 
@@ -121,6 +120,8 @@ class TaskReturns:
 
 def returns_to_go(rewards: np.ndarray, discount: float, *, truncated: bool) -> np.ndarray:
     """(T,) float64 returns-to-go of an episode with these raw rewards, (T,)."""
+    from scipy.signal import lfilter  # acting needs no SciPy
+
     backwards = np.asarray(rewards, np.float64)[::-1]
     rest = 0.0
     if truncated and discount < 1:
