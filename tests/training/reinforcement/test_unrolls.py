@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from generalist.envs import make
-from generalist.errors import UsageError
+from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.values import start_values
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.policy import act, log_probs_taken, values_at
@@ -117,6 +117,26 @@ def test_what_is_in_view_is_found_again(acting):
     play(other, 7, 1)
     assert seen(other) == seen(fleet)
     other.close()
+
+
+def test_success_alone_is_learned_from_where_it_is_asked_for(acting):
+    agent, fleet = acting
+    goto = {"environments": 2, "success_only": True, "reward_scale": 3.0}
+    tasks = {LUNAR: {"environments": 2}, GOTO: goto}
+    recipe = ReinforcementRecipe(tasks=tasks, unroll=17, minibatches=1)
+    random, came = torch.Generator().manual_seed(0), 0
+    for _ in range(20):
+        played = play_unroll(agent.model, fleet, recipe, random=random)
+        ends = played.unroll.discounts == 0
+        rewards, successes = played.unroll.rewards, [e.success for e in played.finished if e.task]
+        assert not rewards[2:][~ends[2:]].any() and rewards[:2][~ends[:2]].all()
+        assert (rewards[2:] == 3.0).sum() == sum(successes)
+        came += sum(successes)
+    assert came, "nobody reached anything"
+    recipe.tasks[LUNAR].success_only = True
+    with pytest.raises(GeneralistError, match="LunarLander.* without saying whether it succeeded"):
+        for _ in range(2):
+            play_unroll(agent.model, fleet, recipe, random=random)
 
 
 def test_a_context_without_room_is_refused(acting):
