@@ -95,8 +95,8 @@ class Stepped:
     @classmethod
     def nothing(cls, count: int) -> Stepped:
         """What is filled in step by step, for `count` environments."""
-        no = np.zeros(count, bool)
-        return cls(np.zeros(count, np.float32), ~no, succeeded=no, failed=no.copy())
+        no, also_no = np.zeros((2, count), bool)
+        return cls(np.zeros(count, np.float32), np.ones(count, bool), no, also_no)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Crew:
         result.rewards[row] = trace.rewards[-1]
         if not trace.done:
             return
-        result.going_on[row], result.succeeded[row] = False, bool(trace.success)
+        result.going_on[row], result.succeeded[row] = False, _succeeded(trace)
         result.finished.append(
             Outcome(
                 place.task, trace.return_, trace.steps, trace.success,
@@ -371,6 +371,11 @@ class Crew:
         """Close all environments."""
         for place in self._places:
             place.env.close()
+
+
+def _succeeded(trace: Trace) -> bool:
+    """Whether an episode succeeded, as `Task.score_of` has it."""
+    return trace.return_ > 0 if trace.success is None else trace.success
 
 
 def _row(batch: Tree, number: int) -> Any:

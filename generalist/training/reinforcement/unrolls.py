@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generalist.errors import GeneralistError
 from generalist.tokenization.layout import Layout
 from generalist.training.reinforcement.crew import Outcome, Seen, Stepped
 from generalist.training.reinforcement.fleet import Fleet
@@ -147,9 +146,6 @@ def play_unroll(
         random: draws the actions.
         version: of the model's weights, for the episodes that are recorded.
         reference: the model that the run started with; None where nobody asks for it.
-
-    Raises:
-        GeneralistError: a task is to be learned from success alone, and does not say it.
     """
     model.eval()
     steps, count = recipe.unroll, len(fleet)
@@ -202,17 +198,10 @@ def play_unroll(
 def _learned_from(stepped: Stepped, fleet: Fleet, recipe: ReinforcementRecipe) -> np.ndarray:
     """(E,) float32, the rewards of a step as they are learned from."""
     learned = stepped.rewards.copy()
-    silent = {each.task for each in stepped.finished if each.success is None}
-    for number, (name, task) in enumerate(recipe.tasks.items()):
-        part = fleet.of_task[number]
+    for part, task in zip(fleet.of_task, recipe.tasks.values(), strict=True):
         if task.success_only:
             learned[part] = stepped.succeeded[part]
         learned[part] *= task.reward_scale
-        if task.success_only and number in silent:
-            raise GeneralistError(
-                f"reinforcement.tasks: {name} is to be learned from success alone, and an episode "
-                "of it ended without saying whether it succeeded. Leave success_only out."
-            )
     if recipe.reward_clip is not None:
         learned = learned.clip(-recipe.reward_clip, recipe.reward_clip)
     return learned
