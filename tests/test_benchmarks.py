@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    ablations,
     acting,
     backgrounds,
     boards,
@@ -41,6 +42,7 @@ from generalist.shards.reader import TaskData
 from generalist.tokenization.outcomes import RewardBins, TaskWorld
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.returns import TaskReturns
+from generalist.training.reinforcement.unrolls import Played
 from generalist.windows.mixture import open_mixture
 from tests.conftest import TinyRun
 from tests.decoding.models import compact_agent
@@ -398,14 +400,56 @@ def test_the_environments_benchmark_splits_a_rollout(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_kills_lose_nothing(tiny_run: TinyRun, tmp_path: Path):
+@pytest.mark.parametrize("learns", ["imitation", "reinforcement", "two actors"])
+def test_kills_lose_nothing(tiny_run: TinyRun, tmp_path: Path, learns: str):
     """As a program of its own: it forks, which the process of the tests should not."""
     out = tmp_path / "out.json"
-    command = [sys.executable, "-m", "benchmarks.crashes", str(tiny_run.data), "--kills", "3"]
+    what = {"imitation": [str(tiny_run.data)], "two actors": ["--actors", "2"]}.get(learns, [])
+    command = [sys.executable, "-m", "benchmarks.crashes", *what, "--kills", "3"]
     subprocess.run([*command, "--steps", "12", "--json", str(out)], check=True)
     found = json.loads(out.read_text())
     assert found["kills"] == 3 and found["starts"] == found["runs"] + 3
     assert found["largest_difference"] == found["damaged"] == found["failed_starts"] == 0
+    assert found["left_behind"] == 0
+
+
+def test_an_unroll_comes_late_and_its_episodes_at_once():
+    numbers = iter(range(9))
+
+    def play() -> Played:
+        number = next(numbers)
+        return Played(number, [f"episode {number}"], 10)
+
+    late = ablations.Late(play, 2)
+    assert late() == Played(0, ["episode 0", "episode 1", "episode 2"], 30)
+    assert late() == Played(1, ["episode 3"], 10)
+    at_once = ablations.Late(play, 0)
+    assert at_once() == Played(4, ["episode 4"], 10)
+
+
+def test_all_rows_of_an_ablation_play_as_many_steps(tmp_path: Path):
+    for setting in (each for rows in ablations.EXPERIMENTS.values() for each in rows):
+        recipe, late = ablations.recipe_for(setting, 30_000, 0, tmp_path)
+        updates = recipe.reinforcement.passes * recipe.reinforcement.minibatches
+        assert late * updates == setting.lag_updates in (0, 16)
+        unrolls = recipe.schedule.steps / updates + late
+        assert unrolls == round(30_000 / (3 * 16 * 32)), setting.name
+
+
+@pytest.mark.slow
+def test_the_ablations_go_on_from_their_file(tmp_path: Path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["scales", "--steps", "13000", "--json", str(out)]
+    ablations.main(arguments)
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 4 and {row["steps"] for row in rows} == {8 * 3 * 16 * 32}
+    assert all(row["returns"]["minatar/Freeway"] is not None for row in rows)
+    out.write_text(json.dumps({"rows": rows[1:]}))
+    capsys.readouterr()
+    ablations.main(arguments)
+    again = json.loads(out.read_text())["rows"]
+    assert again[1:] == rows[1:] and again[0]["returns"] == rows[0]["returns"]
+    assert capsys.readouterr().out.count("seed 0:") == 1, "a row that is there was run again"
 
 
 @pytest.mark.slow

@@ -84,6 +84,7 @@ def dagger(
         "rounds": rounds,
         "begin": 0.0,
         "share": planned.corrections.share,
+        "earlier": planned.corrections.earlier,
     }
     planned.corrections = validate_data(corrections, CorrectionsRecipe, "generalist dagger")
     planned.improvement = ImprovementRecipe()

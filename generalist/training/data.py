@@ -58,7 +58,8 @@ class TrainingData:
         layouts: task -> `Layout.to_dict()`.
         headers: task -> the header that says how its environment is made.
         undemonstrated: the tasks of `headers` that the run acts in without a demonstration.
-        shards: [task, fingerprint of its episodes] of each folder of demonstrations.
+        shards: [task, fingerprint of its episodes] of each folder of demonstrations, and of
+            corrections of earlier runs.
         weights: mixture weight of each folder of demonstrations.
         available: task -> number of episodes in the data, selected or not.
         labels: task -> number of labels in its selected episodes, of corrections too.
@@ -130,17 +131,18 @@ def open_data(recipe: Recipe, rounds: int = 0, improvements: int = 0) -> Trainin
 
     Args:
         recipe: the recipe of the run.
-        rounds: number of rounds of the run's own corrections to add.
+        rounds: number of rounds of the run's own corrections to add, beside those of earlier runs.
         improvements: number of rounds of the run's own attempts to add.
 
     Raises:
+        UsageError: corrections of earlier runs are not there, or of other tasks.
         GeneralistError: shards are damaged, or were encoded with another processor.
     """
     from generalist.shards.remote import local_root
     from generalist.tokenization.layout import Layout
     from generalist.tokenization.processor import load_processor
     from generalist.training.undemonstrated import undemonstrated_headers
-    from generalist.windows.mixture import open_mixture
+    from generalist.windows.mixture import corrections_below, earlier_corrections, open_mixture
     from generalist.windows.selection import Selection
     from generalist.windows.windows import WindowSampler
 
@@ -159,15 +161,13 @@ def open_data(recipe: Recipe, rounds: int = 0, improvements: int = 0) -> Trainin
     )
     headers = _headers(mixture.tasks)
     new = undemonstrated_headers(recipe, headers, processor)
-    shards = [[task.task, task.fingerprint] for task in mixture.tasks]
+    earlier = earlier_corrections(recipe.corrections.earlier, mixture.tasks, processor)
+    shards = [[task.task, task.fingerprint] for task in [*mixture.tasks, *earlier]]
     weights = [round(weight, 9) for weight in mixture.weights]
     returns = _returns(recipe, mixture.tasks, processor.vocabulary)
     worlds = _worlds(recipe, mixture.tasks, processor.vocabulary)
-    mixture.add_corrections(
-        [corrections_root(recipe, number) for number in range(rounds)],
-        recipe.corrections.share,
-        processor,
-    )
+    own = corrections_below([corrections_root(recipe, n) for n in range(rounds)], processor)
+    mixture.add_corrections([*earlier, *own], recipe.corrections.share)
     mixture.add_attempts(
         [improvement_root(recipe, number) for number in range(improvements)],
         recipe.improvement.share,

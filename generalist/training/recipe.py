@@ -342,7 +342,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     acting, unless the run acts in its rounds.
     """
     free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
-    free |= {"data.root", "data.processor", "data.rows_per_forward"}
+    free |= {"data.root", "data.processor", "data.rows_per_forward", "corrections.earlier"}
     free |= {"data.cache", "data.cache_gigabytes"}
     free |= {"reinforcement.actors", "reinforcement.ray", "reinforcement.record"}
     free |= set() if new.corrections.tasks or new.improvement.tasks else {"acting"}

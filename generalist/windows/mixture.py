@@ -33,25 +33,25 @@ class Mixture:
     weights: list[float]
     available: dict[str, int]
 
-    def add_corrections(
-        self, roots: Sequence[Path], share: float, processor: _Fingerprinted | None = None
-    ) -> None:
-        """Give `share` of the weight of each task to its episodes below these folders.
+    def add_corrections(self, rounds: Sequence[TaskData], share: float) -> None:
+        """Give `share` of the weight of each task to its episodes in these folders.
 
         The folders, of one round of DAgger each, share it equally. What a task that is not in the
         mixture has there is left out.
 
         Args:
-            roots: a folder for each round.
+            rounds: see `corrections_below`.
             share: part of a task's weight, in (0, 1).
-            processor: the processor in use, whose fingerprint the data must have.
+
+        Raises:
+            GeneralistError: a folder holds a task of the mixture in another layout.
         """
-        rounds = [TaskData(folder, processor) for root in roots for folder in dataset_folders(root)]
         for name in dict.fromkeys(data.task for data in self.tasks):  # sets have no fixed order
             mine = [data for data in rounds if data.task == name and len(data)]
             if not mine:
                 continue
             places = [i for i, data in enumerate(self.tasks) if data.task == name]
+            check_layouts([*(self.tasks[i] for i in places), *mine])
             weight = sum(self.weights[i] for i in places)
             for i in places:
                 self.weights[i] *= 1 - share
@@ -162,6 +162,54 @@ def open_mixture(
         for data, _ in mine
     ]
     return Mixture([data for data, _ in folders], [weight for _, weight in folders], available)
+
+
+def corrections_below(
+    roots: Sequence[Path], processor: _Fingerprinted | None = None
+) -> list[TaskData]:
+    """All corrections below some folders, such as that of a round or of a run.
+
+    Args:
+        roots: the folders.
+        processor: the processor in use, whose fingerprint the data must have.
+
+    Raises:
+        GeneralistError: a folder holds none, or was encoded with another processor.
+    """
+    return [TaskData(folder, processor) for root in roots for folder in dataset_folders(root)]
+
+
+def earlier_corrections(
+    roots: Sequence[Path], tasks: Sequence[TaskData], processor: _Fingerprinted | None = None
+) -> list[TaskData]:
+    """The corrections of earlier runs, as far as they are of some tasks.
+
+    Args:
+        roots: a folder for each run, or for each round of one.
+        tasks: the demonstrations.
+        processor: as in `corrections_below`.
+
+    Raises:
+        UsageError: there is no such folder, or it has none of the tasks.
+        GeneralistError: as `corrections_below`.
+    """
+    wanted, found = {data.task for data in tasks}, []
+    for root in roots:
+        if not root.is_dir():
+            raise UsageError(
+                f"corrections.earlier names {root}, which is no folder. A run keeps its "
+                "corrections in OUTPUT_DIR/corrections; leave the folder out to do without."
+            )
+        there = corrections_below([root], processor)
+        mine = [data for data in there if data.task in wanted]
+        if not mine:
+            names = ", ".join(sorted({data.task for data in there}))
+            raise UsageError(
+                f"corrections.earlier names {root}, which has corrections of {names} alone. The "
+                "data hold none of these tasks; leave the folder out."
+            )
+        found += mine
+    return found
 
 
 def check_layouts(tasks: Sequence[TaskData]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.validate import validate
-from generalist.windows.mixture import open_mixture
+from generalist.windows.mixture import corrections_below, open_mixture
 from generalist.windows.spec import DatasetSpec, dataset_spec
 from tests.bits import every_bit
 from tests.dataset_folders import control_layout, grid_layout, write_task
@@ -168,8 +168,15 @@ def test_rounds_without_episodes_take_no_weight(root: Path, tmp_path: Path) -> N
     write_task(tmp_path / "round", "gym/Gone-v0", control_layout(), [10])
     mixture = open_mixture([root / "gym", root / "babyai"])
     before = list(mixture.weights)
-    mixture.add_corrections([tmp_path / "round"], 0.5)
+    mixture.add_corrections(corrections_below([tmp_path / "round"]), 0.5)
     assert mixture.weights == before and len(mixture.tasks) == 2
+
+
+def test_corrections_in_another_layout_are_refused(root: Path, tmp_path: Path) -> None:
+    write_task(tmp_path / "round", "gym/A-v0", control_layout(4), [10])
+    mixture = open_mixture([root / "gym", root / "babyai"])
+    with pytest.raises(GeneralistError, match="two layouts.*another shape"):
+        mixture.add_corrections(corrections_below([tmp_path / "round"]), 0.5)
 
 
 ROWS = """
@@ -178,10 +185,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from generalist.windows.mixture import open_mixture
+from generalist.windows.mixture import corrections_below, open_mixture
 from generalist.windows.windows import WindowSampler
 mixture = open_mixture(sys.argv[1])
-mixture.add_corrections([Path(sys.argv[2])], 0.5)
+mixture.add_corrections(corrections_below([Path(sys.argv[2])]), 0.5)
 header = lambda data, instruction: np.array([8193, 100 + len(data.task)])
 batch = WindowSampler(mixture.tasks, mixture.weights, header, window_tokens=256).batch(0, 50)
 print([data.task for data in mixture.tasks], hashlib.sha256(batch.input_ids.tobytes()).hexdigest())

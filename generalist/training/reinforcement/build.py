@@ -148,7 +148,13 @@ def _check(task: str, recipe: Recipe) -> None:
     """
     if is_document_task(task):
         raise UsageError(f"{task} is text, which has no rewards; reinforcement plays environments.")
-    get_task(task)
+    assert recipe.reinforcement is not None
+    found = get_task(task)
+    if recipe.reinforcement.tasks[task].success_only and found.metric != "success":
+        raise UsageError(
+            f"reinforcement.tasks: {task} has success_only, but its score is its "
+            "return. Leave success_only out."
+        )
     if setting_of(recipe.data.context_steps, task) is None:
         raise UsageError(
             f"data.context_steps has no number for {task}. Reinforcement has to know how many "

@@ -77,6 +77,7 @@ class Stepped:
     Attributes:
         rewards: (E,) float32, raw.
         going_on: (E,) bool, False where the episode ended or was cut.
+        succeeded: (E,) bool, True where the episode ended or was cut, and had succeeded.
         failed: (E,) bool, True where the environment did something wrong.
         finished: the episodes that ended.
         cut: for environments whose episode a limit cut, the state behind its last step.
@@ -85,6 +86,7 @@ class Stepped:
 
     rewards: np.ndarray
     going_on: np.ndarray
+    succeeded: np.ndarray
     failed: np.ndarray
     finished: list[Outcome] = field(default_factory=list)
     cut: dict[int, Seen] = field(default_factory=dict)
@@ -93,7 +95,8 @@ class Stepped:
     @classmethod
     def nothing(cls, count: int) -> Stepped:
         """What is filled in step by step, for `count` environments."""
-        return cls(np.zeros(count, np.float32), np.ones(count, bool), np.zeros(count, bool))
+        no, also_no = np.zeros((2, count), bool)
+        return cls(np.zeros(count, np.float32), np.ones(count, bool), no, also_no)
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,7 @@ class Crew:
         result.rewards[row] = trace.rewards[-1]
         if not trace.done:
             return
-        result.going_on[row] = False
+        result.going_on[row], result.succeeded[row] = False, _succeeded(trace)
         result.finished.append(
             Outcome(
                 place.task, trace.return_, trace.steps, trace.success,
@@ -368,6 +371,11 @@ class Crew:
         """Close all environments."""
         for place in self._places:
             place.env.close()
+
+
+def _succeeded(trace: Trace) -> bool:
+    """Whether an episode succeeded, as `Task.score_of` has it."""
+    return trace.return_ > 0 if trace.success is None else trace.success
 
 
 def _row(batch: Tree, number: int) -> Any:

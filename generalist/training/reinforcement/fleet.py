@@ -295,6 +295,7 @@ def _merge(result: Stepped, stepped: Stepped, rows: np.ndarray) -> None:
     """Add what a crew's step brought to that of all, in their rows."""
     result.rewards[rows] = stepped.rewards
     result.going_on[rows] = stepped.going_on
+    result.succeeded[rows] = stepped.succeeded
     result.failed[rows] = stepped.failed
     result.finished += stepped.finished
     result.cut |= {int(rows[row]): seen for row, seen in stepped.cut.items()}

@@ -17,6 +17,10 @@ class TaskReinforcement(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the environments, as `generalist rollout` has them. Default: those of the
     checkpoint that the run starts from."""
+    success_only: bool = False
+    """Learn from success alone: 1 at the end of an episode that succeeded, 0 elsewhere, in place of
+    the task's rewards; returns in the log stay raw. It suits a start that succeeds now and then,
+    and tasks that end with success, where rewards for coming near pay more than success does."""
     reward_scale: float = Field(default=1.0, gt=0)
     """Factor on the rewards that are learned from, for experiments; scores stay raw."""
 

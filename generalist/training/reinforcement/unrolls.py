@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from generalist.tokenization.layout import Layout
-from generalist.training.reinforcement.crew import Outcome, Seen
+from generalist.training.reinforcement.crew import Outcome, Seen, Stepped
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.legal import bounds_of
 from generalist.training.reinforcement.objective import COLUMNS, UnrollPass
@@ -149,9 +149,6 @@ def play_unroll(
     """
     model.eval()
     steps, count = recipe.unroll, len(fleet)
-    scales = np.ones(count, np.float32)
-    for part, task in zip(fleet.of_task, recipe.tasks.values(), strict=True):
-        scales[part] = task.reward_scale
     seen, headers, chosen = [], [], []
     rewards, discounts = (np.zeros((count, steps), np.float32) for _ in range(2))
     usable, finished = np.ones(count, bool), []
@@ -162,10 +159,7 @@ def play_unroll(
         stepped = fleet.step(acted.ids, version)
         seen.append(states)
         chosen.append(acted)
-        learned = stepped.rewards * scales
-        if recipe.reward_clip is not None:
-            learned = learned.clip(-recipe.reward_clip, recipe.reward_clip)
-        rewards[:, step] = learned
+        rewards[:, step] = _learned_from(stepped, fleet, recipe)
         discounts[:, step] = recipe.discount * stepped.going_on
         usable &= ~stepped.failed
         finished += stepped.finished
@@ -199,6 +193,18 @@ def play_unroll(
     if reference is not None:
         _ask(reference, fleet, unroll)
     return Played(unroll, finished, rewards.size)
+
+
+def _learned_from(stepped: Stepped, fleet: Fleet, recipe: ReinforcementRecipe) -> np.ndarray:
+    """(E,) float32, the rewards of a step as they are learned from."""
+    learned = stepped.rewards.copy()
+    for part, task in zip(fleet.of_task, recipe.tasks.values(), strict=True):
+        if task.success_only:
+            learned[part] = stepped.succeeded[part]
+        learned[part] *= task.reward_scale
+    if recipe.reward_clip is not None:
+        learned = learned.clip(-recipe.reward_clip, recipe.reward_clip)
+    return learned
 
 
 def _observations(seen: Sequence[States], context: int) -> np.ndarray:

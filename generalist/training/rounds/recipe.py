@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from generalist.modeling.recipe import Name, Section
+from generalist.modeling.recipe import Folder, Name, Section
 
 SEEDS_PER_ROUND = 1_000
 ROUNDS = 100
@@ -41,6 +41,11 @@ class CorrectionsRecipe(Section):
     """Progress of the schedule at the first round; the others follow at equal distances."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of a task's tokens that come from its corrections, from the first round on."""
+    earlier: list[Folder] = Field(default_factory=list)
+    """Folders of corrections that earlier runs made, such as `runs/catalogue/corrections`. They
+    are learned from the first step on, at `share`, and every episode of them, whatever its score.
+    A run that starts from a checkpoint (model.init_from) so keeps what the checkpoint was taught
+    beside the demonstrations. The run's own rounds, if any, share with them."""
 
 
 class TaskImprovement(Section):

@@ -137,6 +137,8 @@ def test_what_does_not_go_together_is_refused_in_words(make_run, tmp_path):
         open_tasks(make_run({"tasks": {"text/pydoc": {}}}))
     with pytest.raises(UsageError, match="There is no task"):
         open_tasks(make_run({"tasks": {"gym/CartPol-v1": {}}}))
+    with pytest.raises(UsageError, match="its score is its return"):
+        open_tasks(make_run({"tasks": {CARTPOLE: {"success_only": True}}}))
     with pytest.raises(UsageError, match=r"Set model\.form=compact"):
         open_tasks(make_run(model={"hidden_size": 16, "intermediate_size": 32, "heads": 2}))
     with pytest.raises(UsageError, match="is no checkpoint of generalist"):

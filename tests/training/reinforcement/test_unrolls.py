@@ -119,6 +119,22 @@ def test_what_is_in_view_is_found_again(acting):
     other.close()
 
 
+def test_success_alone_is_learned_from_where_it_is_asked_for(acting):
+    agent, fleet = acting
+    goto = {"environments": 2, "success_only": True, "reward_scale": 3.0}
+    tasks = {LUNAR: {"environments": 2}, GOTO: goto}
+    recipe = ReinforcementRecipe(tasks=tasks, unroll=17, minibatches=1)
+    random, came = torch.Generator().manual_seed(0), 0
+    for _ in range(20):
+        played = play_unroll(agent.model, fleet, recipe, random=random)
+        rewards, ends = played.unroll.rewards, played.unroll.discounts == 0
+        reached = [each.return_ > 0 for each in played.finished if each.task == 1]
+        assert not rewards[2:][~ends[2:]].any() and rewards[:2][~ends[:2]].all()
+        assert (rewards[2:] == 3.0).sum() == sum(reached)
+        came += sum(reached)
+    assert came, "nobody reached anything"
+
+
 def test_a_context_without_room_is_refused(acting):
     """An agent would see fewer timesteps than were learned with."""
     agent, _ = acting

@@ -16,7 +16,8 @@ from generalist.training.checkpoint import list_checkpoints
 from generalist.training.data import corrections_root, open_data
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.rounds import corrections
-from generalist.windows.mixture import open_mixture
+from generalist.windows.mixture import corrections_below, open_mixture
+from tests.dataset_folders import control_layout, write_task
 from tests.training.conftest import recipe_for
 from tests.training.runs import Counting, assert_bitwise_equal, replaced
 
@@ -121,7 +122,8 @@ def test_corrections_get_their_share_of_a_task(make_recipe, data, whole):
     assert len(opened.task_names) == 4 and set(opened.task_names) == set(data.task_names)
     mixture = open_mixture(recipe.data.root)
     before = dict(zip((task.task for task in mixture.tasks), mixture.weights, strict=True))
-    mixture.add_corrections([corrections_root(recipe, n) for n in (0, 1)], 0.25)
+    roots = [corrections_root(recipe, n) for n in (0, 1)]
+    mixture.add_corrections(corrections_below(roots), 0.25)
     weights = [
         weight
         for task, weight in zip(mixture.tasks, mixture.weights, strict=True)
@@ -129,6 +131,43 @@ def test_corrections_get_their_share_of_a_task(make_recipe, data, whole):
     ]
     whole = before["gym/Pendulum-v1"]
     assert weights == pytest.approx([0.75 * whole, 0.125 * whole, 0.125 * whole])
+
+
+def test_corrections_of_an_earlier_run_are_learned_from_the_start(make_recipe, shards, whole):
+    """All of them: `min_expert_share` chooses among demonstrations alone."""
+    recipe = make_recipe(corrections={"earlier": [whole / "corrections"]})
+    recipe.data.min_expert_share = 1.0
+    opened = open_data(recipe)
+    assert opened.task_names.count("gym/Pendulum-v1") == 3
+    demonstrations, *earlier = [
+        fingerprint for task, fingerprint in opened.shards if task == "gym/Pendulum-v1"
+    ]
+    assert earlier == [played(whole, number).fingerprint for number in (1, 2)]
+    assert demonstrations != TaskData(shards["root"] / "gym/Pendulum-v1").fingerprint
+    both = recipe.model_copy(update={"output_dir": whole})
+    again = open_data(both, rounds=1)  # with a round of the run's own
+    assert again.task_names.count("gym/Pendulum-v1") == 4
+    assert again.facts() == opened.facts(), "what a resumed run must find unchanged"
+
+
+def test_corrections_of_an_earlier_run_that_do_not_fit_are_refused(make_recipe, whole, tmp_path):
+    recipe = make_recipe()
+    write_task(tmp_path / "other", "gym/Other-v0", control_layout(), [10])
+    write_task(tmp_path / "strange", "gym/Pendulum-v1", control_layout(), [10])
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("nowhere", "which is no folder.*OUTPUT_DIR/corrections"),
+        ("empty", "holds no dataset"),
+        ("other", "processor"),
+        ("strange", "processor"),
+    ):
+        recipe.corrections.earlier = [tmp_path / name]
+        with pytest.raises(GeneralistError, match=message):
+            open_data(recipe)
+    recipe.corrections.earlier = [whole / "corrections"]
+    recipe.data.weights = {"gym/Pendulum-v1": 0}
+    with pytest.raises(UsageError, match="corrections of gym/Pendulum-v1 alone"):
+        open_data(recipe)
 
 
 def test_a_task_that_the_data_do_not_hold_is_named_and_left_out(make_recipe, data, tmp_path):
