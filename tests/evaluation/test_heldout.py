@@ -161,6 +161,18 @@ def test_no_shipped_mixture_trains_on_what_is_held_out() -> None:
     assert found == set(matching_names(f"{family}/*")) - held
 
 
+def test_transfer_is_measured_in_games_that_were_left_out_on_a_hundredth_of_the_data() -> None:
+    trained, left_out = load_dataset_spec("mgdt").tasks, load_dataset_spec("transfer").tasks
+    assert not {each.task for each in trained} & {each.task for each in left_out}
+    for name, tasks in (("mgdt", trained), ("transfer", left_out)):
+        cut = {each.task: each.max_steps for each in tasks}
+        assert {each.task: each.max_steps for each in load_suite(name).tasks} == cut
+    assert load_suite("transfer").heldout.data == "transfer"
+    assert len({each.episodes for each in left_out}) == 1
+    share = left_out[0].episodes / sum(each.episodes for each in trained)
+    assert share == pytest.approx(0.01, rel=0.05)
+
+
 def test_patterns_of_a_suite_stand_for_what_was_trained_on_unless_zero_shot_is_asked() -> None:
     entries = [{"task": "gym/*", "episodes": 3}, {"task": "gym/CartPole-v1", "episodes": 7}]
     suite = Suite.model_validate({"tasks": entries})
