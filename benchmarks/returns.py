@@ -2,7 +2,10 @@
 
     python -m benchmarks.returns asked --data data/mixed --asked runs/mixed/evaluation/asked \\
         --expert EXPERT --clone CLONE --best BEST
-    python -m benchmarks.returns values --data data/heldout --checkpoint runs/mixed/checkpoint
+    python -m benchmarks.returns values --data data/heldout --checkpoint runs/mixed/checkpoint \\
+        --plot values.svg
+    python -m benchmarks.returns transfer --asked runs/mgdt/heldout/transfer \\
+        --clone runs/mgdt-clone/heldout/transfer
 
 `asked` compares reports of `generalist evaluate` over the same episodes: of a checkpoint that is
 asked by --wanted-return expert, of a clone of everything and of a clone of the best tenth, with the
@@ -14,7 +17,13 @@ Spearman's rank correlation.
 `values` reads episodes that the checkpoint was not trained on, step by step. Nothing is asked for.
 The value at each step is compared with the return-to-go that followed: Pearson's correlation, and
 the mean distance between both over ten groups of steps, from the lowest values to the highest, in
-parts of the range of returns-to-go.
+parts of the range of returns-to-go. `--plot` draws these groups, a reliability plot: on the
+diagonal the mean return-to-go of a group is its mean value. Steps of one episode share its luck, so
+intervals take an episode, not a step, for one observation.
+
+`transfer` compares reports of `generalist evaluate transfer`: of a checkpoint that is asked for a
+return, and of one that clones. Each was fine-tuned on games that it had not seen, and each recipe
+also trained a model on these alone. `above` means that intervals of 95% are disjoint.
 """
 
 from __future__ import annotations
@@ -31,13 +40,21 @@ from scipy import stats
 from benchmarks.measure import print_table, screen, write_json
 from generalist.acting.agent import Agent
 from generalist.acting.forms import Asked
+from generalist.evaluation.heldout import FINE_TUNED, FROM_SCRATCH
 from generalist.evaluation.measure import checkpoint_tasks
-from generalist.shards.files import read_json
+from generalist.evaluation.plots import reliability_plot
+from generalist.evaluation.reliability import Group, reliability
+from generalist.shards.files import read_json, replacing
 from generalist.shards.reader import TaskData, dataset_folders
 from generalist.tokenization.returns import TaskReturns
 from generalist.windows.returns import Earnings
 
 GROUPS = 10
+NEEDED = {
+    "asked": ("data", "asked", "expert", "clone", "best"),
+    "values": ("data", "checkpoint"),
+    "transfer": ("asked", "clone"),
+}
 
 
 @dataclass
@@ -64,7 +81,20 @@ class Valued:
     steps: int
     correlation: float
     distance: float
-    reliability: list[tuple[float, float]]  # mean value and mean return-to-go of each group
+    reliability: list[Group]
+
+
+@dataclass
+class Transferred:
+    """Mean returns in a game that was left out of training."""
+
+    task: str
+    fine_tuned: float  # asked for a return
+    from_scratch: float  # asked for the same
+    clone: float  # fine-tuned, asked for nothing
+    clone_from_scratch: float
+    above_from_scratch: bool
+    above_clone: bool
 
 
 def results_of(report: Path) -> dict[str, list[dict[str, Any]]]:
@@ -146,13 +176,35 @@ def share(mean: float, demonstrator: float, data: TaskData) -> float:
     return (mean - worst) / (demonstrator - worst) if demonstrator > worst else float("nan")
 
 
+def transferred(asked: Path, clone: Path) -> list[Transferred]:
+    """Compare two reports of held-out games, task by task; what was not measured is left out."""
+    mine, other = (read_json(report / "report.json")["scores"] for report in (asked, clone))
+    rows = []
+    for task in mine:
+        ways = [of.get(task, {}).get(way) for of in (mine, other)
+                for way in (FINE_TUNED, FROM_SCRATCH)]  # fmt: skip
+        if any(score is None or score["interval"] is None for score in ways):
+            continue
+        fine_tuned, from_scratch, cloned, _ = ways
+        low = fine_tuned["interval"][0]
+        rows.append(
+            Transferred(
+                task,
+                *(score["mean"] for score in ways),
+                above_from_scratch=low > from_scratch["interval"][1],
+                above_clone=low > cloned["interval"][1],
+            )
+        )
+    return rows
+
+
 def read_values(
     agent: Agent, data: TaskData, returns: TaskReturns, episodes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) values and (n,) returns-to-go of all steps of the first episodes of a folder."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all steps of the first episodes of a folder: (n,) values, returns-to-go, episodes."""
     layout, earnings = data.layout, Earnings(data, returns.discount)
     columns = layout.positions.of_role("observation")
-    values, to_go = [], []
+    values, to_go, numbers = [], [], []
     for number in range(min(episodes, len(data))):
         row = data.row(number)
         stored = data.tokens_of(row).reshape(row.steps, -1)
@@ -167,37 +219,45 @@ def read_values(
             assert worth is not None  # something was asked
             values.append(float(worth[0]))
         to_go.append(earnings.of(row).to_go)
-    return np.array(values), np.concatenate(to_go)
+        numbers.append(np.full(row.steps, number))
+    return np.array(values), np.concatenate(to_go), np.concatenate(numbers)
 
 
-def judge(task: str, values: np.ndarray, to_go: np.ndarray, returns: TaskReturns) -> Valued:
-    """Compare values with what followed."""
-    groups = np.array_split(np.argsort(values), GROUPS)
-    pairs = [(float(values[g].mean()), float(to_go[g].mean())) for g in groups]
-    distance = float(np.mean([abs(value - real) for value, real in pairs]))
+def judge(
+    task: str, values: np.ndarray, to_go: np.ndarray, episodes: np.ndarray, returns: TaskReturns
+) -> Valued:
+    """Compare values with what followed, step by step; all arrays are (n,)."""
+    groups = reliability(values, to_go, episodes, GROUPS)
+    distance = float(np.mean([abs(group.value - group.followed) for group in groups]))
     return Valued(
         task=task,
         steps=len(values),
         correlation=float(np.corrcoef(values, to_go)[0, 1]),
         distance=distance / (returns.high - returns.low),
-        reliability=pairs,
+        reliability=groups,
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["asked", "values"])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("what", choices=["asked", "values", "transfer"])
+    parser.add_argument("--data", type=Path)
     for report in ("asked", "expert", "clone", "best"):
         parser.add_argument(f"--{report}", type=Path, help="folder of a report")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--episodes", type=int, default=24)
+    parser.add_argument("--plot", type=Path, help="file of the picture of `values`, an SVG")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    needed = ("checkpoint",) if options.what == "values" else ("asked", "expert", "clone", "best")
-    if missing := [key for key in needed if getattr(options, key) is None]:
+    if missing := [key for key in NEEDED[options.what] if getattr(options, key) is None]:
         parser.error(f"{options.what} needs --{missing[0]}")
+    if options.what == "transfer":
+        moved = transferred(options.asked, options.clone)
+        columns = [key.replace("_", " ") for key in Transferred.__dataclass_fields__]
+        print_table(screen(), "Games that were left out", columns, map(astuple, moved))
+        write_json(options.json, {"tasks": [asdict(each) for each in moved]})
+        return
     if options.what == "asked":
         reports = {key: getattr(options, key) for key in ("asked", "expert", "clone", "best")}
         compared = compare(options.data, **reports)
@@ -218,6 +278,10 @@ def main(arguments: list[str] | None = None) -> None:
             valued.append(judge(data.task, *read, returns))
     rows = [astuple(each)[:4] for each in valued]
     print_table(screen(), "Values", ["task", "steps", "correlation", "distance"], rows)
+    if options.plot is not None:
+        with replacing(options.plot) as file:
+            picture = reliability_plot({each.task: each.reliability for each in valued})
+            file.write(picture.encode())
     write_json(options.json, {"tasks": [asdict(each) for each in valued]})
 
 

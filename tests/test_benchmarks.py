@@ -110,13 +110,38 @@ def test_values_are_read_of_every_step(tiny_run: TinyRun, tmp_path: Path):
     own = TaskReturns(0.0, 100.0, 0.99, 256, ((0.0, 0.0), (100.0, 50.0)))
     compact_agent(task, returns=own).save_pretrained(tmp_path / "agent")
     given = ["--data", str(tiny_run.data), "--checkpoint", str(tmp_path / "agent")]
+    given += ["--plot", str(tmp_path / "values.svg")]
     returns.main(["values", *given, "--episodes", "2", "--json", str(out)])
     (found,) = json.loads(out.read_text())["tasks"]
     data = next(each for each in open_mixture(tiny_run.data).tasks if each.task == task)
     assert found["steps"] == data.row(0).steps + data.row(1).steps
-    exact = np.linspace(0, 100, 50)
-    assert returns.judge(task, exact, exact, own).correlation == pytest.approx(1)
-    assert returns.judge(task, exact, exact + 10, own).distance == pytest.approx(0.1)
+    groups = found["reliability"]
+    assert sum(each["steps"] for each in groups) == found["steps"] and len(groups) == 10
+    assert all(each["interval"] is None or each["episodes"] == 2 for each in groups)
+    assert ">Pendulum-v1<" in (tmp_path / "values.svg").read_text()
+    exact, one = np.linspace(0, 100, 50), np.zeros(50, int)
+    assert returns.judge(task, exact, exact, one, own).correlation == pytest.approx(1)
+    assert returns.judge(task, exact, exact + 10, one, own).distance == pytest.approx(0.1)
+
+
+def test_games_that_were_left_out_are_compared_by_their_intervals(tmp_path: Path):
+    def report(name: str, **tasks: dict) -> Path:
+        (tmp_path / name).mkdir()
+        scores = {
+            task: {way: {"mean": sum(at) / 2, "interval": at} for way, at in ways.items()}
+            for task, ways in tasks.items()
+        }
+        (tmp_path / name / "report.json").write_text(json.dumps({"scores": scores}))
+        return tmp_path / name
+
+    ways = {"fine-tuned": [8.0, 10.0], "from-scratch": [0.0, 8.5]}
+    other = {"fine-tuned": [6.0, 7.0], "from-scratch": [0.0, 1.0]}
+    asked = report("asked", Pong=ways, Alien={"fine-tuned": [1.0, 2.0]})
+    clone, out = report("clone", Pong=other, Alien=other), tmp_path / "out.json"
+    returns.main(["transfer", "--asked", str(asked), "--clone", str(clone), "--json", str(out)])
+    (row,) = json.loads(out.read_text())["tasks"]
+    assert (row["task"], row["fine_tuned"], row["clone_from_scratch"]) == ("Pong", 9, 0.5)
+    assert row["above_clone"] and not row["above_from_scratch"]
 
 
 def test_predicted_states_are_compared_with_what_happened(

@@ -85,7 +85,7 @@ def evaluate(
 
     A suite of held-out tasks (heldout) scores four agents: the checkpoint alone, the checkpoint
     prompted with demonstrations, a model fine-tuned on a few demonstrations of the task, and a
-    model trained on these alone.
+    model trained on these alone. --wanted-return asks the two that were trained on demonstrations.
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite
@@ -112,12 +112,14 @@ def evaluate(
     if loaded.heldout is not None:
         if plan is not None:
             raise UsageError("--plan does not apply to suites of held-out tasks; leave it out.")
-        if wanted_return is not None:
-            raise UsageError("--wanted-return does not apply to suites of held-out tasks.")
         out = out or report_folder(beside / "heldout", name, own)
         write_json(
-            json, run_heldout(loaded, name, checkpoint=folder, out=out, workers=workers, **place)
-        )
+            json,
+            run_heldout(
+                loaded, name, checkpoint=folder, out=out, workers=workers,
+                wanted_return=wanted_return, **place,
+            ),
+        )  # fmt: skip
         return
     out = out or report_folder(beside / "evaluation", name, own)
     report = run_suite(
@@ -270,6 +272,7 @@ def run_heldout(
     workers: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    wanted_return: str | None = None,
 ) -> dict[str, Any]:
     """Score four agents in held-out tasks, print the table and write the report.
 
@@ -281,6 +284,7 @@ def run_heldout(
         workers: processes; None takes one a CPU.
         device: device of the model.
         dtype: data type of the weights.
+        wanted_return: what the two trained agents are asked for; None for nothing.
 
     Returns:
         The content of report.json.
@@ -297,7 +301,7 @@ def run_heldout(
     _check_suite(out, name)
     found = evaluate_heldout(
         checkpoint, suite, out, name=name, say=say, progress=sys.stderr.isatty(),
-        workers=workers, device=device, dtype=dtype,
+        workers=workers, device=device, dtype=dtype, wanted_return=wanted_return,
     )  # fmt: skip
     report = write_heldout_report(found, out)
     print_heldout_table(found, console())

@@ -42,6 +42,7 @@ class HeldOutScores:
         steps: of fine-tuning, and of training from scratch.
         scores: by task and way.
         skipped: by task and way, why a score is missing.
+        wanted_return: what the trained agents were asked for; None for nothing.
     """
 
     suite: str
@@ -50,6 +51,7 @@ class HeldOutScores:
     steps: int
     scores: dict[str, dict[str, TaskScore]] = field(default_factory=dict)
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+    wanted_return: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -71,6 +73,7 @@ def evaluate_heldout(
     workers: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    wanted_return: str | None = None,
 ) -> HeldOutScores:
     """Measure a checkpoint in the tasks of a suite with a section `heldout`, in four ways.
 
@@ -84,11 +87,15 @@ def evaluate_heldout(
         workers: processes that collect and act.
         device: on which the model acts.
         dtype: of the weights while it acts.
+        wanted_return: what the two trained agents are asked for, as `rollout` takes it; None for
+            nothing. The checkpoint itself knows no returns of these tasks and is asked for none.
 
     Raises:
         GeneralistError: the checkpoint was trained on one of the tasks.
+        UsageError: a return is asked for, and the checkpoint's recipe has no returns.
     """
     assert suite.heldout is not None
+    wanted = None if wanted_return is None else _askable(wanted_return, checkpoint)
     tasks = [entry.task for entry in suite.tasks]
     if known := set(tasks) & set(checkpoint_tasks(checkpoint)):
         raise GeneralistError(
@@ -96,7 +103,7 @@ def evaluate_heldout(
         )
     spec = _demonstrations(suite.heldout, tasks)
     counts = {task.task: task.episodes or 0 for task in spec.tasks}
-    found = HeldOutScores(name, str(checkpoint), counts, suite.heldout.steps)
+    found = HeldOutScores(name, str(checkpoint), counts, suite.heldout.steps, wanted_return=wanted)
     say(f"Demonstrations: {', '.join(f'{count} of {task}' for task, count in counts.items())}.")
     processor = str(checkpoint / PARTS_FOLDER)
     root = out / "demonstrations"
@@ -123,8 +130,23 @@ def evaluate_heldout(
             only = {"tasks": [entry.model_copy(update={"prompted_episodes": 0})]}
             final = _trained(recipe)
             alone = suite.model_copy(update=only)
-            _take(found, evaluate(final, alone, run, name=name, **acting), way)
+            scores = evaluate(final, alone, run, name=name, wanted_return=wanted, **acting)
+            _take(found, scores, way)
     return found
+
+
+def _askable(wanted_return: str, checkpoint: Path) -> str:
+    """The wanted return as it is written in full, where training can learn to be asked for it."""
+    from generalist.acting.wanted import WantedReturn
+
+    wanted = str(WantedReturn.parse(wanted_return))
+    if load_recipe(checkpoint / PARTS_FOLDER / "recipe.yaml").returns is None:
+        raise UsageError(
+            f"{checkpoint} cannot be asked for a return, and agents trained by its recipe cannot "
+            "either: the recipe has no section `returns`. Leave out --wanted-return, or give a "
+            "checkpoint of such a recipe (mgdt)."
+        )
+    return wanted
 
 
 def _demonstrations(heldout: HeldOut, tasks: list[str]) -> DatasetSpec:
@@ -147,7 +169,7 @@ def _recipe(
     recipe = load_recipe(source / "recipe.yaml").model_dump(mode="json")
     recipe["model"]["init_from"] = None if start is None else str(start)
     keep = ("window_tokens", "context_steps", "rows_per_step", "rows_per_forward",
-            "prompt_fraction", "action_dropout")  # fmt: skip
+            "prompt_fraction", "action_dropout", "labels")  # fmt: skip
     kept = {key: recipe["data"][key] for key in keep}
     recipe["data"] = {**kept, "root": str(data), "processor": str(source)}
     warmup = min(recipe["schedule"]["warmup_steps"], heldout.steps // 10)

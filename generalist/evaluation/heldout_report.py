@@ -38,6 +38,8 @@ def write_heldout_report(found: HeldOutScores, out: Path) -> dict[str, Any]:
         f"of a task in {found.steps} steps, a model for each task. Mean, standard error and 95% "
         "interval (of success that of Clopper and Pearson, of returns Student's t)."
     )
+    if found.wanted_return is not None:
+        note += f" These two are asked for {escape(found.wanted_return)}, the others for nothing."
     skipped = "".join(
         f"<p class='note'>{escape(task)}, {way}: {escape(reason)}.</p>"
         for task, ways in found.skipped.items()

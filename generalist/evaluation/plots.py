@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from generalist.evaluation.reliability import Group
 from generalist.evaluation.scores import TaskScore
 
 if TYPE_CHECKING:
@@ -159,6 +160,40 @@ def asked_plot(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
             ax.set_visible(False)
         figure.supxlabel("return asked for", fontsize=8.5, color=FAINT)
         figure.supylabel("return got", fontsize=8.5, color=FAINT)
+        return _svg(figure)
+
+
+def reliability_plot(found: Mapping[str, Sequence[Group]]) -> str:
+    """Return that followed against predicted value, task by task, as an <svg> element.
+
+    Args:
+        found: by task, what `generalist.evaluation.reliability.reliability` returns.
+    """
+    from matplotlib import rc_context
+
+    columns = max(1, min(4, len(found)))
+    rows = max(1, -(-len(found) // columns))
+    with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
+        figure, axes = _figure(8.2, 2.0 * rows, rows=rows, columns=columns)
+        for ax, (task, groups) in zip(axes.flat, found.items(), strict=False):
+            values = [each.value for each in groups]
+            followed = np.array([each.followed for each in groups])
+            bounds = np.array([each.interval or (each.followed,) * 2 for each in groups])
+            low, high = bounds.T
+            ends = [min(*values, *low), max(*values, *high)]
+            ax.plot(ends, ends, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+            errors = [followed - low, high - followed]
+            ax.errorbar(
+                values, followed, errors, color=AGENT, marker="o", markersize=3.5, linewidth=1.4
+            )
+            ax.set_title(task.partition("/")[2], color=INK)
+            ax.grid(color=GRID, linewidth=0.6)
+            ax.locator_params(nbins=4)
+            ax.tick_params(labelsize=7.5, colors=FAINT)
+        for ax in axes.flat[len(found) :]:
+            ax.set_visible(False)
+        figure.supxlabel("predicted value", fontsize=8.5, color=FAINT)
+        figure.supylabel("return that followed", fontsize=8.5, color=FAINT)
         return _svg(figure)
 
 

@@ -13,9 +13,11 @@ from generalist.cli.main import main
 from generalist.envs import get_task, matching_names
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation import heldout
-from generalist.evaluation.heldout import WAYS, evaluate_heldout
+from generalist.evaluation.heldout import FINE_TUNED, FROM_SCRATCH, WAYS, evaluate_heldout
 from generalist.evaluation.suite import HeldOut, Suite, load_suite
 from generalist.specs import list_specs
+from generalist.training.loop import train
+from generalist.training.recipe import load_recipe
 from generalist.windows.patterns import HELDOUT, heldout_tasks
 from generalist.windows.spec import dataset_spec, load_dataset_spec
 from tests.conftest import TinyRun
@@ -75,6 +77,42 @@ def test_every_task_is_measured_in_every_way_and_nothing_is_done_twice(
     assert sorted(each["tasks"][0] for each in facts) == sorted(2 * TASKS)
 
 
+@pytest.mark.slow
+def test_the_trained_agents_are_asked_for_a_return(
+    tiny_run: TinyRun, suite_path: Path, tmp_path: Path, capsys
+) -> None:
+    settings = ["model.form=compact", "returns={show: 0.5}", "data.labels=false"]
+    settings += ["schedule.steps=3", f"output_dir={tmp_path / 'run'}"]
+    checkpoint, result = train(load_recipe(tiny_run.recipe, settings)), tmp_path / "result.json"
+    command = ["evaluate", str(suite_path), "--checkpoint", str(checkpoint), "--workers", "0",
+               "--json", str(result), "--wanted-return", "expert"]  # fmt: skip
+    assert main(command) == 0
+    report = json.loads(result.read_text())
+    assert report["wanted_return"] == "expert:kappa=10"
+    acrobot, car = TASKS
+    for way in (FINE_TUNED, FROM_SCRATCH):
+        assert report["scores"][car][way]["episodes"] == 2
+        # Cut after 60 steps, each episode of Acrobot returns the same.
+        assert "asked for" in report["skipped"][acrobot][way]
+    runs = tmp_path / "run" / "heldout" / "heldout"
+    settings = [
+        json.loads(path.read_text())["settings"]
+        for path in runs.glob("*/*/**/results/gym-MountainCarContinuous-v0.json")
+    ]
+    assert [each["wanted_return"] for each in settings] == 2 * ["expert:kappa=10"]
+    assert "expert:kappa=10" in parse(runs / "report.html").text
+
+
+def test_who_cannot_be_asked_is_not_trained_for_it(
+    tiny_run: TinyRun, suite_path: Path, tmp_path: Path
+) -> None:
+    suite, out = load_suite(suite_path), tmp_path / "out"
+    for wanted, reason in (("expert", "no section `returns`"), ("best", "A wanted return is")):
+        with pytest.raises(UsageError, match=reason):
+            evaluate_heldout(tiny_run.checkpoint, suite, out, wanted_return=wanted)
+    assert not out.exists()
+
+
 def test_the_short_runs_are_neither_scored_nor_corrected_on_the_way(
     tiny_run: TinyRun, tmp_path: Path
 ) -> None:
@@ -84,11 +122,13 @@ def test_the_short_runs_are_neither_scored_nor_corrected_on_the_way(
     recipe = yaml.safe_load(rows)
     recipe["evaluation"] = {"tasks": ["gym/*"], "every_minutes": 1}
     recipe["corrections"] = {"tasks": {"gym/CartPole-v1": {"episodes": 1}}}
+    recipe["data"]["labels"] = False
     own.write_text(yaml.safe_dump(recipe))
     held_out = HeldOut(data="heldout", steps=3)
     short = heldout._recipe(tmp_path, None, heldout=held_out, data=tmp_path, run=tmp_path)
     assert short.schedule.steps == 3 and short.schedule.minutes is None
     assert short.evaluation.tasks == [] and short.corrections.tasks == {}
+    assert short.data.labels is False, "labels would tell what the checkpoint had to go without"
 
 
 def test_a_task_it_was_trained_on_is_not_held_out(
@@ -119,6 +159,18 @@ def test_no_shipped_mixture_trains_on_what_is_held_out() -> None:
     everything = dataset_spec({"tasks": [{"task": f"{family}/*", "episodes": 1}]})
     found = {task.task for task in everything.tasks}
     assert found == set(matching_names(f"{family}/*")) - held
+
+
+def test_transfer_is_measured_in_games_that_were_left_out_on_a_hundredth_of_the_data() -> None:
+    trained, left_out = load_dataset_spec("mgdt").tasks, load_dataset_spec("transfer").tasks
+    assert not {each.task for each in trained} & {each.task for each in left_out}
+    for name, tasks in (("mgdt", trained), ("transfer", left_out)):
+        cut = {each.task: each.max_steps for each in tasks}
+        assert {each.task: each.max_steps for each in load_suite(name).tasks} == cut
+    assert load_suite("transfer").heldout.data == "transfer"
+    assert len({each.episodes for each in left_out}) == 1
+    share = left_out[0].episodes / sum(each.episodes for each in trained)
+    assert share == pytest.approx(0.01, rel=0.05)
 
 
 def test_patterns_of_a_suite_stand_for_what_was_trained_on_unless_zero_shot_is_asked() -> None:

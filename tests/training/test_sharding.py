@@ -134,23 +134,47 @@ def test_two_ranks_equal_one_process(make_recipe, tmp_path, whole, config):
     assert torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
 
 
-@pytest.mark.parametrize("config", STRATEGIES)
-def test_two_ranks_equal_one_process_in_the_compact_form(make_recipe, tmp_path, config):
-    """Rows of two tasks whose embedders differ, so that a rank's pass may use one of them alone."""
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
-    model = {**sizes, "form": "compact", "embedders": {"positions": 2, "width": 4}}
-    for run, launch in ((tmp_path / "one", "one"), (tmp_path / config, config)):
-        done = start(make_recipe(model=model, output_dir=run), run, launch)
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
+
+
+def assert_one_process_and_two_ranks_are_equal(
+    make_recipe: Callable[..., Recipe], folder: Path, config: str, **sections: object
+) -> None:
+    """The same losses, weights and embedders of one process as under an accelerate configuration.
+
+    The rows are of two tasks whose embedders differ, so a rank's pass may use one of them alone.
+    """
+    for run, launch in ((folder / "one", "one"), (folder / config, config)):
+        done = start(make_recipe(output_dir=run, **sections), run, launch)
         assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(tmp_path / config) == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
-    assert_equal_within_rounding(tmp_path / "one", tmp_path / config)
+    assert losses(folder / config) == pytest.approx(losses(folder / "one"), abs=1e-5)
+    assert_equal_within_rounding(folder / "one", folder / config)
     mine, theirs = (
-        load_file(tmp_path / run / "checkpoint" / "generalist" / "embedders.safetensors")
+        load_file(folder / run / "checkpoint" / "generalist" / "embedders.safetensors")
         for run in ("one", config)
     )
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", STRATEGIES)
+def test_two_ranks_equal_one_process_in_the_compact_form(make_recipe, tmp_path, config):
+    model = {**SIZES, "form": "compact", "embedders": {"positions": 2, "width": 4}}
+    assert_one_process_and_two_ranks_are_equal(make_recipe, tmp_path, config, model=model)
+
+
+@pytest.mark.parametrize("config", STRATEGIES)
+def test_two_ranks_equal_one_process_with_a_world_model(make_recipe, tmp_path, config):
+    """Its losses have weights, places and heads of their own, task by task."""
+    model = {**SIZES, "form": "compact", "embedders": {"positions": 1, "width": 4}}
+    # Cut after 60 steps, CartPole earns 1 a step for ever: discounted, all returns are the same.
+    world = {"discount": {"gym/CartPole-v1": 1, "default": 0.99}}
+    assert_one_process_and_two_ranks_are_equal(
+        make_recipe, tmp_path, config, model=model, world=world
+    )
+    heads = load_file(tmp_path / config / "checkpoint" / "generalist" / "embedders.safetensors")
+    assert any("world" in name for name in heads), "nothing of a world model was trained"
 
 
 @pytest.mark.parametrize("config", STRATEGIES)
@@ -264,9 +288,8 @@ def test_a_terminated_launcher_leaves_a_checkpoint(make_recipe, tmp_path, config
 @pytest.mark.parametrize("config", [needs_deepspeed("zero2"), needs_deepspeed("zero3"), "fsdp2"])
 def test_adapters_on_two_ranks_equal_one_process(make_recipe, tmp_path, config):
     """Weights that are not trained lie elsewhere than those that are, and are exported too."""
-    model = {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2}
     for name in ("one", config):
-        recipe = make_recipe(model={**model, "lora": {"rank": 2}}, output_dir=tmp_path / name)
+        recipe = make_recipe(model={**SIZES, "lora": {"rank": 2}}, output_dir=tmp_path / name)
         done = start(recipe, tmp_path / name, name)
         assert done.returncode == 0, done.stderr[-3000:]
     assert_equal_within_rounding(tmp_path / "one", tmp_path / config)
