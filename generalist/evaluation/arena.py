@@ -45,7 +45,7 @@ GAMES, REPORT = "games.jsonl", "arena.json"
 _ANCHORS = ("mcts@100", "mcts@400", "random")  # which is Elo 0, in this order of preference
 UNTRAINED = "untrained"
 """A network of self-play's own sizes as it begins. It says what the search alone is worth."""
-_PROTOCOL = 1  # raised whenever the same settings come to give other games
+_PROTOCOL = 2  # raised whenever the same settings come to give other games
 
 
 @dataclass(frozen=True)
