@@ -39,7 +39,13 @@ _TYPE = pyspiel.GameType(
 
 
 class OthelloRules:
-    """Moves and what they turn, on a board of size x size cells; sets of cells are integers."""
+    """Moves and what they turn, on a board of size x size cells; sets of cells are integers.
+
+    Attributes:
+        every: all cells.
+        start: the first stones, black and white.
+        first_moves: of black.
+    """
 
     def __init__(self, size: int) -> None:
         self.every = (1 << size * size) - 1
@@ -49,6 +55,13 @@ class OthelloRules:
         # to the others, what leaves one edge never enters at the other.
         self._axes = [(1, inside), (size - 1, inside), (size, self.every), (size + 1, inside)]
         self._longer = range(size - 3)  # the longest line that is enclosed has size - 2 stones
+        upper = size * (size // 2 - 1) + size // 2 - 1  # the left one of the middle's upper row
+        # OpenSpiel's 8x8 begins with black on the rising diagonal.
+        self.start = (
+            (1 << upper + 1) | (1 << upper + size),
+            (1 << upper) | (1 << upper + size + 1),
+        )
+        self.first_moves = self.moves(*self.start)
 
     def moves(self, mine: int, theirs: int) -> int:
         """The empty cells from which a line of theirs leads to one of mine."""
@@ -124,19 +137,14 @@ class OthelloGame(pyspiel.Game):
 
 
 class OthelloState(pyspiel.State):
-    """The stones of both players as sets of cells, and who is to move."""
+    """The stones of both players as sets of cells, who is to move, and that player's moves."""
 
     def __init__(self, game: OthelloGame) -> None:
         super().__init__(game)
-        self.size = size = game.size
-        upper = size * (size // 2 - 1) + size // 2 - 1  # the left one of the middle's upper row
-        # OpenSpiel's 8x8 begins with black on the rising diagonal.
-        self.stones = [
-            (1 << upper + 1) | (1 << upper + size),
-            (1 << upper) | (1 << upper + size + 1),
-        ]
+        # OpenSpiel copies a state by making a first one and copying all of these, so they are few.
+        rules = othello_rules(game.size)
+        self.size, self.stones, self.moves = game.size, rules.start, rules.first_moves
         self.mover, self.over = _BLACK, False
-        self.moves = self._moves(_BLACK)  # of the mover
 
     def current_player(self) -> int:
         """0 black, 1 white."""
@@ -154,8 +162,8 @@ class OthelloState(pyspiel.State):
         if action < self.size**2:
             cell = 1 << action
             turned = othello_rules(self.size).turned(cell, self.stones[me], self.stones[other])
-            self.stones[me] |= cell | turned
-            self.stones[other] &= ~turned
+            mine, theirs = self.stones[me] | cell | turned, self.stones[other] & ~turned
+            self.stones = (mine, theirs) if me == _BLACK else (theirs, mine)
         self.mover = other
         self.moves = self._moves(other)
         self.over = not self.moves and not self._moves(me)
