@@ -151,6 +151,19 @@ def test_games_in_processes_beside_the_learner_are_resumed_exactly(tmp_path: Pat
         selfplay(recipe(tmp_path / "whole", **{**small, "workers": 1}, length={"games": 50}))
 
 
+def test_judgements_hold_for_the_moves_of_a_round(tmp_path: Path) -> None:
+    judged = {}
+    for moves in (1, 4):
+        learning = {"first_positions": 10**6}  # the weights stay, so the games are as many
+        settings = recipe(tmp_path / f"{moves}", moves_per_round=moves, learning=learning)
+        with SelfplayRun(settings, start(settings)) as run:
+            for _ in range(8 // moves):
+                run.round(lambda line: len(line))
+            assert run.state.plies == 8 * 12
+            judged[moves] = run.log.counts.judged / run.log.counts.asked
+    assert judged[4] < 0.9 * judged[1]
+
+
 def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
     assert any("score/TicTacToe" in row for row in rows)
