@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = load_selfplay_recipe(
             "selfplay/boards",
             [f"boards=[{options.board}]", f"parallel_games={options.games}",
-             f"output_dir={folder}", "anchors.games=0"],
+             f"output_dir={folder}", "anchors.games=0", "workers=0"],
         )  # fmt: skip
         found = measure(recipe, options.seconds)
     facts = {"board": options.board, "games": options.games, "seconds": options.seconds}

@@ -15,8 +15,8 @@ def arena(
         list[str],
         typer.Argument(
             metavar="PLAYER PLAYER...",
-            help="human, random, mcts@100, CHECKPOINT (its likeliest move), or "
-            "CHECKPOINT+tree@100.",
+            help="human, random, mcts@100, CHECKPOINT (its likeliest move), CHECKPOINT+tree@100, "
+            "or untrained+tree@100.",
         ),
     ],
     board: Annotated[str, typer.Option(help="The board: ConnectFour-6x7, Othello, Hex-5x5, ...")],

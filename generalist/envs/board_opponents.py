@@ -53,7 +53,9 @@ def search(state: Any, simulations: int, seed: int) -> int:
 
     game = state.get_game()
     if game.get_type().short_name == OWN_OTHELLO:
-        return _search_in_python(state, simulations, seed)
+        from generalist.envs.othello_search import search_othello  # which needs pyspiel
+
+        return search_othello(state, simulations, _EXPLORATION, seed)
     bot = pyspiel.MCTSBot(
         game,
         pyspiel.RandomRolloutEvaluator(1, seed),
@@ -65,18 +67,6 @@ def search(state: Any, simulations: int, seed: int) -> int:
         False,  # be silent
     )
     return bot.step(state)
-
-
-def _search_in_python(state: Any, simulations: int, seed: int) -> int:
-    """The same search for rules written in Python, which OpenSpiel's own in C++ cannot take."""
-    from open_spiel.python.algorithms import mcts
-
-    random = np.random.RandomState(seed)
-    rollouts = mcts.RandomRolloutEvaluator(1, random)
-    bot = mcts.MCTSBot(
-        state.get_game(), _EXPLORATION, simulations, rollouts, solve=True, random_state=random
-    )
-    return int(bot.step(state))
 
 
 class RulesPolicy:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,13 @@ class BoardView:
         # A tenth of the time of state.observation_tensor(), which makes a list.
         self._observer.set_from(state, 0)
         return self._observer.tensor
+
+    def planes_of(self, states: Sequence[Any]) -> np.ndarray:
+        """(N, planes) float32, OpenSpiel's observations of N states."""
+        found = np.empty((len(states), self._observer.tensor.size), np.float32)
+        for row, state in enumerate(states):
+            found[row] = self.planes(state)
+        return found
 
     def seen(self, planes: np.ndarray, player: int) -> np.ndarray:
         """(N, rows * columns) cells of N observations (N, planes) by one player."""
@@ -188,29 +196,24 @@ class Boards:
 
     def look(self, games: Sequence[int], states: Sequence[Any]) -> Positions:
         """What the players to move see in states of these games, none of which has ended."""
-        count = np.empty(len(states), np.int64)
-        player = np.empty(len(states), np.int64)
-        actions = np.zeros((len(states), self.most_moves), np.int64)
-        planes: list[np.ndarray] = []
-        for row, (number, state) in enumerate(zip(games, states, strict=True)):
-            legal = state.legal_actions()
-            count[row] = len(legal)
-            actions[row, : len(legal)] = legal
-            player[row] = state.current_player()
-            planes.append(self.views[number].planes(state).copy())
         game = np.asarray(games, np.int64)
-        moves = self._codes[game[:, None], player[:, None], actions]
-        moves[np.arange(self.most_moves) >= count[:, None]] = -1
-        return Positions(game, player, self._cells(game, player, planes), actions, moves, count)
+        player = np.array([state.current_player() for state in states], np.int64)
+        legal = [state.legal_actions() for state in states]
+        count = np.array([len(each) for each in legal], np.int64)
+        known = np.arange(self.most_moves) < count[:, None]
+        actions = np.zeros(known.shape, np.int64)
+        actions[known] = np.fromiter(chain.from_iterable(legal), np.int64, count=int(count.sum()))
+        moves = np.where(known, self._codes[game[:, None], player[:, None], actions], -1)
+        return Positions(game, player, self._cells(game, player, states), actions, moves, count)
 
-    def _cells(self, game: np.ndarray, player: np.ndarray, planes: list[np.ndarray]) -> np.ndarray:
-        cells = np.full((len(planes), self.common.cells), OFF_BOARD, np.uint8)
-        for number, view in enumerate(self.views):
+    def _cells(self, game: np.ndarray, player: np.ndarray, states: Sequence[Any]) -> np.ndarray:
+        cells = np.full((len(states), self.common.cells), OFF_BOARD, np.uint8)
+        for number in np.unique(game).tolist():
+            rows, view = np.flatnonzero(game == number), self.views[number]
+            planes = view.planes_of([states[row] for row in rows.tolist()])
             for who in (0, 1):
-                rows = np.flatnonzero((game == number) & (player == who))
-                if len(rows):
-                    seen = view.seen(np.stack([planes[row] for row in rows]), who)
-                    cells[rows[:, None], self._slots[number]] = seen
+                mine = player[rows] == who
+                cells[rows[mine, None], self._slots[number]] = view.seen(planes[mine], who)
         return cells
 
     def moves_of(self, number: int, players: np.ndarray, actions: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ begins; who cannot move passes, by an action of its own; the game ends where nei
 the most stones win.
 
 A board is two integers with a bit for each cell, row by row from the top left. Sets of cells are
-shifted as a whole, so finding all legal moves takes 8 directions times a few operations.
+shifted as a whole, so finding all legal moves takes four axes times a few operations. OpenSpiel's
+own search does not take rules in Python; `othello_search.py` has the same one for these.
 """
 
 from __future__ import annotations
@@ -37,58 +38,76 @@ _TYPE = pyspiel.GameType(
 )
 
 
-class _Directions:
-    """The eight shifts of a set of cells on a board of one size."""
+class OthelloRules:
+    """Moves and what they turn, on a board of size x size cells; sets of cells are integers.
+
+    Attributes:
+        every: all cells.
+        start: the first stones, black and white.
+        first_moves: of black.
+    """
 
     def __init__(self, size: int) -> None:
         self.every = (1 << size * size) - 1
-        row = (1 << size) - 1
-        left, right = (self._column(size, row, at) for at in (0, size - 1))
-        # (places, cells that may arrive): what leaves one edge must not enter at the other.
-        self.shifts = [
-            (step + size * rows, self.every & ~edge)
-            for step, edge in ((-1, right), (0, 0), (1, left))
-            for rows in (-1, 0, 1)
-            if step or rows
-        ]
-
-    @staticmethod
-    def _column(size: int, row: int, column: int) -> int:
-        return sum((1 << column) << size * number for number in range(size))
-
-    @staticmethod
-    def shifted(cells: int, places: int, allowed: int) -> int:
-        """The cells one step on; `allowed` are those at which one may arrive."""
-        return (cells << places if places > 0 else cells >> -places) & allowed
+        column = sum(1 << size * row for row in range(size))
+        inside = self.every & ~(column | column << size - 1)
+        # A line that is enclosed along a row or a diagonal has no stone in the outer columns. Kept
+        # to the others, what leaves one edge never enters at the other.
+        self._axes = [(1, inside), (size - 1, inside), (size, self.every), (size + 1, inside)]
+        self._longer = range(size - 3)  # the longest line that is enclosed has size - 2 stones
+        upper = size * (size // 2 - 1) + size // 2 - 1  # the left one of the middle's upper row
+        # OpenSpiel's 8x8 begins with black on the rising diagonal.
+        self.start = (
+            (1 << upper + 1) | (1 << upper + size),
+            (1 << upper) | (1 << upper + size + 1),
+        )
+        self.first_moves = self.moves(*self.start)
 
     def moves(self, mine: int, theirs: int) -> int:
         """The empty cells from which a line of theirs leads to one of mine."""
-        empty, found = self.every & ~(mine | theirs), 0
-        for places, allowed in self.shifts:
-            line = self.shifted(mine, places, allowed) & theirs
-            reached = line
-            while line:
-                line = self.shifted(line, places, allowed) & theirs
-                reached |= line
-            found |= self.shifted(reached, places, allowed) & empty
-        return found
+        found = 0
+        for places, inside in self._axes:
+            line = theirs & inside
+            up, down = (mine << places) & line, (mine >> places) & line
+            for _ in self._longer:
+                up |= (up << places) & line
+                down |= (down >> places) & line
+            found |= up << places | down >> places
+        return found & self.every & ~(mine | theirs)
 
     def turned(self, cell: int, mine: int, theirs: int) -> int:
         """The stones of theirs that a stone of mine at `cell`, a bit, encloses."""
         found = 0
-        for places, allowed in self.shifts:
-            line, at = 0, self.shifted(cell, places, allowed)
-            while at & theirs:
-                line |= at
-                at = self.shifted(at, places, allowed)
+        for places, inside in self._axes:
+            line = theirs & inside
+            passed, at = 0, cell << places
+            while at & line:
+                passed |= at
+                at <<= places
             if at & mine:
-                found |= line
+                found |= passed
+            passed, at = 0, cell >> places
+            while at & line:
+                passed |= at
+                at >>= places
+            if at & mine:
+                found |= passed
         return found
 
 
 @functools.cache
-def _directions(size: int) -> _Directions:
-    return _Directions(size)
+def othello_rules(size: int) -> OthelloRules:
+    """The rules on a board of size x size cells."""
+    return OthelloRules(size)
+
+
+def cells_of(cells: int) -> list[int]:
+    """The cells of a set, each as a set of its own, in ascending order."""
+    found = []
+    while cells:
+        found.append(cells & -cells)
+        cells &= cells - 1
+    return found
 
 
 class OthelloGame(pyspiel.Game):
@@ -118,17 +137,13 @@ class OthelloGame(pyspiel.Game):
 
 
 class OthelloState(pyspiel.State):
-    """The stones of both players as sets of cells, and who is to move."""
+    """The stones of both players as sets of cells, who is to move, and that player's moves."""
 
     def __init__(self, game: OthelloGame) -> None:
         super().__init__(game)
-        self.size = size = game.size
-        upper = size * (size // 2 - 1) + size // 2 - 1  # the left one of the middle's upper row
-        # OpenSpiel's 8x8 begins with black on the rising diagonal.
-        self.stones = [
-            (1 << upper + 1) | (1 << upper + size),
-            (1 << upper) | (1 << upper + size + 1),
-        ]
+        # OpenSpiel copies a state by making a first one and copying all of these, so they are few.
+        rules = othello_rules(game.size)
+        self.size, self.stones, self.moves = game.size, rules.start, rules.first_moves
         self.mover, self.over = _BLACK, False
 
     def current_player(self) -> int:
@@ -136,24 +151,22 @@ class OthelloState(pyspiel.State):
         return int(pyspiel.PlayerId.TERMINAL) if self.over else self.mover
 
     def _moves(self, player: int) -> int:
-        return _directions(self.size).moves(self.stones[player], self.stones[1 - player])
+        return othello_rules(self.size).moves(self.stones[player], self.stones[1 - player])
 
     def _legal_actions(self, player: int) -> list[int]:
-        moves, found = self._moves(player), []
-        while moves:
-            found.append((moves & -moves).bit_length() - 1)
-            moves &= moves - 1
-        return found or [self.size**2]
+        moves = self.moves if player == self.mover else self._moves(player)
+        return [cell.bit_length() - 1 for cell in cells_of(moves)] or [self.size**2]
 
     def _apply_action(self, action: int) -> None:
         me, other = self.mover, 1 - self.mover
         if action < self.size**2:
             cell = 1 << action
-            turned = _directions(self.size).turned(cell, self.stones[me], self.stones[other])
-            self.stones[me] |= cell | turned
-            self.stones[other] &= ~turned
+            turned = othello_rules(self.size).turned(cell, self.stones[me], self.stones[other])
+            mine, theirs = self.stones[me] | cell | turned, self.stones[other] & ~turned
+            self.stones = (mine, theirs) if me == _BLACK else (theirs, mine)
         self.mover = other
-        self.over = not self._moves(other) and not self._moves(me)
+        self.moves = self._moves(other)
+        self.over = not self.moves and not self._moves(me)
 
     def _action_to_string(self, player: int, action: int) -> str:
         if action == self.size**2:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from generalist.acting.boards import FAMILY, tree_policy, unknown_board_layout
+from generalist.acting.boards import FAMILY, SearchPolicy, tree_policy, unknown_board_layout
 from generalist.acting.matches import Pairing, Result, play_matches, random_opening
 from generalist.acting.person import HUMAN, Person
 from generalist.acting.trees import TreePlan
@@ -34,6 +34,7 @@ from generalist.envs.board_view import BoardView
 from generalist.errors import UsageError
 from generalist.evaluation.bradley_terry import ratings
 from generalist.integrity import read_json
+from generalist.planning.tree import TreeSearch
 from generalist.policy import Policy
 from generalist.shards.files import write_json
 
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 
 GAMES, REPORT = "games.jsonl", "arena.json"
 _ANCHORS = ("mcts@100", "mcts@400", "random")  # which is Elo 0, in this order of preference
-_PROTOCOL = 1  # raised whenever the same settings come to give other games
+UNTRAINED = "untrained"
+"""A network of self-play's own sizes as it begins. It says what the search alone is worth."""
+_PROTOCOL = 2  # raised whenever the same settings come to give other games
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Score:
 
 
 def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
-    """A player: `human`, `random`, `mcts@N`, `CHECKPOINT`, or `CHECKPOINT+tree@N`.
+    """A player: `human`, `random`, `mcts@N`, `CHECKPOINT`, `CHECKPOINT+tree@N` or
+    `untrained+tree@N`.
 
     A checkpoint alone takes the likeliest move of its policy. A board of a size that it was not
     trained on is played too. A person plays at the terminal.
@@ -89,10 +93,12 @@ def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
     path, plus, search = name.rpartition("+")
     match = re.fullmatch(r"tree@([1-9]\d*)", search) if plus else None
     path = path if match else name
+    if match is not None and path == UNTRAINED:
+        return _untrained(board, int(match[1]))
     if not Path(path).is_dir():
         raise UsageError(
             f"There is no player {name!r}. Players are human, random, mcts@100, the folder of a "
-            "checkpoint, and CHECKPOINT+tree@100."
+            "checkpoint, CHECKPOINT+tree@100 and untrained+tree@100."
         )
     if path not in agents:
         agents[path] = _agent(path, f"{FAMILY}{board}")
@@ -100,6 +106,17 @@ def player_named(name: str, board: str, agents: dict[str, Agent]) -> Policy:
     if match is None:
         return agent
     return tree_policy(agent, TreePlan(simulations=int(match[1])))
+
+
+def _untrained(board: str, simulations: int) -> SearchPolicy:
+    """The search of a checkpoint, with a network that has learned nothing. Seed and sizes are
+    fixed, so it is the same player in every arena of a board."""
+    from generalist.training.selfplay.recipe import LengthRecipe, SelfplayRecipe
+    from generalist.training.selfplay.start import start
+
+    parts = start(SelfplayRecipe(boards=[board], length=LengthRecipe(games=1)))
+    search = TreeSearch(parts.boards, parts.judge)
+    return SearchPolicy(search, number=0, view=parts.boards.views[0], simulations=simulations)
 
 
 def _agent(path: str, task: str) -> Agent:
@@ -214,7 +231,7 @@ def _identity(name: str) -> dict[str, str]:
     """What a player is: its name, and the weights of a checkpoint."""
     path = Path(name.rpartition("+")[0] or name)
     path = path if path.is_dir() else Path(name)
-    if not path.is_dir():
+    if not path.is_dir() or str(path) == UNTRAINED:
         return {"name": name}
     from generalist.evaluation.measure import weights_fingerprint
 

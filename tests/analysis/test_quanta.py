@@ -71,12 +71,13 @@ def test_a_frequent_parity_is_learned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sparse_parity_is_learned_in_the_order_of_frequency(tmp_path: Path) -> None:
-    """Michaud et al. 2023: the check with a known answer, as far as tasks are learned."""
+@pytest.mark.parametrize("seed", range(3))
+def test_sparse_parity_is_learned_in_the_order_of_frequency(tmp_path: Path, seed: int) -> None:
+    """Michaud et al. 2023: the check with a known answer."""
     file = tmp_path / "quanta.json"
-    assert main(["analyze", "quanta", "--parity", "--out", str(tmp_path), "--json", str(file)]) == 0
+    command = ["analyze", "quanta", "--parity", "--seed", str(seed), "--out", str(tmp_path)]
+    assert main([*command, "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     learned = [each["learned"] for each in found["tasks"]]  # the most frequent first
-    steps = [step for step in learned if step is not None]
-    assert len(steps) >= 4
-    assert learned[: len(steps)] == sorted(steps)
+    assert len(learned) - learned.count(None) >= 8
+    assert found["correlation"] >= 0.9

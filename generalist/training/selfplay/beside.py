@@ -1,9 +1,9 @@
 """Games in processes beside the one that learns.
 
 Each process has its own network, search and random numbers, and plays its share of the games. While
-they make the next move, the learner learns from the games that ended by then:
+they make the next moves, the learner learns from the games that ended by then:
 
-    begin(weights)   all processes search one move in each of their games, with these weights
+    begin(weights)   all processes play a round in each of their games, with these weights
     ...              the learner takes its optimizer steps
     finish()         the games that ended
 
@@ -74,13 +74,16 @@ class GamesBeside:
             stack.enter_context(process_pool(1, _open, (recipe, share + (number < rest), seed)))
             for number, seed in enumerate(seeds)
         ]
+        self._moves = recipe.moves_per_round
         self._running: list[Future[_Round]] = []
 
     def begin(self, parameters: Mapping[str, Tensor]) -> None:
-        """Let all processes make one move in every game, with these weights of the network."""
+        """Let all processes play a round in every game, with these weights of the network."""
         # Copies: a thread sends them while the learner already changes the parameters.
         weights = {name: each.detach().cpu().numpy().copy() for name, each in parameters.items()}
-        self._running = [pool.submit(_play, weights, self.weights) for pool in self._pools]
+        self._running = [
+            pool.submit(_play, weights, self.weights, self._moves) for pool in self._pools
+        ]
 
     def finish(self) -> list[Ended]:
         """Wait for all; return the games that ended, for which others begin.
@@ -166,7 +169,7 @@ def _games() -> Games:
     return _player.games
 
 
-def _play(weights: Mapping[str, np.ndarray], board_weights: np.ndarray) -> _Round:
+def _play(weights: Mapping[str, np.ndarray], board_weights: np.ndarray, moves: int) -> _Round:
     began, player = time.process_time(), _player
     assert player is not None
     games, search, network = player.games, player.search, player.parts.network
@@ -177,7 +180,7 @@ def _play(weights: Mapping[str, np.ndarray], board_weights: np.ndarray) -> _Roun
     search.forget()
     games.weights = board_weights
     simulations, plies, asked, judged = _counts(games, search)
-    ended = games.play()
+    ended = [each for _ in range(moves) for each in games.play()]
     after = _counts(games, search)
     return _Round(
         ended,

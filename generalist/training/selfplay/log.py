@@ -38,6 +38,7 @@ class SelfplayLog:
         imitation: knows the losses at demonstrations; None without.
 
     Attributes:
+        counts: of the positions that a search asked for.
         learning_seconds: CPU time of optimizer steps since the last row.
     """
 
@@ -52,7 +53,7 @@ class SelfplayLog:
     def __init__(
         self, recipe: SelfplayRecipe, search: Counts, imitation: Imitation | None = None
     ) -> None:
-        self.recipe, self._search, self._imitation = recipe, search, imitation
+        self.recipe, self.counts, self._imitation = recipe, search, imitation
         self._bar, self._file = None, None
         self._next = 0.0
         self._began = (0.0, 0)  # CPU seconds and simulations at the last row
@@ -61,7 +62,7 @@ class SelfplayLog:
     def _reset(self) -> None:
         self.learning_seconds = 0.0
         self._losses, self._lengths, self._winners = [], {}, Counter()
-        self._counts = (self._search.asked, self._search.judged)
+        self._counted = (self.counts.asked, self.counts.judged)
 
     def __enter__(self) -> SelfplayLog:
         folder = self.recipe.output_dir
@@ -116,7 +117,7 @@ class SelfplayLog:
         asked, judged = (
             now - before
             for now, before in zip(
-                (self._search.asked, self._search.judged), self._counts, strict=True
+                (self.counts.asked, self.counts.judged), self._counted, strict=True
             )
         )
         row: dict[str, Any] = {

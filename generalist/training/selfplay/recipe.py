@@ -144,6 +144,9 @@ class SelfplayRecipe(Section):
     checkpoint that the run starts from."""
     parallel_games: int = Field(default=256, gt=0)
     """Games that are played in step. The network judges one position of each at a time."""
+    moves_per_round: int = Field(default=4, gt=0)
+    """Moves in every game between two times of learning. The weights stay so long, and so do the
+    judgements: the search of a move finds many of the positions that the one before it reached."""
     workers: int = Field(default=0, ge=0)
     """Processes that play beside the one that learns, each with its share of the games, one round
     behind the learner. 0: games and learning take turns in one process. CPU time counts of all."""

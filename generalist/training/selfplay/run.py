@@ -1,7 +1,8 @@
 """A run of self-play: games and optimizer steps, by turns or side by side.
 
 Until its length is reached or it is stopped, a run repeats:
-1. One move in every game, found by search. The positions of games that end are remembered.
+1. A round: some moves in every game, found by search. The positions of games that end are
+   remembered.
 2. Optimizer steps, as many as the new positions are worth. Then all judgements are forgotten, so
    what follows depends on weights and games alone: a run that is resumed equals one that was not.
 3. What is due: games against the anchor, a row of the log, a checkpoint.
@@ -60,7 +61,6 @@ RECORD = "games.jsonl"
 _ANCHOR_SEED = 10_000  # of games against the anchor, beyond those of an arena
 _FIXED = ("model", "boards", "side", "parallel_games", "workers", "imitation")
 """Keys of the recipe that a run can not change: what is saved has their shape."""
-_STEPS_AT_ONCE = 4  # learning begins when so many steps are owed
 
 
 def selfplay(recipe: SelfplayRecipe | str | Path, *, allow_changes: bool = False) -> Path:
@@ -163,7 +163,7 @@ class SelfplayRun:
             )
 
     def round(self, write: Callable[[bytes], int]) -> None:
-        """One move in every game, and the optimizer steps that are owed.
+        """Some moves in every game, and the optimizer steps that are owed.
 
         Args:
             write: takes a line of the record of games; returns its bytes.
@@ -174,8 +174,9 @@ class SelfplayRun:
             for ended in self.games.finish():
                 self._take(ended, write)
         else:
-            for ended in self.games.play():
-                self._take(ended, write)
+            for _ in range(self.recipe.moves_per_round):
+                for ended in self.games.play():
+                    self._take(ended, write)
             self._learn()
         self._search.forget()
         self.state.simulations, self.state.plies = self.games.simulations, self.games.plies
@@ -207,8 +208,6 @@ class SelfplayRun:
         recipe, state = self.recipe.learning, self.state
         if self.replay.seen < recipe.first_positions:
             state.owed = 0.0
-        if state.owed < _STEPS_AT_ONCE:
-            return
         began = time.process_time()
         window = max(recipe.window_positions, int(recipe.window_share * self.replay.seen))
         while state.owed >= 1:

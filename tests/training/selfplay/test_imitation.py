@@ -69,7 +69,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(
     with SelfplayRun(settings, start(settings)) as run:
         settings.output_dir.mkdir()
         with pytest.raises(TrainingInterrupted):
-            run.run(StopAfter(12))
+            run.run(StopAfter(6))
         assert 0 < run.state.games < 30 and run.state.steps > 0
     selfplay(settings)
     one, other = tensors(kept), tensors(tmp_path / "resumed")

@@ -38,6 +38,7 @@ SMALL = {
     "boards": ["TicTacToe", "ConnectFour-4x5", "Hex-3x3"],
     "side": 6,
     "parallel_games": 12,
+    "moves_per_round": 2,
     "model": {
         "form": "compact", "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2,
         "embedders": {"width": 4},
@@ -137,7 +138,7 @@ def test_games_in_processes_beside_the_learner_are_resumed_exactly(tmp_path: Pat
     (tmp_path / "resumed").mkdir()
     with SelfplayRun(settings("resumed"), start(settings("resumed"))) as run:
         with pytest.raises(TrainingInterrupted):
-            run.run(StopAfter(20))
+            run.run(StopAfter(10))
         assert 0 < run.state.games < 50 and run.state.steps > 0
     selfplay(settings("resumed"))
     one, other = (weights(tmp_path / name) for name in ("whole", "resumed"))
@@ -148,6 +149,19 @@ def test_games_in_processes_beside_the_learner_are_resumed_exactly(tmp_path: Pat
     assert rows[-1]["simulations"] > 0 and 0 < rows[-1]["remembered_share"] < 1
     with pytest.raises(GeneralistError, match="other workers"):
         selfplay(recipe(tmp_path / "whole", **{**small, "workers": 1}, length={"games": 50}))
+
+
+def test_judgements_hold_for_the_moves_of_a_round(tmp_path: Path) -> None:
+    judged = {}
+    for moves in (1, 4):
+        learning = {"first_positions": 10**6}  # the weights stay, so the games are as many
+        settings = recipe(tmp_path / f"{moves}", moves_per_round=moves, learning=learning)
+        with SelfplayRun(settings, start(settings)) as run:
+            for _ in range(8 // moves):
+                run.round(lambda line: len(line))
+            assert run.state.plies == 8 * 12
+            judged[moves] = run.log.counts.judged / run.log.counts.asked
+    assert judged[4] < 0.9 * judged[1]
 
 
 def test_the_log_and_the_record_say_what_was_played(finished: Path) -> None:
@@ -363,6 +377,15 @@ def test_an_arena_is_continued_game_by_game(finished: Path, tmp_path: Path) -> N
     assert whole["anchor"] == "random"  # there is no mcts@100
     with pytest.raises(UsageError, match="another folder by --out"):
         arena(names[:2], "TicTacToe", again, games=4)
+
+
+def test_an_untrained_network_that_searches_is_an_anchor(tmp_path: Path) -> None:
+    names = ["untrained+tree@60", "random"]
+    report = arena(names, "ConnectFour-4x5", tmp_path / "one", games=20)
+    assert report["pairs"][0]["score"] > 0.7 and report["anchor"] == "random"
+    assert arena(names, "ConnectFour-4x5", tmp_path / "other", games=20) == report
+    with pytest.raises(UsageError, match="no player 'untrained'.*untrained\\+tree@100"):
+        arena(["untrained", "random"], "TicTacToe", tmp_path / "bare", games=2)
 
 
 class Illegal:
