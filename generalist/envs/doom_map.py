@@ -3,7 +3,7 @@
 A WAD is a header (`PWAD`, number of lumps, offset of the directory), the lumps, and the directory
 (offset, size and name of each). A map in the text format is an empty lump of its name, TEXTMAP and
 ENDMAP; the engine builds its nodes itself. TEXTMAP has a fixed length, so that a running engine
-reads another map at the same place of the file.
+reads another map at the same place of the file. The lump DECORATE has actors of the project's own.
 
 Lengths are in units of the map.
 """
@@ -60,8 +60,31 @@ def room_text(
     return "\n".join(lines)
 
 
-def write_wad(path: Path, text: str) -> None:
+def actor_text(name: str, number: int, sprite: str, colour: tuple[float, float, float]) -> str:
+    """An actor that stands still, can be shot, and falls at the first hit.
+
+    Args:
+        name: its class in the engine.
+        number: by which maps place it.
+        sprite: of the engine's graphics; frames A and B stand, I to L fall.
+        colour: red, green and blue of what is brightest of it.
+    """
+    brightest = ",".join(f"{part:.2f}" for part in colour)
+    return (
+        f"actor {name} {number} {{ Health 1 Radius 20 Height 56 +SOLID +SHOOTABLE "
+        f'Translation "0:255=%[0.00,0.00,0.00]:[{brightest}]" States {{\n'
+        f"Spawn:\n{sprite} AB 10\nLoop\n"
+        f"Death:\n{sprite} IJK 6\n{sprite} L -1\nStop\n}} }}\n"
+    )
+
+
+def write_wad(path: Path, text: str, actors: str = "") -> None:
     """Write a WAD whose only map is this text, or replace the text in a WAD that is there.
+
+    Args:
+        path: of the WAD.
+        text: of the map.
+        actors: text of the lump DECORATE, which an engine reads once, when it starts.
 
     Raises ValueError where the text is too long.
     """
@@ -74,7 +97,14 @@ def write_wad(path: Path, text: str) -> None:
             file.seek(begin)
             file.write(content)
         return
-    lumps = ((begin, 0, MAP), (begin, _TEXT_BYTES, "TEXTMAP"), (begin + _TEXT_BYTES, 0, "ENDMAP"))
+    end = begin + _TEXT_BYTES
+    defined = actors.encode()
+    lumps = (
+        (begin, 0, MAP),
+        (begin, _TEXT_BYTES, "TEXTMAP"),
+        (end, 0, "ENDMAP"),
+        (end, len(defined), "DECORATE"),
+    )
     directory = b"".join(struct.pack(_ENTRY, at, size, name.encode()) for at, size, name in lumps)
-    header = struct.pack(_HEADER, b"PWAD", len(lumps), begin + _TEXT_BYTES)
-    path.write_bytes(header + content + directory)
+    header = struct.pack(_HEADER, b"PWAD", len(lumps), end + len(defined))
+    path.write_bytes(header + content + defined + directory)

@@ -14,7 +14,7 @@ import numpy as np
 from generalist.envs.atari import shrink
 from generalist.envs.controls import CONTROLS, KEYS
 from generalist.envs.doom import ended, engine, no_interrupts
-from generalist.envs.doom_map import MAP, room_text, write_wad
+from generalist.envs.doom_map import MAP, actor_text, room_text, write_wad
 from generalist.envs.scene import LEVEL_PITCH, Event, Scene, Thing
 
 TICS = 4  # of the engine's 35 a second that a step lasts
@@ -38,6 +38,21 @@ _TYPES = {
 """The engine's number and name of each pair of colour and kind."""
 PAIRS = tuple(_TYPES)
 PORTABLE = ("card", "skull")
+_HUES = {"red": (1.6, 0.2, 0.2), "green": (0.2, 1.4, 0.2), "blue": (0.3, 0.4, 2.0)}
+_SPRITES = {"soldier": "POSS", "imp": "TROO", "demon": "SARG"}
+_FIRST_ACTOR = 20_001  # numbers below may be the engine's
+_FOE_TYPES = {
+    pair: (_FIRST_ACTOR + at, "".join(word.capitalize() for word in pair))
+    for at, pair in enumerate((colour, kind) for colour in _HUES for kind in _SPRITES)
+}
+FOES = tuple(_FOE_TYPES)
+"""Pairs of colour and kind of what can be shot: monsters that neither walk nor attack."""
+_ACTORS = "".join(
+    actor_text(name, number, _SPRITES[kind], _HUES[colour])
+    for (colour, kind), (number, name) in _FOE_TYPES.items()
+)
+_ALL_TYPES = _TYPES | _FOE_TYPES
+_DEAD = "Dead"  # how the engine's list begins the name of what was shot
 _BUTTONS = {
     "W": "MOVE_FORWARD",
     "S": "MOVE_BACKWARD",
@@ -52,7 +67,7 @@ _BUTTONS = {
 
 def radius_of(kind: str, size: str = "") -> float:
     """Metres: the radius of the circle that a thing fills."""
-    return 0.5 if kind in PORTABLE else 0.4
+    return 0.4 if kind in ("torch", "column") else 0.5
 
 
 class DoomRoom:
@@ -86,12 +101,12 @@ class DoomRoom:
         wall, floor = (names[int(rng.integers(len(names)))] for names in (_WALLS, _FLOORS))
         text = room_text(
             (x, y),
-            [(_TYPES[t.colour, t.kind][0], *(t.place * _UNITS)) for t in things],
+            [(_ALL_TYPES[t.colour, t.kind][0], *(t.place * _UNITS)) for t in things],
             player=(*(place * _UNITS), round(math.degrees(heading)) % 360),
             wall=wall,
             floor=floor,
         )
-        write_wad(Path(self._folder) / "room.wad", text)
+        write_wad(Path(self._folder) / "room.wad", text, _ACTORS)
         if self._game is None:
             self._start()
         self._game.set_seed(int(rng.integers(2**31)))
@@ -103,7 +118,7 @@ class DoomRoom:
         for each in self._game.get_state().objects:
             at = np.array([each.position_x, each.position_y]) / _UNITS
             for thing in things:
-                right = each.name == _TYPES[thing.colour, thing.kind][1]
+                right = each.name == _ALL_TYPES[thing.colour, thing.kind][1]
                 if right and np.linalg.norm(at - thing.place) < 0.1:
                     self._numbers[each.id] = thing
         assert len(self._numbers) == len(things), "the engine has put every thing into the room"
@@ -146,11 +161,12 @@ class DoomRoom:
         place = np.array([x, y]) / _UNITS
         scene.walked = bool(np.linalg.norm(place - scene.place) > 0.02)
         scene.place, scene.heading, scene.pitch = place, math.radians(angle), -down
-        there = {each.id for each in state.objects}
+        there = {each.id: each.name for each in state.objects}
         for number, thing in self._numbers.items():
-            if thing.present and number not in there:
+            taken, shot = number not in there, there.get(number, "").startswith(_DEAD)
+            if thing.present and (taken or shot):
                 thing.present = False
-                scene.events.append(Event("take", thing))
+                scene.events.append(Event("take" if taken else "attack", thing))
 
     def sweep(self) -> None:
         """Nothing: the engine itself takes away what was picked up."""

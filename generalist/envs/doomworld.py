@@ -8,18 +8,19 @@ of the engine's 35 a second. Success is judged by the engine's list of objects (
 from __future__ import annotations
 
 from generalist.envs.doom import engine
-from generalist.envs.doom_room import PAIRS, PORTABLE, DoomRoom, radius_of
+from generalist.envs.doom_room import FOES, PAIRS, PORTABLE, DoomRoom, radius_of
 from generalist.envs.instructed import World
 from generalist.envs.registry import Task
-from generalist.envs.skills import SKILLS, Kit, any_of
+from generalist.envs.skills import SHOOTING, SKILLS, Kit, any_of
 
 HELD_OUT = (("blue", "torch"), ("red", "skull"))
 """Pairs of colour and kind that stand in no room of training."""
 
-_NAMES = ("GoTo", "GoToColour", "GoToKind", "PickUp", "Face", "Gesture", "PickUpGoTo")
-_OWN = {name: SKILLS[name] for name in _NAMES}
+_MISSING = ("GoToSize", "GoToDoor", "OpenDoor", "OpenGoTo", "OpenPickUp", "Exit", "PutNext")
+"""Skills that take doors, sizes, or a thing that is carried."""
+_OWN = {name: skill for name, skill in SKILLS.items() if name not in _MISSING} | SHOOTING
 WORLD = World(
-    kit=Kit(PAIRS, HELD_OUT, radius_of, PORTABLE),
+    kit=Kit(PAIRS, HELD_OUT, radius_of, PORTABLE, FOES),
     skills={**_OWN, "Any": any_of(_OWN)},
     new_room=DoomRoom,
     sides=(8.0, 10.0),

@@ -189,7 +189,9 @@ class InstructedWorld(gymnasium.Env):
         for thing in plan.things:
             if thing.kind == "door":
                 continue
-            place = _free_place(placed, size, rng, apart=self.world.apart)
+            place = _free_place(
+                placed, size, rng, apart=self.world.apart, margin=plan.things_from_walls
+            )
             if place is None:
                 return False
             thing.place = place
@@ -286,7 +288,7 @@ def _free_place(
     rng: np.random.Generator,
     *,
     apart: float,
-    margin: float = 0.9,
+    margin: float,
 ) -> np.ndarray | None:
     """A place in the room, away from walls and things; None where none is found."""
     for _ in range(_TRIES):

@@ -17,6 +17,8 @@ from generalist.envs.scene import Thing
 Words = Literal["seen", "paraphrases", "synonyms"]
 WORDS = ("seen", "paraphrases", "synonyms")
 
+NUMBERS = ("one", "two", "three")
+
 # {x} is the thing that is named, {y} the other one of a clause that names two.
 _SEEN = {
     "reach": ("go to {x}", "walk to {x}", "get to {x}", "reach {x}", "find {x}", "go and find {x}"),
@@ -32,6 +34,11 @@ _SEEN = {
     "ahead": ("walk ahead", "go ahead", "walk straight on"),
     "back": ("walk back", "go back", "step back"),
     "still": ("stop", "stand still", "do not move"),
+    "wall-left": ("follow the wall on your left", "walk along the wall on your left"),
+    "wall-right": ("follow the wall on your right", "walk along the wall on your right"),
+    "exit": ("find the exit", "leave the room", "go out of the room", "get out"),
+    "shoot": ("shoot {x}", "fire at {x}", "find and shoot {x}", "turn to {x} and shoot it"),
+    **{n: (f"touch {n} of {{x}}", f"go and touch {n} of {{x}}") for n in NUMBERS},
 }
 _PARAPHRASES = {
     "reach": ("go and reach {x}", "find and walk to {x}", "walk and get to {x}"),
@@ -47,6 +54,11 @@ _PARAPHRASES = {
     "ahead": ("go straight on", "walk on ahead"),
     "back": ("step back and go back", "go and walk back"),
     "still": ("stop and stand still", "stand still and do not move"),
+    "wall-left": ("go along the wall on your left", "walk and follow the wall to your left"),
+    "wall-right": ("go along the wall on your right", "walk and follow the wall to your right"),
+    "exit": ("go and find the exit", "get out of the room", "find the exit and go out"),
+    "shoot": ("turn and fire at {x}", "find {x} and shoot it", "look at {x} and fire"),
+    **{n: (f"find {n} of {{x}} and touch all {n}", f"get to {n} of {{x}}") for n in NUMBERS},
 }
 _SYNONYMS = {
     "reach": ("head for {x}", "approach {x}", "move over to {x}"),
@@ -62,6 +74,11 @@ _SYNONYMS = {
     "ahead": ("advance", "move forward"),
     "back": ("retreat", "move backwards"),
     "still": ("wait", "freeze", "remain where you are"),
+    "wall-left": ("hug the wall to your left", "keep beside the wall on your left"),
+    "wall-right": ("hug the wall to your right", "keep beside the wall on your right"),
+    "exit": ("escape from here", "depart", "make your way outside"),
+    "shoot": ("blast {x}", "put a bullet into {x}", "gun down {x}"),
+    **{n: (f"tag {n} of {{x}}", f"visit exactly {n} of {{x}}") for n in NUMBERS},
 }
 _TEMPLATES = {"seen": _SEEN, "paraphrases": _PARAPHRASES, "synonyms": _SYNONYMS}
 _KINDS = {
@@ -73,7 +90,11 @@ _KINDS = {
     "card": ("card", "card", "key card"),
     "skull": ("skull",),
     "door": ("door", "door", "gate"),
+    "soldier": ("soldier",),
+    "imp": ("imp",),
+    "demon": ("demon",),
     "thing": ("thing",),
+    "things": ("things",),
 }
 _OTHER_KINDS = {
     "ball": ("sphere", "globe"),
@@ -82,7 +103,11 @@ _OTHER_KINDS = {
     "torch": ("light", "burner"),
     "card": ("pass", "badge"),
     "door": ("entrance", "doorway"),
+    "soldier": ("trooper", "guard"),
+    "imp": ("goblin",),
+    "demon": ("fiend", "beast"),
     "thing": ("object", "item"),
+    "things": ("objects", "items"),
 }
 _THEN = {
     "seen": ("{a}, then {b}", "{a} and then {b}", "first {a}, then {b}"),

@@ -59,7 +59,7 @@ class Scene:
 
     Attributes:
         things: all of them.
-        walls: (W, 4) x1, y1, x2, y2 of walls that nobody walks or sees through.
+        walls: (W, 4) x1, y1, x2, y2 of walls that nobody walks or sees through, counterclockwise.
         place, heading, pitch: of the agent.
         held: what it carries.
         events: what it did in the last step.
@@ -102,6 +102,27 @@ class Scene:
         """The nearest thing that the agent reaches; None where it reaches none."""
         found = [thing for thing in self.things if self.reaches(thing)]
         return min(found, key=self.away, default=None)
+
+    def along_walls(self) -> tuple[float, float]:
+        """Where the agent is beside the walls of a room, which follow each other.
+
+        Returns:
+            Metres to the nearest wall, and metres from the first wall's begin along the walls to
+            the point of it that is nearest.
+        """
+        begins, ends = self.walls[:, :2], self.walls[:, 2:]
+        lengths = np.linalg.norm(ends - begins, axis=1)
+        ways = (ends - begins) / lengths[:, None]
+        along = np.clip(((self.place - begins) * ways).sum(axis=1), 0, lengths)
+        feet = begins + along[:, None] * ways
+        away = np.linalg.norm(feet - self.place, axis=1)
+        nearest = int(np.argmin(away))
+        return float(away[nearest]), float(lengths[:nearest].sum() + along[nearest])
+
+    @property
+    def around(self) -> float:
+        """Metres of all walls together."""
+        return float(np.linalg.norm(self.walls[:, 2:] - self.walls[:, :2], axis=1).sum())
 
 
 def wrapped(angle: float) -> float:

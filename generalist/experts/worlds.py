@@ -10,6 +10,7 @@ Legend: O = things in the way, N = nodes of a graph of ways.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -19,11 +20,14 @@ from generalist.envs.controls import YAW_HIGH, pressed
 from generalist.envs.missions import (
     NEXT_TO,
     Face,
+    FollowWall,
     Gesture,
     Goal,
     LeaveAlone,
     Open,
     PutNext,
+    Shoot,
+    Stop,
     Take,
 )
 from generalist.envs.scene import BODY_RADIUS, LEVEL_PITCH, REACH, REACH_DEGREES, Scene, Thing
@@ -38,6 +42,8 @@ _FROM_WALLS = BODY_RADIUS + 0.1
 _AROUND = 8  # points around a thing where a way may turn
 _AT_A_POINT = 0.3  # metres
 _PUT_GAP = 0.1  # metres between the agent and what it puts down
+_BESIDE = 0.7  # metres from the walls that it follows
+_LOOK_AHEAD = 1.0  # metres along them
 
 
 class WorldGuide:
@@ -60,12 +66,18 @@ class WorldGuide:
             self._goal, self._searched, self._known, self._turn = goal, 0, 0, None
         if isinstance(goal, Gesture):
             return _gesture(goal.what, scene)
+        if isinstance(goal, Stop):
+            return _act(scene)
+        if isinstance(goal, FollowWall):
+            return self._walk(scene, _further(scene, goal.side))
         target = _target(goal, scene)
         if not self._finds(scene, target):
             return _act(scene, yaw=_SEARCH_DEGREES)
         bearing = scene.bearing(target.place)
         if isinstance(goal, Face):
             return _act(scene, yaw=bearing if abs(bearing) > _LOOKS_DEGREES else 0.0)
+        if isinstance(goal, Shoot):
+            return _shoot(scene, target)
         by_key = isinstance(goal, Open) or (isinstance(goal, Take) and not scene.touch)
         if by_key and scene.reached() is target:
             return _act(scene, "E", yaw=bearing)
@@ -119,9 +131,41 @@ def _gesture(what: str, scene: Scene) -> dict[str, Any]:
     return _act(scene, *{"ahead": ("W",), "back": ("S",)}.get(what, ()))
 
 
+def _further(scene: Scene, side: str) -> Thing:
+    """A point on a line beside the walls of a room, further along than the agent.
+
+    With the walls to the right one goes round counterclockwise.
+    """
+    low, high = scene.walls.reshape(-1, 2).min(axis=0), scene.walls.reshape(-1, 2).max(axis=0)
+    low, high = low + _BESIDE, high - _BESIDE
+    corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    line = replace(scene, walls=np.concatenate([corners, np.roll(corners, -1, axis=0)], axis=1))
+    _, along = line.along_walls()
+    left = (along + (_LOOK_AHEAD if side == "right" else -_LOOK_AHEAD)) % line.around
+    for begin, end in line.walls.reshape(-1, 2, 2):
+        length = float(np.linalg.norm(end - begin))
+        if left <= length:
+            break
+        left -= length
+    return Thing("", "point", place=begin + (end - begin) * left / length, radius=0.0)
+
+
+def _shoot(scene: Scene, target: Thing) -> dict[str, Any]:
+    """Fire at a thing, or step to the right where another stands before it."""
+    bearing, away = scene.bearing(target.place), scene.away(target)
+    for other in scene.things:
+        if other is target or not other.present or scene.away(other) > away:
+            continue
+        beside = abs(scene.bearing(other.place) - bearing)
+        wide = math.degrees(math.atan2(other.radius, np.linalg.norm(other.place - scene.place)))
+        if beside <= wide + 3:
+            return _act(scene, "D", yaw=bearing)
+    return _act(scene, *(("LMB",) if abs(bearing) <= YAW_HIGH else ()), yaw=bearing)
+
+
 def _target(goal: Goal, scene: Scene) -> Thing:
     """The thing to go to: the nearest of those that will do, one in view before others."""
-    things: list[Thing] = list(goal.targets)
+    things = [each for each in goal.targets if each.present] or list(goal.targets)
     if isinstance(goal, LeaveAlone):
         things = [each for each in scene.things if each.present and each not in goal.targets]
 

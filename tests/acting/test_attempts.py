@@ -11,7 +11,9 @@ import pytest
 from generalist.acting.attempts import HINDSIGHT, SUCCESS, Terms, attempt
 from generalist.acting.rollout import rollout
 from generalist.envs import make
+from generalist.episode import tree_map
 from generalist.seeds import IMPROVEMENT_SEED
+from generalist.tokenization.processor import GeneralistProcessor
 from generalist.tokenization.returns import TaskReturns
 from tests.decoding.models import compact_agent
 
@@ -36,10 +38,25 @@ def found(agent):
 
 
 def test_what_is_kept_earns_what_it_says_under_its_instruction(found):
-    env = make(TASK)
-    for episode in found.episodes:
+    replay(TASK, found.episodes)
+
+
+@pytest.mark.parametrize("task", ["miniworld/GoTo", "doomworld/PickUp"])
+def test_in_3d_too_what_is_kept_earns_what_it_says(task):
+    """From frames, with keys and mouse; what was done instead is what the state says."""
+    agent = compact_agent(task, processor=GeneralistProcessor.default("worlds"))
+    found = attempt(agent, task, SEEDS[:8], replace(TERMS, attempts=1), options={})
+    assert found.hindsight > 0
+    replay(task, found.episodes)
+
+
+def replay(task, episodes):
+    """Play the actions of episodes again, and compare what the environment says of them."""
+    env = make(task)
+    for episode in episodes:
         _, info = env.reset(seed=episode.info["seed"])
-        for action in episode.actions:
+        for step in range(episode.steps):
+            action = tree_map(lambda leaf, step=step: leaf[step], episode.actions)
             _, reward, terminated, _, after = env.step(action)
         own = episode.info["source"] == SUCCESS
         assert terminated >= own and episode.terminated and episode.success is not False
@@ -50,6 +67,7 @@ def test_what_is_kept_earns_what_it_says_under_its_instruction(found):
         )  # fmt: skip
         assert not episode.rewards[:-1].any()
         assert episode.labels is None
+    env.close()
 
 
 def test_failures_are_counted_and_leave_nothing(agent, found):

@@ -62,9 +62,14 @@ def text_only_processor() -> GeneralistProcessor:
     return GeneralistProcessor(Vocabulary.default(text.size), text)
 
 
-def tiny_agent(*tasks: str, window: int = 128, **options: Any) -> Agent:
-    """An untrained agent for these tasks, the first of which it acts in."""
-    processor = text_only_processor()
+def tiny_agent(
+    *tasks: str, window: int = 128, processor: GeneralistProcessor | None = None, **options: Any
+) -> Agent:
+    """An untrained agent for these tasks, the first of which it acts in.
+
+    Tasks with frames need a processor that has codes for them.
+    """
+    processor = processor or text_only_processor()
     layouts = {}
     for task in tasks:
         env = generalist.make(task)
@@ -81,10 +86,11 @@ def compact_agent(
     plain: bool = False,
     returns: TaskReturns | None = None,
     world: TaskWorld | None = None,
+    processor: GeneralistProcessor | None = None,
     **options: Any,
 ) -> Agent:
     """As `tiny_agent`, in the compact form; with returns and outcomes of its tasks, where given."""
-    agent = tiny_agent(*tasks, window=window)
+    agent = tiny_agent(*tasks, window=window, processor=processor)
     ids = None if returns is None else agent.processor.vocabulary["return"]
     outcomes = None if world is None else outcome_ids(agent.processor.vocabulary)
     form = CompactForm(positions=positions, width=8).extended(agent.layouts, ids, outcomes)
