@@ -266,8 +266,8 @@ def play_nearest(retrieval: Retrieval | None, task: str) -> RetrieveAndPlay:
     return RetrieveAndPlay(DemonstratedSteps.read(retrieval.data, task, processor=processor), task)
 
 
-def retrieving(agent: Agent, retrieval: Retrieval) -> RetrievingAgent:
-    """An agent that retrieves, in its task.
+def retrieving(agent: Agent, retrieval: Retrieval) -> RetrievingAgent | RetrieveAndPlay:
+    """An agent that retrieves, in its task; with lambda 0 its model has nothing to say.
 
     Raises:
         DemonstrationTooLong: not even one timestep fits.
@@ -276,6 +276,8 @@ def retrieving(agent: Agent, retrieval: Retrieval) -> RetrievingAgent:
     steps = DemonstratedSteps.read(
         retrieval.data, agent.task, processor=agent.processor, layout=agent.layout
     )
+    if retrieval.weight == 0:
+        return RetrieveAndPlay(steps, agent.task)
     agent = agent.for_task(agent.task)  # the caller's own keeps its settings
     # What follows a new prompt is computed anew anyway, so a younger row is not fed ahead of time.
     agent.decoder_options["backlog_tokens"] = None
