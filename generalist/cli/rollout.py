@@ -185,8 +185,7 @@ def _act(
         prompt_episodes=given["prompt_episodes"] or None, plan=given["plan"],
         wanted_return=given["wanted_return"],
     )  # fmt: skip
-    asked = {"steps": retrieve_steps, "weight": retrieve_lambda}
-    retrieval = _retrieval(policy, retrieve, **asked)
+    retrieval = _retrieval(policy, retrieve, steps=retrieve_steps, weight=retrieve_lambda)
     if video_episodes is not None and video is None:
         raise UsageError("--video-episodes belongs to --video DIR; add it, or leave both out.")
 
