@@ -15,7 +15,7 @@ action to what the model says. With d the distance of the nearest timestep and d
 There the nearest action has 1 - d / d95 of its share w, and all actions have the rest alike; that
 rest is left out here. With lambda 0 the nearest action is played: retrieve and play.
 
-Legend: N = environments decided for by one call, K = tokens of an observation, k = action tokens.
+Legend: N = environments decided for by one call, k = action tokens of a timestep.
 """
 
 from __future__ import annotations
