@@ -26,6 +26,7 @@ class Stream(IntEnum):
     GOALS = 0x676F616C
     PICTURES = 0x70696374
     TREE_SEARCH = 0x74726565
+    RETRIEVAL = 0x72657472
 
 
 def random_stream(seed: int, stream: Stream) -> np.random.Generator:

@@ -298,6 +298,17 @@ class Agent(Actor):
                 header = self.header(instruction, seed, shown=info.get(DEMONSTRATED))
                 self._running.begin(row, header, seed)
 
+    def rehead(self, slot: int, told: str | None, demonstration: Sequence[int]) -> None:
+        """Give a running episode another header; the timesteps it has seen stay.
+
+        Args:
+            slot: of the episode.
+            told: what the words say.
+            demonstration: ids as `encode_prompt` returns them.
+        """
+        for row, words in zip(self._rows([slot]), [told, None], strict=False):
+            self._running.rehead(row, self.form.header(words, demonstration))
+
     def decide(self, observations: Tree, infos: Sequence[Info], slots: Sequence[int]) -> Decision:
         """As `Policy.decide`. Where it raises, the call may be repeated.
 

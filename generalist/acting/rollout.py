@@ -16,6 +16,7 @@ from generalist import envs
 from generalist.acting import prompts
 from generalist.acting.environment import difference_note, options_for
 from generalist.acting.plans import parse_plan, planned
+from generalist.acting.retrieval import RETRIEVAL, Retrieval, check_alone, play_nearest, retrieving
 from generalist.acting.stage import Stage
 from generalist.acting.zero_shot import agent_for
 from generalist.envs.instructions import SHOWN, SHOWN_SHUFFLED
@@ -65,6 +66,7 @@ class RolloutResult:
         instruction: instruction in place of the episodes' own; None for their own.
         plan: how the agent planned; None where it acted at once.
         wanted_return: the return that it was asked for; None for none.
+        retrieval: what was retrieved at each step, `data`, `steps` and `weight`; None for nothing.
         options: the options of the environment.
         note: how the environment differs from the one in training; None where it does not, or
             where the checkpoint does not say.
@@ -95,6 +97,7 @@ class RolloutResult:
     instruction: str | None = None
     plan: str | None = None
     wanted_return: str | None = None
+    retrieval: dict[str, Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
     statements: list[dict[str, str | None]] = field(default_factory=list)
@@ -119,6 +122,7 @@ def rollout(
     instruction: str | None = None,
     plan: str | None = None,
     wanted_return: str | float | None = None,
+    retrieval: Retrieval | None = None,
     video_dir: str | Path | None = None,
     video_episodes: int = 1,
     render: str | None = None,
@@ -131,7 +135,8 @@ def rollout(
     The environment has the options that the agent was trained with, except for `env_options`.
 
     Args:
-        who: the agent; or `random`, `expert` for the task's own expert, or the name of another.
+        who: the agent; or `random`, `retrieval`, `expert` for the task's own expert, or the name of
+            another.
         task: name of the task; None for the agent's own. In a task that the checkpoint does not
             know, the agent acts with the layout of the environment's spaces.
         episodes: number of episodes.
@@ -144,6 +149,8 @@ def rollout(
             be restored, `beam:width=32,horizon=10` with a world model; None: it acts at once.
         wanted_return: what the episodes are asked to return: `expert`, a number, or a percentage of
             the way from the worst to the best of the data; None for what the agent is set to.
+        retrieval: demonstrations, of which the timesteps nearest to each observation stand in the
+            prompt, or are played by the policy `retrieval`.
         video_dir: folder for mp4 files of the first episodes.
         video_episodes: number of episodes to record.
         render: `human` shows every episode in a window, one after the other.
@@ -165,8 +172,10 @@ def rollout(
     _check_counts(episodes=episodes, num_envs=num_envs, video_episodes=video_episodes)
     _check_agents_own(
         agent, prompt_episodes=prompt_episodes, instruction=instruction, plan=plan,
-        wanted_return=wanted_return,
+        wanted_return=wanted_return, retrieval=None if who == RETRIEVAL else retrieval,
     )  # fmt: skip
+    if retrieval is not None:
+        check_alone(prompt_episodes=prompt_episodes, plan=plan)
     ahead = None if plan is None else parse_plan(plan)
     name = task or (None if agent is None else agent.task)
     if name is None:
@@ -183,7 +192,10 @@ def rollout(
     bar = tqdm(total=episodes, desc=name, unit="episode", disable=not progress, leave=False)
     try:
         if agent is None:
-            policy: Policy = _named(str(who), name, stage)
+            if who == RETRIEVAL:
+                policy: Policy = play_nearest(retrieval, name)
+            else:
+                policy = _named(str(who), name, stage)
         else:
             note = difference_note(agent, name, options=options, env=stage.environments[0])
             if note and say is not None:
@@ -200,6 +212,8 @@ def rollout(
                 say(beyond)
             if ahead is not None:
                 policy = planned(agent, ahead, stage.environments)
+            if retrieval is not None:
+                policy = retrieving(agent, retrieval)
         began = time.perf_counter()
         for trace in play(
             policy,
@@ -225,11 +239,12 @@ def rollout(
         **_scores(name, options, ended, seconds=time.perf_counter() - began),
         policy="agent" if agent is not None else getattr(policy, "name", str(who)),
         checkpoint=None if agent is None else agent.name,
-        prompted=agent is not None and agent.prompted,
+        prompted=agent is not None and (agent.prompted or retrieval is not None),
         temperature=None if agent is None else agent.sampling.temperature,
         instruction=instruction,
         plan=None if ahead is None else str(ahead),
         wanted_return=None if wanted is None else str(wanted),
+        retrieval=None if retrieval is None else retrieval.to_dict(),
         options=options,
         note=note,
         video=films[0] if films else None,

@@ -83,9 +83,10 @@ def evaluate(
     The command keeps each result as soon as its task is done, so the same command continues after
     an interruption. The report names the tasks that failed; the same command tries them again.
 
-    A suite of held-out tasks (heldout) scores four agents: the checkpoint alone, the checkpoint
-    prompted with demonstrations, a model fine-tuned on a few demonstrations of the task, and a
-    model trained on these alone. --wanted-return asks the two that were trained on demonstrations.
+    A suite of held-out tasks (heldout) takes a few demonstrations of each. It scores the checkpoint
+    alone, prompted with them, with the nearest timesteps retrieved from them, and with the nearest
+    action added. Beside it stand the nearest action alone, a model fine-tuned on them, and one
+    trained on these alone. --wanted-return asks the two that were trained.
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite
@@ -274,7 +275,7 @@ def run_heldout(
     dtype: str = "float32",
     wanted_return: str | None = None,
 ) -> dict[str, Any]:
-    """Score four agents in held-out tasks, print the table and write the report.
+    """Score a checkpoint and others in held-out tasks, print the table and write the report.
 
     Args:
         suite: a suite with a section `heldout`.

@@ -28,6 +28,7 @@ class Who(StrEnum):
     agent = "agent"
     expert = "expert"
     random = "random"
+    retrieval = "retrieval"
 
 
 class Render(StrEnum):
@@ -61,7 +62,9 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "policy": (
         Who.agent,
         Annotated[
-            Who, typer.Option(help="Who acts: the checkpoint, an expert, or random play.")
+            Who,
+            typer.Option(help="Who acts: the checkpoint, an expert, random play, or retrieval, "
+                         "which plays the nearest demonstrated action of --retrieve."),
         ],
     ),
     "expert": (
@@ -100,6 +103,31 @@ SHARED: dict[str, tuple[Any, Any]] = {
         Annotated[
             int,
             typer.Option(min=0, help="Demonstrations of the expert in the prompt; 0 for none."),
+        ],
+    ),
+    "retrieve": (
+        None,
+        Annotated[
+            Path | None,
+            typer.Option(metavar="FOLDER", help="Demonstrations of the task. At each step those of "
+                         "their timesteps that are nearest to the observation are the prompt."),
+        ],
+    ),
+    "retrieve_steps": (
+        None,
+        Annotated[
+            int | None,
+            typer.Option(min=1, help="With --retrieve: timesteps in the prompt.",
+                         show_default="as many as fit"),
+        ],
+    ),
+    "retrieve_lambda": (
+        None,
+        Annotated[
+            float | None,
+            typer.Option(min=0.0, metavar="LAMBDA", help="With --retrieve: add the nearest action "
+                         "to the model's own, with weight exp(-LAMBDA distance); 0 plays it alone.",
+                         show_default="the prompt alone"),
         ],
     ),
     "temperature": (

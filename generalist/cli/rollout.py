@@ -32,6 +32,7 @@ from generalist.errors import UsageError
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
+    from generalist.acting.retrieval import Retrieval
     from generalist.acting.rollout import RolloutResult
 
 app = typer.Typer(no_args_is_help=True)
@@ -168,6 +169,9 @@ def _act(
     video_episodes: int | None,
     render: Render | None,
     json: Path | None,
+    retrieve: Path | None,
+    retrieve_steps: int | None,
+    retrieve_lambda: float | None,
     **given: Any,
 ) -> None:
     """Play episodes and print their scores; the checkpoint decides options that are None."""
@@ -181,6 +185,7 @@ def _act(
         prompt_episodes=given["prompt_episodes"] or None, plan=given["plan"],
         wanted_return=given["wanted_return"],
     )  # fmt: skip
+    retrieval = _retrieval(policy, retrieve, steps=retrieve_steps, weight=retrieve_lambda)
     if video_episodes is not None and video is None:
         raise UsageError("--video-episodes belongs to --video DIR; add it, or leave both out.")
 
@@ -195,7 +200,8 @@ def _act(
     try:
         result = rollout(
             who, name, num_envs=envs, video_dir=video, video_episodes=video_episodes or 1,
-            render=None if render is None else render.value, say=_note, **given, **options,
+            render=None if render is None else render.value, retrieval=retrieval, say=_note,
+            **given, **options,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted(
@@ -220,6 +226,27 @@ def _check_together(policy: Who, expert: str | None, **of_agent: Any) -> None:
                 f"--{name.replace('_', '-')} belongs to --policy agent; with --policy {policy} "
                 "leave it out."
             )
+
+
+def _retrieval(
+    policy: Who, folder: Path | None, *, steps: int | None, weight: float | None
+) -> Retrieval | None:
+    """What --retrieve and its companions ask for; None for nothing."""
+    from generalist.acting.retrieval import Retrieval
+
+    if policy not in (Who.agent, Who.retrieval) and folder is not None:
+        raise UsageError(
+            f"--retrieve belongs to --policy agent or retrieval; with --policy {policy} leave it "
+            "out."
+        )
+    if folder is None and (steps is not None or weight is not None):
+        raise UsageError(
+            "--retrieve-steps and --retrieve-lambda belong to --retrieve FOLDER; add it, or leave "
+            "them out."
+        )
+    if folder is None and policy is Who.retrieval:
+        raise UsageError("--policy retrieval needs --retrieve FOLDER, with demonstrations.")
+    return None if folder is None else Retrieval(data=folder, steps=steps, weight=weight)
 
 
 def _arguments(given: list[str]) -> dict[str, Any]:

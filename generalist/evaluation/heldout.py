@@ -1,7 +1,10 @@
-"""Tasks a checkpoint was never trained on: zero-shot, prompted, fine-tuned, and from scratch.
+"""Tasks a checkpoint was never trained on: zero-shot, by demonstrations, fine-tuned, from scratch.
 
     OUT/demonstrations/                        a few of each task, by its expert
     OUT/zero-shot/                             the checkpoint as it is, with and without a prompt
+    OUT/retrieved/                             the prompt retrieved anew at each step
+    OUT/interpolated/                          so, and the nearest action added by its weight
+    OUT/retrieve-and-play/                     the nearest action alone
     OUT/fine-tuned/gym-Acrobot-v1/             trained further on the task's demonstrations
     OUT/from-scratch/gym-Acrobot-v1/           trained on these alone, in as many steps
 
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from generalist.acting.retrieval import Retrieval
 from generalist.collecting.collect import collect
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.measure import checkpoint_tasks, evaluate, weights_fingerprint
@@ -26,14 +30,15 @@ from generalist.training.loop import FINAL, train
 from generalist.training.recipe import Recipe, differences, load_recipe
 from generalist.windows.spec import DatasetSpec, load_dataset_spec
 
-ZERO_SHOT, PROMPTED, FINE_TUNED, FROM_SCRATCH = WAYS = (
-    "zero-shot", "prompted", "fine-tuned", "from-scratch",
+ZERO_SHOT, PROMPTED, RETRIEVED, INTERPOLATED, PLAYED, FINE_TUNED, FROM_SCRATCH = WAYS = (
+    "zero-shot", "prompted", "retrieved", "interpolated", "retrieve-and-play", "fine-tuned",
+    "from-scratch",
 )  # fmt: skip
 
 
 @dataclass
 class HeldOutScores:
-    """Scores of tasks in four ways.
+    """Scores of tasks in several ways.
 
     Attributes:
         suite: its name.
@@ -75,7 +80,7 @@ def evaluate_heldout(
     dtype: str = "float32",
     wanted_return: str | None = None,
 ) -> HeldOutScores:
-    """Measure a checkpoint in the tasks of a suite with a section `heldout`, in four ways.
+    """Measure a checkpoint in the tasks of a suite with a section `heldout`, in several ways.
 
     Args:
         checkpoint: its folder.
@@ -117,6 +122,13 @@ def evaluate_heldout(
         "dtype": dtype,
     }
     _take(found, evaluate(checkpoint, suite, out / ZERO_SHOT, name=name, **acting))
+    unprompted = suite.model_copy(
+        update={"tasks": [each.model_copy(update={"prompted_episodes": 0}) for each in suite.tasks]}
+    )
+    for way, retrieval in _retrievals(suite.heldout, root).items():
+        say(f"{way.capitalize()}.")
+        given = {"name": name, "retrieval": retrieval, **acting}
+        _take(found, evaluate(checkpoint, unprompted, out / way, **given), way)
     for way in (FINE_TUNED, FROM_SCRATCH):
         start = checkpoint if way == FINE_TUNED else None
         for entry in suite.tasks:
@@ -159,6 +171,16 @@ def _demonstrations(heldout: HeldOut, tasks: list[str]) -> DatasetSpec:
             "demonstrations; add an entry there."
         )
     return spec.model_copy(update={"tasks": mine, "weights": {}})
+
+
+def _retrievals(heldout: HeldOut, data: Path) -> dict[str, Retrieval]:
+    """What is retrieved from the demonstrations, by way."""
+    steps = heldout.retrieve_steps
+    return {
+        RETRIEVED: Retrieval(data=data, steps=steps),
+        INTERPOLATED: Retrieval(data=data, steps=steps, weight=heldout.retrieve_lambda),
+        PLAYED: Retrieval(data=data, weight=0.0),
+    }
 
 
 def _recipe(

@@ -39,6 +39,7 @@ from generalist.shards.files import read_json, write_json
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
+    from generalist.acting.retrieval import Retrieval
 
 RESULTS, VIDEOS, ERRORS = "results", "videos", "errors"
 # Raised whenever the same settings come to give other results, or results with more in them.
@@ -59,6 +60,7 @@ class Measurement:
         progress: whether a bar is shown for each task.
         plan: how the model plans; None: it acts at once.
         wanted_return: what is asked for in every task; None for nothing.
+        retrieval: demonstrations that are retrieved from in every task; None for none.
     """
 
     checkpoint: Path
@@ -69,6 +71,7 @@ class Measurement:
     progress: bool = False
     plan: str | None = None
     wanted_return: str | None = None
+    retrieval: Retrieval | None = None
 
     def agent(self) -> Agent:
         """An agent for any task of the suite; unknown ones get the layout of their spaces."""
@@ -99,6 +102,7 @@ def evaluate(
     dtype: str = "float32",
     plan: str | None = None,
     wanted_return: str | None = None,
+    retrieval: Retrieval | None = None,
 ) -> Evaluation:
     """Measure a checkpoint in every task of a suite, and keep each result below `out`.
 
@@ -117,6 +121,7 @@ def evaluate(
         dtype: of the weights while it acts.
         plan: how the model plans, as `rollout` takes it; None: it acts at once.
         wanted_return: what is asked for in every task, as `rollout` takes it; None for nothing.
+        retrieval: what is retrieved in every task, as `rollout` takes it; None for nothing.
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
@@ -133,7 +138,8 @@ def evaluate(
     work = list(jobs(suite))
     parsed = None if plan is None else parse_plan(plan)
     plan = None if parsed is None else str(parsed)
-    shared = Measurement(checkpoint, suite, out, device, dtype, progress, plan, wanted_return)
+    asked = plan, wanted_return, retrieval
+    shared = Measurement(checkpoint, suite, out, device, dtype, progress, *asked)
     agent = shared.agent()
     if parsed is not None:
         named = [entry.task for entry in suite.tasks]
@@ -260,6 +266,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
         settings["plan"] = shared.plan
     if (wanted := _wanted(shared, job)) is not None:
         settings["wanted_return"] = wanted
+    if shared.retrieval is not None:
+        settings["retrieval"] = shared.retrieval.to_dict()
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
         "context_steps": agent.context_steps, "guidance": agent.guidance,
@@ -319,6 +327,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
             progress=shared.progress,
             plan=shared.plan,
             wanted_return=_wanted(shared, job),
+            retrieval=shared.retrieval,
             **options,
         )
     except DemonstrationTooLong as error:

@@ -79,6 +79,11 @@ class HeldOut(BaseModel):
     scratch; everything else is as the checkpoint's own recipe says."""
     lr: float | None = Field(default=None, gt=0)
     """Peak learning rate of fine-tuning; the recipe's own if not given."""
+    retrieve_steps: int | None = Field(default=None, ge=1)
+    """Demonstrated timesteps in a retrieved prompt; as many as fit a quarter of the window if not
+    given."""
+    retrieve_lambda: float = Field(default=10.0, gt=0)
+    """With weight exp(-lambda distance) the nearest action is added to the model's own."""
 
 
 class Suite(BaseModel):

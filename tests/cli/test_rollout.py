@@ -204,3 +204,40 @@ def test_what_cannot_be_asked_for_is_wrong_use(
     assert "it was trained without returns" in failed(capsys, *asks, "expert")
     own = [*asks[:4], "--policy", "random", "--wanted-return"]
     assert "--wanted-return belongs to --policy agent" in failed(capsys, *own, "expert")
+
+
+def test_retrieval_is_reached_from_the_command_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+    task, data = ["gym", "CartPole-v1", "--episodes", "2", "--max-steps", "60"], str(tiny_run.data)
+    played_alone = played(tmp_path, *task, "--policy", "retrieval", "--retrieve", data)
+    assert played_alone["policy"] == "retrieval" and played_alone["checkpoint"] is None
+    assert played_alone["mean"] > 40  # the expert keeps the pole up, random play for some 20 steps
+    own = [*task, "--checkpoint", str(tiny_run.checkpoint)]
+    nothing = played(tmp_path, *own)
+    assert nothing["retrieval"] is None and not nothing["prompted"]
+    shown = played(tmp_path, *own, "--retrieve", data, "--retrieve-steps", "3")
+    assert shown["prompted"] and shown["policy"] == "agent"
+    assert shown["retrieval"] == {"data": data, "steps": 3, "weight": None}
+    mixed = played(tmp_path, *own, "--retrieve", data, "--retrieve-lambda", "0")
+    assert mixed["returns"] == played_alone["returns"], "lambda 0 plays the nearest action"
+
+
+def test_wrong_use_of_retrieval_is_told(tiny_run: TinyRun, capsys: pytest.CaptureFixture) -> None:
+    data, checkpoint = ["--retrieve", str(tiny_run.data)], str(tiny_run.checkpoint)
+    own = ["gym", "CartPole-v1", "--checkpoint", checkpoint]
+    for arguments, said in (
+        ([*own, "--retrieve-steps", "3"], "belong to --retrieve FOLDER"),
+        ([*own, "--retrieve-lambda", "3"], "belong to --retrieve FOLDER"),
+        ([*own, *data, "--retrieve-steps", "99"], "do not fit a quarter of the window"),
+        ([*own, *data, "--prompt-episodes", "1"], "leave prompt_episodes out"),
+        (["gym", "CartPole-v1", "--policy", "retrieval"], "needs --retrieve FOLDER"),
+        (["gym", "CartPole-v1", "--policy", "random", *data], "belongs to --policy agent or"),
+        (
+            ["gym", "CartPole-v1", "--policy", "retrieval", *data, "--retrieve-lambda", "1"],
+            "plays the nearest action alone",
+        ),
+        (
+            ["gym", "MountainCar-v0", "--policy", "retrieval", *data],
+            "holds no demonstrations of gym/MountainCar-v0",
+        ),
+    ):
+        assert said in failed(capsys, *arguments)
