@@ -185,12 +185,15 @@ def transferred(asked: Path, clone: Path) -> list[Transferred]:
                 for way in (FINE_TUNED, FROM_SCRATCH)]  # fmt: skip
         if any(score is None or score["interval"] is None for score in ways):
             continue
-        fine_tuned, from_scratch, cloned, _ = ways
+        fine_tuned, from_scratch, cloned, cloned_from_scratch = ways
         low = fine_tuned["interval"][0]
         rows.append(
             Transferred(
-                task,
-                *(score["mean"] for score in ways),
+                task=task,
+                fine_tuned=fine_tuned["mean"],
+                from_scratch=from_scratch["mean"],
+                clone=cloned["mean"],
+                clone_from_scratch=cloned_from_scratch["mean"],
                 above_from_scratch=low > from_scratch["interval"][1],
                 above_clone=low > cloned["interval"][1],
             )
