@@ -22,7 +22,7 @@ from generalist.training.ship import ship, without_own_folders
 from tests.conftest import TinyRun
 
 TASK = "gym/CartPole-v1"
-MOST_BYTES = 10_000_000
+MOST_BYTES = 12_000_000
 
 
 @pytest.fixture(scope="module")
