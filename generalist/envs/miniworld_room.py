@@ -7,8 +7,11 @@ of its own.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -75,7 +78,6 @@ def package() -> Any:
 @functools.cache
 def _canvas() -> tuple[Any, Any, Any]:
     """The window that owns the context, and the frame buffers of observations and of pictures."""
-    import contextlib
     import io
 
     package()
@@ -93,6 +95,22 @@ def _canvas() -> tuple[Any, Any, Any]:
     except Exception as error:
         raise GeneralistError(f"{NO_GL_MESSAGE} ({in_words(error)})") from error
     return window, frames, pictures
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """No collection of garbage meanwhile.
+
+    It may free another simulator's OpenGL context at any moment, and MuJoCo's then takes ours from
+    this thread: what is drawn afterwards is lost.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @functools.cache
@@ -187,13 +205,14 @@ class MiniWorldRoom:
             world.place_entity(world.agent, pos=_point(place), dir=heading)
 
         self._world.build = place_all
-        self._world.reset(seed=seed)
-        self._world.agent.cam_fov_y = FIELD_OF_VIEW
-        self._world.agent.cam_height = EYE_HEIGHT
-        self._world.light_pos = np.array([size[0] / 2, 2.6, -size[1] / 2])
-        self._world.light_ambient = np.array([0.6, 0.6, 0.6])
-        self._world.light_color = np.array([0.5, 0.5, 0.5])
-        self._world._render_static()
+        with _without_collection():
+            self._world.reset(seed=seed)
+            self._world.agent.cam_fov_y = FIELD_OF_VIEW
+            self._world.agent.cam_height = EYE_HEIGHT
+            self._world.light_pos = np.array([size[0] / 2, 2.6, -size[1] / 2])
+            self._world.light_ambient = np.array([0.6, 0.6, 0.6])
+            self._world.light_color = np.array([0.5, 0.5, 0.5])
+            self._world._render_static()
         (x, y) = size
         outline = np.array([[0, 0, x, 0], [x, 0, x, y], [x, y, 0, y], [0, y, 0, 0]], np.float64)
         self.scene = Scene(things, outline, np.array(place, np.float64), heading, LEVEL_PITCH)
@@ -288,11 +307,15 @@ class MiniWorldRoom:
 
     def frame(self) -> np.ndarray:
         """What the agent sees: (84, 84, 3) uint8."""
-        return self._world.render_obs(self._world.obs_fb).copy()
+        return self._draw(self._world.obs_fb)
 
     def picture(self) -> np.ndarray:
         """The same for people: (336, 336, 3) uint8."""
-        return self._world.render_obs(self._world.vis_fb).copy()
+        return self._draw(self._world.vis_fb)
+
+    def _draw(self, frame_buffer: Any) -> np.ndarray:
+        with _without_collection():
+            return np.array(self._world.render_obs(frame_buffer))
 
     def close(self) -> None:
         """Free what the room holds of the graphics memory."""

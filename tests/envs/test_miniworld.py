@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 
 import numpy as np
@@ -59,6 +60,35 @@ def test_it_draws_beside_a_simulator_with_a_graphics_context_of_its_own(goto):
     assert play(goto, 3) == first
     new.close()
     other.close()
+
+
+def test_another_simulator_may_be_thrown_away_while_it_draws(goto, monkeypatch):
+    """Freeing the context of a MuJoCo environment leaves its thread without any."""
+    from miniworld.miniworld import Room
+
+    first, draw = play(goto, 3), Room._render
+    other = make("gym/InvertedPendulum-v5", render_mode="rgb_array")
+    other.reset(seed=0)
+    other.render()
+    thrown_away = [other]
+    thrown_away.append(thrown_away)  # only the collection of garbage frees it
+
+    def drawing(room):
+        nonlocal thrown_away
+        thrown_away = []
+        kept = [[] for _ in range(20_000)]  # enough for a collection of everything
+        draw(room)
+        return kept
+
+    del other
+    gc.collect(1)
+    monkeypatch.setattr(Room, "_render", drawing)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100, 1, 1)
+    try:
+        assert play(goto, 3) == first
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 @pytest.mark.parametrize("task", TASKS)
