@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ _COLOURS = {
 }
 COLOURS = tuple(_COLOURS)
 KINDS = ("ball", "box", "column", "key")
+_LOCK = threading.RLock()  # held while the shared context is in use
 LOOKS = 12  # number of ways a room can look, or a multiple
 NO_GL_MESSAGE = (
     "MiniWorld draws with OpenGL, and this machine has none that works without a display: install "
@@ -98,19 +100,34 @@ def _canvas() -> tuple[Any, Any, Any]:
 
 
 @contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """No collection of garbage meanwhile.
+def _drawing(window: Any) -> Iterator[None]:
+    """The shared context is this thread's meanwhile; afterwards the one that was is again.
 
-    It may free another simulator's OpenGL context at any moment, and MuJoCo's then takes ours from
-    this thread: what is drawn afterwards is lost.
+    A context belongs to one thread at a time, so a thread that kept it would take it from all
+    others, such as those of the viewer's pages. Garbage is not collected meanwhile: that may free
+    the context of MuJoCo, which leaves the thread without any, and what is drawn then is lost.
+
+    Raises:
+        GeneralistError: the context cannot be had.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    from pyglet.libs.egl import egl
+
+    own, enabled = window.context, gc.isenabled()
+    with _LOCK:
+        gc.disable()
+        display, context = egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()
+        surfaces = [egl.eglGetCurrentSurface(which) for which in (egl.EGL_DRAW, egl.EGL_READ)]
+        try:
+            window.switch_to()
+            if egl.eglGetCurrentContext() != own.egl_context:
+                raise GeneralistError("Another thread holds MiniWorld's OpenGL context.")
+            yield
+        finally:
+            egl.eglMakeCurrent(own.display_connection, 0, 0, None)
+            if context:
+                egl.eglMakeCurrent(display, *surfaces, context)
+            if enabled:
+                gc.enable()
 
 
 @functools.cache
@@ -126,16 +143,16 @@ def _room_class() -> type:
 
         def __init__(self) -> None:
             self.params, self.domain_rand = DEFAULT_PARAMS, False
-            self.shadow_window, self.obs_fb, self.vis_fb = _canvas()
-            self.shadow_window.switch_to()  # another library's context may be the current one
-            self._list = gl.glGenLists(1)
+            with _LOCK:
+                self.shadow_window, self.obs_fb, self.vis_fb = _canvas()
+            with _drawing(self.shadow_window):
+                self._list = gl.glGenLists(1)
             self.build: Any = lambda world: None  # what places rooms and things
 
         def _gen_world(self) -> None:
             self.build(self)
 
         def _render_static(self) -> None:
-            self.shadow_window.switch_to()
             gl.glNewList(self._list, gl.GL_COMPILE)
             for name, values in (
                 (gl.GL_POSITION, [*self.light_pos, 1]),
@@ -159,8 +176,8 @@ def _room_class() -> type:
             return frame_buffer.resolve()
 
         def close(self) -> None:
-            self.shadow_window.switch_to()
-            gl.glDeleteLists(self._list, 1)
+            with _drawing(self.shadow_window):
+                gl.glDeleteLists(self._list, 1)
 
     return World
 
@@ -205,7 +222,7 @@ class MiniWorldRoom:
             world.place_entity(world.agent, pos=_point(place), dir=heading)
 
         self._world.build = place_all
-        with _without_collection():
+        with _drawing(self._world.shadow_window):
             self._world.reset(seed=seed)
             self._world.agent.cam_fov_y = FIELD_OF_VIEW
             self._world.agent.cam_height = EYE_HEIGHT
@@ -314,7 +331,7 @@ class MiniWorldRoom:
         return self._draw(self._world.vis_fb)
 
     def _draw(self, frame_buffer: Any) -> np.ndarray:
-        with _without_collection():
+        with _drawing(self._world.shadow_window):
             return np.array(self._world.render_obs(frame_buffer))
 
     def close(self) -> None:

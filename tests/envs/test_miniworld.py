@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,13 +54,23 @@ def test_it_draws_beside_a_simulator_with_a_graphics_context_of_its_own(goto):
     first = play(goto, 3)
     other = make("dmc/cartpole-swingup", render_mode="rgb_array")
     other.reset(seed=0)
-    other.render()  # its context is the current one now
+    pixels = other.render()  # its context is the current one now
     new = make("miniworld/GoTo")
     assert play(new, 3) == first
-    other.render()
+    np.testing.assert_array_equal(other.render(), pixels)
     assert play(goto, 3) == first
     new.close()
     other.close()
+
+
+def test_threads_draw_one_after_the_other(goto):
+    """Each page of the viewer has a thread of its own, which does not end before the page does."""
+    first = play(goto, 3)
+    with ThreadPoolExecutor(3) as threads:
+        made = [threads.submit(lambda: play(make("miniworld/GoTo"), 3)) for _ in range(3)]
+        assert play(goto, 3) == first
+        assert [each.result() for each in made] == [first] * 3
+        assert play(goto, 3) == first
 
 
 def test_another_simulator_may_be_thrown_away_while_it_draws(goto, monkeypatch):

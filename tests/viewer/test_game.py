@@ -164,7 +164,7 @@ def test_turns_wait_for_the_person(game):
 
 def test_a_board_is_played_against_what_plays_there(game):
     pytest.importorskip("pyspiel")
-    playing = game("board/Gomoku-7x7")
+    playing = game("board/Gomoku-9x9")
     state = playing.state()
     assert playing.control and not playing.known and state["waiting"]
     legal = state["legal"]
@@ -242,8 +242,9 @@ def test_a_persons_episodes_train_a_model(game, tmp_path: Path):
     assert agent.task == CARTPOLE
 
 
-def test_doom_is_played_with_keys_and_a_mouse(game, model: Model, tmp_path: Path):
+def test_doom_is_played_with_keys_and_a_mouse(game, tmp_path: Path, monkeypatch):
     pytest.importorskip("vizdoom")
+    monkeypatch.setattr(Model, "tasks", [CARTPOLE])  # of deathmatch it is to know nothing
     playing = game("doom/deathmatch")
     assert playing.control and not playing.known
     said = playing.started()["controls"]
