@@ -94,9 +94,17 @@ def _canvas() -> tuple[Any, Any, Any]:
         with contextlib.redirect_stdout(io.StringIO()):  # it says how many samples it falls back to
             frames = FrameBuffer(FRAME_PIXELS, FRAME_PIXELS, 4)
             pictures = FrameBuffer(PICTURE_PIXELS, PICTURE_PIXELS, 4)
+        _release(window.context)  # else this thread would keep it from all others
     except Exception as error:
         raise GeneralistError(f"{NO_GL_MESSAGE} ({in_words(error)})") from error
     return window, frames, pictures
+
+
+def _release(context: Any) -> None:
+    """Leave this thread without an OpenGL context."""
+    from pyglet.libs.egl import egl
+
+    egl.eglMakeCurrent(context.display_connection, 0, 0, None)
 
 
 @contextlib.contextmanager
@@ -123,7 +131,7 @@ def _drawing(window: Any) -> Iterator[None]:
                 raise GeneralistError("Another thread holds MiniWorld's OpenGL context.")
             yield
         finally:
-            egl.eglMakeCurrent(own.display_connection, 0, 0, None)
+            _release(own)
             if context:
                 egl.eglMakeCurrent(display, *surfaces, context)
             if enabled:

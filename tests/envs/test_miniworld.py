@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -71,6 +73,18 @@ def test_threads_draw_one_after_the_other(goto):
         assert play(goto, 3) == first
         assert [each.result() for each in made] == [first] * 3
         assert play(goto, 3) == first
+
+
+def test_the_thread_that_draws_first_does_not_keep_the_context():
+    code = """if True:
+        from concurrent.futures import ThreadPoolExecutor
+        from tests.envs.test_miniworld import make, play
+
+        with ThreadPoolExecutor(1) as first:
+            there = first.submit(lambda: play(make("miniworld/GoTo"), 3)).result()
+            assert play(make("miniworld/GoTo"), 3) == there
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 def test_another_simulator_may_be_thrown_away_while_it_draws(goto, monkeypatch):
