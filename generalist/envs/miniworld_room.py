@@ -128,7 +128,10 @@ def _drawing(window: Any) -> Iterator[None]:
         try:
             window.switch_to()
             if egl.eglGetCurrentContext() != own.egl_context:
-                raise GeneralistError("Another thread holds MiniWorld's OpenGL context.")
+                raise GeneralistError(
+                    "Another thread of this process holds MiniWorld's OpenGL context; let that "
+                    "thread end, or play MiniWorld in a process of its own."
+                )
             yield
         finally:
             _release(own)

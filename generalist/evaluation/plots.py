@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,10 @@ STYLE = {
 MOST_PANELS = 24
 MOST_POINTS = 300  # of a line
 SHOWN_LOW, SHOWN_HIGH = -0.25, 1.25  # bars that reach further are cut, their figures are written
+
+_EQUAL: dict[str, Any] = {"color": FAINT, "linewidth": 1, "linestyle": (0, (4, 3))}
+_POINTS: dict[str, Any] = {"color": AGENT, "marker": "o", "markersize": 3.5, "linewidth": 1.4}
+"""The line on which both axes are equal, and points with their errors."""
 
 
 def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -135,32 +139,17 @@ def asked_plot(found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     Args:
         found: by task, results with `asked_return`, `data_returns` and `returns`.
     """
-    from matplotlib import rc_context
 
-    columns = min(4, len(found))
-    rows = -(-len(found) // columns)
-    with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
-        figure, axes = _figure(8.2, 2.0 * rows, rows=rows, columns=columns)
-        for ax, (task, results) in zip(axes.flat, found.items(), strict=False):
-            ordered = sorted(results, key=lambda each: each["asked_return"])
-            asked = [each["asked_return"] for each in ordered]
-            got = [np.asarray(each["returns"], float) for each in ordered]
-            errors = [own.std() / max(1, len(own) - 1) ** 0.5 for own in got]
-            ax.axvspan(*ordered[0]["data_returns"], color=GRID, alpha=0.6, linewidth=0)
-            ax.plot(asked, asked, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-            means = [own.mean() for own in got]
-            ax.errorbar(
-                asked, means, errors, color=AGENT, marker="o", markersize=3.5, linewidth=1.4
-            )
-            ax.set_title(task.partition("/")[2], color=INK)
-            ax.grid(color=GRID, linewidth=0.6)
-            ax.locator_params(nbins=4)
-            ax.tick_params(labelsize=7.5, colors=FAINT)
-        for ax in axes.flat[len(found) :]:
-            ax.set_visible(False)
-        figure.supxlabel("return asked for", fontsize=8.5, color=FAINT)
-        figure.supylabel("return got", fontsize=8.5, color=FAINT)
-        return _svg(figure)
+    def draw(ax: Any, results: Sequence[dict[str, Any]]) -> None:
+        ordered = sorted(results, key=lambda each: each["asked_return"])
+        asked = [each["asked_return"] for each in ordered]
+        got = [np.asarray(each["returns"], float) for each in ordered]
+        errors = [own.std() / max(1, len(own) - 1) ** 0.5 for own in got]
+        ax.axvspan(*ordered[0]["data_returns"], color=GRID, alpha=0.6, linewidth=0)
+        ax.plot(asked, asked, **_EQUAL)
+        ax.errorbar(asked, [own.mean() for own in got], errors, **_POINTS)
+
+    return _panels(found, draw, across="return asked for", up="return got")
 
 
 def reliability_plot(found: Mapping[str, Sequence[Group]]) -> str:
@@ -169,31 +158,44 @@ def reliability_plot(found: Mapping[str, Sequence[Group]]) -> str:
     Args:
         found: by task, what `generalist.evaluation.reliability.reliability` returns.
     """
+
+    def draw(ax: Any, groups: Sequence[Group]) -> None:
+        values = [each.value for each in groups]
+        followed = np.array([each.followed for each in groups])
+        low, high = np.array([each.interval or (each.followed,) * 2 for each in groups]).T
+        ends = [min(*values, *low), max(*values, *high)]
+        ax.plot(ends, ends, **_EQUAL)
+        ax.errorbar(values, followed, [followed - low, high - followed], **_POINTS)
+
+    return _panels(found, draw, across="predicted value", up="return that followed")
+
+
+def _panels(
+    found: Mapping[str, Any], draw: Callable[[Any, Any], None], *, across: str, up: str
+) -> str:
+    """A small plot for each task, as an <svg> element.
+
+    Args:
+        found: by task, what is drawn.
+        draw: draws it into axes.
+        across, up: what the axes of all plots are.
+    """
     from matplotlib import rc_context
 
     columns = max(1, min(4, len(found)))
     rows = max(1, -(-len(found) // columns))
     with rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 8.5}):
         figure, axes = _figure(8.2, 2.0 * rows, rows=rows, columns=columns)
-        for ax, (task, groups) in zip(axes.flat, found.items(), strict=False):
-            values = [each.value for each in groups]
-            followed = np.array([each.followed for each in groups])
-            bounds = np.array([each.interval or (each.followed,) * 2 for each in groups])
-            low, high = bounds.T
-            ends = [min(*values, *low), max(*values, *high)]
-            ax.plot(ends, ends, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-            errors = [followed - low, high - followed]
-            ax.errorbar(
-                values, followed, errors, color=AGENT, marker="o", markersize=3.5, linewidth=1.4
-            )
+        for ax, (task, own) in zip(axes.flat, found.items(), strict=False):
+            draw(ax, own)
             ax.set_title(task.partition("/")[2], color=INK)
             ax.grid(color=GRID, linewidth=0.6)
             ax.locator_params(nbins=4)
             ax.tick_params(labelsize=7.5, colors=FAINT)
         for ax in axes.flat[len(found) :]:
             ax.set_visible(False)
-        figure.supxlabel("predicted value", fontsize=8.5, color=FAINT)
-        figure.supylabel("return that followed", fontsize=8.5, color=FAINT)
+        figure.supxlabel(across, fontsize=8.5, color=FAINT)
+        figure.supylabel(up, fontsize=8.5, color=FAINT)
         return _svg(figure)
 
 
