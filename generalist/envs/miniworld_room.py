@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import math
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from generalist.envs.instructed import FRAME_PIXELS
-from generalist.envs.rendering import load_compilers_first
+from generalist.envs.miniworld_gl import package, painter
 from generalist.envs.scene import BODY_RADIUS, LEVEL_PITCH, Event, Scene, Thing
-from generalist.errors import GeneralistError, MissingPackageError, in_words
 
-PICTURE_PIXELS = 336  # of rendered frames
 FIELD_OF_VIEW = 75.0  # degrees, across and up
 EYE_HEIGHT = 1.5
 PITCH_LOW, PITCH_HIGH = -45.0, 40.0
@@ -47,98 +41,7 @@ _COLOURS = {
 }
 COLOURS = tuple(_COLOURS)
 KINDS = ("ball", "box", "column", "key")
-_LOCK = threading.RLock()  # held while the shared context is in use
 LOOKS = 12  # number of ways a room can look, or a multiple
-NO_GL_MESSAGE = (
-    "MiniWorld draws with OpenGL, and this machine has none that works without a display: install "
-    "it (apt install libegl1 libgl1 libglu1-mesa)."
-)
-
-
-@functools.cache
-def package() -> Any:
-    """The module `miniworld.miniworld`, made to draw without a display.
-
-    Raises:
-        MissingPackageError: MiniWorld is missing.
-        GeneralistError: the libraries of OpenGL are missing.
-    """
-    load_compilers_first()
-    try:
-        import pyglet
-
-        pyglet.options["headless"] = True
-        import miniworld.entity
-        import miniworld.miniworld
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("miniworld", "miniworld/") from error
-    except Exception as error:  # pyglet raises many kinds where a library or a driver is missing
-        raise GeneralistError(f"{NO_GL_MESSAGE} ({in_words(error)})") from error
-    return miniworld
-
-
-@functools.cache
-def _canvas() -> tuple[Any, Any, Any]:
-    """The window that owns the context, and the frame buffers of observations and of pictures."""
-    import io
-
-    package()
-    try:
-        import pyglet
-        from miniworld.opengl import FrameBuffer
-        from pyglet import gl
-
-        window = pyglet.window.Window(width=1, height=1, visible=False)
-        gl.glEnable(gl.GL_DEPTH_TEST)
-        gl.glEnable(gl.GL_CULL_FACE)
-        with contextlib.redirect_stdout(io.StringIO()):  # it says how many samples it falls back to
-            frames = FrameBuffer(FRAME_PIXELS, FRAME_PIXELS, 4)
-            pictures = FrameBuffer(PICTURE_PIXELS, PICTURE_PIXELS, 4)
-        _release(window.context)  # else this thread would keep it from all others
-    except Exception as error:
-        raise GeneralistError(f"{NO_GL_MESSAGE} ({in_words(error)})") from error
-    return window, frames, pictures
-
-
-def _release(context: Any) -> None:
-    """Leave this thread without an OpenGL context."""
-    from pyglet.libs.egl import egl
-
-    egl.eglMakeCurrent(context.display_connection, 0, 0, None)
-
-
-@contextlib.contextmanager
-def _drawing(window: Any) -> Iterator[None]:
-    """The shared context is this thread's meanwhile; afterwards the one that was is again.
-
-    A context belongs to one thread at a time, so a thread that kept it would take it from all
-    others, such as those of the viewer's pages. Garbage is not collected meanwhile: that may free
-    the context of MuJoCo, which leaves the thread without any, and what is drawn then is lost.
-
-    Raises:
-        GeneralistError: the context cannot be had.
-    """
-    from pyglet.libs.egl import egl
-
-    own, enabled = window.context, gc.isenabled()
-    with _LOCK:
-        gc.disable()
-        display, context = egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()
-        surfaces = [egl.eglGetCurrentSurface(which) for which in (egl.EGL_DRAW, egl.EGL_READ)]
-        try:
-            window.switch_to()
-            if egl.eglGetCurrentContext() != own.egl_context:
-                raise GeneralistError(
-                    "Another thread of this process holds MiniWorld's OpenGL context; let that "
-                    "thread end, or play MiniWorld in a process of its own."
-                )
-            yield
-        finally:
-            _release(own)
-            if context:
-                egl.eglMakeCurrent(display, *surfaces, context)
-            if enabled:
-                gc.enable()
 
 
 @functools.cache
@@ -154,10 +57,9 @@ def _room_class() -> type:
 
         def __init__(self) -> None:
             self.params, self.domain_rand = DEFAULT_PARAMS, False
-            with _LOCK:
-                self.shadow_window, self.obs_fb, self.vis_fb = _canvas()
-            with _drawing(self.shadow_window):
-                self._list = gl.glGenLists(1)
+            self.shadow_window = painter().window
+            self.obs_fb, self.vis_fb = painter().frames, painter().pictures
+            self._list = painter().do(lambda: gl.glGenLists(1))
             self.build: Any = lambda world: None  # what places rooms and things
 
         def _gen_world(self) -> None:
@@ -187,8 +89,8 @@ def _room_class() -> type:
             return frame_buffer.resolve()
 
         def close(self) -> None:
-            with _drawing(self.shadow_window):
-                gl.glDeleteLists(self._list, 1)
+            with contextlib.suppress(RuntimeError):  # Python is about to end, and all lists with it
+                painter().do(lambda: gl.glDeleteLists(self._list, 1))
 
     return World
 
@@ -232,15 +134,18 @@ class MiniWorldRoom:
                 world.place_entity(entity, pos=_point(thing.place), dir=heading_out)
             world.place_entity(world.agent, pos=_point(place), dir=heading)
 
-        self._world.build = place_all
-        with _drawing(self._world.shadow_window):
-            self._world.reset(seed=seed)
-            self._world.agent.cam_fov_y = FIELD_OF_VIEW
-            self._world.agent.cam_height = EYE_HEIGHT
-            self._world.light_pos = np.array([size[0] / 2, 2.6, -size[1] / 2])
-            self._world.light_ambient = np.array([0.6, 0.6, 0.6])
-            self._world.light_color = np.array([0.5, 0.5, 0.5])
-            self._world._render_static()
+        def build() -> None:
+            world = self._world
+            world.build = place_all
+            world.reset(seed=seed)
+            world.agent.cam_fov_y = FIELD_OF_VIEW
+            world.agent.cam_height = EYE_HEIGHT
+            world.light_pos = np.array([size[0] / 2, 2.6, -size[1] / 2])
+            world.light_ambient = np.array([0.6, 0.6, 0.6])
+            world.light_color = np.array([0.5, 0.5, 0.5])
+            world._render_static()
+
+        painter().do(build)
         (x, y) = size
         outline = np.array([[0, 0, x, 0], [x, 0, x, y], [x, y, 0, y], [0, y, 0, 0]], np.float64)
         self.scene = Scene(things, outline, np.array(place, np.float64), heading, LEVEL_PITCH)
@@ -342,8 +247,7 @@ class MiniWorldRoom:
         return self._draw(self._world.vis_fb)
 
     def _draw(self, frame_buffer: Any) -> np.ndarray:
-        with _drawing(self._world.shadow_window):
-            return np.array(self._world.render_obs(frame_buffer))
+        return painter().do(lambda: np.array(self._world.render_obs(frame_buffer)))
 
     def close(self) -> None:
         """Free what the room holds of the graphics memory."""
