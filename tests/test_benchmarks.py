@@ -19,6 +19,7 @@ from benchmarks import (
     ablations,
     acting,
     backgrounds,
+    board_laws,
     boards,
     environments,
     forecast,
@@ -475,6 +476,33 @@ def test_the_ablations_go_on_from_their_file(tmp_path: Path, capsys):
     again = json.loads(out.read_text())["rows"]
     assert again[1:] == rows[1:] and again[0]["returns"] == rows[0]["returns"]
     assert capsys.readouterr().out.count("seed 0:") == 1, "a row that is there was run again"
+
+
+def test_half_the_games_is_no_elo_and_ten_times_the_odds_are_400():
+    assert board_laws.elo_above(0.5, 200) == 0
+    assert board_laws.elo_above(10 / 11, 10**9) == pytest.approx(400, abs=1e-3)
+    best, worst = (board_laws.elo_above(score, 200) for score in (1.0, 0.0))
+    assert best == pytest.approx(-worst) and best < 1100
+
+
+@pytest.mark.slow
+def test_networks_for_all_boards_and_of_all_sizes_meet(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(board_laws, "BOARDS", ("TicTacToe", "Hex-3x3"))
+    monkeypatch.setattr(board_laws, "LADDER_BOARD", "TicTacToe")
+    monkeypatch.setattr(board_laws, "WIDTHS", (16, 32, 48, 64, 96))
+    out = tmp_path / "out.json"
+    options = ["--games", "20", "--met", "4", "--simulations", "3", "--json", str(out)]
+    for experiment, rows in (("together", 2), ("sizes", 5)):
+        arguments = [experiment, "--out", str(tmp_path / "laws"), *options]
+        board_laws.main(arguments)
+        found = json.loads(out.read_text())
+        assert len(found["rows"]) == rows
+        with monkeypatch.context() as patched:
+            patched.setattr(board_laws, "selfplay", None)  # what is there is not trained again
+            board_laws.main(arguments)
+        assert json.loads(out.read_text()) == found
+    counts = [row["parameters"] for row in found["rows"]]
+    assert counts == sorted(counts) and len(set(counts)) == 5
 
 
 @pytest.mark.slow
