@@ -101,8 +101,8 @@ class LossRecipe(Section):
     acting chooses within it. So the full softmax teaches little, but costs a small model a fifth
     of its step. 1 is plain cross entropy."""
     balance_tasks: bool = False
-    """Divide the loss of a task's targets by their share of its tokens. Then tasks with few action
-    tokens per timestep count by their mixture weight, not by their number of targets."""
+    """Divide the losses of a task by their weight per token. Then tasks with few action tokens per
+    timestep count by their mixture weight, not by their number of targets."""
 
 
 class EvaluationRecipe(Section):
