@@ -160,11 +160,13 @@ def _seeds_done(folder: Path, manifest: Manifest) -> set[int]:
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse to mix episodes of two ways of collecting in one folder."""
-    for key, value in wanted.items():
-        if found.get(key) != value:
+    learned = {"documents"}  # of the task, when it was opened
+    for key in sorted(wanted.keys() | found.keys() - learned):
+        if found.get(key) != wanted.get(key):
             raise GeneralistError(
                 f"{folder} was collected with {key} {found.get(key)!r}, the spec now says "
-                f"{value!r}; choose another folder, or delete this one to collect it again."
+                f"{wanted.get(key)!r}; choose another folder, or delete this one to collect it "
+                "again."
             )
 
 

@@ -13,6 +13,8 @@ Each part continues where it was interrupted; what was finished is not done agai
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +28,11 @@ from generalist.evaluation.scores import OWN, TaskScore
 from generalist.evaluation.suite import HeldOut, Suite
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.pretrained import with_sizes_of_start
+from generalist.shards.manifest import Manifest
+from generalist.training.checkpoint import DATA, newest_checkpoint
 from generalist.training.loop import FINAL, train
 from generalist.training.recipe import Recipe, differences, load_recipe
+from generalist.training.resume import CHECKPOINTS
 from generalist.windows.spec import DatasetSpec, load_dataset_spec
 
 ZERO_SHOT, PROMPTED, RETRIEVED, INTERPOLATED, PLAYED, FINE_TUNED, FROM_SCRATCH = WAYS = (
@@ -191,7 +196,7 @@ def _recipe(
     recipe = load_recipe(source / "recipe.yaml").model_dump(mode="json")
     recipe["model"]["init_from"] = None if start is None else str(start)
     keep = ("window_tokens", "context_steps", "rows_per_step", "rows_per_forward",
-            "prompt_fraction", "action_dropout", "labels")  # fmt: skip
+            "prompt_fraction", "action_dropout", "instruction_dropout", "labels")  # fmt: skip
     kept = {key: recipe["data"][key] for key in keep}
     recipe["data"] = {**kept, "root": str(data), "processor": str(source)}
     warmup = min(recipe["schedule"]["warmup_steps"], heldout.steps // 10)
@@ -204,13 +209,26 @@ def _recipe(
 
 
 def _trained(recipe: Recipe) -> Path:
-    """The final checkpoint of a run, which may be there already."""
+    """The final checkpoint of a run, which may be there already.
+
+    Demonstrations that were added since make another run, from the beginning.
+    """
     final = recipe.output_dir / FINAL
     stored = final / PARTS_FOLDER / "recipe.yaml"
     whole = recipe.model_copy(update={"model": with_sizes_of_start(recipe.model)})
     if stored.exists() and not differences(load_recipe(stored), whole):
-        return final
+        if _knows_its_demonstrations(recipe):
+            return final
+        shutil.rmtree(recipe.output_dir)
     return train(recipe)
+
+
+def _knows_its_demonstrations(recipe: Recipe) -> bool:
+    """Whether a run was trained on the demonstrations as they are now."""
+    assert isinstance(recipe.data.root, Path)
+    saved = newest_checkpoint(recipe.output_dir / CHECKPOINTS)
+    marks = [] if saved is None else json.loads((saved / DATA).read_text())["tasks"]
+    return [mark for _, mark in marks] == [Manifest.read(recipe.data.root).fingerprint]
 
 
 def _take(found: HeldOutScores, evaluation: Any, way: str | None = None) -> None:

@@ -6,7 +6,7 @@ Legend: T = steps of a recording.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from generalist.episode import Path, Tree
 from generalist.errors import GeneralistError
 from generalist.importing.source import Document, EncodedFrames, Load, Recording
 from generalist.tokenization.continuous import M, finite
+from generalist.tokenization.use import CLIPPED_SHARE
 
 
 def infer_spaces(
@@ -25,7 +26,9 @@ def infer_spaces(
     """Observation and action space that hold all of the recordings, given with their numbers.
 
     Integers get the range that occurs, from 0 where none is negative. Floats have no bounds, but an
-    element that leaves what the mu-law can tell apart (+-256) gets those that occur.
+    element that often leaves what the mu-law can tell apart (+-256) gets those that occur. One that
+    does so now and then keeps the mu-law, so that a single outlier does not take the bins of all
+    other values.
 
     skip_bad: leave out recordings that cannot be read, and those of other shapes than most have.
 
@@ -118,12 +121,19 @@ def leaf_space(
 
 @dataclass
 class _Leaf:
-    """One field: shape and dtype of a step, and the (*shape) extremes that occur."""
+    """One field: shape and dtype of a step, and the (*shape) extremes that occur.
+
+    Attributes:
+        steps: how many there were.
+        beyond: (*shape) how many of them lay beyond the mu-law.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     low: np.ndarray
     high: np.ndarray
+    steps: int = 0
+    beyond: np.ndarray = field(default_factory=lambda: np.array(0))
     pictures: bool = False
 
     def check_same(self, other: _Leaf, where: str) -> None:
@@ -136,12 +146,13 @@ class _Leaf:
     def widen(self, other: _Leaf) -> None:
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
+        self.steps, self.beyond = self.steps + other.steps, self.beyond + other.beyond
 
     def space(self) -> spaces.Space:
         low, high = self.low, self.high
         if not np.issubdtype(self.dtype, np.floating):
             return leaf_space(self.shape, self.dtype, low, high, self.pictures)
-        wide = np.maximum(np.abs(low), np.abs(high)) > M
+        wide = self.beyond > CLIPPED_SHARE * self.steps
         # 0 belongs to the range, so that an element which never changes has one too.
         low, high = np.minimum(low, 0), np.maximum(high, 0)
         return leaf_space(
@@ -167,13 +178,15 @@ def _leaves(tree: Tree, where: Path) -> dict[Path, _Leaf]:
 def _leaf(values: Any, where: str) -> _Leaf:
     if isinstance(values, EncodedFrames):
         return _Leaf(values.shape, np.dtype(np.uint8), np.array(0), np.array(255), pictures=True)
-    values = np.asarray(values)
+    values, beyond = np.asarray(values), np.array(0)
     if np.issubdtype(values.dtype, np.floating):
         try:
             finite(values.reshape(len(values), -1))
         except ValueError as error:
             raise GeneralistError(f"{where} {error}.") from error
-    return _Leaf(values.shape[1:], values.dtype, values.min(axis=0), values.max(axis=0))
+        beyond = (np.abs(values) > M).sum(axis=0)
+    extremes = values.min(axis=0), values.max(axis=0)
+    return _Leaf(values.shape[1:], values.dtype, *extremes, len(values), beyond)
 
 
 def _space(leaves: dict[Path, _Leaf]) -> spaces.Space:

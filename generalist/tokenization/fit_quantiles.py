@@ -22,6 +22,8 @@ MARGIN = 0.5
 """Beyond what occurs lie two parts more, each of this share of its width, for what is new."""
 LEAST_WIDTH = 0.01
 """Least width of what occurs, as a share of its distance from zero: float32 tells bins apart."""
+COMMON, WIDTHS = 0.98, 8.0
+"""The even spacing ends so many widths of what this share of the values has from these values."""
 
 
 def fit_quantiles(layout: Layout, observations: Sequence[Tree]) -> Layout:
@@ -60,12 +62,29 @@ def fit_knots(values: np.ndarray) -> tuple[float, ...]:
         `PARTS` + 3 increasing numbers, the first and the last beyond what occurs.
     """
     low, high = values.min(), values.max()
-    missing = max(LEAST_WIDTH * abs(low + high) / 2, 1e-6) - (high - low)
+    missing = _least_width(low, high) - (high - low)
     if missing > 0:
         low, high = low - missing / 2, high + missing / 2
     levels = np.linspace(0.0, 1.0, PARTS + 1)
-    quantiles = np.quantile(values, levels)
-    quantiles[[0, -1]] = low, high
-    inner = (1 - UNIFORM_SHARE) * quantiles + UNIFORM_SHARE * (low + levels * (high - low))
+    inner = (1 - UNIFORM_SHARE) * np.quantile(values, levels)
+    inner += UNIFORM_SHARE * _evenly(levels, values, low, high)
+    inner[[0, -1]] = low, high
     margin = MARGIN * (high - low)
     return tuple(float(f"{x:.8g}") for x in (low - margin, *inner, high + margin))
+
+
+def _least_width(low: float, high: float) -> float:
+    """The width that values between two bounds are given at least."""
+    return max(LEAST_WIDTH * abs(low + high) / 2, 1e-6)
+
+
+def _evenly(levels: np.ndarray, values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Evenly spaced numbers between `low` and `high`.
+
+    Or between nearer bounds, not too far from common values: a single far outlier does not take the
+    bins of all others.
+    """
+    first, last = np.quantile(values, [(1 - COMMON) / 2, (1 + COMMON) / 2])
+    beyond = WIDTHS * max(last - first, _least_width(first, last))
+    low, high = max(low, first - beyond), min(high, last + beyond)
+    return low + levels * (high - low)

@@ -91,12 +91,15 @@ class TaskReturns:
     def at_start(self, total: float) -> float:
         """The return-to-go at the first step of episodes that return `total`.
 
-        Interpolated between the levels, and beyond them along the line through both ends.
+        Interpolated between the levels, and beyond them along the line through both ends. Where all
+        episodes return the same, what is asked for besides counts in full.
         """
         totals, starts = np.array(self.levels).T
         if totals[0] <= total <= totals[-1]:
             return float(np.interp(total, totals, starts))
-        slope = (starts[-1] - starts[0]) / (totals[-1] - totals[0])
+        slope = 1.0
+        if len(totals) > 1:
+            slope = (starts[-1] - starts[0]) / (totals[-1] - totals[0])
         end = 0 if total < totals[0] else -1
         return float(starts[end] + slope * (total - totals[end]))
 

@@ -87,7 +87,8 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
     usage = windows.usage(rows)
     shares = {name: BatchShare(name) for name in sorted(opened.task_names)}
     per_target = task_weights(opened, recipe.loss.balance_tasks)
-    for data, weight, of_target in zip(windows.tasks, opened.weights, per_target, strict=True):
+    # Behind the demonstrations, which have weights, are corrections of earlier runs.
+    for data, weight, of_target in zip(windows.tasks, opened.weights, per_target, strict=False):
         share = shares[data.task]  # several folders may hold one task
         share.episodes += len(data)
         share.available = opened.available[data.task]
@@ -98,7 +99,7 @@ def compose(recipe: Recipe, rows: int = 512) -> Composition:
         share.segments = usage.segments[data.task]
         share.prompted = usage.prompted[data.task]
         share.unmatched = usage.unmatched[data.task]
-        share.loss = share.targets * float(of_target)
+        share.loss = usage.weights[data.task] * float(of_target)
     total = sum(share.loss for share in shares.values())
     for share in shares.values():
         share.loss /= total or 1.0

@@ -53,7 +53,8 @@ class TrainingData:
     Attributes:
         windows: the source of rows.
         task_names: the task of each dataset folder; several folders may hold one task.
-        target_density: (folders,) share of a task's tokens that are targets, in (0, 1].
+        target_density: (folders,) weight of the losses of a task, per token of it; above 0. Where
+            each target weighs 1 it is the share of the tokens that are targets.
         processor: the processor of the shards.
         layouts: task -> `Layout.to_dict()`.
         headers: task -> the header that says how its environment is made.
@@ -347,11 +348,11 @@ def _warn_of_unmatched(usage: Usage) -> None:
 
 
 def _target_density(usage: Usage, names: Sequence[str], window_tokens: int) -> np.ndarray:
-    """(folders,) targets per token of each task, measured on some hundred rows."""
-    targets = np.array([usage.targets[name] for name in names]) * usage.targets_per_row
+    """(folders,) weight of losses per token of each task, measured on some hundred rows."""
+    weights = np.array([usage.weights[name] for name in names]) * usage.weight_per_row
     tokens = np.array([usage.tokens[name] for name in names]) * window_tokens
     # A task that no measured row holds counts as if all its tokens were targets.
-    return np.divide(targets, tokens, out=np.ones(len(names)), where=tokens > 0).clip(1e-3, 1.0)
+    return np.divide(weights, tokens, out=np.ones(len(names)), where=tokens > 0).clip(min=1e-3)
 
 
 def task_weights(data: TrainingData, balance_tasks: bool) -> np.ndarray:

@@ -101,8 +101,8 @@ class LossRecipe(Section):
     acting chooses within it. So the full softmax teaches little, but costs a small model a fifth
     of its step. 1 is plain cross entropy."""
     balance_tasks: bool = False
-    """Divide the loss of a task's targets by their share of its tokens. Then tasks with few action
-    tokens per timestep count by their mixture weight, not by their number of targets."""
+    """Divide the losses of a task by their weight per token. Then tasks with few action tokens per
+    timestep count by their mixture weight, not by their number of targets."""
 
 
 class EvaluationRecipe(Section):
@@ -338,12 +338,12 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     """`key: old -> new` for every key that changes what training computes.
 
     Some keys may change between two starts of one run: logging, scores during the run, cadence of
-    checkpoints, folders, cores, and the split of rows into forward passes. So may the settings of
-    acting, unless the run acts in its rounds.
+    checkpoints, folders, cores, workers, and the split of rows into forward passes. So may the
+    settings of acting, unless the run acts in its rounds.
     """
     free = {"checkpoint", "evaluation", "log_every", "trackers", "output_dir", "cores", "compile"}
     free |= {"data.root", "data.processor", "data.rows_per_forward", "corrections.earlier"}
-    free |= {"data.cache", "data.cache_gigabytes"}
+    free |= {"data.cache", "data.cache_gigabytes", "data.workers"}
     free |= {"reinforcement.actors", "reinforcement.ray", "reinforcement.record"}
     free |= set() if new.corrections.tasks or new.improvement.tasks else {"acting"}
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))

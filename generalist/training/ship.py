@@ -69,8 +69,11 @@ def ship(
 def without_own_folders(recipe: str) -> str:
     """The text of a recipe, with defaults for absolute folders, which mean nothing elsewhere."""
     values, defaults = yaml.safe_load(recipe), Recipe().model_dump(mode="json")
-    for section, key in (("data", "root"), ("data", "cache"), ("data", "processor")):
-        if Path(str(values[section][key])).is_absolute():
+    kept = (("data", "root"), ("data", "cache"), ("data", "processor"), ("corrections", "earlier"))
+    for section, key in kept:
+        given = values[section][key]
+        each = given if isinstance(given, list) else [given]
+        if any(Path(str(folder)).is_absolute() for folder in each):
             values[section][key] = defaults[section][key]
     if Path(values["output_dir"]).is_absolute():
         values["output_dir"] = defaults["output_dir"]

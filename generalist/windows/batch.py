@@ -248,7 +248,9 @@ class BatchBuilder:
             self._give(QUERIES, np.tile(pattern.queries, (steps, 1)), asked.ravel())
         self._ids.append(ids.ravel())
         if pattern.has_value and to_go is not None:
-            values = pattern.first_return + to_go.bins(episode)[first : first + steps, None]
+            bins = to_go.bins(episode)[first : first + steps, None]
+            # Behind a large text vocabulary, ids are beyond what the type of bins holds.
+            values = pattern.first_return + bins.astype(np.int64)
             targets = np.concatenate([values, targets], axis=1)
             if shown:
                 self._give(str(pattern.returns), values, places + pattern.value_place + 1)

@@ -182,7 +182,7 @@ def corrections_below(
 def earlier_corrections(
     roots: Sequence[Path], tasks: Sequence[TaskData], processor: _Fingerprinted | None = None
 ) -> list[TaskData]:
-    """The corrections of earlier runs, as far as they are of some tasks.
+    """The corrections of earlier runs, as far as they are of some tasks; each folder once.
 
     Args:
         roots: a folder for each run, or for each round of one.
@@ -193,7 +193,8 @@ def earlier_corrections(
         UsageError: there is no such folder, or it has none of the tasks.
         GeneralistError: as `corrections_below`.
     """
-    wanted, found = {data.task for data in tasks}, []
+    wanted = {data.task for data in tasks}
+    found: dict[Path, TaskData] = {}  # roots or links may lead to one twice
     for root in roots:
         if not root.is_dir():
             raise UsageError(
@@ -208,8 +209,9 @@ def earlier_corrections(
                 f"corrections.earlier names {root}, which has corrections of {names} alone. The "
                 "data hold none of these tasks; leave the folder out."
             )
-        found += mine
-    return found
+        for data in mine:
+            found.setdefault(data.folder.resolve(), data)
+    return list(found.values())
 
 
 def check_layouts(tasks: Sequence[TaskData]) -> None:

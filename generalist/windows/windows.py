@@ -46,6 +46,8 @@ class Usage:
         tokens: share of all positions, by task.
         targets: share of all targets, by task.
         targets_per_row: mean number of targets of a row.
+        weights: share of the weight of all losses, those of outcomes too, by task.
+        weight_per_row: mean weight of the losses of a row; of plain targets each weighs 1.
         segments: how many there are, by task.
         prompted: how many of them begin with a demonstration, by task.
         unmatched: how many more would, had another episode their instruction, by task.
@@ -55,6 +57,8 @@ class Usage:
     tokens: dict[str, float]
     targets: dict[str, float]
     targets_per_row: float
+    weights: dict[str, float]
+    weight_per_row: float
     segments: dict[str, int]
     prompted: dict[str, int]
     unmatched: dict[str, int]
@@ -150,7 +154,8 @@ class WindowSampler:
                     segment,
                     hidden=segment.dropped < self.action_dropout,
                     to_go=folder.to_go,
-                    shown=segment.shown < self._shown_share,
+                    # Without returns nothing is shown, so the targets stay the labels.
+                    shown=folder.to_go is not None and segment.shown < self._shown_share,
                     outcomes=folder.outcomes,
                 )
             built.end_row()
@@ -160,15 +165,16 @@ class WindowSampler:
     def usage(self, rows: int = 256, start: int = 0) -> Usage:
         """Measure over rows `start`, ..., `start + rows - 1` what they consist of."""
         batch = self.batch(start, rows)
-        has_target = batch.targets != IGNORE
-        count = max(1, int(has_target.sum()))
+        has_target, weight = batch.targets != IGNORE, _weights_of_losses(batch)
+        count, total = max(1, int(has_target.sum())), float(weight.sum()) or 1.0
         # Keyed by name: the same task may come from several folders.
         names = [data.task for data in self.tasks]
-        tokens, targets = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        tokens, targets, weights = (dict.fromkeys(names, 0.0) for _ in range(3))
         for index, name in enumerate(names):
             mine = batch.task_index == index
             tokens[name] += float(mine.mean())
             targets[name] += float((mine & has_target).sum() / count)
+            weights[name] += float(weight[mine].sum() / total)
         segments, prompted, unmatched = (dict.fromkeys(names, 0) for _ in range(3))
         for segment in itertools.chain.from_iterable(self._packer.rows(start, rows)):
             name = names[segment.folder]
@@ -180,10 +186,20 @@ class WindowSampler:
             tokens=tokens,
             targets=targets,
             targets_per_row=count / rows,
+            weights=weights,
+            weight_per_row=total / rows,
             segments=segments,
             prompted=prompted,
             unmatched=unmatched,
         )
+
+
+def _weights_of_losses(batch: Batch) -> np.ndarray:
+    """(B, L) float64, the weight of all losses at each place: of a target, of an outcome."""
+    weight = batch.weight.astype(np.float64)
+    for each in batch.foreseen:
+        weight.reshape(-1)[each.index] += each.weight.sum(axis=1, dtype=np.float64)
+    return weight
 
 
 def _check(tasks: Sequence[TaskData], weights: Sequence[float]) -> None:

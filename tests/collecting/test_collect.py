@@ -179,6 +179,10 @@ def test_two_ways_of_collecting_do_not_mix(tmp_path: Path, processor: str) -> No
     collect(toy(2), tmp_path, 0, progress=False, processor=processor)
     with pytest.raises(GeneralistError, match="noise 0.2.* now says 0.5"):
         collect(toy(2, noise=0.5), tmp_path, 0, progress=False, processor=processor)
+    late, how = tmp_path / "late", {"progress": False, "processor": processor}
+    collect(toy(2, delay_steps=3), late, 0, **how)
+    with pytest.raises(GeneralistError, match="delay_steps 3.* now says None"):
+        collect(toy(4), late, 0, **how)
 
 
 def test_seeds_follow_the_spec(tmp_path: Path, processor: str) -> None:

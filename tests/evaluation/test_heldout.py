@@ -15,6 +15,8 @@ from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation import heldout
 from generalist.evaluation.heldout import FINE_TUNED, FROM_SCRATCH, WAYS, evaluate_heldout
 from generalist.evaluation.suite import HeldOut, Suite, load_suite
+from generalist.shards.reader import TaskData
+from generalist.shards.shards import EncodedEpisode, append_episodes
 from generalist.specs import list_specs
 from generalist.training.loop import train
 from generalist.training.recipe import load_recipe
@@ -122,13 +124,32 @@ def test_the_short_runs_are_neither_scored_nor_corrected_on_the_way(
     recipe = yaml.safe_load(rows)
     recipe["evaluation"] = {"tasks": ["gym/*"], "every_minutes": 1}
     recipe["corrections"] = {"tasks": {"gym/CartPole-v1": {"episodes": 1}}}
-    recipe["data"]["labels"] = False
+    recipe["data"] |= {"labels": False, "instruction_dropout": 0.3}
     own.write_text(yaml.safe_dump(recipe))
     held_out = HeldOut(data="heldout", steps=3)
     short = heldout._recipe(tmp_path, None, heldout=held_out, data=tmp_path, run=tmp_path)
     assert short.schedule.steps == 3 and short.schedule.minutes is None
     assert short.evaluation.tasks == [] and short.corrections.tasks == {}
     assert short.data.labels is False, "labels would tell what the checkpoint had to go without"
+    assert short.data.instruction_dropout == 0.3
+
+
+@pytest.mark.slow
+def test_demonstrations_that_were_added_are_trained_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_run.data / "gym/CartPole-v1", data)
+    settings = [f"data.root={data}", f"output_dir={run}", "schedule.steps=1", "cores=1"]
+    recipe = load_recipe(tiny_run.recipe, settings)
+    final = heldout._trained(recipe)
+    written = (final / "config.json").stat().st_ino
+    assert heldout._trained(recipe) == final
+    assert (final / "config.json").stat().st_ino == written, "what was finished is not done again"
+    episode = EncodedEpisode(TaskData(data).tokens(0), TaskData(data).rewards(0), None, {})
+    append_episodes(data, [episode])
+    heldout._trained(recipe)
+    (saved,) = (run / "checkpoints").glob("step-*")
+    marks = json.loads((saved / "data.json").read_text())["tasks"]
+    assert marks == [["gym/CartPole-v1", TaskData(data).fingerprint]]
 
 
 def test_a_task_it_was_trained_on_is_not_held_out(

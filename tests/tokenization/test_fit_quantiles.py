@@ -6,8 +6,9 @@ import pytest
 
 import generalist
 from generalist.errors import GeneralistError
-from generalist.tokenization.fit_quantiles import fit_quantiles
+from generalist.tokenization.fit_quantiles import fit_knots, fit_quantiles
 from generalist.tokenization.layout import Layout
+from generalist.tokenization.quantile import QuantileCodec
 
 
 def test_observations_are_fitted_and_actions_are_not():
@@ -25,6 +26,18 @@ def test_observations_are_fitted_and_actions_are_not():
         for f in (layout.fields[0], new.fields[0])
     ]
     assert errors[1] < errors[0] / 5
+
+
+@pytest.mark.parametrize("outlier", [1e3, -1e6])
+def test_a_far_outlier_does_not_take_the_bins_of_the_others(outlier):
+    values = np.random.default_rng(0).normal(size=5000)
+    knots = fit_knots(np.append(values, outlier))
+    codec = QuantileCodec((1,), "float32", (knots,), 1024)
+    usual = values[np.abs(values) < 2, None]
+    codes = codec.encode(usual, None)
+    assert len(np.unique(codes)) > 500
+    assert np.abs(codec.decode(codes, None) - usual).mean() < 0.01
+    assert np.diff(knots).min() > 0 and not codec.clipped(np.array([[outlier]])).any()
 
 
 def test_without_real_numbers_there_is_nothing_to_fit():

@@ -75,6 +75,14 @@ def test_levels_ascend_and_lead_from_returns_to_returns_to_go() -> None:
     assert found.at_start(beyond) == pytest.approx(beyond / 100 * 10, rel=0.02)
 
 
+def test_where_all_episodes_return_the_same_a_return_beyond_is_still_a_number() -> None:
+    """Successes after more or fewer steps: only the returns-to-go differ."""
+    found = TaskReturns.fit([played(np.eye(n)[-1], 0.9) for n in (3, 5, 9)], 0.9, BINS)
+    assert found.range == (1.0, 1.0)
+    assert found.at_start(5.0) - found.at_start(1.0) == pytest.approx(4.0)
+    assert found.encode(np.array([found.at_start(5.0), found.at_start(-3.0)])).tolist() == [255, 0]
+
+
 def test_counting_down_follows_the_returns_to_go_of_an_episode() -> None:
     rewards = np.random.default_rng(5).uniform(0, 1, 40)
     to_go = returns_to_go(rewards, 0.95, truncated=False)

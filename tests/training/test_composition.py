@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from generalist.training.composition import compose
 from tests.conftest import TinyRun
 
 
-@pytest.mark.filterwarnings("ignore:Prompts are left out")
 @pytest.mark.filterwarnings("ignore:Prompts are left out")
 def test_shares_add_up_and_follow_the_weights(make_recipe) -> None:
     recipe = make_recipe()
@@ -31,15 +31,22 @@ def test_shares_add_up_and_follow_the_weights(make_recipe) -> None:
         share = part.prompted / part.segments, part.unmatched / part.segments
         expected = (0, 0.25) if part is cartpole else (0.25, 0)
         assert share == pytest.approx(expected, abs=0.05)
-    for part in found.tasks:  # the one episode of CartPole has no other to be shown for it
-        share = part.prompted / part.segments, part.unmatched / part.segments
-        expected = (0, 0.25) if part is cartpole else (0.25, 0)
-        assert share == pytest.approx(expected, abs=0.05)
     (gym,) = found.families
-    assert gym.segments == cartpole.segments + pendulum.segments
     assert gym.segments == cartpole.segments + pendulum.segments
     assert (gym.episodes, gym.available, gym.weight) == (3, 4, 1.0)
     assert 0 <= found.padding < 0.3
+
+
+def test_corrections_of_earlier_runs_take_their_share(make_recipe, shards, tmp_path) -> None:
+    """They are no part of the data's episodes, so none is left out."""
+    earlier = tmp_path / "corrections" / "round-1"
+    shutil.copytree(shards["root"] / "gym/Pendulum-v1", earlier / "gym/Pendulum-v1")
+    plain, taught = compose(make_recipe()), compose(make_recipe(corrections={"earlier": [earlier]}))
+    for one, other in zip(plain.tasks, taught.tasks, strict=True):
+        for key in ("name", "episodes", "available", "data_tokens", "weight"):
+            assert getattr(one, key) == getattr(other, key)
+        assert other.tokens == pytest.approx(one.tokens, abs=0.05)
+    assert sum(part.loss for part in taught.tasks) == pytest.approx(1)
 
 
 def test_inspect_shows_it(tiny_run: TinyRun, tmp_path: Path, capsys) -> None:

@@ -126,6 +126,10 @@ def test_folders_of_the_machine_do_not_travel():
     given = Recipe.model_validate(yaml.safe_load(without_own_folders(dump_recipe(recipe))))
     assert str(given.data.root) == "data/quickstart" and str(given.output_dir) == "runs/quickstart"
     assert str(given.data.processor) == "tokenizers/mine"
+    recipe.data.root = [Path("data/ours"), Path("/home/me/data")]
+    recipe.corrections.earlier = [Path("/home/me/runs/first/corrections")]
+    given = Recipe.model_validate(yaml.safe_load(without_own_folders(dump_recipe(recipe))))
+    assert str(given.data.root) == "data/quickstart" and given.corrections.earlier == []
 
 
 def test_the_checkpoint_that_ships_names_no_folder_of_a_machine():

@@ -9,7 +9,7 @@ import pytest
 
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.validate import validate
-from generalist.windows.mixture import corrections_below, open_mixture
+from generalist.windows.mixture import corrections_below, earlier_corrections, open_mixture
 from generalist.windows.spec import DatasetSpec, dataset_spec
 from tests.bits import every_bit
 from tests.dataset_folders import control_layout, grid_layout, write_task
@@ -170,6 +170,16 @@ def test_rounds_without_episodes_take_no_weight(root: Path, tmp_path: Path) -> N
     before = list(mixture.weights)
     mixture.add_corrections(corrections_below([tmp_path / "round"]), 0.5)
     assert mixture.weights == before and len(mixture.tasks) == 2
+
+
+def test_corrections_that_two_roots_lead_to_are_taken_once(root: Path, tmp_path: Path) -> None:
+    tasks, run = open_mixture([root / "gym", root / "babyai"]).tasks, tmp_path / "run"
+    for name in ("round-1", "round-2"):
+        write_task(run / name, "gym/A-v0", control_layout(), [10])
+    (tmp_path / "link").symlink_to(run / "round-2")
+    found = earlier_corrections([run, run / "round-1", tmp_path / "link"], tasks)
+    folders = [data.folder for data in found]
+    assert folders == [run / "round-1" / "gym/A-v0", run / "round-2" / "gym/A-v0"]
 
 
 def test_corrections_in_another_layout_are_refused(root: Path, tmp_path: Path) -> None:

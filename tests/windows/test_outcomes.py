@@ -10,7 +10,9 @@ import pytest
 from generalist.shards.reader import TaskData
 from generalist.tokenization.compact import CompactForm, signatures_of
 from generalist.tokenization.returns import returns_to_go
+from generalist.training.data import _target_density
 from generalist.training.forms import outcome_ids
+from generalist.training.tensors import to_tensors
 from generalist.windows.outcomes import Worlds, fit_worlds
 from generalist.windows.returns import Returns, fit_returns
 from generalist.windows.windows import WindowSampler
@@ -22,16 +24,34 @@ DISCOUNT = 0.9
 IDS = outcome_ids(VOCABULARY)
 
 
-def foreseeing(tasks: list[TaskData], *, returns: bool) -> WindowSampler:
+def foreseeing(tasks: list[TaskData], *, returns: bool, world: bool = True) -> WindowSampler:
     own = [data for data in tasks if not data.layout.is_document]
     asked = VOCABULARY["return"] if returns else None
     form = CompactForm(positions=1, width=4)
-    form = form.extended({data.task: data.layout for data in own}, asked, IDS)
+    layouts = {data.task: data.layout for data in own}
+    form = form.extended(layouts, asked, IDS if world else None)
     options = {"form": form, "prompt_fraction": 0.3, "seed": 2}
-    options["worlds"] = Worlds(fit_worlds(tasks, DISCOUNT, IDS.bins), 2.0, 0.5)
+    if world:
+        options["worlds"] = Worlds(fit_worlds(tasks, DISCOUNT, IDS.bins), 2.0, 0.5)
     if returns:
         options["returns"] = Returns(fit_returns(tasks, DISCOUNT, IDS.bins), 0.5, 0.5)
     return sampler(tasks, 96, **options)
+
+
+@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize("world", [False, True])
+def test_balanced_tasks_share_the_loss_as_they_share_the_tokens(
+    tasks: list[TaskData], returns: bool, world: bool
+) -> None:
+    """However many targets a timestep has, and whatever these and its outcomes weigh."""
+    packed = foreseeing(tasks, returns=returns, world=world)
+    names = [data.task for data in tasks]
+    density = _target_density(packed.usage(100), names, packed.window_tokens)
+    batch = packed.batch(0, 100)
+    given = to_tensors(batch, (1 / density).astype(np.float32), segments=False).targets
+    shares = np.bincount(given.task.numpy(), given.weight.numpy(), len(tasks))
+    tokens = np.array([(batch.task_index == number).sum() for number in range(len(tasks))])
+    np.testing.assert_allclose(shares / shares.sum(), tokens / tokens.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("returns", [False, True])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from generalist.shards.reader import TaskData
+from generalist.shards.shards import ShardWriter
 from generalist.tokenization.compact import CompactForm, signatures_of
 from generalist.tokenization.layout import ROLES
 from generalist.tokenization.returns import returns_to_go
+from generalist.vocabulary import TokenRange
 from generalist.windows.batch import IGNORE
 from generalist.windows.returns import Returns, fit_returns
 from generalist.windows.windows import WindowSampler
-from tests.dataset_folders import VOCABULARY
+from tests.dataset_folders import VOCABULARY, grid_layout, make_episode, make_header
 from tests.windows.segments import sampler
 from tests.windows.test_compact import given_at
 
@@ -82,6 +86,42 @@ def test_labels_may_be_left_aside(tasks: list[TaskData]) -> None:
     flat = sampler(tasks[:1], 96, labels=False, prompt_fraction=0.0, seed=2).batch(0, 4)
     is_target = (flat.targets != IGNORE) & (flat.role == ACTION)
     assert (flat.targets[is_target] == flat.input_ids[is_target]).all() and is_target.any()
+
+
+def test_a_task_without_returns_keeps_its_labels(tmp_path: Path) -> None:
+    """No return can be shown where all are the same, so nothing takes the place of the labels."""
+    layout = grid_layout()
+    with ShardWriter(tmp_path / "same", make_header("gym/Same-v0", layout)) as writer:
+        for seed in range(4):
+            episode = make_episode(layout, 20, seed, labelled=True)
+            writer.add(replace(episode, rewards=np.zeros(20)))
+    tasks = [TaskData(tmp_path / "same")]
+    assert not fit_returns(tasks, DISCOUNT, IDS.size)
+    form = CompactForm(positions=1, width=4)
+    form = form.extended({"gym/Same-v0": layout}, IDS)
+    options = {"form": form, "prompt_fraction": 0.0}
+    plain, asked = (
+        sampler(tasks, 96, returns=each, **options).batch(0, 8).targets
+        for each in (None, Returns({}, 1.0, 0.5))
+    )
+    np.testing.assert_array_equal(plain, asked)
+
+
+def test_ids_of_returns_may_lie_behind_a_large_vocabulary(tasks: list[TaskData]) -> None:
+    """Such as that of a pretrained model's tokenizer."""
+    own, far = tasks[:1], TokenRange("return", 150_000, IDS.size)
+    batches = []
+    for ids in (IDS, far):
+        form = CompactForm(positions=1, width=4).extended({own[0].task: own[0].layout}, ids)
+        fitted = Returns(fit_returns(own, DISCOUNT, IDS.size), 1.0, 0.5)
+        batches.append(sampler(own, 96, form=form, returns=fitted).batch(0, 4))
+    near, away = (each.targets[each.role == RETURN] for each in batches)
+    np.testing.assert_array_equal(
+        np.where(near == IGNORE, IGNORE, near + 150_000 - IDS.start), away
+    )
+    shown = [given_at(each, "return-bins1x256") for each in batches]
+    for place, (one,) in shown[0].items():
+        assert shown[1][place] == [one + 150_000 - IDS.start]
 
 
 def test_rows_without_returns_are_what_they_were(tasks: list[TaskData]) -> None:

@@ -130,7 +130,8 @@ def forget_other_weights(folder: Path, checkpoint: Path) -> bool:
     Returns:
         Whether there were such episodes.
     """
-    mark = {path.name: _sha256(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    weights = sorted(checkpoint.rglob("*.safetensors"))  # embedders lie in a folder of their own
+    mark = {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in weights}
     path = folder / ROUND_FILE
     with suppress(GeneralistError):  # the file is damaged or missing
         if unsealed(read_json(path), path) == mark:

@@ -114,6 +114,9 @@ def test_a_round_that_other_weights_began_is_played_anew(tmp_path):
     assert (folder / "played").exists()
     assert corrections.forget_other_weights(folder, tmp_path / "b")
     assert not (folder / "played").exists()
+    (tmp_path / "b" / "generalist").mkdir()
+    (tmp_path / "b" / "generalist" / "embedders.safetensors").write_bytes(b"3")
+    assert corrections.forget_other_weights(folder, tmp_path / "b"), "they are weights too"
 
 
 def test_corrections_get_their_share_of_a_task(make_recipe, data, whole):
