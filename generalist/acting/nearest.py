@@ -72,8 +72,10 @@ class DemonstratedSteps:
         self.layout, self.processor, self.actions = layout, processor, actions
         self._observed, self._episode = observed, episode
         values, self._codes = self._split(observed)
+        # Not by the deviation: that of equal numbers is rarely 0, by rounding.
+        varies = (values != values[:1]).any(axis=0)
         spread = values.std(axis=0)
-        self._factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        self._factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
         self._values = values * self._factor
         self._everyone = np.arange(len(observed))
         self._told: dict[str | None, np.ndarray] = {

@@ -11,7 +11,8 @@ import pytest
 
 from generalist.acting.nearest import DemonstratedSteps
 from generalist.errors import GeneralistError, UsageError
-from generalist.tokenization.layout import Layout
+from generalist.tokenization.continuous import ContinuousCodec
+from generalist.tokenization.layout import Layout, Part, stored_layout
 from tests.dataset_folders import VOCABULARY, control_layout, grid_layout, write_task
 
 TASK = "gym/Toy-v0"
@@ -57,11 +58,16 @@ def test_real_numbers_are_compared_in_their_standard_deviations() -> None:
         np.testing.assert_allclose(found.distances, np.sort(distances)[:6])
 
 
-def test_what_never_changes_counts_nothing() -> None:
-    layout = control_layout()
-    observed, actions = random_ids(layout, 9, seed=0)
+@pytest.mark.parametrize("bound", [1.0, 0.7])
+def test_what_never_changes_counts_nothing(bound: float) -> None:
+    """By rounding the deviation of 99 equal numbers is tiny, not 0."""
+    start, sizes = VOCABULARY["continuous"].start, ((-bound,) * 3, (bound,) * 3)
+    part = Part("observation", (), ContinuousCodec((3,), "float64", *sizes, 1024), start)
+    own = control_layout()
+    layout = stored_layout((part, *own.parts_of("action")), VOCABULARY.special("separator"))
+    observed, actions = random_ids(layout, 99, seed=0)
     observed[:, 1] = observed[0, 1]
-    given = {"episode": np.zeros(9, int), "instructions": [None], "layout": layout}
+    given = {"episode": np.zeros(99, int), "instructions": [None], "layout": layout}
     steps = DemonstratedSteps(observed, actions, processor=PROCESSOR, **given)
     seen = observed[4:5].copy()
     seen[0, 1] += 1
