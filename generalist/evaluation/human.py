@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from generalist.evaluation.intervals import AGGREGATES, RESAMPLES, percentile_interval
-from generalist.evaluation.scores import OWN, TaskScore
+from generalist.evaluation.scores import OWN, TaskScore, is_changed
 
 HUMAN: dict[str, tuple[float, float]] = {
     "atari/Alien": (227.8, 7127.7),
@@ -53,7 +53,7 @@ def human_normalized(scores: Sequence[TaskScore]) -> dict[str, Any]:
     """Compare the scores of games with a human's: 0 is random play, 1 the human.
 
     Rows with another instruction than the game's own are left out, and so are tasks that are none
-    of the 26 games.
+    of the 26 games, and episodes that were cut or played in a changed environment.
 
     Returns:
         `games`: by task `random`, `human`, `normalized` and its 95% `interval`. Where there is a
@@ -61,7 +61,11 @@ def human_normalized(scores: Sequence[TaskScore]) -> dict[str, Any]:
         games with its interval: `median`, `median_interval`, .... An interval is None where a game
         has too few episodes to know its error.
     """
-    kept = [score for score in scores if score.instruction == OWN and score.task in HUMAN]
+    kept = [
+        score
+        for score in scores
+        if score.instruction == OWN and score.task in HUMAN and not is_changed(score)
+    ]
     if not kept:
         return {"games": {}}
     floors, humans = np.array([HUMAN[score.task] for score in kept]).T

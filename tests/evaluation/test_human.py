@@ -32,6 +32,7 @@ def test_games_at_the_humans_level_are_counted_and_others_left_out() -> None:
         score_task(get_task("atari/Alien"), [100.0]),
         score_task(get_task("gym/CartPole-v1"), [500.0]),
         score_task(get_task("atari/Boxing"), [50.0], instruction="none"),
+        score_task(get_task("atari/Assault"), [900.0, 950.0], changed="its episodes were cut"),
     ]
     found = human_normalized(scores)
     assert list(found["games"]) == ["atari/Boxing", "atari/Alien"]
