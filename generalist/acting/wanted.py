@@ -106,8 +106,16 @@ class WantedReturn:
     def __str__(self) -> str:
         if self.kind == "expert":
             given = {"kappa": self.kappa, "low": self.low, "high": self.high}
-            return "expert:" + ",".join(f"{k}={v:g}" for k, v in given.items() if v is not None)
-        return f"{self.number:g}{'%' * (self.kind == 'percent')}{':clip=no' * (not self.clip)}"
+            said = (f"{k}={_exactly(v)}" for k, v in given.items() if v is not None)
+            return f"expert:{','.join(said)}"
+        number = _exactly(self.number)
+        return f"{number}{'%' * (self.kind == 'percent')}{':clip=no' * (not self.clip)}"
+
+
+def _exactly(number: float) -> str:
+    """A number as it is parsed again: short where that says it all."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _options(text: str, options: str, known: Sequence[str]) -> dict[str, Any]:

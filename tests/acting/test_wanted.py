@@ -194,6 +194,9 @@ def test_saved_and_loaded_asks_the_same(tmp_path) -> None:
         (17, WantedReturn("number", 17)),
         ("80%", WantedReturn("percent", 80)),
         ("250:clip=no", WantedReturn("number", 250, clip=False)),
+        ("1234567", WantedReturn("number", 1_234_567)),
+        ("12.3456789%", WantedReturn("percent", 12.3456789)),
+        ("expert:high=-0.1234567", WantedReturn("expert", high=-0.1234567)),
     ],
 )
 def test_how_it_is_written(wanted: str | float, expected: WantedReturn) -> None:
