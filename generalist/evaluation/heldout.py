@@ -112,7 +112,8 @@ def evaluate_heldout(
     say(f"Demonstrations: {', '.join(f'{count} of {task}' for task, count in counts.items())}.")
     processor = str(checkpoint / PARTS_FOLDER)
     root = out / "demonstrations"
-    collect(spec, root, workers, progress=progress, processor=processor)
+    collected = collect(spec, root, workers, progress=progress, processor=processor)
+    found.demonstrations = {name: own.episodes for name, own in collected.tasks.items()}
 
     say("Zero-shot and prompted.")
     acting: dict[str, Any] = {

@@ -144,6 +144,19 @@ def test_a_task_it_was_trained_on_is_not_held_out(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"asked": [50]}, "ask by --wanted-return"),
+        ({"tasks": [{"task": "babyai/GoToLocal", "instruction": "none"}]}, "leave out babyai/GoTo"),
+    ],
+)
+def test_what_its_report_does_not_show_is_not_measured(given: dict, words: str) -> None:
+    suite = {"tasks": ["gym/Acrobot-v1"], "heldout": {"data": "heldout"}}
+    with pytest.raises(ValueError, match=words):
+        Suite.model_validate(suite | given)
+
+
 def test_no_shipped_mixture_trains_on_what_is_held_out() -> None:
     held = set(heldout_tasks())
     assert len(held) >= 3 and all(get_task(task).default_expert for task in held)
