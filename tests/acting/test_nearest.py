@@ -132,6 +132,19 @@ def test_the_experts_own_actions_are_read(tmp_path: Path) -> None:
     assert len(steps.nearest(shown[:1, observed], ["go"], 99)[0].numbers) == 5
 
 
+def test_the_episodes_that_are_played_are_left_out(tmp_path: Path) -> None:
+    layout = control_layout()
+    write_task(tmp_path, TASK, layout, [5, 7, 4])  # of seeds 0, 1 and 2
+    every, some = (
+        DemonstratedSteps.read(tmp_path, TASK, processor=PROCESSOR, without=without)
+        for without in ((), range(1, 2))
+    )
+    assert (len(every), len(some)) == (16, 9)
+    np.testing.assert_array_equal(some.actions, np.delete(every.actions, range(5, 12), axis=0))
+    with pytest.raises(UsageError, match="the very episodes that are to be played, and no others"):
+        DemonstratedSteps.read(tmp_path, TASK, processor=PROCESSOR, without=range(3))
+
+
 def test_the_wrong_data_are_refused(tmp_path: Path) -> None:
     write_task(tmp_path, TASK, control_layout(), [5])
     with pytest.raises(UsageError, match="holds no demonstrations of gym/Other-v0, but of gym/Toy"):
