@@ -197,6 +197,9 @@ def _recipe(
     recipe["data"] = {**kept, "root": str(data), "processor": str(source)}
     warmup = min(recipe["schedule"]["warmup_steps"], heldout.steps // 10)
     recipe["schedule"] |= {"steps": heldout.steps, "minutes": None, "warmup_steps": warmup}
+    recipe["reinforcement"] = None  # the demonstrations are imitated
+    if start is None:
+        recipe["model"]["lora"] = None  # of random weights there is nothing to adapt
     if heldout.lr is not None and start is not None:
         recipe["optimizer"]["lr"] = heldout.lr
     recipe |= {"corrections": {}, "improvement": {}, "evaluation": {}}

@@ -199,18 +199,21 @@ def test_real_numbers_are_interpolated_where_bins_are_not_equally_wide() -> None
     agent = Agent(model, own, {"gym/Far-v0": layout}, temperature=0.0)
     seen = np.float32([[0.0, 0.0], [3.0, 1.0]])
     ids = own.encode_observations(seen, layout, "gym/Far-v0")
-    far = layout.encode("action", np.float32([[100.0, -400.0]] * 2), own.toolbox)
+    far = layout.encode("action", np.float32([[100.0, -200.0]] * 2), own.toolbox)
     told = {"episode": np.arange(2), "instructions": [None, None], "layout": layout}
     steps = DemonstratedSteps(ids, far, processor=own, **told)
     at = np.float32([[1.0, 0.5]])
-    acting = [RetrievingAgent(agent, steps, count=1, weight=weight) for weight in (1.0, 1e9)]
+    acting = [
+        RetrievingAgent(agent.for_task("gym/Far-v0"), steps, count=1, weight=weight)
+        for weight in (1.0, 1e9)
+    ]
     for each in acting:
         each.begin([0], [0], [{}])
     mixed, mine = (each.decide(at, [{}], [0]).actions for each in acting)
     (found,) = steps.nearest(own.encode_observations(at, layout, "gym/Far-v0"), [None], 1)
     weight = np.exp(-found.distances[0] / steps.normal_distance(1))
     assert 0.1 < weight < 0.9
-    expected = weight * np.float32([100.0, -400.0]) + (1 - weight) * mine[0]
+    expected = weight * own.decode_actions(far, layout)[0] + (1 - weight) * mine[0]
     np.testing.assert_allclose(mixed[0], expected, rtol=0.02)
 
 

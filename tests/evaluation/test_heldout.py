@@ -131,6 +131,21 @@ def test_the_short_runs_are_neither_scored_nor_corrected_on_the_way(
     assert short.data.labels is False, "labels would tell what the checkpoint had to go without"
 
 
+def test_what_was_reinforced_or_adapted_learns_from_the_demonstrations(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    stored = (tiny_run.checkpoint / "generalist" / "recipe.yaml").read_text()
+    recipe = yaml.safe_load(stored)
+    recipe["reinforcement"] = {"tasks": {"gym/CartPole-v1": {}}}
+    recipe["model"]["lora"] = {"rank": 4}
+    (tmp_path / "generalist").mkdir()
+    (tmp_path / "generalist" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    given = {"heldout": HeldOut(data="heldout"), "data": tmp_path, "run": tmp_path}
+    scratch, tuned = (heldout._recipe(tmp_path, start, **given) for start in (None, tmp_path))
+    assert scratch.reinforcement is tuned.reinforcement is None
+    assert scratch.model.lora is None and tuned.model.lora.rank == 4
+
+
 def test_a_task_it_was_trained_on_is_not_held_out(
     tiny_run: TinyRun, suite_path: Path, tmp_path: Path
 ) -> None:
