@@ -288,8 +288,9 @@ def play_nearest(
             "The policy retrieval plays the nearest action alone; leave out how many timesteps are "
             "retrieved, and lambda."
         )
-    given = {"processor": GeneralistProcessor.default(), "without": without}
-    return RetrieveAndPlay(DemonstratedSteps.read(retrieval.data, task, **given), task)
+    processor = GeneralistProcessor.default()
+    steps = DemonstratedSteps.read(retrieval.data, task, processor=processor, without=without)
+    return RetrieveAndPlay(steps, task)
 
 
 def retrieving(
