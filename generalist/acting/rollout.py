@@ -220,7 +220,6 @@ def rollout(
         for line in (note, elsewhere, beyond):
             if line and say is not None:
                 say(line)
-        note = " ".join(filter(None, (note, elsewhere))) or None
         began = time.perf_counter()
         for trace in play(
             policy,
@@ -253,7 +252,7 @@ def rollout(
         wanted_return=None if wanted is None else str(wanted),
         retrieval=None if retrieval is None else retrieval.to_dict(),
         options=options,
-        note=note,
+        note=" ".join(filter(None, (note, elsewhere))) or None,
         video=films[0] if films else None,
         videos=films,
         no_video=no_film,
