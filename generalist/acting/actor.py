@@ -89,11 +89,13 @@ class Actor(Policy):
             masks = None if action_masks is None else [action_masks]
             told = _told(1, alone, instructions, masks, wanted_returns, rewards)
             batch = tree_map(lambda leaf: np.asarray(leaf)[None], observations)
-            actions = self._act(batch, np.array([first]), told, slots or [0], seeds)
+            own = [0] if slots is None else slots
+            actions = self._act(batch, np.array([first]), told, own, seeds)
             return tree_map(lambda leaf: leaf[0], actions)
         first = np.asarray(first, dtype=bool)
         told = _told(first.size, infos, instructions, action_masks, wanted_returns, rewards)
-        return self._act(observations, first, told, slots or range(first.size), seeds)
+        own = range(first.size) if slots is None else slots
+        return self._act(observations, first, told, own, seeds)
 
     def act_vector(self, envs: VectorEpisodes, seeds: Sequence[int] | None = None) -> Tree:
         """The next actions of a vector environment, in any autoreset mode.
@@ -156,7 +158,7 @@ def _told(
         told = [dict(info) for info in infos]
     if isinstance(instructions, str):
         instructions = [instructions] * count
-    if isinstance(wanted_returns, (str, int, float)):
+    if isinstance(wanted_returns, (str, int, float, np.number)):
         wanted_returns = [wanted_returns] * count
     if rewards is not None:
         rewards = np.reshape(rewards, -1).tolist()

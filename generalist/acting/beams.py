@@ -19,6 +19,7 @@ from generalist.acting.running import RunningEpisodes
 from generalist.acting.taken import TakenActions
 from generalist.decoding.decoder import Decoder
 from generalist.decoding.sampling import Choice
+from generalist.envs.instructions import DEMONSTRATED
 from generalist.episode import Tree
 from generalist.errors import UsageError
 from generalist.planning.beam import search
@@ -123,7 +124,9 @@ class BeamPolicy(Actor):
         for slot, seed, info in zip(self._slots(slots), seeds, infos, strict=True):
             if info.get("wanted_return") is not None:
                 raise UsageError("No return can be asked for while beams plan; leave it out.")
-            self._running.begin(slot, self.agent.header(info.get("instruction"), seed), seed)
+            shown = info.get(DEMONSTRATED)
+            header = self.agent.header(info.get("instruction"), seed, shown=shown)
+            self._running.begin(slot, header, seed)
 
     def decide(self, observations: Tree, infos: Sequence[Info], slots: Sequence[int]) -> Decision:
         """As `Policy.decide`, with the discounted return that each plan is expected to earn."""

@@ -6,6 +6,7 @@ G = positions of an observation in the compact form, E = hidden size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -203,6 +204,8 @@ class Compact:
         Text is written in one a token. Raises UsageError for guidance of a model that can be asked
         for returns, and for guidance of text.
         """
+        if guidance is not None and not math.isfinite(guidance):
+            raise UsageError(f"Guidance must be a finite number, got {guidance}.")
         if guidance is not None and self._layout.is_written:
             raise UsageError(f"{self._task} is text, which is written without guidance.")
         if guidance is not None and self.returns is not None:

@@ -13,9 +13,9 @@ of it, C = K - R its other codes, k = action tokens, n = timesteps that are foun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,11 +52,13 @@ class DemonstratedSteps:
         instructions: of each episode; None for none.
         layout: of the task.
         processor: decodes values.
+        options: of the environments they were made in, one or several.
 
     Attributes:
         layout: as given.
         processor: as given.
         actions: as given.
+        options: as given.
     """
 
     def __init__(
@@ -68,12 +70,16 @@ class DemonstratedSteps:
         instructions: Sequence[str | None],
         layout: Layout,
         processor: GeneralistProcessor,
+        options: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.layout, self.processor, self.actions = layout, processor, actions
+        self.options = options
         self._observed, self._episode = observed, episode
         values, self._codes = self._split(observed)
+        # Not by the deviation: that of equal numbers is rarely 0, by rounding.
+        varies = (values != values[:1]).any(axis=0)
         spread = values.std(axis=0)
-        self._factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        self._factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
         self._values = values * self._factor
         self._everyone = np.arange(len(observed))
         self._told: dict[str | None, np.ndarray] = {
@@ -92,6 +98,7 @@ class DemonstratedSteps:
         *,
         processor: GeneralistProcessor,
         layout: Layout | None = None,
+        without: Collection[int] = (),
     ) -> DemonstratedSteps:
         """The demonstrations of a task in the dataset folders at or below `root`.
 
@@ -103,10 +110,11 @@ class DemonstratedSteps:
             task: name of the task.
             processor: the one that is acted with.
             layout: the one that is acted with; None for that of the data.
+            without: seeds of episodes that are left out: those that are to be played.
 
         Raises:
             GeneralistError: there is no dataset, or another processor wrote it.
-            UsageError: none is of the task, or it is laid out otherwise.
+            UsageError: none is of the task, none is left, or it is laid out otherwise.
         """
         every = [(folder, DatasetHeader.read(folder).task) for folder in dataset_folders(root)]
         folders = [TaskData(folder, processor) for folder, name in every if name == task]
@@ -125,16 +133,24 @@ class DemonstratedSteps:
                 )
         if layout.is_document or layout.is_written:
             raise UsageError(f"{task} is text, which has no demonstrations; leave them out.")
-        return cls._of(folders, layout, processor)
+        return cls._of(folders, layout, processor, without)
 
     @classmethod
     def _of(
-        cls, folders: Sequence[TaskData], layout: Layout, processor: GeneralistProcessor
+        cls,
+        folders: Sequence[TaskData],
+        layout: Layout,
+        processor: GeneralistProcessor,
+        without: Collection[int],
     ) -> DemonstratedSteps:
         of_role, k = layout.positions.of_role, len(layout.legal)
         observed, actions, steps, instructions = [], [], [], []
+        left_out = 0
         for data in folders:
             for number in data.demonstrations:
+                if data.record(number).get("seed") in without:
+                    left_out += 1
+                    continue
                 timesteps = data.tokens(number).reshape(-1, layout.tokens_per_timestep)
                 labels = data.labels(number)
                 done = timesteps[:, of_role("action")] if labels is None else labels.reshape(-1, k)
@@ -142,8 +158,13 @@ class DemonstratedSteps:
                 actions.append(done)
                 steps.append(len(timesteps))
                 instructions.append(data.record(number).get("instruction"))
+        where = ", ".join(str(data.folder) for data in folders)
+        if not observed and left_out:
+            raise UsageError(
+                f"{where} holds demonstrations of the very episodes that are to be played, and no "
+                "others. Play other seeds, or collect other episodes."
+            )
         if not observed:
-            where = ", ".join(str(data.folder) for data in folders)
             raise UsageError(f"{where} holds corrections of an agent alone, no demonstrations.")
         return cls(
             np.concatenate(observed).astype(np.int64),
@@ -152,6 +173,7 @@ class DemonstratedSteps:
             instructions=instructions,
             layout=layout,
             processor=processor,
+            options=[data.header.collection.get("options") or {} for data in folders],
         )
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ Legend: N = environments decided for by one call, k = action tokens of a timeste
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,14 @@ from generalist.acting.actor import Actor, Info
 from generalist.acting.nearest import DemonstratedSteps, Found
 from generalist.acting.prompts import prompt_steps
 from generalist.envs.instructions import DEMONSTRATED
+from generalist.envs.options import option_differences
 from generalist.episode import Tree, tree_map
 from generalist.errors import UsageError
-from generalist.policy import Decision
+from generalist.policy import Decision, Policy
+from generalist.shards.manifest import DatasetHeader, Manifest
+from generalist.shards.reader import dataset_folders
 from generalist.streams import Stream, random_stream
+from generalist.vocabulary import fingerprint_of
 
 if TYPE_CHECKING:
     from generalist.acting.agent import Agent
@@ -69,6 +73,12 @@ class Retrieval:
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {"data": str(self.data), "steps": self.steps, "weight": self.weight}
+
+    def fingerprint(self, task: str) -> str:
+        """16 hex digits over the content of a task's demonstrations."""
+        folders = dataset_folders(self.data)
+        mine = [each for each in folders if DatasetHeader.read(each).task == task]
+        return fingerprint_of([Manifest.read(each).fingerprint for each in mine])
 
 
 class Told:
@@ -114,12 +124,13 @@ class RetrieveAndPlay:
 
     Attributes:
         name: `retrieval`.
+        steps: as given.
     """
 
     name = RETRIEVAL
 
     def __init__(self, steps: DemonstratedSteps, task: str) -> None:
-        self._steps, self._task = steps, task
+        self.steps, self._task = steps, task
         self._told = Told()
 
     def begin(
@@ -134,10 +145,10 @@ class RetrieveAndPlay:
         """As `Policy.decide`; raises UsageError where an action mask is given."""
         check_no_mask(infos, self._task)
         self._told.renew(slots, infos)
-        processor, layout = self._steps.processor, self._steps.layout
+        processor, layout = self.steps.processor, self.steps.layout
         seen = processor.encode_observations(observations, layout, self._task)
-        found = self._steps.nearest(seen, self._told.wanted(slots), 1)
-        ids = self._steps.actions[[each.numbers[0] for each in found]]
+        found = self.steps.nearest(seen, self._told.wanted(slots), 1)
+        ids = self.steps.actions[[each.numbers[0] for each in found]]
         return Decision(actions=processor.decode_actions(ids, layout), ids=ids)
 
     def end(self, slots: Sequence[int]) -> None:
@@ -156,6 +167,7 @@ class RetrievingAgent(Actor):
 
     Attributes:
         count: as given, or as many as fit.
+        steps: as given.
 
     Raises:
         DemonstrationTooLong: not even one timestep fits.
@@ -178,11 +190,9 @@ class RetrievingAgent(Actor):
                 f"of {agent.window_tokens} tokens; at most {fit} do."
             )
         self.count = min(count or fit, len(steps))
-        self._agent, self._steps, self._weight = agent, steps, weight
+        self._agent, self.steps, self._weight = agent, steps, weight
         self._told = Told()
         self._normal = 1.0 if weight is None else steps.normal_distance(self.count)
-        positions = agent.layout.positions
-        self._is_real = positions.bins[positions.chosen] >= 0  # (k,)
         self._random: dict[int, np.random.Generator] = {}  # of the episode in each slot
         self._executed: dict[int, Any] = {}  # where it was not the agent's own action
 
@@ -201,10 +211,10 @@ class RetrievingAgent(Actor):
             check_no_mask(infos, agent.task)
         self._told.renew(slots, infos)
         seen = agent.processor.encode_observations(observations, agent.layout, agent.task)
-        found = self._steps.nearest(seen, self._told.wanted(slots), self.count)
+        found = self.steps.nearest(seen, self._told.wanted(slots), self.count)
         end = agent.processor.vocabulary.special("demonstration_end")
         for slot, each in zip(slots, found, strict=True):
-            shown = [*self._steps.shown(each.numbers).tolist(), end]
+            shown = [*self.steps.shown(each.numbers).tolist(), end]
             agent.rehead(slot, self._told.words(slot), shown)
         told = [self._without_news(info, slot) for info, slot in zip(infos, slots, strict=True)]
         decision = agent.decide(observations, told, slots)
@@ -221,12 +231,21 @@ class RetrievingAgent(Actor):
         """The agent's decision and the nearest actions, weighted by how near they are."""
         agent, own = self._agent, decision.ids
         assert own is not None and self._weight is not None
-        nearest = self._steps.actions[[each.numbers[0] for each in found]]
+        nearest = self.steps.actions[[each.numbers[0] for each in found]]
         distance = np.array([each.distances[0] for each in found]) / self._normal
         weight = np.exp(-self._weight * distance)[:, None]  # (N, 1)
         drawn = np.array([[self._random[slot].random()] for slot in slots])
-        between = np.rint(weight * nearest + (1 - weight) * own).astype(np.int64)
-        ids = np.where(self._is_real, between, np.where(drawn < weight, nearest, own))
+        ids = np.where(drawn < weight, nearest, own)
+        first = 0
+        for part in agent.layout.parts_of("action"):
+            place = slice(first, first + part.tokens)
+            first = place.stop
+            if part.codec.ordinal:  # between the values: not all bins are equally wide
+                toolbox = agent.processor.toolbox
+                near, mine = (part.decode(each[:, place], toolbox) for each in (nearest, own))
+                share = weight.reshape(-1, *[1] * (near.ndim - 1))
+                between = share * near + (1 - share) * mine
+                ids[:, place] = part.codec.encode(between, toolbox) + part.start
         actions = agent.processor.decode_actions(ids, agent.layout)
         for row, slot in enumerate(slots):
             self._executed[slot] = tree_map(lambda leaf: leaf[row], actions)  # noqa: B023 - used at once
@@ -247,8 +266,15 @@ class RetrievingAgent(Actor):
         self._agent.release()
 
 
-def play_nearest(retrieval: Retrieval | None, task: str) -> RetrieveAndPlay:
+def play_nearest(
+    retrieval: Retrieval | None, task: str, *, without: Collection[int] = ()
+) -> RetrieveAndPlay:
     """The policy that plays the nearest action, with the shipped processor.
+
+    Args:
+        retrieval: names the demonstrations.
+        task: name of the task.
+        without: seeds of episodes that are to be played; their demonstrations are left out.
 
     Raises:
         UsageError: no folder is given, it holds nothing of the task, or a setting does not apply.
@@ -263,18 +289,26 @@ def play_nearest(retrieval: Retrieval | None, task: str) -> RetrieveAndPlay:
             "retrieved, and lambda."
         )
     processor = GeneralistProcessor.default()
-    return RetrieveAndPlay(DemonstratedSteps.read(retrieval.data, task, processor=processor), task)
+    steps = DemonstratedSteps.read(retrieval.data, task, processor=processor, without=without)
+    return RetrieveAndPlay(steps, task)
 
 
-def retrieving(agent: Agent, retrieval: Retrieval) -> RetrievingAgent | RetrieveAndPlay:
+def retrieving(
+    agent: Agent, retrieval: Retrieval, *, without: Collection[int] = ()
+) -> RetrievingAgent | RetrieveAndPlay:
     """An agent that retrieves, in its task; with lambda 0 its model has nothing to say.
+
+    Args:
+        agent: acts in the task.
+        retrieval: what is retrieved.
+        without: seeds of episodes that are to be played; their demonstrations are left out.
 
     Raises:
         DemonstrationTooLong: not even one timestep fits.
         UsageError: the folder holds nothing of the task, or too many timesteps are asked for.
     """
     steps = DemonstratedSteps.read(
-        retrieval.data, agent.task, processor=agent.processor, layout=agent.layout
+        retrieval.data, agent.task, processor=agent.processor, layout=agent.layout, without=without
     )
     if retrieval.weight == 0:
         return RetrieveAndPlay(steps, agent.task)
@@ -282,6 +316,25 @@ def retrieving(agent: Agent, retrieval: Retrieval) -> RetrievingAgent | Retrieve
     # What follows a new prompt is computed anew anyway, so a younger row is not fed ahead of time.
     agent.decoder_options["backlog_tokens"] = None
     return RetrievingAgent(agent, steps, count=retrieval.steps, weight=retrieval.weight)
+
+
+def demonstrated_elsewhere(policy: Policy, task: str, options: Mapping[str, Any]) -> str | None:
+    """How an environment differs from those that a policy's demonstrations were made in.
+
+    None where it does not, or where nothing is retrieved. Where they were cut does not count.
+    """
+    if not isinstance(policy, (RetrieveAndPlay, RetrievingAgent)):
+        return None
+    said: dict[str, None] = {}
+    for made in policy.steps.options:
+        found = option_differences(task, options, made)
+        found.pop("max_steps", None)
+        said |= {
+            f"{name} {own!r} instead of {other!r}": None for name, (own, other) in found.items()
+        }
+    if not said:
+        return None
+    return f"{task} differs from what the demonstrations were made in: {', '.join(said)}."
 
 
 def check_alone(**given: Any) -> None:

@@ -16,7 +16,14 @@ from generalist import envs
 from generalist.acting import prompts
 from generalist.acting.environment import difference_note, options_for
 from generalist.acting.plans import parse_plan, planned
-from generalist.acting.retrieval import RETRIEVAL, Retrieval, check_alone, play_nearest, retrieving
+from generalist.acting.retrieval import (
+    RETRIEVAL,
+    Retrieval,
+    check_alone,
+    demonstrated_elsewhere,
+    play_nearest,
+    retrieving,
+)
 from generalist.acting.stage import Stage
 from generalist.acting.zero_shot import agent_for
 from generalist.envs.instructions import SHOWN, SHOWN_SHUFFLED
@@ -68,8 +75,8 @@ class RolloutResult:
         wanted_return: the return that it was asked for; None for none.
         retrieval: what was retrieved at each step, `data`, `steps` and `weight`; None for nothing.
         options: the options of the environment.
-        note: how the environment differs from the one in training; None where it does not, or
-            where the checkpoint does not say.
+        note: how the environment differs from the one in training, or from that of retrieved
+            demonstrations; None where it does not, or where nobody says.
         video: file of the first episode's video, if any.
         videos: the files of all videos.
         no_video: why a requested video is missing or cut; None where none is.
@@ -155,9 +162,8 @@ def rollout(
         video_episodes: number of episodes to record.
         render: `human` shows every episode in a window, one after the other.
         progress: show a bar on stderr.
-        say: is called before the first episode with a line on how the environment differs from
-            the one in training, if it does, on a return beyond the data, and on a background that
-            was fitted.
+        say: is called before the first episode with a line on how the environment differs, as in
+            `RolloutResult.note`, on a return beyond the data, and on a background that was fitted.
         env_options: options of the environment, as `generalist.make` takes them.
 
     Returns:
@@ -186,20 +192,18 @@ def rollout(
     seeds = range(seed, seed + episodes)
     filmed = seeds[:video_episodes] if video_dir is not None else ()
     stage = Stage(name, options, count, filmed=filmed, folder=video_dir, render=render)
-    note = wanted = None
+    note = wanted = beyond = None
     ended: list[Trace] = []
     interrupted = False
     bar = tqdm(total=episodes, desc=name, unit="episode", disable=not progress, leave=False)
     try:
         if agent is None:
             if who == RETRIEVAL:
-                policy: Policy = play_nearest(retrieval, name)
+                policy: Policy = play_nearest(retrieval, name, without=seeds)
             else:
                 policy = _named(str(who), name, stage)
         else:
             note = difference_note(agent, name, options=options, env=stage.environments[0])
-            if note and say is not None:
-                say(note)
             env = stage.environments[0]
             policy = agent = agent_for(agent, name, env, options, say=say)
             if prompt_episodes:
@@ -208,12 +212,14 @@ def rollout(
                     agent, prompt_episodes, given=env_options, seeds=seeds, instruction=instruction
                 )
             wanted, beyond = agent.checked_return(wanted_return)
-            if beyond and say is not None:
-                say(beyond)
             if ahead is not None:
                 policy = planned(agent, ahead, stage.environments)
             if retrieval is not None:
-                policy = retrieving(agent, retrieval)
+                policy = retrieving(agent, retrieval, without=seeds)
+        elsewhere = demonstrated_elsewhere(policy, name, options)
+        for line in (note, elsewhere, beyond):
+            if line and say is not None:
+                say(line)
         began = time.perf_counter()
         for trace in play(
             policy,
@@ -246,7 +252,7 @@ def rollout(
         wanted_return=None if wanted is None else str(wanted),
         retrieval=None if retrieval is None else retrieval.to_dict(),
         options=options,
-        note=note,
+        note=" ".join(filter(None, (note, elsewhere))) or None,
         video=films[0] if films else None,
         videos=films,
         no_video=no_film,

@@ -21,6 +21,7 @@ from generalist.acting.guide import ModelGuide, Proposer
 from generalist.acting.running import RunningEpisodes
 from generalist.acting.taken import TakenActions
 from generalist.decoding.decoder import Decoder
+from generalist.envs.instructions import DEMONSTRATED
 from generalist.episode import Tree
 from generalist.errors import UsageError
 from generalist.planning.puct import EXPLORATION
@@ -146,8 +147,8 @@ class TreePolicy(Actor):
         """The decoder's slots of these."""
         return [slot * (self.plan.simulations + 2) for slot in slots]
 
-    def _header(self, instruction: str | None, seed: int = 0) -> Header:
-        header = self.agent.header(instruction, seed)
+    def _header(self, instruction: str | None, seed: int = 0, shown: str | None = None) -> Header:
+        header = self.agent.header(instruction, seed, shown=shown)
         if len(header.ids) > self._header_tokens:
             raise UsageError(
                 f"The instruction makes a header of {len(header.ids)} positions, and a tree search "
@@ -161,7 +162,8 @@ class TreePolicy(Actor):
         for slot, row, seed, info in zip(slots, own, seeds, infos, strict=True):
             if info.get("wanted_return") is not None:
                 raise UsageError("No return can be asked for while a tree plans; leave it out.")
-            self._running.begin(row, self._header(info.get("instruction"), seed), seed)
+            header = self._header(info.get("instruction"), seed, info.get(DEMONSTRATED))
+            self._running.begin(row, header, seed)
             self._simulators[slot] = simulator_of(self._environments[slot])
             self._randoms[slot] = random_stream(seed, Stream.TREE_SEARCH)
 

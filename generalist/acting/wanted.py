@@ -11,6 +11,7 @@ from the rewards, as in Decision Transformer (Chen et al. 2021, section 3).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ _FORM = (
     "A wanted return is 'expert', a number or a percentage (250, 80%), perhaps with options: "
     "'expert:kappa=10,low=0,high=100' or '250:clip=no'"
 )
+
+MOST_KAPPA = 1e6
+"""Beyond it the log-probabilities that it is added to are lost in rounding."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class WantedReturn:
             found = cls("expert")
             return replace(found, **_options(text, options, ("kappa", "low", "high")))
         match = re.fullmatch(rf"({_NUMBER})(%?)", what)
-        if match is None:
+        if match is None or not math.isfinite(float(match[1])):
             raise UsageError(f"{_FORM}; got {text!r}.")
         kind: Literal["percent", "number"] = "percent" if match[2] else "number"
         return replace(cls(kind, float(match[1])), **_options(text, options, ("clip",)))
@@ -78,6 +82,10 @@ class WantedReturn:
             raise UsageError(
                 f"A wanted return of expert prefers {high:g} (high) to {low:g} (low); high must be "
                 "above low."
+            )
+        if not abs(self.kappa) <= MOST_KAPPA:
+            raise UsageError(
+                f"kappa of a wanted return is {self.kappa:g}; it may be up to {MOST_KAPPA:g}."
             )
         tilt = self.kappa * ((returns.centres - low) / (high - low)).clip(0, 1)
         return torch.from_numpy(tilt.astype(np.float32))
@@ -106,8 +114,16 @@ class WantedReturn:
     def __str__(self) -> str:
         if self.kind == "expert":
             given = {"kappa": self.kappa, "low": self.low, "high": self.high}
-            return "expert:" + ",".join(f"{k}={v:g}" for k, v in given.items() if v is not None)
-        return f"{self.number:g}{'%' * (self.kind == 'percent')}{':clip=no' * (not self.clip)}"
+            said = (f"{k}={_exactly(v)}" for k, v in given.items() if v is not None)
+            return f"expert:{','.join(said)}"
+        number = _exactly(self.number)
+        return f"{number}{'%' * (self.kind == 'percent')}{':clip=no' * (not self.clip)}"
+
+
+def _exactly(number: float) -> str:
+    """A number as it is parsed again: short where that says it all."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _options(text: str, options: str, known: Sequence[str]) -> dict[str, Any]:
@@ -116,7 +132,12 @@ def _options(text: str, options: str, known: Sequence[str]) -> dict[str, Any]:
         key, _, value = option.partition("=")
         if key == "clip" and key in known and value in ("yes", "no"):
             found[key] = value == "yes"
-        elif key != "clip" and key in known and re.fullmatch(_NUMBER, value):
+        elif (
+            key != "clip"
+            and key in known
+            and re.fullmatch(_NUMBER, value)
+            and math.isfinite(float(value))
+        ):
             found[key] = float(value)
         else:
             raise UsageError(f"{_FORM}; got {text!r}.")

@@ -84,9 +84,9 @@ def evaluate(
     an interruption. The report names the tasks that failed; the same command tries them again.
 
     A suite of held-out tasks (heldout) takes a few demonstrations of each. It scores the checkpoint
-    alone, prompted with them, with the nearest timesteps retrieved from them, and with the nearest
-    action added. Beside it stand the nearest action alone, a model fine-tuned on them, and one
-    trained on these alone. --wanted-return asks the two that were trained.
+    alone, prompted with others, with the nearest timesteps retrieved from these, and with the
+    nearest action added. Beside it stand the nearest action alone, a model fine-tuned on them, and
+    one trained on these alone. --wanted-return asks the two that were trained.
     """
     from generalist.acting.hub import checkpoint_folder
     from generalist.evaluation.suite import load_suite

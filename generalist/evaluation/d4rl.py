@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from generalist.envs import get_task
-from generalist.evaluation.scores import OWN, TaskScore
+from generalist.evaluation.scores import OWN, TaskScore, is_changed
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,8 @@ def d4rl_scores(scores: Sequence[TaskScore]) -> dict[str, float]:
     return {
         score.task: PUBLISHED[score.task].of(score.mean)
         for score in scores
-        if score.task in PUBLISHED and score.instruction == OWN and not _is_changed(score)
+        if score.task in PUBLISHED and score.instruction == OWN and not is_changed(score)
     }
-
-
-def _is_changed(score: TaskScore) -> bool:
-    """Whether its environment is not the registry's, or its episodes were cut."""
-    return score.excluded not in (None, get_task(score.task).not_normalized)
 
 
 def d4rl_line(found: Mapping[str, float]) -> str:

@@ -117,7 +117,8 @@ def evaluate_heldout(
     say(f"Demonstrations: {', '.join(f'{count} of {task}' for task, count in counts.items())}.")
     processor = str(checkpoint / PARTS_FOLDER)
     root = out / "demonstrations"
-    collect(spec, root, workers, progress=progress, processor=processor)
+    collected = collect(spec, root, workers, progress=progress, processor=processor)
+    found.demonstrations = {name: own.episodes for name, own in collected.tasks.items()}
 
     say("Zero-shot and prompted.")
     acting: dict[str, Any] = {
@@ -201,6 +202,9 @@ def _recipe(
     recipe["data"] = {**kept, "root": str(data), "processor": str(source)}
     warmup = min(recipe["schedule"]["warmup_steps"], heldout.steps // 10)
     recipe["schedule"] |= {"steps": heldout.steps, "minutes": None, "warmup_steps": warmup}
+    recipe["reinforcement"] = None  # the demonstrations are imitated
+    if start is None:
+        recipe["model"]["lora"] = None  # of random weights there is nothing to adapt
     if heldout.lr is not None and start is not None:
         recipe["optimizer"]["lr"] = heldout.lr
     recipe |= {"corrections": {}, "improvement": {}, "evaluation": {}}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from generalist.evaluation.intervals import AGGREGATES, RESAMPLES, percentile_interval
-from generalist.evaluation.scores import OWN, TaskScore
+from generalist.evaluation.scores import OWN, TaskScore, is_changed
 
 HUMAN: dict[str, tuple[float, float]] = {
     "atari/Alien": (227.8, 7127.7),
@@ -53,41 +53,41 @@ def human_normalized(scores: Sequence[TaskScore]) -> dict[str, Any]:
     """Compare the scores of games with a human's: 0 is random play, 1 the human.
 
     Rows with another instruction than the game's own are left out, and so are tasks that are none
-    of the 26 games.
+    of the 26 games, and episodes that were cut or played in a changed environment.
 
     Returns:
         `games`: by task `random`, `human`, `normalized` and its 95% `interval`. Where there is a
         game also `at_human_level`, how many are at 1 or above, and each of `AGGREGATES` over the
-        games with its interval: `median`, `median_interval`, .... An interval is None where a game
-        has too few episodes to know its error.
+        games with its interval: `median`, `median_interval`, .... An interval is None where the
+        error of a game in it is not known, for want of episodes.
     """
-    kept = [score for score in scores if score.instruction == OWN and score.task in HUMAN]
+    kept = [
+        score
+        for score in scores
+        if score.instruction == OWN and score.task in HUMAN and not is_changed(score)
+    ]
     if not kept:
         return {"games": {}}
     floors, humans = np.array([HUMAN[score.task] for score in kept]).T
     gaps = humans - floors
     points = (np.array([score.mean for score in kept]) - floors) / gaps  # (K,)
-    known = all(score.stderr is not None for score in kept)
-    drawn = None
-    if known:
-        rng = np.random.default_rng(0)
-        means = np.stack([score.estimate().draws(rng, RESAMPLES) for score in kept], axis=-1)
-        drawn = (means - floors) / gaps  # (R, K)
+    rng = np.random.default_rng(0)
+    means = np.stack([score.estimate().draws(rng, RESAMPLES) for score in kept], axis=-1)
+    drawn = (means - floors) / gaps  # (R, K)
+    known = [score.stderr is not None for score in kept]
     games = {
         score.task: {
             "random": float(floors[k]),
             "human": float(humans[k]),
             "normalized": float(points[k]),
-            "interval": None if drawn is None else percentile_interval(drawn[:, k]),
+            "interval": percentile_interval(drawn[:, k]) if known[k] else None,
         }
         for k, score in enumerate(kept)
     }
     result: dict[str, Any] = {"games": games, "at_human_level": int((points >= 1).sum())}
     for name, statistic in AGGREGATES.items():
         result[name] = float(statistic(points))
-        result[f"{name}_interval"] = (
-            None if drawn is None else percentile_interval(statistic(drawn))
-        )
+        result[f"{name}_interval"] = percentile_interval(statistic(drawn)) if all(known) else None
     return result
 
 

@@ -267,7 +267,8 @@ def _settings(shared: Measurement, job: Job, weights: str, agent: Agent) -> dict
     if (wanted := _wanted(shared, job)) is not None:
         settings["wanted_return"] = wanted
     if shared.retrieval is not None:
-        settings["retrieval"] = shared.retrieval.to_dict()
+        found = {"demonstrations": shared.retrieval.fingerprint(task)}
+        settings["retrieval"] = shared.retrieval.to_dict() | found
     settings |= {
         "episodes": job.episodes, "seed": suite.seed, "sampling": asdict(agent.sampling_in(task)),
         "context_steps": agent.context_steps, "guidance": agent.guidance,
@@ -348,7 +349,7 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
 
 def _wanted(shared: Measurement, job: Job) -> str | None:
     """What a job asks for, as `rollout` takes it."""
-    return shared.wanted_return if job.asked is None else f"{job.asked:g}%"
+    return shared.wanted_return if job.asked is None else f"{job.asked}%"
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from generalist.envs import get_task
 from generalist.errors import GeneralistError
 from generalist.evaluation.intervals import (
     AGGREGATES,
@@ -239,6 +240,11 @@ def _normalize(score: TaskScore) -> None:
         score.normalized_by_teacher = (own.mean - random.mean) / (teacher.mean - random.mean)
 
 
+def is_changed(score: TaskScore) -> bool:
+    """Whether its environment is not the registry's, or its episodes were cut."""
+    return score.excluded not in (None, get_task(score.task).not_normalized)
+
+
 def is_above(interval: Interval, other: Interval) -> bool:
     """True where two intervals are disjoint and the first lies above."""
     return interval[0] > other[1]
@@ -312,6 +318,6 @@ def _variances(score: TaskScore) -> list[tuple[float, float]]:
 
 
 __all__ = [
-    "OWN", "Interval", "Reference", "TaskScore", "aggregate", "is_above", "label", "mean_stderr",
-    "normalize", "score_task", "with_error",
+    "OWN", "Interval", "Reference", "TaskScore", "aggregate", "is_above", "is_changed", "label",
+    "mean_stderr", "normalize", "score_task", "with_error",
 ]  # fmt: skip

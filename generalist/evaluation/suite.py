@@ -149,6 +149,20 @@ class Suite(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _heldout_reports_it(self) -> Suite:
+        if self.heldout is not None and self.asked:
+            raise ValueError(
+                "asked has no place in the report of held-out tasks; leave it out, and ask by "
+                "--wanted-return"
+            )
+        others = [each.label for each in self.tasks if each.instruction != OWN]
+        if self.heldout is not None and others:
+            raise ValueError(
+                f"held-out tasks are measured with their own instruction; leave out {others[0]}"
+            )
+        return self
+
     def for_checkpoint(self, trained: Collection[str]) -> Suite:
         """This suite with its patterns written out for a checkpoint trained on these tasks.
 

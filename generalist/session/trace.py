@@ -148,17 +148,18 @@ class Trace:
         Raises:
             EpisodeError: the environment raises, or returns an invalid outcome.
         """
-        if self._keep_steps:
-            self.observations.append(copy.deepcopy(self.observation))
-            self.actions.append(action)
+        before = copy.deepcopy(self.observation) if self._keep_steps else None
         try:
-            outcome = self.env.step(action)
+            outcome = self.env.step(copy.deepcopy(action))  # which may change it
             self.observation, reward, terminated, truncated, self.info = _outcome(outcome)
             earned = _number(reward)
             self.hindsight = self.hindsight or _hindsight(self.steps + 1, self.info)
             self.rewards.append(earned)
         except Exception as error:
             self.blame("the environment", error)
+        if self._keep_steps:
+            self.observations.append(before)
+            self.actions.append(action)
         self.action = action
         self.success = success_so_far(self.success, self.info)
         self.terminated, self.truncated = bool(terminated), bool(truncated)

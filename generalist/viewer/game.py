@@ -115,6 +115,7 @@ class Game:
         self.look = 0
         self._against: str | None = None  # who plays on a board in place of the task's opponent
         self._wanted: str | None = None  # the return that episodes are asked for, as it is written
+        self._beyond: str | None = None  # what is asked for in its place, in words
         self._person_steps = 0
         self._moment: dict[str, Any] | None = None
         self._pictures = [Picture() for _ in range(agents)]
@@ -266,9 +267,8 @@ class Game:
         """
         if not isinstance(self.policy, Watched):
             raise UsageError(f"{self.model.name} was not trained on {self.task}: you play alone.")
-        if wanted.strip():
-            self.policy.agent.checked_return(wanted)
-        self._wanted = wanted.strip() or None
+        beyond = self.policy.agent.checked_return(wanted)[1] if wanted.strip() else None
+        self._wanted, self._beyond = wanted.strip() or None, beyond
         self.again()
 
     def set_temperature(self, temperature: float | None) -> None:
@@ -368,6 +368,7 @@ class Game:
             "legal": None if mask is None else np.asarray(mask).tolist(),
             "instruction": told,
             "wanted": self._wanted,
+            "beyond": self._beyond,
             "header": [] if self.reader is None else self.reader.header(told),
             "moment": self._moment,
         }

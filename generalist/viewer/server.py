@@ -191,7 +191,8 @@ class _Table:
         began = asyncio.get_running_loop().time()
         pace = 1.0 / (game.steps_a_second * self._speed)
         steps = max(1, round(1.0 / (pace * FRAMES_A_SECOND)))
-        await self._try(lambda: _steps(game, steps))
+        if not await self._try(lambda: _steps(game, steps)):
+            self._running = False  # the next step would fail as this one did
         await self._show()
         rest = _END_SECONDS if game.ended else 0.0
         return await self._heed_until(began + steps * pace + rest)

@@ -76,7 +76,7 @@ def test_slots_let_the_batch_shrink() -> None:
     for agent in (whole, part):
         agent.act(observations, np.array([True, True]))
     actions = whole.act(observations, np.array([False, False]))
-    alone = part.act(observations[1:], np.array([False]), slots=[1])
+    alone = part.act(observations[1:], np.array([False]), slots=np.array([1]))
     np.testing.assert_array_equal(alone[0], actions[1])
 
 

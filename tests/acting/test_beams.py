@@ -10,6 +10,8 @@ from generalist.acting.agent import Agent
 from generalist.acting.beams import BeamPlan, BeamPolicy
 from generalist.acting.foresight import Foresight, Imagination
 from generalist.acting.rollout import rollout
+from generalist.envs.instructions import DEMONSTRATED
+from generalist.episode import Episode
 from generalist.errors import UsageError
 from generalist.modeling.embedders import Embedded, embedders_of
 from generalist.tokenization.compact import QUERIES, TASKS, signatures_of
@@ -47,6 +49,26 @@ def test_one_row_and_one_step_is_greedy_cloning(task: str, steps: int | None) ->
     np.testing.assert_array_equal(
         play(planning, observed), play(world_agent(task, **options), observed)
     )
+
+
+def test_a_demonstration_says_what_words_do_not() -> None:
+    agent = world_agent(CARTPOLE)
+    episodes = [
+        Episode(
+            task=CARTPOLE, observations=observations_of(CARTPOLE, 6), actions=np.zeros(6, int),
+            rewards=np.zeros(6, np.float32), terminated=True, truncated=False, instruction=told,
+        )
+        for told in ("go", "stay")
+    ]  # fmt: skip
+    agent.set_prompts(episodes)
+    planning = BeamPolicy(agent, BeamPlan(width=1, horizon=1))
+    observed = observations_of(CARTPOLE, 1)
+    contexts = []
+    for policy in (agent, planning):
+        policy.begin([0], [3], [{DEMONSTRATED: "go"}])
+        policy.decide(observed, [{}], [0])
+        contexts.append(policy._running.decoder.context(0).tolist())
+    assert contexts[0] == contexts[1] and len(contexts[0]) > 1 + agent.form.positions
 
 
 @torch.no_grad()

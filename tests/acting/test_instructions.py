@@ -111,6 +111,12 @@ def test_guidance_by_one_acts_as_without_it() -> None:
     np.testing.assert_array_equal(*actions)
 
 
+def test_guidance_is_a_finite_number() -> None:
+    agent = compact_agent(LUNAR, guidance=float("nan"))
+    with pytest.raises(UsageError, match="Guidance must be a finite number, got nan"):
+        agent.act(observations_of(LUNAR, 1)[0])
+
+
 def test_guidance_needs_the_compact_form() -> None:
     agent = tiny_agent(PENDULUM, guidance=2.0)
     with pytest.raises(UsageError, match="compact form"):

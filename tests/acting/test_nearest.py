@@ -11,7 +11,8 @@ import pytest
 
 from generalist.acting.nearest import DemonstratedSteps
 from generalist.errors import GeneralistError, UsageError
-from generalist.tokenization.layout import Layout
+from generalist.tokenization.continuous import ContinuousCodec
+from generalist.tokenization.layout import Layout, Part, stored_layout
 from tests.dataset_folders import VOCABULARY, control_layout, grid_layout, write_task
 
 TASK = "gym/Toy-v0"
@@ -57,11 +58,16 @@ def test_real_numbers_are_compared_in_their_standard_deviations() -> None:
         np.testing.assert_allclose(found.distances, np.sort(distances)[:6])
 
 
-def test_what_never_changes_counts_nothing() -> None:
-    layout = control_layout()
-    observed, actions = random_ids(layout, 9, seed=0)
+@pytest.mark.parametrize("bound", [1.0, 0.7])
+def test_what_never_changes_counts_nothing(bound: float) -> None:
+    """By rounding the deviation of 99 equal numbers is tiny, not 0."""
+    start, sizes = VOCABULARY["continuous"].start, ((-bound,) * 3, (bound,) * 3)
+    part = Part("observation", (), ContinuousCodec((3,), "float64", *sizes, 1024), start)
+    own = control_layout()
+    layout = stored_layout((part, *own.parts_of("action")), VOCABULARY.special("separator"))
+    observed, actions = random_ids(layout, 99, seed=0)
     observed[:, 1] = observed[0, 1]
-    given = {"episode": np.zeros(9, int), "instructions": [None], "layout": layout}
+    given = {"episode": np.zeros(99, int), "instructions": [None], "layout": layout}
     steps = DemonstratedSteps(observed, actions, processor=PROCESSOR, **given)
     seen = observed[4:5].copy()
     seen[0, 1] += 1
@@ -124,6 +130,19 @@ def test_the_experts_own_actions_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown[:, observed], stored[:, observed])
     np.testing.assert_array_equal(shown[:, action], labels[[8, 2]])
     assert len(steps.nearest(shown[:1, observed], ["go"], 99)[0].numbers) == 5
+
+
+def test_the_episodes_that_are_played_are_left_out(tmp_path: Path) -> None:
+    layout = control_layout()
+    write_task(tmp_path, TASK, layout, [5, 7, 4])  # of seeds 0, 1 and 2
+    every, some = (
+        DemonstratedSteps.read(tmp_path, TASK, processor=PROCESSOR, without=without)
+        for without in ((), range(1, 2))
+    )
+    assert (len(every), len(some)) == (16, 9)
+    np.testing.assert_array_equal(some.actions, np.delete(every.actions, range(5, 12), axis=0))
+    with pytest.raises(UsageError, match="the very episodes that are to be played, and no others"):
+        DemonstratedSteps.read(tmp_path, TASK, processor=PROCESSOR, without=range(3))
 
 
 def test_the_wrong_data_are_refused(tmp_path: Path) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from generalist.acting.agent import Agent
 from generalist.acting.forms import Header
 from generalist.acting.nearest import DemonstratedSteps
 from generalist.acting.retrieval import Retrieval, RetrieveAndPlay, RetrievingAgent
 from generalist.acting.rollout import rollout
+from generalist.collecting.collect import collect
 from generalist.errors import UsageError
+from generalist.windows.spec import dataset_spec
 from tests.acting.test_forms import log_probs, observations_of
-from tests.decoding.models import compact_agent, full_logits, tiny_agent
+from tests.decoding.models import (
+    compact_agent,
+    full_logits,
+    text_only_processor,
+    tiny_agent,
+    tiny_model,
+)
 
 CARTPOLE, PENDULUM, LUNAR = "gym/CartPole-v1", "gym/Pendulum-v1", "gym/LunarLanderContinuous-v3"
 BOARD = "board/TicTacToe"
@@ -181,6 +191,32 @@ def test_the_nearest_action_counts_by_its_weight(task: str) -> None:
         assert abs(taken - weight[differs].mean()) < 0.35 and 0 < taken < 1
 
 
+def test_real_numbers_are_interpolated_where_bins_are_not_equally_wide() -> None:
+    own = text_only_processor()
+    unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    layout = own.layout(unbounded, unbounded)
+    model = tiny_model(window=256, size=own.vocabulary.size)
+    agent = Agent(model, own, {"gym/Far-v0": layout}, temperature=0.0)
+    seen = np.float32([[0.0, 0.0], [3.0, 1.0]])
+    ids = own.encode_observations(seen, layout, "gym/Far-v0")
+    far = layout.encode("action", np.float32([[100.0, -200.0]] * 2), own.toolbox)
+    told = {"episode": np.arange(2), "instructions": [None, None], "layout": layout}
+    steps = DemonstratedSteps(ids, far, processor=own, **told)
+    at = np.float32([[1.0, 0.5]])
+    acting = [
+        RetrievingAgent(agent.for_task("gym/Far-v0"), steps, count=1, weight=weight)
+        for weight in (1.0, 1e9)
+    ]
+    for each in acting:
+        each.begin([0], [0], [{}])
+    mixed, mine = (each.decide(at, [{}], [0]).actions for each in acting)
+    (found,) = steps.nearest(own.encode_observations(at, layout, "gym/Far-v0"), [None], 1)
+    weight = np.exp(-found.distances[0] / steps.normal_distance(1))
+    assert 0.1 < weight < 0.9
+    expected = weight * own.decode_actions(far, layout)[0] + (1 - weight) * mine[0]
+    np.testing.assert_allclose(mixed[0], expected, rtol=0.02)
+
+
 def test_a_world_model_is_told_what_was_done_in_its_place() -> None:
     agent = compact_agent(LUNAR)
     acting = RetrievingAgent(agent, demonstrated(agent), count=5, weight=0.0)
@@ -191,6 +227,23 @@ def test_a_world_model_is_told_what_was_done_in_its_place() -> None:
     assert "executed_action" not in heard[0]
     for info, action in zip(heard[1:], actions, strict=False):
         np.testing.assert_array_equal(info["executed_action"], action)
+
+
+def test_what_the_demonstrations_were_made_in_is_compared(tmp_path: Path) -> None:
+    spec = {"noise": 0, "tasks": [
+        {"task": PENDULUM, "episodes": 2, "max_steps": 9, "options": {"g": 2.0}}]}  # fmt: skip
+    collect(dataset_spec(spec), tmp_path, 0, progress=False)
+    near, said = Retrieval(data=tmp_path), []
+    given = {"episodes": 1, "max_steps": 5, "progress": False, "retrieval": near}
+    other = rollout("retrieval", PENDULUM, say=said.append, **given)
+    assert "demonstrations were made in: g 10.0 instead of 2.0" in other.note and said == [
+        other.note
+    ]
+    assert rollout("retrieval", PENDULUM, g=2.0, **given).note is None
+    before = near.fingerprint(PENDULUM)
+    spec["tasks"][0]["episodes"] = 3
+    collect(dataset_spec(spec), tmp_path, 0, progress=False)
+    assert near.fingerprint(PENDULUM) != before != near.fingerprint(CARTPOLE)
 
 
 def test_wrong_use_is_refused() -> None:

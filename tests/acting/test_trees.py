@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from generalist.acting.plans import check_plan, parse_plan, planned
 from generalist.acting.rollout import rollout
 from generalist.acting.trees import TreePlan, TreePolicy
 from generalist.envs import make
+from generalist.envs.instructions import DEMONSTRATED
 from generalist.errors import UsageError
+from generalist.experts import random_episode
 from generalist.policy import Policy
 from generalist.session import play
 from generalist.session.trace import Trace
@@ -54,6 +57,18 @@ def test_one_simulation_is_greedy_acting(task: str, kind: str) -> None:
         np.testing.assert_array_equal(one.actions, other.actions)
         np.testing.assert_array_equal(one.observations, other.observations)
         assert one.rewards == other.rewards
+
+
+def test_a_demonstration_says_what_words_do_not() -> None:
+    agent = compact_agent(PENDULUM)
+    episode = random_episode(make(PENDULUM), PENDULUM, 0)
+    agent.set_prompts([replace(episode, instruction=told) for told in ("go", "stay")])
+    env = make(PENDULUM)
+    env.reset(seed=3)
+    policy = planned(agent, parse_plan("tree:simulations=1,horizon=2"), [env])
+    policy.begin([0], [3], [{DEMONSTRATED: "go"}])
+    (header, _) = policy._running._beginning[0]
+    assert header.ids == agent.header(None, 3, shown="go").ids != agent.header(None, 3).ids
 
 
 def test_what_is_tried_is_seen_with_its_history() -> None:

@@ -194,6 +194,9 @@ def test_saved_and_loaded_asks_the_same(tmp_path) -> None:
         (17, WantedReturn("number", 17)),
         ("80%", WantedReturn("percent", 80)),
         ("250:clip=no", WantedReturn("number", 250, clip=False)),
+        ("1234567", WantedReturn("number", 1_234_567)),
+        ("12.3456789%", WantedReturn("percent", 12.3456789)),
+        ("expert:high=-0.1234567", WantedReturn("expert", high=-0.1234567)),
     ],
 )
 def test_how_it_is_written(wanted: str | float, expected: WantedReturn) -> None:
@@ -202,11 +205,31 @@ def test_how_it_is_written(wanted: str | float, expected: WantedReturn) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", ["best", "", "1e", "nan", "inf", "%", "expert:clip=no", "5:kappa=1", "5:clip=maybe"]
+    "wanted",
+    [
+        "best",
+        "",
+        "1e",
+        "nan",
+        "inf",
+        "%",
+        "expert:clip=no",
+        "5:kappa=1",
+        "5:clip=maybe",
+        "1e999",
+        "expert:low=-1e999",
+    ],
 )
 def test_what_is_written_otherwise_is_refused(wanted: str) -> None:
     with pytest.raises(UsageError, match="A wanted return is"):
         WantedReturn.parse(wanted)
+
+
+def test_a_preference_that_rounding_swallows_is_refused() -> None:
+    agent = asking_agent(CARTPOLE)
+    with pytest.raises(UsageError, match=r"kappa of a wanted return is 1e\+40"):
+        agent.checked_return("expert:kappa=1e40")
+    assert agent.checked_return("expert:kappa=1e6")[0].tilt(RETURNS).isfinite().all()
 
 
 def test_a_return_beyond_the_data_is_said_and_clipped_or_tried() -> None:

@@ -152,6 +152,21 @@ def test_demonstrations_that_were_added_are_trained_on(tiny_run: TinyRun, tmp_pa
     assert marks == [["gym/CartPole-v1", TaskData(data).fingerprint]]
 
 
+def test_what_was_reinforced_or_adapted_learns_from_the_demonstrations(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    stored = (tiny_run.checkpoint / "generalist" / "recipe.yaml").read_text()
+    recipe = yaml.safe_load(stored)
+    recipe["reinforcement"] = {"tasks": {"gym/CartPole-v1": {}}}
+    recipe["model"]["lora"] = {"rank": 4}
+    (tmp_path / "generalist").mkdir()
+    (tmp_path / "generalist" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    given = {"heldout": HeldOut(data="heldout"), "data": tmp_path, "run": tmp_path}
+    scratch, tuned = (heldout._recipe(tmp_path, start, **given) for start in (None, tmp_path))
+    assert scratch.reinforcement is tuned.reinforcement is None
+    assert scratch.model.lora is None and tuned.model.lora.rank == 4
+
+
 def test_a_task_it_was_trained_on_is_not_held_out(
     tiny_run: TinyRun, suite_path: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +178,19 @@ def test_a_task_it_was_trained_on_is_not_held_out(
     with pytest.raises(UsageError, match="dmc/reacher-hard, of which .* says no demonstrations"):
         evaluate_heldout(tiny_run.checkpoint, suite, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"asked": [50]}, "ask by --wanted-return"),
+        ({"tasks": [{"task": "babyai/GoToLocal", "instruction": "none"}]}, "leave out babyai/GoTo"),
+    ],
+)
+def test_what_its_report_does_not_show_is_not_measured(given: dict, words: str) -> None:
+    suite = {"tasks": ["gym/Acrobot-v1"], "heldout": {"data": "heldout"}}
+    with pytest.raises(ValueError, match=words):
+        Suite.model_validate(suite | given)
 
 
 def test_no_shipped_mixture_trains_on_what_is_held_out() -> None:

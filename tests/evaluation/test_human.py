@@ -32,11 +32,16 @@ def test_games_at_the_humans_level_are_counted_and_others_left_out() -> None:
         score_task(get_task("atari/Alien"), [100.0]),
         score_task(get_task("gym/CartPole-v1"), [500.0]),
         score_task(get_task("atari/Boxing"), [50.0], instruction="none"),
+        score_task(get_task("atari/Assault"), [900.0, 950.0], changed="its episodes were cut"),
     ]
     found = human_normalized(scores)
     assert list(found["games"]) == ["atari/Boxing", "atari/Alien"]
     assert found["at_human_level"] == 1
     assert found["mean_interval"] is None  # single episodes tell no error
+    several = score_task(get_task("atari/Boxing"), [50.0, 52.0, 51.0])
+    games = human_normalized([several, scores[1]])["games"]
+    assert games["atari/Boxing"]["interval"] == human_normalized([several])["mean_interval"]
+    assert games["atari/Alien"]["interval"] is None
 
 
 def test_without_a_game_there_is_nothing_to_say() -> None:

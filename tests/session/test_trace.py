@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import yaml
 
@@ -57,6 +59,31 @@ def test_an_environment_without_wrappers_may_return_anything() -> None:
     trace.step(0)
     with pytest.raises(EpisodeError, match="step 2: the environment's step returned a tuple of 4"):
         trace.step(0)
+
+
+def test_an_episode_that_fails_keeps_the_steps_before() -> None:
+    trace = Trace(strange("raise"), STRANGE, 5, keep_steps=True)
+    with pytest.raises(EpisodeError, match="gave up"):
+        while True:
+            trace.step(0)
+    assert trace.steps == 2 and trace.to_episode({}).steps == 2
+
+
+def test_an_environment_that_changes_its_action_changes_no_data() -> None:
+    class Scales(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+        action_space = gymnasium.spaces.Box(-2, 2, (1,))
+
+        def reset(self, **given: Any) -> Any:
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action: np.ndarray) -> Any:
+            action *= 0.5
+            return np.zeros(1, np.float32), float(action[0]), False, False, {}
+
+    trace, chosen = Trace(Scales(), STRANGE, 5, keep_steps=True), np.float32([2.0])
+    trace.step(chosen)
+    assert chosen[0] == trace.action[0] == trace.actions[0][0] == 2.0 and trace.rewards == [1.0]
 
 
 @pytest.mark.parametrize(

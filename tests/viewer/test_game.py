@@ -140,8 +140,11 @@ def test_new_episodes_are_asked_for_a_return():
     with pytest.raises(UsageError, match="a lot"):
         playing.ask("a lot")
     assert playing.state()["wanted"] == "80%"
+    assert playing.state()["beyond"] is None
+    playing.ask("900")
+    assert "beyond the data, 0 to 500; so 500 is asked for" in playing.state()["beyond"]
     playing.ask("")
-    assert playing.sessions[0].wanted_return is None
+    assert playing.sessions[0].wanted_return is playing.state()["beyond"] is None
     playing.close()
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
+from generalist.shards.reader import TaskData
 from generalist.viewer import server
 from generalist.viewer.game import Model
 from generalist.viewer.server import make_app
@@ -120,6 +122,32 @@ def test_bad_messages_are_answered_and_end_nothing(model: Model, tmp_path: Path)
         await heard(socket, "state")
 
     serving(model, tmp_path, work)
+
+
+def test_a_game_that_fails_stops_and_says_so_once(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = CartPoleEnv.step, []
+
+    def breaks(self, action):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("it broke")
+        return real(self, action)
+
+    monkeypatch.setattr(CartPoleEnv, "step", breaks)
+
+    async def work(client: TestClient) -> None:
+        socket = await started(client)
+        assert "it broke" in (await heard(socket, "error"))["text"]
+        state = await heard(socket, "state")
+        assert not state["running"] and state["slots"][0]["step"] == 3
+        await socket.send_json({"type": "save"})
+        await heard(socket, "saved")
+        assert len(calls) == 4
+
+    serving(model, tmp_path, work)
+    assert TaskData(tmp_path / CARTPOLE).record(0)["steps"] == 3
 
 
 def test_pages_of_other_sites_and_other_names_are_refused(model: Model, tmp_path: Path):

@@ -67,7 +67,7 @@ const HEARD = {
     const over = now.done ? `, over${now.success === null ? "" : now.success ? ", solved" : ", not solved"}` : "";
     const turn = message.waiting && !now.done ? ", your turn" : "";
     const told = message.instruction ? `  “${message.instruction}”` : "";
-    const asked = message.wanted ? `  asked for ${message.wanted}` : "";
+    const asked = message.wanted ? `  asked for ${message.wanted}${message.beyond ? ` (${message.beyond})` : ""}` : "";
     const value = message.moment && message.moment.value !== null ? `  it expects ${Number(message.moment.value.toPrecision(4))} more` : "";
     $("status").textContent = `step ${now.step}  return ${Number(now.return.toPrecision(5))}  seed ${now.seed}${over}${turn}${told}${asked}${value}`;
     message.slots.forEach((slot, number) => {
