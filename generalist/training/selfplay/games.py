@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from generalist.envs.board_view import Boards
+from generalist.errors import GeneralistError
 from generalist.planning.tree import Found, RootNoise, TreeSearch
 from generalist.training.selfplay.recipe import SearchRecipe
 from generalist.training.selfplay.replay import Played
@@ -173,7 +174,15 @@ class Games:
     def restore(
         self, state: Mapping[str, np.ndarray], random_states: Sequence[dict[str, Any]]
     ) -> None:
-        """Continue the games of `state`: their moves are made again."""
+        """Continue the games of `state`: their moves are made again.
+
+        Raises GeneralistError where it lacks what is remembered of a ply.
+        """
+        if missing := [name for name in _PLY if name not in state]:
+            raise GeneralistError(
+                f"The checkpoint was saved by an earlier version: its games lack {missing[0]!r}. "
+                "Begin a new run in another output_dir."
+            )
         (self._random.bit_generator.state,) = random_states
         self._running = []
         first = 0
