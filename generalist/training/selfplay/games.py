@@ -149,7 +149,15 @@ class Games:
         )
         who = np.array(players)
         made = self._boards.moves_of(game.game, who, np.array(game.actions))
-        return Ended(game.game, winner, game.actions, who, made, np.array(best), played)
+        return Ended(
+            game.game,
+            winner,
+            actions=game.actions,
+            players=who,
+            moves=made,
+            best=np.array(best),
+            played=played,
+        )
 
     def _next_board(self) -> int:
         shares = self.weights / self.weights.sum()
