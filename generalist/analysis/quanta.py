@@ -101,28 +101,41 @@ def curves_of(path: Path) -> list[Curve]:
     path = path / LOG_FILE if path.is_dir() else path
     if not path.is_file():
         raise UsageError(f"There is no log {path}; `generalist train` writes one.")
-    found: dict[str, list[tuple[int, float, float]]] = {}
+    rows: dict[int, dict[str, tuple[float, float]]] = {}  # step -> task -> loss and share
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            row = json.loads(line)
-            for key, loss in row.items():
-                kind, _, task = key.partition("/")
-                if kind == "loss" and f"share/{task}" in row:
-                    place = int(row["step"]), float(loss), float(row[f"share/{task}"])
-                    found.setdefault(task, []).append(place)
+            step, tasks = _row(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GeneralistError(f"{path} is damaged in line {number}: {error!r}.") from error
+        if tasks:
+            if rows and step <= next(reversed(rows)):
+                # A run that was killed and resumed has logged some steps twice: the later counts.
+                rows = {before: kept for before, kept in rows.items() if before < step}
+            rows[step] = tasks
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for step, tasks in rows.items():
+        for task, (loss, share) in tasks.items():
+            found.setdefault(task, []).append((step, loss, share))
     if not found:
         raise UsageError(
             f"{path} does not say how frequent its tasks are (share/TASK beside loss/TASK). Train "
             "with this version, on several tasks."
         )
-    rows = max(len(each) for each in found.values())
     curves = []
     for task, places in found.items():
         steps, losses, shares = (np.array(column) for column in zip(*places, strict=True))
-        curves.append(Curve(task, float(shares.sum() / rows), steps, losses))
+        curves.append(Curve(task, float(shares.sum() / len(rows)), steps, losses))
     return curves
+
+
+def _row(row: dict[str, float]) -> tuple[int, dict[str, tuple[float, float]]]:
+    """The step of a row, and by task its loss and its share of the targets."""
+    found = {}
+    for key, loss in row.items():
+        kind, _, task = key.partition("/")
+        if kind == "loss" and f"share/{task}" in row:
+            found[task] = float(loss), float(row[f"share/{task}"])
+    return int(row["step"]), found
 
 
 def fit_quanta(curves: Sequence[Curve], *, seed: int = 0) -> Quanta:

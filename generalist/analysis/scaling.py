@@ -98,8 +98,13 @@ def fit_scaling(x: np.ndarray, y: np.ndarray) -> Scaling:
 
 
 def _saturating(x: np.ndarray, y: np.ndarray, power: PowerLaw) -> PowerLaw:
-    """The best of several starts; the floor is below all points of a falling law."""
+    """The best of several starts: floors below all points, or ceilings above a growing law's.
+
+    Between the two lies a law of exponent 0, which a fit does not pass.
+    """
     middle = math.exp(np.log(x).mean())
+    floors = [share * y.min() for share in (0.0, 0.3, 0.6, 0.9)]
+    ceilings = [share * y.max() for share in (1.05, 1.5, 3.0)] if power.exponent > 0 else []
 
     def left(values: np.ndarray) -> np.ndarray:
         floor, factor, exponent = values
@@ -107,9 +112,9 @@ def _saturating(x: np.ndarray, y: np.ndarray, power: PowerLaw) -> PowerLaw:
         return np.log(np.maximum(curve, 1e-300)) - np.log(y)
 
     best = None
-    for share in (0.0, 0.3, 0.6, 0.9):
-        floor = share * y.min()
-        begin = [floor, max(1e-12, float(np.median(y)) - floor), power.exponent]
+    for floor in (*floors, *ceilings):
+        factor = float(np.median(y)) - floor
+        begin = [floor, factor or 1e-12, math.copysign(power.exponent, factor * power.exponent)]
         found = optimize.least_squares(left, begin, x_scale=np.maximum(np.abs(begin), 1e-3))
         if best is None or found.cost < best.cost:
             best = found

@@ -10,6 +10,7 @@ between its steps as without.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -19,7 +20,8 @@ import numpy as np
 
 from generalist.errors import UsageError
 
-_PLAIN = (bool, int, float, str, tuple, type(None), np.ndarray, np.generic)
+# A wrapper that stacks or delays observations has a deque of them, none of which ever changes.
+_PLAIN = (bool, int, float, str, tuple, type(None), np.ndarray, np.generic, deque)
 # Where the emulator's saved state lacks what the next step depends on (seen in ale-py 0.12.1).
 _NOT_RESTORED = {"tic_tac_toe_3d"}
 

@@ -34,7 +34,7 @@ class TrainingLog:
         accelerator: its accelerator.
         data: the data at the beginning.
         flops: counts the FLOPs of forward passes.
-        more: gives what a row says besides; all ranks call it.
+        more: gives what a row says besides, of so many seconds; all ranks call it.
 
     Attributes:
         spikes: number of losses that stood out, in this start of the run.
@@ -73,7 +73,7 @@ class TrainingLog:
         *,
         data: TrainingData,
         flops: FlopCounter,
-        more: Callable[[], dict[str, float]],
+        more: Callable[[float], dict[str, float]],
     ) -> None:
         self.recipe, self.accelerator = recipe, accelerator
         self.tasks, self.labels = list(data.task_names), data.labels
@@ -296,7 +296,7 @@ class TrainingLog:
             "loss_spikes": self.spikes,
             "minutes": state.elapsed_seconds / 60,
         }
-        row |= self._losses_of_tasks(sums) | self._more()
+        row |= self._losses_of_tasks(sums) | self._more(seconds)
         row |= {f"labels_seen/{task}": x for task, x in times.items()}
         if self._trackers:
             self.accelerator.log(row, step=state.step)

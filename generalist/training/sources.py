@@ -61,8 +61,12 @@ class Source(Protocol):
     def trained(self, outcomes: Losses, log: TrainingLog) -> None:
         """Learn of a step's passes and their losses, for the log."""
 
-    def row(self) -> dict[str, float]:
-        """What the log should say besides, since it last asked."""
+    def row(self, seconds: float) -> dict[str, float]:
+        """What the log should say besides, since it last asked.
+
+        Args:
+            seconds: of training since then; the time of rounds does not count.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs besides the step; the main process gets that of all ranks."""
@@ -135,7 +139,7 @@ class Demonstrations:
             assert isinstance(each, ForwardPass)
             log.add(each, losses)
 
-    def row(self) -> dict[str, float]:
+    def row(self, seconds: float) -> dict[str, float]:
         """See Source. There is nothing besides."""
         return {}
 

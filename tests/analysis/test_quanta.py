@@ -59,6 +59,32 @@ def test_what_gives_no_order_is_refused(tmp_path: Path, capsys) -> None:
     assert "belong to --parity" in capsys.readouterr().err
 
 
+def logged(path: Path, steps: list[int], tasks: dict[str, tuple[float, float]]) -> None:
+    with path.open("a") as file:
+        for step in steps:
+            row: dict[str, float] = {"step": step, "loss": 1.0}
+            for task, (loss, share) in tasks.items():
+                row |= {f"loss/{task}": loss, f"share/{task}": share}
+            file.write(json.dumps(row) + "\n")
+
+
+def test_tasks_that_take_turns_share_all_targets(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    for number in range(12):
+        logged(log, [10 * number], {f"gym/{number % 3}": (1.0, 1.0)})
+    assert [each.frequency for each in curves_of(log)] == pytest.approx([1 / 3] * 3)
+
+
+def test_of_steps_that_a_resumed_run_has_logged_twice_the_later_count(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    logged(log, [10, 20, 30, 40], {"gym/A": (1.0, 1.0)})
+    log.write_text(log.read_text() + '{"step": 40, "score/gym/A": 2.0}\n')
+    logged(log, [30, 40, 50], {"gym/A": (0.5, 1.0)})
+    (found,) = curves_of(log)
+    assert found.steps.tolist() == [10, 20, 30, 40, 50]
+    assert found.losses.tolist() == [1.0, 1.0, 0.5, 0.5, 0.5] and found.frequency == 1.0
+
+
 def test_a_frequent_parity_is_learned(tmp_path: Path) -> None:
     """Of two bits, so that it takes seconds; the same seed writes the same log."""
     parity = Parity(tasks=2, bits=6, chosen=2, batch=128, steps=200, log_every=5)

@@ -35,6 +35,15 @@ def test_a_floor_is_found() -> None:
     assert found.saturating.exponent == pytest.approx(-0.4, abs=0.1)
 
 
+def test_a_ceiling_is_found_and_not_seen_where_there_is_none() -> None:
+    """Elo and returns grow; a fit from below the points alone ends at an exponent of 0."""
+    found = fit_scaling(X, noisy(1_500 - 90_000 * X**-0.4)).saturating
+    assert found is not None and found.exponent == pytest.approx(-0.4, abs=0.1)
+    assert found.floor == pytest.approx(1_500, rel=0.03) and found.factor < 0
+    advantages = [fit_scaling(X, noisy(3 * X**0.3, seed)).advantage for seed in range(20)]
+    assert np.mean(np.array(advantages) > 2) < 0.3 and max(advantages) < 6
+
+
 def test_too_few_or_wrong_points_are_refused(tmp_path: Path, capsys) -> None:
     with pytest.raises(GeneralistError, match="too few for a law"):
         fit_scaling(X[:4], X[:4])

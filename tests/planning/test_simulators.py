@@ -72,6 +72,32 @@ def test_an_episode_is_the_same_with_a_planner_looking_ahead_at_every_step(name:
         assert same(alone[0], watched[0]) and alone[1:] == watched[1:]
 
 
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        {"name": "FrameStackObservation", "kwargs": {"stack_size": 3}},
+        {"name": "DelayObservation", "kwargs": {"delay": 2}},
+        {"name": "TimeAwareObservation"},
+    ],
+)
+def test_what_wrappers_remember_is_restored_too(wrapper: dict[str, Any]) -> None:
+    def played(looks_ahead: bool) -> list[Any]:
+        env = make("gym/CartPole-v1", wrappers=[wrapper])
+        env.action_space.seed(0)
+        seen = [env.reset(seed=5)[0]]
+        for _ in range(8):
+            if looks_ahead:
+                simulator = simulator_of(env)
+                with borrowed(simulator, np.random.default_rng(0)) as state:
+                    first = [simulator.look(action)[0] for action in (1, 1, 0)]
+                    simulator.restore(state)
+                    assert same([simulator.look(action)[0] for action in (1, 1, 0)], first)
+            seen.append(env.step(env.action_space.sample())[0])
+        return seen
+
+    assert same(played(True), played(False))
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_what_is_foreseen_is_what_happens(name: str) -> None:
     env = make(name, **({"sticky": 0.0} if "atari" in name else {}))

@@ -3,7 +3,8 @@
 Matiisen et al. 2017 (Teacher-Student Curriculum Learning), section 3.2: a task's chance follows
 from how fast its score changes. Here only what improves counts, in units of its own spread, because
 the returns of tasks have no common scale. Every `every` unrolls:
-1. For each task, a fast and a slow moving average take the mean return since the last time.
+1. For each task, a fast and a slow moving average take the mean return since the last time. The
+   spread within that time is followed too; a single episode says nothing of it.
 2. Its progress is how far the fast one is ahead of the slow one, divided by the spread; at least 0.
 3. Each task keeps its floor. The other environments are dealt in proportion to progress and a
    constant, so that where nothing moves, noise decides little.
@@ -62,21 +63,22 @@ class Curriculum:
         for number, (count, total, squares) in enumerate(sums):
             if count:
                 mean = total / count
-                self._follow(number, mean, max(squares / count - mean**2, 0.0))
+                spread = max(squares - count * mean**2, 0.0)
+                self._follow(number, mean, spread / (count - 1) if count > 1 else None)
         fast, slow, variance = self._averages.T
         with np.errstate(invalid="ignore", divide="ignore"):
             ahead = (fast - slow) / np.sqrt(variance)
         self.progress = np.nan_to_num(ahead, nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
         return shares(self._counts, self._floors, self.progress)
 
-    def _follow(self, number: int, mean: float, variance: float) -> None:
-        """Move the averages of a task."""
-        if np.isnan(self._averages[number, 0]):
-            self._averages[number] = mean, mean, variance
-        rates = np.array([_FAST, _SLOW, _SLOW])
-        self._averages[number] += rates * (
-            np.array([mean, mean, variance]) - self._averages[number]
-        )
+    def _follow(self, number: int, mean: float, variance: float | None) -> None:
+        """Move the averages of a task; a variance of None is not known."""
+        averages = self._averages[number]
+        new = np.array([mean, mean, np.nan if variance is None else variance])
+        first = np.isnan(averages) & ~np.isnan(new)
+        averages[first] = new[first]
+        known = ~np.isnan(new)
+        averages[known] += (np.array([_FAST, _SLOW, _SLOW]) * (new - averages))[known]
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` needs."""

@@ -250,12 +250,10 @@ class Fleet:
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` needs: numbers of episodes, and the actions in them so far."""
-        for crew in self._crews:
-            crew.ask("state")
         taken: dict[int, np.ndarray] = {}
         versions = np.zeros(len(self), np.int64)
-        for crew, crewed, rows in zip(self._crews, self._crewed, self._rows, strict=True):
-            theirs, versions[rows] = crew.answer()
+        for number, (crewed, rows) in enumerate(zip(self._crewed, self._rows, strict=True)):
+            theirs, versions[rows] = self._state_of(number)
             taken |= zip(crewed.numbers, theirs, strict=True)
         return {
             "episodes": self.episodes,
@@ -263,6 +261,19 @@ class Fleet:
             "versions": versions,
             **{f"taken/{number}": each for number, each in sorted(taken.items())},
         }
+
+    def _state_of(self, number: int) -> tuple[list[np.ndarray], list[int]]:
+        """As `Crew.state`; an actor that is lost is replaced before."""
+        try:
+            self._crews[number].ask("state")
+            return self._crews[number].answer()
+        except ActorLost as lost:
+            result = Stepped.nothing(len(self))
+            self._replace(number, str(lost), result)
+            self.failures += result.failures
+            self._look()
+            self._crews[number].ask("state")
+            return self._crews[number].answer()
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Play the actions of `state` again, so that every environment is where it was.

@@ -117,7 +117,7 @@ class ReinforcementObjective(nn.Module):
         else:
             near = ratio.clamp(1 - recipe.clip, 1 + recipe.clip)
             gain = torch.minimum(ratio * advantage, near * advantage)
-            clipped = (near != ratio).float()
+            clipped = (gain != ratio * advantage).float()
         # 4. The divergence KL(policy | start) by samples: r - 1 - log r with r = start / policy,
         # which is never negative.
         apart = batch.reference - log_prob

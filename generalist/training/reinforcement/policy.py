@@ -180,8 +180,9 @@ def act(model: Any, shower: Shower, states: Sequence[States], random: torch.Gene
     }
     flags = {number: each.flags for number, each in legal.items()}
     # What is legal in a digit depends on the digits before, so these are chosen first.
-    later = {each.order for some in legal.values() for each in some.later}
-    for order in range(1 + max(later)) if later else [None]:
+    later = any(some.later for some in legal.values())
+    digits = max(1 + max(orders_of(shower.layouts[each.task]), default=0) for each in states)
+    for order in range(digits) if later else [None]:
         for number, some in legal.items():
             some.settle(order or 0, ids[task == number])
         wanted = tokens_of(shower.layouts, task, first, ids, legal=flags, order=order)

@@ -90,12 +90,13 @@ class Unrolls:
         self._groups: list[list[int]] = []  # of the present pass
         self._pass = -1
         self._failures = 0
+        self._last_failures: list[str] = []  # in the present unroll
         self._steps = 0  # of all environments, in the whole run
         self._log: TrainingLog | None = None
         # Since the last row
         self._sums = np.zeros((tasks, len(COLUMNS) + 1))
         self._finished: list[Outcome] = []
-        self._since, self._steps_since, self._playing = time.monotonic(), 0, 0.0
+        self._steps_since, self._playing = 0, 0.0
         self._recent = [deque[float](maxlen=_RECENT) for _ in range(tasks)]
 
     @property
@@ -107,6 +108,7 @@ class Unrolls:
         """See Source."""
         if self._demonstrations is not None:
             self._demonstrations.take(data)
+        self._steps_since, self._playing = 0, 0.0  # as the log, which begins a new row
 
     @contextmanager
     def batches(self, step: int, share: Share) -> Iterator[Iterator[Sequence[Pass]]]:
@@ -127,6 +129,10 @@ class Unrolls:
             seed = (self._seed, _GROUPS, share.rank, self._number, number)
             self._groups = minibatches(self._unroll, self._fleet, self.recipe.minibatches, seed)
             self._pass = number
+        if not self._groups:
+            raise GeneralistError(
+                f"All environments failed in one unroll. {' '.join(self._last_failures)}"
+            )
         group = self._groups[minibatch]
         parts = [group[core :: share.cores] for core in range(share.cores)]
         passes: list[Pass] = [
@@ -134,10 +140,6 @@ class Unrolls:
             for part in parts
             if part
         ]
-        if not passes:
-            raise GeneralistError(
-                "All environments failed in one unroll: " + "; ".join(self._fleet.failures[-3:])
-            )
         return passes + self._imitated(step, share, sum(each.count for each in passes))
 
     def _imitated(self, step: int, share: Share, count: float) -> list[Pass]:
@@ -207,12 +209,13 @@ class Unrolls:
             self._anew = False
         failures, self._fleet.failures = self._fleet.failures, []
         self._failures += len(failures)
+        self._last_failures = failures[-3:]
         for each in failures:
             self._say(f"An unroll is left out. {each}")
         if self._failures > self.recipe.max_failures:
             raise GeneralistError(
-                f"{self._failures} times an environment failed, the last time so: {failures[-1]} "
-                "reinforcement.max_failures says how many are borne."
+                f"{self._failures} times an environment failed, the last time so: "
+                f"{' '.join(failures[-1:])} reinforcement.max_failures says how many are borne."
             )
 
     def _adapt(self, unroll: Unroll) -> None:
@@ -253,24 +256,24 @@ class Unrolls:
                 self._sums[task, :-1] += columns
                 self._sums[task, -1] += 1
 
-    def row(self) -> dict[str, float]:
+    def row(self, seconds: float) -> dict[str, float]:
         """See Source: rates, and by task the columns, returns, lengths and success."""
-        seconds = time.monotonic() - self._since
         tasks = self._fleet.shower.tasks
         episodes = np.zeros((len(tasks), 5))
         for each in self._finished:
             told = each.success is not None
             episodes[each.task] += (1, each.return_, each.steps, told, bool(each.success))
-        mine = [*self._sums.ravel(), *episodes.ravel(), self._steps_since, self._steps]
+        counters = self._steps_since, self._steps, self._failures
+        mine = [*self._sums.ravel(), *episodes.ravel(), *counters]
         summed = np.array(self._ranks.sum([float(x) for x in mine]))
-        sums, episodes, (since, steps) = np.split(
+        sums, episodes, (since, steps, failures) = np.split(
             summed, [self._sums.size, self._sums.size + episodes.size]
         )
         row = {
             "environment_steps": steps,
             "environment_steps_per_second": since / seconds,
             "playing_share": self._playing / seconds,
-            "failures": float(self._failures),
+            "failures": float(failures),
         }
         for number, task in enumerate(tasks):
             row |= _of_task(task, sums.reshape(len(tasks), -1)[number])
@@ -286,7 +289,7 @@ class Unrolls:
             row[f"value_mean/{task}"] = values.mean[number].item()
             row[f"value_spread/{task}"] = values.spread[number].item()
         self._sums[:], self._finished = 0, []
-        self._since, self._steps_since, self._playing = time.monotonic(), 0, 0.0
+        self._steps_since, self._playing = 0, 0.0
         return row
 
     def _say(self, line: str) -> None:

@@ -163,7 +163,7 @@ def play_unroll(
         discounts[:, step] = recipe.discount * stepped.going_on
         usable &= ~stepped.failed
         finished += stepped.finished
-        cuts += [(step, number, seen) for number, seen in sorted(stepped.cut.items())]
+        cuts += [(step, number, seen) for number, seen in _with_a_future(stepped, recipe)]
     last = fleet.observe()
     seen.append(last)
     behind = [fleet.states_of(state) for *_, state in cuts]
@@ -205,6 +205,19 @@ def _learned_from(stepped: Stepped, fleet: Fleet, recipe: ReinforcementRecipe) -
     if recipe.reward_clip is not None:
         learned = learned.clip(-recipe.reward_clip, recipe.reward_clip)
     return learned
+
+
+def _with_a_future(stepped: Stepped, recipe: ReinforcementRecipe) -> list[tuple[int, Seen]]:
+    """Environments whose episode a limit cut, with the state behind, where more could be earned.
+
+    Not where success alone is learned from and was reached: an episode succeeds once.
+    """
+    tasks = list(recipe.tasks.values())
+    return [
+        (number, seen)
+        for number, seen in sorted(stepped.cut.items())
+        if not (tasks[seen.task].success_only and stepped.succeeded[number])
+    ]
 
 
 def _observations(seen: Sequence[States], context: int) -> np.ndarray:
@@ -290,6 +303,9 @@ def states_of_unroll(
 def minibatches(unroll: Unroll, fleet: Places, count: int, seed: Sequence[int]) -> list[list[int]]:
     """Environments in `count` groups, in each of which every task has its share.
 
+    No group is empty: where fewer environments are usable than there are groups, some are in two.
+    Where none is usable there are no groups.
+
     Args:
         unroll: its failed environments are left out.
         fleet: says which environments are whose.
@@ -303,7 +319,8 @@ def minibatches(unroll: Unroll, fleet: Places, count: int, seed: Sequence[int]) 
         mixed = mixed[unroll.usable[mixed]]
         for group, share in zip(groups, np.array_split(mixed, count), strict=True):
             group += sorted(share.tolist())
-    return groups
+    some = [group for group in groups if group]
+    return [group or some[number % len(some)] for number, group in enumerate(groups) if some]
 
 
 def pass_of(

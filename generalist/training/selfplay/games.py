@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from generalist.envs.board_view import Boards
+from generalist.errors import GeneralistError
 from generalist.planning.tree import Found, RootNoise, TreeSearch
 from generalist.training.selfplay.recipe import SearchRecipe
 from generalist.training.selfplay.replay import Played
@@ -24,6 +25,7 @@ class Ended:
         actions: OpenSpiel's, of both players in turn.
         players: (plies,) who was to move, 0 or 1.
         moves: (plies,) the moves that were made, as the model calls them.
+        best: (plies,) those that the search found best.
         played: its positions.
     """
 
@@ -32,7 +34,12 @@ class Ended:
     actions: list[int]
     players: np.ndarray
     moves: np.ndarray
+    best: np.ndarray
     played: Played
+
+
+_PLY = ("players", "cells", "moves", "visits", "values", "full", "best")
+"""What is remembered of each ply."""
 
 
 class _Running:
@@ -41,7 +48,7 @@ class _Running:
     def __init__(self, game: int, state: Any) -> None:
         self.game, self.state = game, state
         self.actions: list[int] = []
-        self.plies: list[tuple[Any, ...]] = []  # (player, cells, moves, visits, value, full)
+        self.plies: list[tuple[Any, ...]] = []  # the parts of `_PLY`
 
 
 class Games:
@@ -95,29 +102,32 @@ class Games:
         )
         self.simulations += simulations * len(running)
         self.plies += len(running)
-        chosen = self._chosen(found)
+        best = found.best()
+        chosen = self._chosen(found, best)
         ended = []
         for row, game in enumerate(running):
-            self._move(game, found, row, move=int(chosen[row]), full=full)
+            self._move(game, found, row, move=int(chosen[row]), best=int(best[row]), full=full)
             if game.state.is_terminal():
                 ended.append(self._ended(game))
                 running[row] = self._new(self._next_board())
         return ended
 
-    def _chosen(self, found: Found) -> np.ndarray:
+    def _chosen(self, found: Found, best: np.ndarray) -> np.ndarray:
         """Which move each game plays: drawn by visits at its beginning, later the best."""
-        best = found.best()
         drawn = self._random.random(len(best)) * found.visits.sum(axis=1)
         by_visits = (found.visits.cumsum(axis=1) > drawn[:, None]).argmax(axis=1)
         early = [len(each.actions) < self._drawn_plies[each.game] for each in self._running]
         return np.where(early, by_visits, best)
 
-    def _move(self, game: _Running, found: Found, row: int, *, move: int, full: bool) -> None:
+    def _move(
+        self, game: _Running, found: Found, row: int, *, move: int, best: int, full: bool
+    ) -> None:
         seen = found.positions
         game.plies.append(
             (
                 int(seen.player[row]), seen.cells[row].copy(), seen.moves[row].astype(np.int16),
                 found.visits[row].astype(np.uint16), float(found.values[row]), full,
+                int(seen.moves[row, best]),
             )
         )  # fmt: skip
         action = int(seen.actions[row, move])
@@ -127,7 +137,7 @@ class Games:
     def _ended(self, game: _Running) -> Ended:
         won = [self._boards.outcome(game.state, player) for player in (0, 1)]
         winner = next((player for player in (0, 1) if won[player] == 1), None)
-        players, cells, moves, visits, values, full = zip(*game.plies, strict=True)
+        players, cells, moves, visits, values, full, best = zip(*game.plies, strict=True)
         played = Played(
             game=np.full(len(players), game.game, np.int16),
             cells=np.stack(cells),
@@ -139,7 +149,15 @@ class Games:
         )
         who = np.array(players)
         made = self._boards.moves_of(game.game, who, np.array(game.actions))
-        return Ended(game.game, winner, game.actions, who, made, played)
+        return Ended(
+            game.game,
+            winner,
+            actions=game.actions,
+            players=who,
+            moves=made,
+            best=np.array(best),
+            played=played,
+        )
 
     def _next_board(self) -> int:
         shares = self.weights / self.weights.sum()
@@ -149,13 +167,12 @@ class Games:
         """The running games as arrays, to be continued by `restore`."""
         running = self._running
         plies = [ply for game in running for ply in game.plies]
-        columns: list[Any] = list(zip(*plies, strict=True)) if plies else [[]] * 6
-        names = ("players", "cells", "moves", "visits", "values", "full")
+        columns: list[Any] = list(zip(*plies, strict=True)) if plies else [[]] * len(_PLY)
         return {
             "games": np.array([game.game for game in running]),
             "lengths": np.array([len(game.actions) for game in running]),
             "actions": np.array([a for game in running for a in game.actions], np.int64),
-            **{name: np.array(column) for name, column in zip(names, columns, strict=True)},
+            **{name: np.array(column) for name, column in zip(_PLY, columns, strict=True)},
         }
 
     def random_states(self) -> list[dict[str, Any]]:
@@ -165,7 +182,15 @@ class Games:
     def restore(
         self, state: Mapping[str, np.ndarray], random_states: Sequence[dict[str, Any]]
     ) -> None:
-        """Continue the games of `state`: their moves are made again."""
+        """Continue the games of `state`: their moves are made again.
+
+        Raises GeneralistError where it lacks what is remembered of a ply.
+        """
+        if missing := [name for name in _PLY if name not in state]:
+            raise GeneralistError(
+                f"The checkpoint was saved by an earlier version: its games lack {missing[0]!r}. "
+                "Begin a new run in another output_dir."
+            )
         (self._random.bit_generator.state,) = random_states
         self._running = []
         first = 0
@@ -179,7 +204,7 @@ class Games:
                     (
                         int(state["players"][ply]), state["cells"][ply], state["moves"][ply],
                         state["visits"][ply], float(state["values"][ply]),
-                        bool(state["full"][ply]),
+                        bool(state["full"][ply]), int(state["best"][ply]),
                     )
                 )  # fmt: skip
             self._running.append(running)

@@ -77,6 +77,10 @@ class SelfplayLog:
         self._next = time.monotonic() + self.recipe.log_every_seconds
         return self
 
+    def begin(self, state: SelfplayState) -> None:
+        """Count from this progress on, which a resumed run does not begin at 0."""
+        self._began = state.cpu_seconds, state.simulations
+
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -59,6 +59,7 @@ class Replay:
 
     def __init__(self, boards: Boards, capacity: int) -> None:
         self.seen, self.capacity = 0, capacity
+        self._count = 0  # of the positions that are kept
         widths = {"cells": boards.common.cells}
         widths |= dict.fromkeys(("moves", "visits"), boards.most_moves)
         self._rows = {
@@ -68,7 +69,7 @@ class Replay:
         self._symmetries = [boards.symmetries(number) for number in range(len(boards.views))]
 
     def __len__(self) -> int:
-        return min(self.seen, self.capacity)
+        return self._count
 
     def add(self, played: Played) -> None:
         """Add the positions of a game."""
@@ -77,6 +78,7 @@ class Replay:
         for name, rows in self._rows.items():
             rows[places] = getattr(played, name)
         self.seen += count
+        self._count = min(self._count + count, self.capacity)
 
     def draw(self, count: int, window: int, random: np.random.Generator) -> Played:
         """Draw positions from the newest `window`, each turned by one of its symmetries."""
@@ -99,9 +101,12 @@ class Replay:
         return {name: rows[order] for name, rows in self._rows.items()}
 
     def restore(self, state: Mapping[str, np.ndarray], seen: int) -> None:
-        """Take what `state` gave, and how many had been added."""
+        """Take what `state` gave, and how many had been added.
+
+        A smaller ring than that of `state` takes the newest; a larger one fills up from there.
+        """
         count = len(state["game"])
-        self.seen = seen
+        self.seen, self._count = seen, min(count, self.capacity)
         order = (seen - count + np.arange(count)) % self.capacity
         for name, rows in self._rows.items():
             rows[order] = state[name]

@@ -135,7 +135,7 @@ class SelfplayRun:
         self._saved = replace(self.state)
         folder = self.recipe.output_dir
         with ExitStack() as stack:
-            stack.enter_context(self.log)
+            stack.enter_context(self.log).begin(self.state)
             record = stack.enter_context((folder / RECORD).open("ab"))
             record.truncate(self.state.record_bytes)
             if self.recipe.keep_games:

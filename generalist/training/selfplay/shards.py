@@ -3,9 +3,10 @@
     OUTPUT/data/board/NAME/     a dataset folder for each board
 
 An episode holds what one player saw and did. Where a move was drawn by its visits, the label is the
-search's best move, the most visited one. Where the search was a full one, the visits of all moves
-are a soft label; a fast search has too few to say more than its best move. The reward of the last
-step is the outcome. A record says `game`, the number of the game in the run, and `side`.
+search's best move: the most visited one, of equals the likelier. Where the search was a full one,
+the visits of all moves are a soft label; a fast search has too few to say more than its best move.
+The reward of the last step is the outcome. A record says `game`, the number of the game in the run,
+and `side`.
 """
 
 from __future__ import annotations
@@ -96,7 +97,6 @@ class GameShards:
         played, first = ended.played, self._vocabulary["discrete"].start
         cells = played.cells[rows].astype(np.int64)
         moves, visits = played.moves[rows].astype(np.int64), played.visits[rows]
-        best = moves[np.arange(len(rows)), visits.argmax(axis=1)]
         of_full = visits * played.full[rows, None]
         tokens = layout.weave(
             {"observation": first + cells, "action": first + ended.moves[rows, None]}
@@ -106,7 +106,7 @@ class GameShards:
         return EncodedEpisode(
             tokens.ravel(),
             rewards,
-            first + best,
+            first + ended.best[rows].astype(np.int64),
             {**record, "terminated": True, "truncated": False},
             soft_label_rows(first + moves, of_full, self._vocabulary),
         )

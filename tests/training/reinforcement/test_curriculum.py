@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,6 +65,17 @@ def test_what_improves_gets_more_and_gives_it_back():
         for _ in range(80):
             last = returns(each, 5.0, 104.0) or last
         assert abs(last[0] - 8) <= 1  # nothing moves any more
+
+
+def test_a_single_episode_says_nothing_of_the_spread():
+    """Of returns 0 and 2 the variance is 2, whatever single episodes come between."""
+    curriculum = Curriculum(CurriculumRecipe(every=1), [8, 8], least=2, ranks=Ranks(Accelerator()))
+    for means in ([0.0, 2.0], [1.0], [1.0], [0.0, 2.0], [4.0]):
+        curriculum.add([Outcome(0, mean, 5, None) for mean in means])
+        curriculum.deal()
+    fast, slow, variance = curriculum.state()["averages"][0]
+    assert variance == pytest.approx(2.0)
+    assert curriculum.progress[0] == pytest.approx((fast - slow) / 2**0.5) and fast > slow
 
 
 def test_a_fleet_that_is_dealt_anew_goes_on_and_is_found_again():

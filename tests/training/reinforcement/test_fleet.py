@@ -184,6 +184,14 @@ def test_actors_see_and_earn_the_same_and_are_found_again():
         assert (with_actors._episodes == before + 1).all()
         (after,) = play(with_actors, 1)
         assert not after.failed.any()
+        # One that is lost while the run is saved is replaced too.
+        os.kill(with_actors._crews[0].process.pid, signal.SIGKILL)
+        state = with_actors.state()
+        assert "ended with exit code -9" in with_actors.failures[-1]
+        again = fleet_of(CARTPOLE, GOTO, count=3, begin=False)
+        again.shower.know(with_actors.shower.known())
+        again.restore(state)
+        assert seen(again) == seen(with_actors)
     finally:
         with_actors.close()
 

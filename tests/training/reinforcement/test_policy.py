@@ -7,14 +7,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from generalist.envs import make
+from generalist.modeling.embedders import Embedders
 from generalist.modeling.values import start_values
+from generalist.tokenization.compact import CompactForm
 from generalist.training.reinforcement.fleet import Fleet
 from generalist.training.reinforcement.legal import Legal
 from generalist.training.reinforcement.policy import act, log_probs_taken, values_at
 from generalist.training.reinforcement.timesteps import Shower, States
-from tests.decoding.models import compact_agent
+from tests.decoding.models import compact_agent, text_only_processor, tiny_model
 from tests.training.reinforcement.test_fleet import seed_of
 
 CARTPOLE, LUNAR, GOTO = "gym/CartPole-v1", "gym/LunarLanderContinuous-v3", "babyai/GoToLocal"
@@ -111,3 +114,30 @@ def test_actions_are_drawn_as_often_as_they_are_probable(acting):
     for action in np.unique(acted.ids[:, 0]):
         taken = acted.ids[:, 0] == action
         assert taken.mean() == pytest.approx(np.exp(acted.log_probs[taken][0]), abs=0.04)
+
+
+def test_all_digits_are_drawn_where_another_task_masks_fewer():
+    processor, seen = text_only_processor(), spaces.Box(-1, 1, (2,), np.float32)
+    layouts = {
+        "gym/Two": processor.layout(seen, spaces.Discrete(5_000)),
+        "gym/Three": processor.layout(seen, spaces.Discrete(3_000_000)),
+    }
+    form = CompactForm(positions=1, width=8).extended(layouts)
+    model = tiny_model(size=processor.vocabulary.size)
+    model.embedders = Embedders(form, model.config.hidden_size).eval()
+    model.values = start_values(tuple(layouts), model.config.hidden_size)
+    shower = Shower(processor, form, layouts)
+    mask = np.zeros(5_000, np.int8)
+    mask[[3, 4_000]] = 1
+    states = []
+    for number, (task, layout) in enumerate(layouts.items()):
+        ids = processor.encode_observations(np.zeros((4, 2), np.float32), layout, task)
+        headers = np.full(4, shower.header(number, None))
+        states.append(States(number, headers, ids, [None if number else mask] * 4))
+    acted = act(model, shower, states, torch.Generator().manual_seed(0))
+    chosen = processor.decode_actions(acted.ids[:4, :2], layouts["gym/Two"])
+    assert set(chosen.tolist()) <= {3, 4_000}
+    for place, (start, stop) in enumerate(layouts["gym/Three"].legal):
+        assert ((acted.ids[4:, place] >= start) & (acted.ids[4:, place] < stop)).all()
+    said = log_probs_taken(model, shower, states, acted.ids, acted.legal)
+    np.testing.assert_allclose(said, acted.log_probs, atol=1e-4)

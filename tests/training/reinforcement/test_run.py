@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from generalist.acting.rollout import rollout
 from generalist.errors import GeneralistError, UsageError
 from generalist.shards.validate import validate
 from generalist.training.checkpoint import newest_checkpoint
-from generalist.training.loop import train
+from generalist.training.loop import build_trainer, train
 from generalist.training.recipe import dump_recipe
 from generalist.training.reinforcement.build import open_tasks
+from generalist.training.strategies.launch import start_accelerator
 from tests.training.reinforcement.conftest import CARTPOLE, GOTO, PENDULUM
 from tests.training.reinforcement.test_recorder import content
 from tests.training.runs import (
@@ -128,6 +131,32 @@ def test_a_killed_run_goes_on(make_run, tmp_path):
     assert_bitwise_equal(recipe.output_dir, whole.output_dir)
     assert validate(tmp_path / "played").ok
     assert content(tmp_path / "played") == content(tmp_path / "whole-played")
+
+
+def test_a_run_in_which_all_environments_fail_says_why(make_run):
+    tasks = {
+        "gym/tests.strange_envs:Strange-v0": {
+            "environments": 2, "options": {"fault": "reward nan"},
+        }
+    }  # fmt: skip
+    with pytest.raises(GeneralistError, match="All environments failed in one unroll.*nan"):
+        train(make_run({"tasks": tasks}))
+
+
+def test_rates_are_of_the_seconds_of_training_and_counts_of_all_ranks(make_run):
+    """Rounds of scores pause training; a clock of its own would count them."""
+    recipe = make_run()
+    trainer = build_trainer(recipe, open_tasks(recipe), start_accelerator(recipe))
+    with closing(trainer):
+        source = trainer.source
+        source._steps_since, source._steps, source._playing, source._failures = 100, 300, 5.0, 3
+        source._ranks = SimpleNamespace(count=2, sum=lambda numbers: [2 * x for x in numbers])
+        row = source.row(50.0)
+        assert row["environment_steps_per_second"] == 4.0 and row["playing_share"] == 0.1
+        assert row["environment_steps"] == 600 and row["failures"] == 6
+        source._steps_since = 100
+        source.take(trainer.data)  # the log leaves out the steps before
+        assert source.row(50.0)["environment_steps_per_second"] == 0
 
 
 def test_what_does_not_go_together_is_refused_in_words(make_run, tmp_path):

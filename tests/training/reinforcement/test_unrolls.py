@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +13,18 @@ import torch
 from generalist.envs import make
 from generalist.errors import UsageError
 from generalist.modeling.values import start_values
+from generalist.training.reinforcement import crew
 from generalist.training.reinforcement.fleet import Fleet
+from generalist.training.reinforcement.objective import COLUMNS, ReinforcementObjective
 from generalist.training.reinforcement.policy import act, log_probs_taken, values_at
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.training.reinforcement.timesteps import Shower, in_view
-from generalist.training.reinforcement.unrolls import pass_of, play_unroll, states_of_unroll
+from generalist.training.reinforcement.unrolls import (
+    minibatches,
+    pass_of,
+    play_unroll,
+    states_of_unroll,
+)
 from tests.decoding.models import compact_agent
 from tests.training.reinforcement.test_fleet import play, seed_of, seen
 
@@ -143,3 +152,45 @@ def test_a_context_without_room_is_refused(acting):
     shower.header(0, None)
     with pytest.raises(UsageError, match="babyai/GoToLocal: a header of .*data.window_tokens = 20"):
         shower.header(1, "go to the red ball " * 5)
+
+
+def test_no_minibatch_is_empty_while_any_environment_is_usable():
+    fleet = SimpleNamespace(of_task=[slice(0, 4)])
+    for usable in ([1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 1, 0]):
+        unroll = SimpleNamespace(usable=np.array(usable, bool))
+        groups = minibatches(unroll, fleet, 4, (0, 1))
+        assert len(groups) == 4 and all(groups)
+        assert {number for group in groups for number in group} == set(np.flatnonzero(usable))
+    assert not minibatches(SimpleNamespace(usable=np.zeros(4, bool)), fleet, 4, (0, 1))
+
+
+def test_a_success_that_a_limit_cuts_earns_nothing_behind(acting, monkeypatch):
+    """It counts once: what a value promises of success is had already."""
+    agent, fleet = acting
+    goto = {"environments": 2, "success_only": True}
+    recipe = ReinforcementRecipe(
+        tasks={LUNAR: {"environments": 2}, GOTO: goto}, unroll=17, minibatches=1
+    )
+    for succeeded in (False, True):
+        monkeypatch.setattr(crew, "_succeeded", lambda trace, said=succeeded: said)
+        fleet.begin()
+        played = play_unroll(agent.model, fleet, recipe, random=torch.Generator().manual_seed(0))
+        rewards, ends = played.unroll.rewards, played.unroll.discounts == 0
+        cut = rewards[2:, -1][ends[2:, -1]]
+        assert len(cut) and (cut == 1.0).all() == succeeded
+        assert (rewards[:2][ends[:2]] != 1.0).all()  # where rewards are learned from
+
+
+def test_the_clip_takes_effect_where_the_surrogate_would_gain_by_going_further(acting):
+    agent, fleet = acting
+    recipe = ReinforcementRecipe(tasks={task: {"environments": 2} for task in CONTEXTS},
+                                 unroll=9, minibatches=1)  # fmt: skip
+    unroll = play_unroll(agent.model, fleet, recipe, random=torch.Generator().manual_seed(0)).unroll
+    part = pass_of(unroll, fleet, [0, 1, 2, 3], scale=np.ones(2, np.float32), weight={})
+    objective = ReinforcementObjective(SimpleNamespace(model=agent.model), recipe)
+    for change in (0.5, -0.5):  # of all log-probabilities, far beyond the clip of 0.2
+        moved = replace(part, behaviour=part.behaviour - change)
+        columns = dict(zip(COLUMNS, objective(moved).detach().unbind(-1), strict=True))
+        better = columns["policy"] < 0
+        assert torch.equal(columns["clipped"] > 0, better if change > 0 else ~better)
+        assert 0 < better.float().mean() < 1

@@ -69,6 +69,20 @@ def test_a_ring_keeps_the_newest_and_comes_back_from_its_state() -> None:
     assert np.array_equal(one.cells, other.cells) and np.array_equal(one.visits, other.visits)
 
 
+def test_a_ring_of_another_size_draws_nothing_but_positions() -> None:
+    boards = Boards([BoardView.named("TicTacToe")], CommonBoard(3))
+    replay = Replay(boards, 50)
+    for _ in range(3):
+        replay.add(positions_of(boards, 20)[1])
+    for capacity in (20, 200):
+        other = Replay(boards, capacity)
+        other.restore(replay.state(), replay.seen)
+        assert len(other) == min(50, capacity)
+        other.add(positions_of(boards, 20)[1])
+        assert len(other) == min(70, capacity)
+        assert other.draw(500, 100, np.random.default_rng(0)).visits.any(axis=1).all()
+
+
 def test_a_network_reaches_the_targets_of_a_few_positions(tmp_path: Path) -> None:
     settings = recipe(tmp_path, learning={"value_from_search": 0.0}, optimizer={"lr": 0.01})
     parts = start(settings)

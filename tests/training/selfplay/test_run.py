@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from generalist.acting.zero_shot import agent_for
 from generalist.analysis.visits import recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
+from generalist.envs.board_games import find_game
 from generalist.envs.board_view import BoardView, Position
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.arena import arena
@@ -27,9 +29,11 @@ from generalist.shards.validate import validate
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.training.loop import TrainingInterrupted, train
 from generalist.training.recipe import load_recipe
+from generalist.training.selfplay.log import SelfplayLog
 from generalist.training.selfplay.recipe import SelfplayRecipe, load_selfplay_recipe
 from generalist.training.selfplay.run import SelfplayRun, selfplay
 from generalist.training.selfplay.start import start
+from generalist.training.selfplay.state import SelfplayState
 from generalist.training.strategies.launch import StopSignal
 
 pytest.importorskip("pyspiel")
@@ -111,13 +115,15 @@ def soft(data: TaskData, number: int) -> bytes:
 
 
 def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "resumed"
+    folder, begun = tmp_path / "resumed", []
     for looks in (5, 8):
         run = SelfplayRun(recipe(folder), start(recipe(folder)))
         folder.mkdir(exist_ok=True)
         run.resume()
+        run.log.begin = lambda state: begun.append(state.simulations)  # of its rates
         with pytest.raises(TrainingInterrupted, match="The same command continues"):
             run.run(StopAfter(looks))
+    assert begun[0] == 0 < begun[1]
     selfplay(recipe(folder))
     one, other = weights(finished), weights(folder)
     assert one.keys() == other.keys()
@@ -125,6 +131,31 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_p
     records = [(path / "games.jsonl").read_text() for path in (finished, folder)]
     assert records[0] == records[1]
     assert kept_games(finished) == kept_games(folder)
+
+
+def test_rates_count_from_where_a_start_of_the_run_begins(tmp_path: Path) -> None:
+    settings = recipe(tmp_path)
+    with SelfplayLog(settings, SimpleNamespace(asked=0, judged=0)) as log:
+        log.begin(SelfplayState(cpu_seconds=1_000.0, simulations=10**6))
+        log.learning_seconds = 5.0
+        log.flush_if_due(SelfplayState(cpu_seconds=1_010.0, simulations=10**6 + 500), 1.0)
+    row = json.loads((tmp_path / "log.jsonl").read_text())
+    assert row["simulations_per_cpu_second"] == 50.0 and row["learning_share"] == 0.5
+
+
+def test_a_move_that_was_not_drawn_is_its_own_label(finished: Path) -> None:
+    """Also where several moves were visited as often, as after four simulations."""
+    equal = 0
+    for name in SMALL["boards"]:
+        data, game = TaskData(finished / "data/board" / name), find_game(name)
+        place = data.layout.positions.of_role("action")[0]
+        for n in range(len(data)):
+            actions = data.tokens(n).reshape(-1, data.layout.tokens_per_timestep)[:, place]
+            plies = 2 * np.arange(len(actions)) + (data.record(n)["side"] == "second")
+            late = plies >= game.rows * game.columns / 3
+            np.testing.assert_array_equal(data.labels(n).ravel()[late], actions[late])
+            equal += late.sum()
+    assert equal > 100
 
 
 @pytest.mark.slow
