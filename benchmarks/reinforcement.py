@@ -84,7 +84,7 @@ def our_speed(seconds: float) -> Speed:
             began = time.perf_counter()
             trainer.run(StopSignal())
             spent = time.perf_counter() - began
-            row = trainer.source.row()
+            row = trainer.source.row(spent)
             parameters = count_parameters(trainer.objective.model)["body"]
             trainer.close()
     finally:
