@@ -349,7 +349,11 @@ def _act(agent: Agent, shared: Measurement, job: Job) -> Result:
 
 def _wanted(shared: Measurement, job: Job) -> str | None:
     """What a job asks for, as `rollout` takes it."""
-    return shared.wanted_return if job.asked is None else f"{job.asked}%"
+    from generalist.acting.wanted import WantedReturn
+
+    if job.asked is None:
+        return shared.wanted_return
+    return str(WantedReturn("percent", job.asked))
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

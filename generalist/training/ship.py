@@ -71,7 +71,7 @@ def without_own_folders(recipe: str) -> str:
     values, defaults = yaml.safe_load(recipe), Recipe().model_dump(mode="json")
     kept = (("data", "root"), ("data", "cache"), ("data", "processor"), ("corrections", "earlier"))
     for section, key in kept:
-        given = values[section][key]
+        given = values[section].get(key)  # a recipe of an earlier version lacks later keys
         each = given if isinstance(given, list) else [given]
         if any(Path(str(folder)).is_absolute() for folder in each):
             values[section][key] = defaults[section][key]
