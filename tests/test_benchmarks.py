@@ -321,6 +321,7 @@ def test_memory_is_seen_at_its_peak():
     assert 60 < float(said.stdout) < 100, said.stderr
 
 
+@pytest.mark.slow
 def test_collecting_is_watched_process_by_process(tmp_path: Path):
     found = memory.measure_collecting("gym/CartPole-v1", 300, tmp_path)
     assert len(TaskData(tmp_path / "gym/CartPole-v1")) == 300

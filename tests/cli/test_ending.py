@@ -218,8 +218,8 @@ def check_what_is_said(command: Command, said: str) -> None:
     assert again in said or "same command" in said or scored or forced, said
 
 
-# A pool, helpers, films, another library's loop, and several stages; the others in the slow tests.
-FAST = ("collect", "train", "rollout", "expert train", "quickstart")
+# A pool, helpers, films, and another library's loop; the others in the slow tests.
+FAST = ("collect", "train", "rollout", "expert train")
 
 
 @pytest.mark.parametrize(

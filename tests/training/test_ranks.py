@@ -47,6 +47,7 @@ def talk(rank: int) -> dict[str, object]:
     return said
 
 
+@pytest.mark.slow
 def test_ranks_hear_each_other_however_late_they_are():
     one, other = on_two_ranks(talk)
     assert one["late"] == other["late"] == [0, 1]

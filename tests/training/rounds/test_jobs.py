@@ -87,6 +87,7 @@ def share(rank: int, checkpoint: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_jobs_and_wait_longer_than_collectives_do(checkpoint):
     one, other = on_two_ranks(share, checkpoint)
     assert one["complete"] and other["complete"]
