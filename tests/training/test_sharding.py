@@ -164,7 +164,7 @@ def test_two_ranks_equal_one_process_in_the_compact_form(make_recipe, tmp_path, 
     assert_one_process_and_two_ranks_are_equal(make_recipe, tmp_path, config, model=model)
 
 
-@pytest.mark.parametrize("config", STRATEGIES)
+@pytest.mark.parametrize("config", map(needs_deepspeed, ("ddp", "fsdp2", "zero1")))
 def test_two_ranks_equal_one_process_with_a_world_model(make_recipe, tmp_path, config):
     """Its losses have weights, places and heads of their own, task by task."""
     model = {**SIZES, "form": "compact", "embedders": {"positions": 1, "width": 4}}
@@ -175,6 +175,14 @@ def test_two_ranks_equal_one_process_with_a_world_model(make_recipe, tmp_path, c
     )
     heads = load_file(tmp_path / config / "checkpoint" / "generalist" / "embedders.safetensors")
     assert any("world" in name for name in heads), "nothing of a world model was trained"
+
+
+@pytest.mark.parametrize("config", map(needs_deepspeed, ("zero2", "zero3")))
+def test_a_world_model_is_refused_where_its_gradients_would_be_wrong(make_recipe, tmp_path, config):
+    model = {**SIZES, "form": "compact", "embedders": {"positions": 1, "width": 4}}
+    done = start(make_recipe(output_dir=tmp_path / "run", model=model, world={}), tmp_path, config)
+    assert done.returncode != 0
+    assert f"ZeRO {config[-1]}" in done.stderr and "zero1" in done.stderr, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("config", STRATEGIES)

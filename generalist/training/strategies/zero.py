@@ -109,10 +109,13 @@ class Zero:
                 "`generalist recipe zero2`, or of `generalist recipe ddp` to hold everything on "
                 "each process."
             )
-        if self.stage == 3 and recipe.world is not None:  # it reads tables of several modules
+        if self.stage >= 2 and recipe.world is not None:
+            # Seen on two ranks: other gradients of the heads than in one process. Stage 2 adds up
+            # gradients as they become ready, and the ranks' passes use different heads. Stage 3
+            # holds no table whole.
             raise GeneralistError(
-                "A world model cannot be trained with ZeRO 3, which holds no table whole; take "
-                "`generalist recipe zero2`."
+                f"A world model cannot be trained with ZeRO {self.stage}, which gives its heads "
+                "wrong gradients on several ranks; take `generalist recipe zero1`."
             )
         self.zero = self.engine.optimizer
         self.optimizers = [self.zero.optimizer]
