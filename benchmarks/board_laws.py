@@ -3,8 +3,9 @@
     python -m benchmarks.board_laws together --out runs/laws --json together.json
     python -m benchmarks.board_laws sizes --out runs/laws --json sizes.json
 
-All networks are of `recipes/selfplay/boards.yaml`, begin from nothing, and see the same number of
-games of a board. They meet in the arena with the same search.
+All networks are of `recipes/selfplay/boards.yaml` and begin from nothing. They meet in the arena
+with the same search. As many games begin on each board; those that still run at the end do not
+count, so boards of long games have some fewer in the network for all.
 
 together: one network learns four boards, four others learn one each. On each board both meet.
 sizes: five networks, from 16 to 256 wide, learn Connect Four 6x7 and meet. The strength of a player

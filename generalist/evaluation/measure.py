@@ -351,9 +351,9 @@ def _wanted(shared: Measurement, job: Job) -> str | None:
     """What a job asks for, as `rollout` takes it."""
     from generalist.acting.wanted import WantedReturn
 
-    if job.asked is None:
-        return shared.wanted_return
-    return str(WantedReturn("percent", job.asked))
+    if (asked := job.asked) is not None:
+        return str(WantedReturn("percent", asked))
+    return shared.wanted_return
 
 
 def checkpoint_tasks(checkpoint: Path) -> list[str]:

@@ -177,6 +177,17 @@ def test_two_ranks_equal_one_process_with_a_world_model(make_recipe, tmp_path, c
     assert any("world" in name for name in heads), "nothing of a world model was trained"
 
 
+@pytest.mark.parametrize("config", STRATEGIES)
+def test_two_ranks_equal_one_process_with_returns(make_recipe, tmp_path, config):
+    """One of the two tasks has none, as all its discounted returns are the same."""
+    model = {**SIZES, "form": "compact", "embedders": {"positions": 1, "width": 4}}
+    assert_one_process_and_two_ranks_are_equal(
+        make_recipe, tmp_path, config, model=model, returns={}
+    )
+    stored = tmp_path / config / "checkpoint" / "generalist" / "training.json"
+    assert list(json.loads(stored.read_text())["returns"]) == ["gym/Pendulum-v1"]
+
+
 @pytest.mark.parametrize("config", map(needs_deepspeed, ("zero2", "zero3")))
 def test_a_world_model_is_refused_where_its_gradients_would_be_wrong(make_recipe, tmp_path, config):
     model = {**SIZES, "form": "compact", "embedders": {"positions": 1, "width": 4}}
