@@ -1,7 +1,8 @@
 """Embedders: what the compact form adds to a plain causal LM (see generalist.tokenization.compact).
 
 An embedder looks every token up in a table of short rows, lays the K rows of an observation end to
-end, and one linear layer makes G vectors of them. The vectors are added to the embeddings of the
+end, and one linear layer makes G vectors of them. The cells of a board may first pass through
+convolutions. The vectors are added to the embeddings of the
 ids that stand at their positions, so the body stays a plain model over `inputs_embeds`. While a
 model is trained or acts, they are its submodule `embedders`; in a checkpoint they lie beside the
 plain weights.
@@ -60,6 +61,7 @@ class Embedder(nn.Module):
         signature: what is embedded.
         positions: G.
         width: W.
+        convolutions: how many the cells of a board pass through; other tokens pass through none.
         hidden_size: D.
         coordinates: by kind of run, (rows, c) float32 in [-1, 1], what the codes stand for.
     """
@@ -72,6 +74,7 @@ class Embedder(nn.Module):
         *,
         positions: int,
         width: int,
+        convolutions: int,
         hidden_size: int,
         coordinates: Mapping[str, np.ndarray],
     ) -> None:
@@ -87,10 +90,25 @@ class Embedder(nn.Module):
         self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
         self.table = nn.Parameter(torch.cat(tables))
         self.mix = nn.Linear(signature.tokens * width, positions * hidden_size)
+        self.side = signature.side
+        count = 0 if self.side is None else convolutions
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(count)
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (N, K) int64 of the vocabulary. Returns (N, G, D)."""
-        return self.mix(self.rows(ids).flatten(1)).unflatten(1, (self.positions, -1))
+        rows = self.rows(ids)
+        if self.convolutions:
+            rows = self._with_neighbours(rows)
+        return self.mix(rows.flatten(1)).unflatten(1, (self.positions, -1))
+
+    def _with_neighbours(self, cells: Tensor) -> Tensor:
+        """(N, K, W) rows of a board's cells, each with what the cells around it say."""
+        board = cells.transpose(1, 2).unflatten(2, (self.side, -1))  # (N, W, S, S)
+        for convolution in self.convolutions:
+            board = board + F.relu(convolution(board))
+        return board.flatten(2).transpose(1, 2)
 
     def rows(self, ids: Tensor) -> Tensor:
         """(N, K) ids to their (N, K, W) rows."""
@@ -128,6 +146,7 @@ class Embedders(nn.Module):
                     each,
                     positions=form.positions if each.role == "observation" else 1,
                     width=form.width,
+                    convolutions=form.convolutions,
                     hidden_size=hidden_size,
                     coordinates=coordinates or {},
                 )

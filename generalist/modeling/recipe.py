@@ -79,6 +79,9 @@ class EmbeddersRecipe(Section):
     """Positions of an observation, G."""
     width: int = Field(default=32, gt=0)
     """Width of the rows in which an embedder looks tokens up."""
+    convolutions: int = Field(default=0, ge=0)
+    """3x3 convolutions that the cells of a board pass through before they become a position, so
+    that what neighbours form is known wherever it lies."""
 
 
 def _folder_of_shipped(name: str) -> str:

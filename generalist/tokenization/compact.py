@@ -27,6 +27,7 @@ timestep.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -100,6 +101,12 @@ class Signature:
         """K."""
         return sum(run.count for run in self.runs)
 
+    @property
+    def side(self) -> int | None:
+        """S where the tokens are the S x S cells of a board, row by row; else None."""
+        only = self.runs[0] if len(self.runs) == 1 else None
+        return math.isqrt(only.count) if only is not None and only.kind == "board" else None
+
 
 @dataclass(frozen=True)
 class OutcomeIds:
@@ -124,6 +131,7 @@ class CompactForm:
     Attributes:
         positions: G.
         width: of the rows of an embedder's table.
+        convolutions: how many the cells of a board pass through.
         tasks: names of the tasks that have a vector; the first has number 1.
         signatures: of the embedders.
         queries: the largest k - 1 of the tasks.
@@ -133,6 +141,7 @@ class CompactForm:
 
     positions: int
     width: int
+    convolutions: int = 0
     tasks: tuple[str, ...] = ()
     signatures: tuple[Signature, ...] = ()
     queries: int = 0
@@ -167,6 +176,7 @@ class CompactForm:
         return CompactForm(
             positions=self.positions,
             width=self.width,
+            convolutions=self.convolutions,
             tasks=tuple(dict.fromkeys([*self.tasks, *own])),
             signatures=tuple(dict.fromkeys([*self.signatures, *found])),
             queries=max([self.queries, *asked]),

@@ -38,7 +38,9 @@ def form_of(
                 )
         return None
     sizes = model.embedders
-    form = before or CompactForm(positions=sizes.positions, width=sizes.width)
+    form = before or CompactForm(
+        positions=sizes.positions, width=sizes.width, convolutions=sizes.convolutions
+    )
     if world is not None and form.positions != 1:
         raise UsageError(
             f"A recipe with world shows an observation as one position, and this one has "

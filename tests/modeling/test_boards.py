@@ -29,7 +29,7 @@ IDS = BoardIds(
 )
 
 
-def model_of(positions: int = 1, **sizes: Any) -> Any:
+def model_of(positions: int = 1, convolutions: int = 0, **sizes: Any) -> Any:
     given = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 4, **sizes}
     model = build_model(
         ModelRecipe(form="compact", continuous_init=None, image_init=None, **given), VOCABULARY, 16
@@ -38,6 +38,7 @@ def model_of(positions: int = 1, **sizes: Any) -> Any:
     form = CompactForm(
         positions=positions,
         width=8,
+        convolutions=convolutions,
         tasks=("board/Hex", "board/Gomoku"),
         signatures=(Signature("observation", (run,)),),
     )
@@ -51,6 +52,7 @@ def model_of(positions: int = 1, **sizes: Any) -> Any:
     "sizes",
     [
         {},
+        {"convolutions": 2},
         {"architecture": "qwen3", "kv_heads": 2, "tie_embeddings": False},
     ],
 )

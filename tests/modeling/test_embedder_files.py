@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 
 from generalist.modeling import PARTS_FOLDER
 from generalist.modeling.embedder_files import (
+    FORM_FILE,
     load_embedders,
     save_embedders,
     start_embedders,
@@ -40,6 +42,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert again is not None and torch.equal(torch.get_rng_state(), state)
     for name, weight in embedders.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight)
+
+
+def test_a_form_of_earlier_has_no_convolutions(tmp_path: Path) -> None:
+    saved(tmp_path)
+    path = tmp_path / PARTS_FOLDER / FORM_FILE
+    form = json.loads(path.read_text())
+    del form["convolutions"]
+    path.write_text(json.dumps(form))
+    assert stored_form(tmp_path) == FORM
 
 
 def test_what_a_run_starts_from_is_kept_and_what_is_new_follows_from_the_seed(

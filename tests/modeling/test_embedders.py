@@ -106,6 +106,26 @@ def test_near_values_begin_near_each_other() -> None:
     assert near > far + 0.2
 
 
+def test_what_neighbours_form_is_known_wherever_it_lies() -> None:
+    board = Signature("observation", (Run("board", 36, 20, 3),))
+    torch.manual_seed(0)
+    form = CompactForm(positions=1, width=8, convolutions=2, signatures=(board, BINS))
+    embedders = Embedders(form, 16)
+    embedder = embedders.by_name[board.name]
+    here, there = torch.zeros(2, 6, 6, dtype=torch.int64)
+    here[2, 1:3] = there[3, 2:4] = torch.tensor([1, 2])
+    rows = embedder.rows(torch.stack([here, there]).flatten(1) + 20)
+    seen = embedder._with_neighbours(rows).detach().unflatten(1, (6, 6))
+    # A convolution of three cells twice: two cells from the edge no cell beyond it is seen.
+    torch.testing.assert_close(seen[0, 2:3, 2:3], seen[1, 3:4, 3:4])
+    assert not torch.allclose(seen[0, 3, 3], seen[1, 3, 3])
+    near = embedder._with_neighbours(rows)[0].unflatten(0, (6, 6))[2, 2].sum()
+    felt = torch.autograd.grad(near, rows)[0][0].any(dim=1).unflatten(0, (6, 6))
+    assert felt[:5, :5].any() and not felt[5].any() and not felt[:, 5].any()
+    # Tokens that are no board have no neighbours.
+    assert not embedders.by_name[BINS.name].convolutions
+
+
 def test_features_have_unit_variance() -> None:
     torch.manual_seed(0)
     values = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)

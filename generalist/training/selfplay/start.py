@@ -149,7 +149,9 @@ def _form(recipe: SelfplayRecipe) -> CompactForm:
     source = recipe.model.init_from
     before = None if source is None else stored_form(source)
     embedders = recipe.model.embedders
-    return before or CompactForm(positions=embedders.positions, width=embedders.width)
+    return before or CompactForm(
+        positions=embedders.positions, width=embedders.width, convolutions=embedders.convolutions
+    )
 
 
 def _model(recipe: SelfplayRecipe, processor: GeneralistProcessor) -> PreTrainedModel:
