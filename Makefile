@@ -64,7 +64,7 @@ lint: $(STAMP) ## ruff, mypy, shellcheck and hadolint
 	$(BIN)/hadolint Dockerfile
 
 docs: $(STAMP) ## the documentation as a site in build/site; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 release: $(STAMP) ## wheel and source distribution in dist/, each tried in a bare environment
 	rm -rf dist

@@ -51,8 +51,14 @@ def generated_pages() -> dict[str, str]:
             "Suite keys",
             "A suite is a YAML file that says what `generalist evaluate` measures.",
         ),
-        **{page: (ROOT / file).read_text(encoding="utf-8") for page, file in COPIED.items()},
+        **{page: copied_page(ROOT / file) for page, file in COPIED.items()},
     }
+
+
+def copied_page(file: Path) -> str:
+    """A file from outside docs/ as a page; its links into docs/ are links between pages."""
+    text = file.read_text(encoding="utf-8")
+    return text.replace("](../docs/", "](").replace("](docs/", "](")
 
 
 def on_files(files: Any, config: Any) -> Any:
