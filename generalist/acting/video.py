@@ -30,9 +30,13 @@ class Films:
     Attributes:
         paths: the files that are complete.
         problem: why the first video that failed did; None where none has.
+
+    Raises:
+        MissingPackageError: a package that films is missing.
     """
 
     def __init__(self, folder: Path, seeds: Collection[int], max_steps: int) -> None:
+        check_packages()
         self._folder = folder
         self._seeds = frozenset(seeds)
         self._every = 1 if max_steps <= _LONG_STEPS else 2
@@ -70,6 +74,15 @@ class Films:
         """Finish the videos of running episodes; players can open them afterwards."""
         for seed in list(self._running):
             self._end(seed)
+
+
+def check_packages() -> None:
+    """Raise MissingPackageError where a package that films is missing.
+
+    It costs no episode then: later it would be a video that failed.
+    """
+    with needing("Filming"):
+        import imageio  # noqa: F401 - its extra brings OpenCV too
 
 
 class _Film:

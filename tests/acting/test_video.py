@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 from generalist.acting.rollout import rollout
 from generalist.acting.video import Picture
 from generalist.cli.main import main
-from generalist.errors import GeneralistError
+from generalist.errors import GeneralistError, MissingPackageError
 from generalist.session import EpisodeError
 from tests.conftest import TinyRun
 from tests.decoding.models import tiny_agent
@@ -157,6 +158,15 @@ def test_a_film_that_fails_costs_itself_alone(
     for film in result.videos:
         assert len(imageio.v3.imread(film)) == kept
     assert {str(path) for path in tmp_path.iterdir()} == set(result.videos)
+
+
+def test_a_missing_package_is_said_before_anything_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "imageio", None)
+    agent = tiny_agent(TASK)
+    with pytest.raises(MissingPackageError, match=r"Filming needs.*imageio.*\[video\]"):
+        rollout(agent, episodes=1, video_dir=tmp_path, video_episodes=1, progress=False)
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 4])
