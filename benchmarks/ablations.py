@@ -8,8 +8,8 @@ steps of the environments in every row. A row is a run from nothing. Its figures
 returns of the episodes that ended in the last quarter of the run, played for learning, in the
 game's own points. Freeway is cut after 250 of its 2,500 steps, so that there are such episodes.
 
-scales: rewards times 1, 10 and 1,000 in different games, beside rewards as they are; with PopArt
-    and without.
+scales: rewards times 1, 10 and 1,000 in different games, beside rewards as they are; with PopArt,
+    with categorical values, and without either.
 lag: unrolls that are learned from 16 updates after they were played, with importance weights and
     without, beside unrolls that are learned from at once. IMPALA's surrogate in one pass is where
     importance weights are all that corrects; the clipped one in two passes is the recipes' own.
@@ -41,6 +41,7 @@ RECIPE = "reinforce/minatar"
 OPTIONS: dict[str, dict[str, Any]] = {"minatar/Freeway": {"max_steps": 250}}
 SCALES = {"minatar/Breakout": 1.0, "minatar/Freeway": 10.0, "minatar/SpaceInvaders": 1000.0}
 LAG_UPDATES = 16
+CATEGORICAL = ("reinforcement.value_head=categorical",)
 IMPALA = ("reinforcement.surrogate=v-trace", "reinforcement.passes=1")
 
 
@@ -65,6 +66,8 @@ EXPERIMENTS = {
     "scales": (
         Setting("PopArt, rewards as they are"),
         Setting("PopArt, times 1, 10, 1000", SCALES),
+        Setting("categorical, rewards as they are", overrides=CATEGORICAL),
+        Setting("categorical, times 1, 10, 1000", SCALES, CATEGORICAL),
         Setting("plain, rewards as they are", overrides=("reinforcement.popart=false",)),
         Setting("plain, times 1, 10, 1000", SCALES, ("reinforcement.popart=false",)),
     ),

@@ -469,7 +469,7 @@ def test_the_ablations_go_on_from_their_file(tmp_path: Path, capsys):
     arguments = ["scales", "--steps", "13000", "--json", str(out)]
     ablations.main(arguments)
     rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == 4 and {row["steps"] for row in rows} == {8 * 3 * 16 * 32}
+    assert len(rows) == 6 and {row["steps"] for row in rows} == {8 * 3 * 16 * 32}
     assert all(row["returns"]["minatar/Freeway"] is not None for row in rows)
     out.write_text(json.dumps({"rows": rows[1:]}))
     capsys.readouterr()

@@ -18,7 +18,7 @@ from generalist.acting.checkpoint import Checkpoint
 from generalist.errors import GeneralistError
 from generalist.modeling.embedders import Embedders, embedders_of
 from generalist.modeling.lora import merged
-from generalist.modeling.values import Values, values_of
+from generalist.modeling.values import values_of
 from generalist.tokenization.layout import Layout
 from generalist.training.card import new_card
 from generalist.training.card_sections import interface
@@ -87,7 +87,7 @@ def _whole(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedM
     if (embedders := embedders_of(model)) is not None:
         whole.embedders = Embedders(embedders.form, model.config.hidden_size)
     if (values := values_of(model)) is not None:
-        whole.values = Values(values.tasks, model.config.hidden_size)
+        whole.values = type(values)(values.tasks, model.config.hidden_size)
     whole.load_state_dict(weights, strict=False, assign=True)  # a tied head has no entry
     whole.tie_weights()
     if absent := [name for name, weight in whole.named_parameters() if weight.is_meta]:

@@ -26,6 +26,7 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 SHARE_THE_FOLDER = "Put output_dir on a disk that all ranks share."
 ROWS_COMPARED = 8
+_OF_THE_WEIGHTS = ("model.", "reinforcement.value_head")  # keys that decide their shapes
 LOCK_SECONDS = 15.0  # a process that was told to end may take this long
 
 
@@ -53,7 +54,7 @@ def checkpoint_to_continue(
     if folder is None:
         return None
     fatal, changed = [], differences(load_recipe(folder / RECIPE), recipe)
-    fatal += [change for change in changed if change.startswith("model.")]
+    fatal += [change for change in changed if change.startswith(_OF_THE_WEIGHTS)]
     if not (folder / DATA).is_file():
         raise GeneralistError(
             f"{folder} was saved by an older version, which did not note its data, and cannot be "

@@ -216,7 +216,7 @@ def build_learner(
         window_tokens=recipe.data.window_tokens,
     )
     model.values = start_values(
-        tuple(wanted.tasks), model.config.hidden_size, recipe.model.init_from
+        wanted.value_head, tuple(wanted.tasks), model.config.hidden_size, recipe.model.init_from
     ).to(accelerator.device)
     objective = ReinforcementObjective(imitation, wanted)
     demonstrations = None

@@ -23,9 +23,9 @@ from generalist.training.reinforcement.vtrace import v_trace
 COLUMNS = ("policy", "value", "entropy", "kl", "clipped", "ratio", "lag")
 """What the objective gives of each step, in this order.
 
-The negative surrogate, half the squared error of the normalised value, the entropy of the action in
-nats, an estimate of the divergence from the start in nats, whether the surrogate's clip takes
-effect, the probability ratio, and an estimate of the divergence from what acted, in nats.
+The negative surrogate, the loss of the value, the entropy of the action in nats, an estimate of the
+divergence from the start in nats, whether the surrogate's clip takes effect, the probability ratio,
+and an estimate of the divergence from what acted, in nats.
 """
 
 
@@ -107,8 +107,7 @@ class ReinforcementObjective(nn.Module):
         change = log_prob - batch.behaviour
         ratio = change.exp()
         # 2. What the values say, and what they and the policy should.
-        outputs, wanted, advantage = self._values(batch, hidden, ratio.detach())
-        value_loss = 0.5 * (outputs[:, :-1] - wanted).square()
+        value_loss, advantage = self._values(batch, hidden, ratio.detach())
         # 3. The surrogate.
         if recipe.surrogate == "v-trace":
             weight = ratio.detach().clamp(max=1.0) if recipe.importance else 1.0
@@ -126,24 +125,23 @@ class ReinforcementObjective(nn.Module):
         columns = (-gain, value_loss, entropy, divergence, clipped, ratio.detach(), lag)
         return torch.stack(columns, dim=-1)
 
-    def _values(
-        self, batch: UnrollPass, hidden: Tensor, ratio: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T + 1) normalised values, the (B, T) they should be, and (B, T) advantages."""
+    def _values(self, batch: UnrollPass, hidden: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) losses of the values, and (B, T) advantages."""
         values = values_of(self.model)
         assert values is not None
-        length = batch.rewards.shape[1] + 1
-        task = batch.task.repeat_interleave(length)
+        steps = batch.rewards.shape[1]
+        task = batch.task.repeat_interleave(steps + 1)
         outputs = values(hidden[batch.timesteps.first], task)
         with torch.no_grad():
             traced = v_trace(
                 batch.rewards,
                 batch.discounts,
-                values.unnormalised(outputs, task).view(-1, length),
+                values.value(outputs, task).view(-1, steps + 1),
                 ratio if self.recipe.importance else torch.ones_like(ratio),
                 trace_decay=self.recipe.trace_decay,
             )
-            mean, spread = values.mean[batch.task], values.spread[batch.task]
-            wanted = ((traced.values - mean[:, None]) / spread[:, None]).float()
             advantage = traced.advantages / batch.scale[:, None]
-        return outputs.view(-1, length), wanted, advantage
+        before = outputs.unflatten(0, (-1, steps + 1))[:, :-1].flatten(0, 1)
+        wanted = traced.values.flatten()
+        losses = values.losses(before, wanted, batch.task.repeat_interleave(steps))
+        return losses.view(-1, steps), advantage

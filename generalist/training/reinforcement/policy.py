@@ -228,7 +228,7 @@ def _values(model: Any, hidden: Tensor, timesteps: Timesteps, task: np.ndarray) 
     assert values is not None
     number = torch.from_numpy(task).to(hidden.device)
     outputs = values(hidden[timesteps.first], number)
-    return values.unnormalised(outputs, number).cpu().numpy()
+    return values.value(outputs, number).cpu().numpy()
 
 
 def _tasks(states: Sequence[States]) -> np.ndarray:

@@ -65,14 +65,19 @@ class ReinforcementRecipe(Section):
     """Weight of the policy's entropy, which keeps it trying. Advantages are in units of the spread
     of returns, so one weight suits tasks of any scale."""
     value: float = Field(default=0.5, gt=0)
-    """Weight of the squared error of normalised values."""
+    """Weight of the loss of the values."""
+    value_head: Literal["scalar", "categorical"] = "scalar"
+    """scalar: the value is one number, learned by half its squared error. categorical: it is the
+    mean of a distribution over 101 bins, learned by cross-entropy (HL-Gauss, Farebrother et al.
+    2024). The bins reach 10 spreads of the task's returns to both sides of their mean."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the policy that the run starts with."""
     value_warmup: int = Field(default=0, ge=0)
     """Unrolls in which only values are learned, because untrained ones would move the policy at
     random. Worth it when the run starts from a checkpoint."""
     popart: bool = True
-    """Normalise values by each task's own returns; false only to show what it is for."""
+    """Normalise values by each task's own returns; false only to show what it is for. Bins then
+    reach from -10 to 10 rewards."""
     popart_rate: float = Field(default=0.05, gt=0, le=1)
     """How fast the statistics follow, in an unroll."""
     reward_clip: float | None = Field(default=None, gt=0)

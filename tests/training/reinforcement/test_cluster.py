@@ -48,7 +48,7 @@ def players() -> list[int]:
 def test_actors_play_as_here_and_one_that_dies_or_hangs_is_replaced():
     tasks = (CARTPOLE, GOTO, BOARD)
     agent = compact_agent(*tasks)
-    agent.model.values = start_values(tasks, agent.model.config.hidden_size)
+    agent.model.values = start_values("categorical", tasks, agent.model.config.hidden_size)
     wanted = ReinforcementRecipe(tasks={task: {} for task in tasks}, unroll=30)
     options = {
         "makers": [partial(make, task) for task in tasks], "counts": [4] * 3, "seed_of": seed_of,

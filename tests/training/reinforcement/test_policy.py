@@ -25,11 +25,16 @@ BOARD = "board/TicTacToe"
 TASKS = (CARTPOLE, LUNAR, GOTO, BOARD)
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["one-position", "three-positions"])
+@pytest.fixture(
+    scope="module",
+    params=[(1, "scalar"), (3, "categorical")],
+    ids=["one-position", "three-positions"],
+)
 def acting(request):
     """An agent of three tasks with values, and environments of all of them that have begun."""
-    agent = compact_agent(*TASKS, positions=request.param, log_probs=True, temperature=1.0)
-    agent.model.values = start_values(TASKS, agent.model.config.hidden_size)
+    positions, head = request.param
+    agent = compact_agent(*TASKS, positions=positions, log_probs=True, temperature=1.0)
+    agent.model.values = start_values(head, TASKS, agent.model.config.hidden_size)
     with torch.no_grad():
         agent.model.values.weight.normal_(generator=torch.Generator().manual_seed(0))
     shower = Shower(agent.processor, agent.model.embedders.form, agent.layouts)
@@ -125,7 +130,7 @@ def test_all_digits_are_drawn_where_another_task_masks_fewer():
     form = CompactForm(positions=1, width=8).extended(layouts)
     model = tiny_model(size=processor.vocabulary.size)
     model.embedders = Embedders(form, model.config.hidden_size).eval()
-    model.values = start_values(tuple(layouts), model.config.hidden_size)
+    model.values = start_values("scalar", tuple(layouts), model.config.hidden_size)
     shower = Shower(processor, form, layouts)
     mask = np.zeros(5_000, np.int8)
     mask[[3, 4_000]] = 1

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
 from generalist.errors import GeneralistError, UsageError
+from generalist.modeling.values import HEADS
 from generalist.shards.validate import validate
 from generalist.training.checkpoint import newest_checkpoint
 from generalist.training.loop import build_trainer, train
@@ -36,6 +37,8 @@ from tests.training.runs import (
     recipe_file,
     weights,
 )
+
+of_both_heads = pytest.mark.parametrize("head", sorted(HEADS))
 
 
 def values_file(run: Path) -> dict[str, torch.Tensor]:
@@ -62,11 +65,11 @@ def test_acts_afterwards_and_says_what_happened(make_run, tmp_path):
     assert (again / "generalist" / "values.safetensors").is_file()
 
 
-@pytest.mark.parametrize("step", [3, 6])
-def test_resumed_equals_uninterrupted(make_run, tmp_path, step):
-    train(make_run(output_dir=tmp_path / "whole"))
+@pytest.mark.parametrize(("step", "head"), [(3, "scalar"), (6, "scalar"), (6, "categorical")])
+def test_resumed_equals_uninterrupted(make_run, tmp_path, step, head):
+    train(make_run({"value_head": head}, output_dir=tmp_path / "whole"))
     source = tmp_path / "whole" / "checkpoints" / f"step-{step:08d}"
-    train(make_run(output_dir=tmp_path / "again"), resume_from=source)
+    train(make_run({"value_head": head}, output_dir=tmp_path / "again"), resume_from=source)
     assert_bitwise_equal(tmp_path / "whole", tmp_path / "again")
     one, two = values_file(tmp_path / "whole"), values_file(tmp_path / "again")
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -98,14 +101,38 @@ def test_imitates_beside_and_keeps_to_its_start(make_run, tmp_path):
     assert old["weight"].shape == new["weight"].shape == (2, 16)
 
 
-def test_unscaled_rewards_come_back_from_a_scaled_run(make_run, tmp_path):
+@of_both_heads
+def test_unscaled_rewards_come_back_from_a_scaled_run(make_run, tmp_path, head):
     """With PopArt a run whose rewards are a thousand times as large is the same run."""
     for name, scale in (("plain", 1.0), ("large", 1024.0)):
         tasks = {CARTPOLE: {"environments": 4, "reward_scale": scale}}
-        train(make_run({"tasks": tasks}, output_dir=tmp_path / name))
+        train(make_run({"tasks": tasks, "value_head": head}, output_dir=tmp_path / name))
     one, two = weights(tmp_path / "plain"), weights(tmp_path / "large")
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=2e-3, rtol=2e-3)
+
+
+def test_distributions_lie_in_the_checkpoint_and_another_run_goes_on_from_them(make_run, tmp_path):
+    folder = train(make_run({"value_head": "categorical"}))
+    values = Agent.from_pretrained(folder, task=CARTPOLE).model.values
+    assert values.head == "categorical" and values.weight.shape == (2, 101, 16)
+    assert values.weight.abs().max() > 0 and values.seen.min() > 0
+    assert rows(tmp_path / "run")[-1][f"value/{CARTPOLE}"] > 0
+    start = {"init_from": str(folder)}
+    train(make_run({"value_head": "categorical"}, model=start, output_dir=tmp_path / "second"))
+    with pytest.warns(UserWarning, match="has categorical values, and the recipe asks for scalar"):
+        train(make_run(model=start, output_dir=tmp_path / "third"))
+    one, two, three = (values_file(tmp_path / name) for name in ("run", "second", "third"))
+    assert (two["seen"] > one["seen"]).all() and (three["seen"] > one["seen"]).all()
+    assert three["weight"].shape == (2, 16)
+
+
+def test_a_run_does_not_go_on_with_values_of_the_other_kind(make_run):
+    train(make_run())
+    with pytest.raises(GeneralistError, match=r"of another model \(reinforcement\.value_head"):
+        train(make_run({"value_head": "categorical"}), allow_changes=True)
+    with pytest.raises(ValueError, match=r"(?s)value_head.*'scalar' or 'categorical'"):
+        make_run({"value_head": "quantiles"})
 
 
 def test_a_killed_run_goes_on(make_run, tmp_path):
@@ -181,24 +208,27 @@ def test_what_does_not_go_together_is_refused_in_words(make_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_share_the_environments_and_are_resumed(make_run, tmp_path):
-    whole = make_run(output_dir=tmp_path / "whole")
+@of_both_heads
+def test_two_ranks_share_the_environments_and_are_resumed(make_run, tmp_path, head):
+    whole = make_run({"value_head": head}, output_dir=tmp_path / "whole")
     output = launched(recipe_file(whole, tmp_path / "a"), "ddp", "generalist.training")
     assert "DDP over 2 processes" in output.read_text()
     assert rows(tmp_path / "whole")[-1]["environment_steps"] == 2 * 6 * 8
-    again = make_run(output_dir=tmp_path / "again")
+    again = make_run({"value_head": head}, output_dir=tmp_path / "again")
     source = tmp_path / "whole" / "checkpoints" / "step-00000003"
     path = recipe_file(again, tmp_path / "b")
     launched(path, "ddp", "generalist.training", "--resume", str(source))
     assert_bitwise_equal(tmp_path / "whole", tmp_path / "again")
     with pytest.raises(GeneralistError, match="played by 2 processes and cannot go on with 1"):
-        train(make_run(output_dir=tmp_path / "alone"), resume_from=source)
+        train(make_run({"value_head": head}, output_dir=tmp_path / "alone"), resume_from=source)
 
 
 @pytest.mark.slow
-def test_cartpole_is_learned_from_nothing_in_a_minute(make_run):
+@of_both_heads
+def test_cartpole_is_learned_from_nothing_in_a_minute(make_run, head):
     recipe = make_run(
-        {"tasks": {CARTPOLE: {"environments": 32}}, "unroll": 32, "minibatches": 4},
+        {"tasks": {CARTPOLE: {"environments": 32}}, "unroll": 32, "minibatches": 4,
+         "value_head": head},
         model={"form": "compact", "hidden_size": 64, "intermediate_size": 192, "layers": 2,
                "heads": 2},
         optimizer={"lr": 0.001, "betas": [0.9, 0.999], "eps": 1e-5, "weight_decay": 0.0,

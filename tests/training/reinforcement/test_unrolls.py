@@ -39,7 +39,8 @@ def acting(request):
         *CONTEXTS, positions=request.param, window=96, log_probs=True, temperature=1.0,
         context_steps=CONTEXTS,
     )  # fmt: skip
-    agent.model.values = start_values(tuple(CONTEXTS), agent.model.config.hidden_size)
+    hidden_size = agent.model.config.hidden_size
+    agent.model.values = start_values("scalar", tuple(CONTEXTS), hidden_size)
     with torch.no_grad():
         agent.model.values.weight.normal_(generator=torch.Generator().manual_seed(0))
     fleet = fleet_for(agent)
