@@ -15,24 +15,40 @@ loop: a loop over the model's own forward pass and a `DynamicCache`, every token
 crop: the same, but from a full window the oldest tokens' keys are dropped at every timestep, as
     JAT does. What is left was computed from what was dropped: no full pass gives the same.
 recompute: the whole context anew for every action token, as policies do that keep no cache.
+llama.cpp: the same weights as a GGUF file, every action token fed alone as in loop; its caches
+    have the dtype of all others (benchmarks/llama.py says how to install it).
+llama.cpp f16: the same as llama.cpp does by itself, with float16 caches and flash attention.
 
-generate and loop start from half a window and are cut back to it when the window is full
-(`DynamicCache.crop`), so that their contexts are as long as the decoder's on average. The cut is
-the cheapest there is and leaves the oldest half, which no agent would want: acting costs them more
-than is shown here. Recompute has three quarters of a window, which is that average.
+generate, loop and llama.cpp start from half a window and are cut back to it when the window is
+full, so that their contexts are as long as the decoder's on average. The cut is the cheapest there
+is and leaves the oldest half, which no agent would want: acting costs them more than is shown here.
+Recompute has three quarters of a window, which is that average.
+
+With `--batch 8` some also act in eight environments side by side. Their contexts are copies of one,
+and go on differently. "gain" is how many times the environment steps of one environment they take.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from rich.table import Table
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from benchmarks.acting_peers import (
+    ACTION_TOKENS,
+    OBSERVATION_TOKENS,
+    CropPeer,
+    GeneratePeer,
+    LlamaPeer,
+    LoopPeer,
+    Observations,
+    Step,
+    recompute_step,
+)
+from benchmarks.llama import INSTALL, LlamaCpp, installed
 from benchmarks.measure import (
     interleaved,
     matrix_vector_bandwidth,
@@ -51,8 +67,6 @@ from generalist.tokenization.compact import QUERIES, CompactForm, Run, Signature
 from generalist.tokenization.processor import GeneralistProcessor
 from generalist.vocabulary import Vocabulary
 
-OBSERVATION_TOKENS, ACTION_TOKENS = 18, 6
-HEADER_TOKENS = 8
 SIZES = {
     "1M": ModelRecipe(architecture="qwen3", hidden_size=128, layers=4, heads=2),
     "3M": ModelRecipe(hidden_size=256, intermediate_size=1024, layers=3, heads=4),
@@ -69,24 +83,7 @@ class Timing:
     median_ms: float
     least_ms: float
     p99_ms: float
-
-
-class Observations:
-    """Endless random observation tokens, the same for the same seed."""
-
-    def __init__(self, vocabulary: Vocabulary, seed: int = 0) -> None:
-        self.bins = (vocabulary["continuous"].start, vocabulary["continuous"].stop)
-        self._separator = vocabulary.special("separator")
-        self._random = np.random.default_rng(seed)
-
-    def header(self) -> list[int]:
-        """The ids of a header."""
-        return self._random.integers(*self.bins, HEADER_TOKENS).tolist()
-
-    def next(self) -> list[int]:
-        """The ids of the next observation, with its separator."""
-        tokens = self._random.integers(*self.bins, OBSERVATION_TOKENS - 1).tolist()
-        return [*tokens, self._separator]
+    gain: float  # environment steps, times those of one environment in turns with it
 
 
 def decoder_step(
@@ -95,26 +92,31 @@ def decoder_step(
     window: int,
     environments: int = 1,
     plain: bool = False,
-) -> Callable[[], object]:
+) -> Step:
     """A timestep of `Decoder` after its window has filled once."""
     source = Observations(vocabulary)
     decoder = Decoder(model, environments, window, plain=plain)
-    slots = range(environments)
-    choices = [[Choice(interval=source.bins)] * ACTION_TOKENS] * environments
-    for slot in slots:
-        decoder.reset(slot, source.header())
+    choices = [Choice(interval=source.bins)] * ACTION_TOKENS
 
-    def step() -> None:
-        decoder.act(slots, [source.next() for _ in slots], choices)
+    def step(slots: range = range(environments)) -> None:
+        decoder.act(slots, [source.next() for _ in slots], [choices] * len(slots))
 
+    decoder.reset(0, source.header())
     for _ in range(window // (OBSERVATION_TOKENS + ACTION_TOKENS) + 1):
-        step()
+        step(range(1))
+    copy_first(decoder)
     return step
+
+
+def copy_first(decoder: Decoder) -> None:
+    """Put what the first slot of a decoder holds into all others."""
+    others = range(1, len(decoder))
+    decoder.fork([0] * len(others), others, younger=True)
 
 
 def compact_step(
     model: PreTrainedModel, vocabulary: Vocabulary, window: int, environments: int = 1
-) -> Callable[[], object]:
+) -> Step:
     """A timestep in the compact form, the embedder's work included."""
     source = Observations(vocabulary)
     start, stop = source.bins
@@ -125,114 +127,22 @@ def compact_step(
         embedders = Embedders(form, model.config.hidden_size).to(model.device, model.dtype)
     steps = window // (OBSERVATION_TOKENS + ACTION_TOKENS)
     decoder = Decoder(model, environments, window, body_tokens=steps * ACTION_TOKENS)
-    slots = range(environments)
-    choices = [[Choice(interval=source.bins)] * ACTION_TOKENS] * environments
+    choices = [Choice(interval=source.bins)] * ACTION_TOKENS
     chunk = [vocabulary.special("separator")] * ACTION_TOKENS
-    for slot in slots:
-        decoder.reset(slot, [vocabulary.special("begin")])
 
     @torch.inference_mode()
-    def step() -> None:
+    def step(slots: range = range(environments)) -> None:
         ids = torch.tensor([source.next()[:-1] for _ in slots], device=model.device)
         given = embedders.vectors(seen.name, ids)
         numbers = torch.arange(queries, device=model.device)
         asked = embedders.vectors(QUERIES, numbers[None])[0]
         vectors = torch.cat([given, asked.expand(len(given), -1, -1)], dim=1)
-        decoder.act_at_once(slots, chunk, vectors, choices)
+        decoder.act_at_once(slots, chunk, vectors, [choices] * len(slots))
 
+    decoder.reset(0, [vocabulary.special("begin")])
     for _ in range(steps + 1):
-        step()
-    return step
-
-
-class CachedPeer:
-    """What `generate` and `loop` share: a `DynamicCache` kept between half a window and all."""
-
-    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, window: int) -> None:
-        self.model, self.window = model, window
-        self.source = Observations(vocabulary)
-        self.cache = DynamicCache(config=model.config)
-        self.half = window // 2
-        rng = np.random.default_rng(1)
-        self.tokens = rng.integers(*self.source.bins, self.half).tolist()
-        with torch.inference_mode():
-            self.model(self.tensor(self.tokens), past_key_values=self.cache, use_cache=True)
-
-    def tensor(self, tokens: list[int]) -> torch.Tensor:
-        """(1, n) ids where the model is."""
-        return torch.tensor([tokens], device=self.model.device)
-
-    def begin(self) -> list[int]:
-        """Make room for a timestep; the last action token, not yet fed, and its observation."""
-        if len(self.tokens) + OBSERVATION_TOKENS + ACTION_TOKENS > self.window:
-            self.cache.crop(self.half - self.cache.get_seq_length())  # by a negative number
-            self.tokens = self.tokens[: self.half]
-        waiting = self.tokens[self.cache.get_seq_length() :]
-        observation = self.source.next()
-        self.tokens += observation
-        return waiting + observation
-
-
-class GeneratePeer(CachedPeer):
-    """A timestep is one call of `generate` that goes on from the cache."""
-
-    def step(self) -> None:
-        """Take a timestep."""
-        self.begin()
-        ids = self.tensor(self.tokens)
-        out = self.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            past_key_values=self.cache,
-            max_new_tokens=ACTION_TOKENS,
-            min_new_tokens=ACTION_TOKENS,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        self.tokens = out[0].tolist()
-
-
-class LoopPeer(CachedPeer):
-    """A timestep is a loop over forward passes that fill the cache."""
-
-    @torch.inference_mode()
-    def step(self) -> None:
-        """Take a timestep."""
-        new = self.begin()
-        for _ in range(ACTION_TOKENS):
-            out = self.model(self.tensor(new), past_key_values=self.cache, logits_to_keep=1)
-            new = [int(out.logits[0, -1].argmax())]
-            self.tokens += new
-
-
-class CropPeer(LoopPeer):
-    """A loop whose cache slides: as much of the window as leaves room is kept."""
-
-    def begin(self) -> list[int]:
-        """As `CachedPeer.begin`."""
-        kept = self.window - OBSERVATION_TOKENS - ACTION_TOKENS
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, -kept:], layer.values[:, :, -kept:]
-        new = [*self.tokens[-1:], *self.source.next()]
-        self.tokens += new[1:]
-        return new
-
-
-def recompute_step(
-    model: PreTrainedModel, vocabulary: Vocabulary, window: int
-) -> Callable[[], object]:
-    """A timestep by a pass over the whole context for each action token."""
-    source = Observations(vocabulary)
-    rng = np.random.default_rng(1)
-    context = rng.integers(*source.bins, window * 3 // 4).tolist()
-
-    @torch.inference_mode()
-    def step() -> None:
-        tokens = context + source.next()
-        for _ in range(ACTION_TOKENS):
-            logits = model(torch.tensor([tokens]), use_cache=False).logits
-            tokens.append(int(logits[0, -1].argmax()))
-
+        step(range(1))
+    copy_first(decoder)
     return step
 
 
@@ -262,55 +172,68 @@ def difference_to_full_pass(
     return largest, spread
 
 
-def p99_over_median(step: Callable[[], object], window: int) -> float:
+def p99_over_median(step: Step, window: int) -> float:
     """Of the time of a timestep by itself, while the window turns over eight times."""
     count = 8 * window // 2 // (OBSERVATION_TOKENS + ACTION_TOKENS)
     values = interleaved({"alone": step}, count)["alone"]
     return quantile(values, 0.99) / statistics.median(values)
 
 
+def many(
+    model: PreTrainedModel,
+    llama: LlamaCpp | None,
+    vocabulary: Vocabulary,
+    window: int,
+    environments: int,
+) -> dict[str, Step]:
+    """A timestep of each of those that act in many environments side by side."""
+    given = vocabulary, window, environments
+    steps = {"decoder": decoder_step(model, *given), "compact": compact_step(model, *given)}
+    steps["generate"] = GeneratePeer(model, *given).step
+    if llama is not None:
+        steps["llama.cpp"] = LlamaPeer(llama, *given).step
+        steps["llama.cpp f16"] = LlamaPeer(llama, *given, half=True).step
+    return steps
+
+
+def timing(name: str, environments: int, seconds: list[float], gain: float = 1.0) -> Timing:
+    """What the seconds of a subject's timesteps say."""
+    median, least, p99 = statistics.median(seconds), min(seconds), quantile(seconds, 0.99)
+    return Timing(name, environments, 1e3 * median, 1e3 * least, 1e3 * p99, gain)
+
+
 def measure(
-    size: str, window: int, rounds: int, batch: int, dtype: torch.dtype
+    size: str, window: int, rounds: int, batches: list[int], dtype: torch.dtype, checks: bool
 ) -> tuple[list[Timing], dict]:
     """Time all subjects at one size of model, on as many threads as torch has."""
     vocabulary = GeneralistProcessor.default().vocabulary
     model = build_model(SIZES[size], vocabulary, window).eval().to(dtype)
-    together = f"decoder x {batch}"
-    steps = {"decoder": decoder_step(model, vocabulary, window)}
-    steps["compact"] = compact_step(model, vocabulary, window)
-    steps["generate"] = GeneratePeer(model, vocabulary, window).step
-    steps["loop"] = LoopPeer(model, vocabulary, window).step
-    steps["crop"] = CropPeer(model, vocabulary, window).step
-    steps["recompute"] = recompute_step(model, vocabulary, window)
-    seconds = interleaved(
-        {name: step for name, step in steps.items() if name != "recompute"}, rounds
-    )
-    # The slow ones get fewer rounds, in turns with the decoder too.
-    steps[together] = decoder_step(model, vocabulary, window, batch)
-    compact_together = f"compact x {batch}"
-    steps[compact_together] = compact_step(model, vocabulary, window, batch)
-    beside: dict[str, float] = {}
-    peers = (("recompute", "decoder", 15), (together, "decoder", 4))
-    for name, alone, share in (*peers, (compact_together, "compact", 4)):
-        pair = {each: steps[each] for each in (alone, name)}
-        found = interleaved(pair, max(2, rounds // share))
-        seconds[name] = found[name]
-        beside[name] = statistics.median(found[name]) / statistics.median(found[alone])
-    timings = [
-        Timing(
-            name,
-            batch if name in (together, compact_together) else 1,
-            1e3 * statistics.median(values),
-            1e3 * min(values),
-            1e3 * quantile(values, 0.99),
-        )
-        for name, values in seconds.items()
-    ]
+    llama = LlamaCpp(model) if installed() else None
+    alone = many(model, llama, vocabulary, window, 1)
+    others = {
+        "loop": LoopPeer(model, vocabulary, window).step,
+        "crop": CropPeer(model, vocabulary, window).step,
+    }
+    found = interleaved({**alone, **others}, rounds)
+    timings = [timing(name, 1, seconds) for name, seconds in found.items()]
     median = {each.subject: each.median_ms for each in timings}
+    # The slow ones get fewer rounds, in turns with the quick ones too.
+    slow = {"decoder": alone["decoder"], "recompute": recompute_step(model, vocabulary, window)}
+    found = interleaved(slow, max(2, rounds // 15))
+    timings.append(timing("recompute", 1, found["recompute"]))
+    times_recompute = timings[-1].median_ms / (1e3 * statistics.median(found["decoder"]))
+    for batch in batches:
+        together = many(model, llama, vocabulary, window, batch)
+        steps = alone | {f"{name} x {batch}": step for name, step in together.items()}
+        found = interleaved(steps, max(2, rounds // 4))
+        for name in together:
+            one, all_of_them = found[name], found[f"{name} x {batch}"]
+            gain = batch * statistics.median(one) / statistics.median(all_of_them)
+            timings.append(timing(f"{name} x {batch}", batch, all_of_them, gain))
+        del together, steps  # gigabytes of caches
     parameters = sum(p.numel() for p in model.base_model.layers.parameters())
     body_bytes = parameters * dtype.itemsize
     bandwidth = matrix_vector_bandwidth(body_bytes)
-    difference, spread = difference_to_full_pass(model, vocabulary, window)
     facts = {
         "size": size,
         "dtype": str(dtype).removeprefix("torch."),
@@ -318,35 +241,53 @@ def measure(
         "times_generate": median["generate"] / median["decoder"],
         "times_loop": median["loop"] / median["decoder"],
         "times_crop": median["crop"] / median["decoder"],
-        "times_recompute": beside["recompute"],
-        "batch_gain": batch / beside[together],
+        "times_recompute": times_recompute,
         "compact_times_generate": median["generate"] / median["compact"],
         "compact_times_decoder": median["decoder"] / median["compact"],
-        "compact_batch_gain": batch / beside[compact_together],
-        "p99_over_median": p99_over_median(steps["decoder"], window),
         # Each pass reads every weight of the body once; the head's rows are left out.
         "bandwidth_share": ACTION_TOKENS * body_bytes / (median["decoder"] / 1e3) / bandwidth,
-        "largest_logit_difference": difference,
-        "logit_spread": spread,
     }
+    if llama is not None:
+        facts["times_llama"] = median["llama.cpp"] / median["decoder"]
+        facts["times_llama_f16"] = median["llama.cpp f16"] / median["decoder"]
+        facts["compact_times_llama"] = median["llama.cpp"] / median["compact"]
+        facts["compact_times_llama_f16"] = median["llama.cpp f16"] / median["compact"]
+        peer, half = (LlamaPeer(llama, vocabulary, window, half=half) for half in (False, True))
+        peer.step()
+        half.step()
+        facts["llama_logit_difference"] = peer.difference(model)
+        facts["llama_f16_logit_difference"] = half.difference(model)
+    if checks:
+        facts["p99_over_median"] = p99_over_median(alone["decoder"], window)
+        difference, spread = difference_to_full_pass(model, vocabulary, window)
+        facts |= {"largest_logit_difference": difference, "logit_spread": spread}
     return timings, facts
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure each size and print tables."""
     parser = timing_parser("acting", __doc__, SIZES, rounds=120)
-    parser.add_argument("--batch", type=int, default=8, help="environments side by side")
+    parser.add_argument("--batch", type=int, action="append", help="environments; default 8")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--no-checks",
+        action="store_true",
+        help="leave out what takes longest: the tail over eight windows, logits by full passes",
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     console, result = screen(), []
+    if not installed():
+        console.print(f"llama.cpp is left out, because it is not installed: {INSTALL}")
     for size in given.size or ["3M"]:
-        dtype = getattr(torch, given.dtype)
-        timings, facts = measure(size, given.window, given.rounds, given.batch, dtype)
-        table = Table("subject", "median ms", "least ms", "p99 ms", "environment steps/s")
+        dtype, batches = getattr(torch, given.dtype), given.batch or [8]
+        timings, facts = measure(
+            size, given.window, given.rounds, batches, dtype, not given.no_checks
+        )
+        table = Table("subject", "median ms", "least ms", "p99 ms", "environment steps/s", "gain")
         for each in timings:
             rate = each.environments / each.median_ms * 1e3
-            row = (each.median_ms, each.least_ms, each.p99_ms, rate)
+            row = (each.median_ms, each.least_ms, each.p99_ms, rate, each.gain)
             table.add_row(each.subject, *(f"{value:.4g}" for value in row))
         console.print(f"{size}, {given.window} tokens, {given.threads} thread(s)", table)
         print_facts(console, facts)

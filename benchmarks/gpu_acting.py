@@ -27,13 +27,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from benchmarks.acting import (
-    ACTION_TOKENS,
-    OBSERVATION_TOKENS,
-    GeneratePeer,
-    compact_step,
-    decoder_step,
-)
+from benchmarks.acting import compact_step, decoder_step
+from benchmarks.acting_peers import ACTION_TOKENS, OBSERVATION_TOKENS, GeneratePeer
 from benchmarks.forecast import Device, acting
 from benchmarks.measure import interleaved, print_table, quantile, screen, write_json
 from generalist.decoding.decoder import Decoder

@@ -36,6 +36,7 @@ from benchmarks import (
     tokenizing,
     training,
 )
+from benchmarks.acting_peers import GeneratePeer, LoopPeer
 from benchmarks.patch_embedding import PatchEmbedding
 from generalist import envs
 from generalist.modeling.build import build_model
@@ -210,30 +211,36 @@ def test_embedded_patches_know_where_they_stand():
     assert (torch.cdist(vectors[1], vectors[1]) + torch.eye(36) > 1e-3).all()
 
 
-def test_the_acting_benchmark_compares_equal_things(tmp_path: Path):
+def test_the_acting_benchmark_compares_equal_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(acting, "installed", lambda: False)  # tests/test_llama.py has llama.cpp
     out = tmp_path / "out.json"
     arguments = ["--size", "1M", "--window", "96", "--rounds", "8", "--batch", "2"]
     acting.main([*arguments, "--json", str(out)])
     (found,) = json.loads(out.read_text())["sizes"]
     subjects = {each["subject"]: each for each in found["timings"]}
-    others = ("generate", "loop", "crop", "recompute")
-    assert set(subjects) == {"decoder", "decoder x 2", "compact", "compact x 2", *others}
+    many = {"decoder", "compact", "generate"}
+    assert set(subjects) == many | {f"{name} x 2" for name in many} | {"loop", "crop", "recompute"}
+    assert "llama.cpp is left out" in capsys.readouterr().out
     assert found["facts"]["largest_logit_difference"] < 1e-4 * found["facts"]["logit_spread"]
     decoder, peer = subjects["decoder"], subjects["generate"]
     assert 0 < decoder["least_ms"] <= decoder["median_ms"] <= decoder["p99_ms"]
     assert found["facts"]["times_generate"] == pytest.approx(
         peer["median_ms"] / decoder["median_ms"]
     )
+    assert decoder["gain"] == 1 and subjects["decoder x 2"]["gain"] > 0
 
 
 def test_the_cached_peers_choose_the_same_tokens():
     vocabulary = GeneralistProcessor.default().vocabulary
     model = build_model(acting.SIZES["1M"], vocabulary, 96).eval()
-    peers = [Peer(model, vocabulary, 96) for Peer in (acting.GeneratePeer, acting.LoopPeer)]
+    generate, loop = (Peer(model, vocabulary, 96, 2) for Peer in (GeneratePeer, LoopPeer))
     for _ in range(6):  # cut back to half a window on the way
-        for peer in peers:
-            peer.step()
-        assert peers[0].tokens == peers[1].tokens
+        generate.step()
+        loop.step()
+        assert np.array_equal(generate.tokens, loop.tokens)
+    assert (loop.tokens[0] != loop.tokens[1]).any(), "environments see the same"
 
 
 def test_the_training_benchmark_compares_equal_losses(tiny_run: TinyRun, tmp_path: Path):
