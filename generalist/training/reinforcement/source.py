@@ -161,9 +161,9 @@ class Unrolls:
     def _play(self, step: int) -> None:
         """Play the next unroll, which serves the steps from `step` on."""
         began = time.monotonic()
-        self._number += 1
-        self._first_step, self._pass = step, -1
-        played = self._ranks.together(partial(self._played, step))
+        self._number, self._first_step, self._pass = self._number + 1, step, -1
+        counts = None if self._curriculum is None else self._curriculum.deal()
+        played = self._ranks.together(partial(self._played, step, counts))
         self._objective.train()
         self._unroll = played.unroll
         self._finished += played.finished
@@ -179,8 +179,12 @@ class Unrolls:
         self._adapt(played.unroll)
         self._playing += time.monotonic() - began
 
-    def _played(self, step: int) -> Played:
-        """The unroll of this rank.
+    def _played(self, step: int, counts: Sequence[int] | None) -> Played:
+        """The unroll of this rank, which hears nothing of other ranks meanwhile.
+
+        Args:
+            step: from which on it serves.
+            counts: environments of each task; None: as many as before.
 
         Raises:
             GeneralistError: too much failed.
@@ -188,7 +192,9 @@ class Unrolls:
         if not self._begun:
             self._fleet.begin()
             self._begun = True
-        self._deal()
+        if counts is not None and counts != self._fleet.counts:
+            assert isinstance(self._fleet, Fleet)
+            self._fleet.deal(counts)
         seed = np.random.SeedSequence((self._seed, _ACTIONS, self._ranks.number, self._number))
         random = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         model = self._objective.model
@@ -199,13 +205,6 @@ class Unrolls:
             played = play_unroll(model, self._fleet, self.recipe, **how)
         self._bear_failures(played.unroll)
         return played
-
-    def _deal(self) -> None:
-        """Deal the environments, where it is time."""
-        counts = None if self._curriculum is None else self._curriculum.deal()
-        if counts is not None and counts != self._fleet.counts:
-            assert isinstance(self._fleet, Fleet)
-            self._fleet.deal(counts)
 
     def _bear_failures(self, unroll: Unroll) -> None:
         if self._anew:
@@ -314,12 +313,13 @@ class Unrolls:
         if self._recorder is not None:
             self._recorder.save()
         assert self._unroll is not None
+        fleet = self._ranks.together(self._fleet.state)
         arrays: dict[str, np.ndarray] = {
             "counters": np.array(
                 [self._number, self._first_step, self._steps, self._failures], np.int64
             ),
             **{f"unroll/{name}": each for name, each in self._unroll.arrays().items()},
-            **{f"fleet/{name}": each for name, each in self._fleet.state().items()},
+            **{f"fleet/{name}": each for name, each in fleet.items()},
             **{f"curriculum/{name}": each for name, each in self._dealt().items()},
             **{f"header/{i}": each for i, each in enumerate(self._fleet.shower.known())},
         }
