@@ -140,7 +140,8 @@ class SelfplayRun:
             record = stack.enter_context((folder / RECORD).open("ab"))
             self._cut(folder / RECORD)
             if self.recipe.keep_games:
-                shards = GameShards(folder / DATA, self.parts, self.recipe)
+                begins = not self.state.games
+                shards = GameShards(folder / DATA, self.parts, self.recipe, begins=begins)
                 self._shards = stack.enter_context(shards)
             while self._done() < 1 and not stop.raised:
                 self.round(record.write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +155,23 @@ def test_a_record_that_lost_games_is_gone_on_with_and_said(
     assert len(games) == kept + rows[-1]["games"] - run.state.games
     selfplay(settings)  # there is nothing left to do, and nothing to say of the record
     assert "lacks games" not in capsys.readouterr().err
+
+
+def test_a_run_takes_no_games_of_another_for_its_own(tmp_path: Path) -> None:
+    """Games are told by their numbers, and another run has the same: its own were left out."""
+    settings = recipe(tmp_path, boards=["TicTacToe"], length={"games": 20})
+    selfplay(settings)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(GeneralistError, match="games of another run, of which no checkpoint is"):
+        selfplay(settings.model_copy(update={"seed": 1}))
+    assert selfplay(settings).is_dir()  # the same games again
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "data")
+    selfplay(settings.model_copy(update={"seed": 1}))
+    (games,) = recorded_games(tmp_path / "games.jsonl").values()
+    data = TaskData(tmp_path / "data/board/TicTacToe")
+    steps = np.array([data.record(number)["steps"] for number in range(len(data))])
+    assert steps.sum() == sum(map(len, games))
 
 
 def test_rates_count_from_where_a_start_of_the_run_begins(tmp_path: Path) -> None:
