@@ -6,6 +6,7 @@ Legend: N = environments decided for by one call, k = action tokens of a timeste
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from generalist.decoding.decoder import Decoder
 from generalist.envs.instructions import DEMONSTRATED
 from generalist.episode import Tree
 from generalist.errors import UsageError
+from generalist.numbers import NUMBER, exactly
 from generalist.planning.puct import EXPLORATION
 from generalist.planning.simulator_search import search
 from generalist.planning.simulators import Simulator, simulator_of
@@ -44,7 +46,7 @@ DISCOUNT = 0.99
 
 _NUMBERS = {
     "simulations": r"[1-9]\d{0,5}",
-    "exploration": r"\d+(?:\.\d*)?",
+    "exploration": NUMBER,
     "horizon": r"[1-9]\d{0,3}",
     "actions": r"[1-9]\d{0,3}",
 }
@@ -89,10 +91,12 @@ class TreePlan:
                 raise wrong
             found[key] = value
         exploration = float(found.pop("exploration", EXPLORATION))
+        if not 0 <= exploration < math.inf:
+            raise wrong
         return cls(exploration=exploration, **{key: int(value) for key, value in found.items()})
 
     def __str__(self) -> str:
-        said = f"tree:simulations={self.simulations},exploration={self.exploration:g}"
+        said = f"tree:simulations={self.simulations},exploration={exactly(self.exploration)}"
         more = {"horizon": self.horizon, "actions": self.actions}
         return said + "".join(f",{key}={value}" for key, value in more.items() if value is not None)
 

@@ -22,9 +22,9 @@ import torch
 
 from generalist.acting.forms import Asked
 from generalist.errors import UsageError
+from generalist.numbers import NUMBER, exactly
 from generalist.tokenization.returns import TaskReturns
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FORM = (
     "A wanted return is 'expert', a number or a percentage (250, 80%), perhaps with options: "
     "'expert:kappa=10,low=0,high=100' or '250:clip=no'"
@@ -68,7 +68,7 @@ class WantedReturn:
         if what == "expert":
             found = cls("expert")
             return replace(found, **_options(text, options, ("kappa", "low", "high")))
-        match = re.fullmatch(rf"({_NUMBER})(%?)", what)
+        match = re.fullmatch(rf"({NUMBER})(%?)", what)
         if match is None or not math.isfinite(float(match[1])):
             raise UsageError(f"{_FORM}; got {text!r}.")
         kind: Literal["percent", "number"] = "percent" if match[2] else "number"
@@ -114,16 +114,10 @@ class WantedReturn:
     def __str__(self) -> str:
         if self.kind == "expert":
             given = {"kappa": self.kappa, "low": self.low, "high": self.high}
-            said = (f"{k}={_exactly(v)}" for k, v in given.items() if v is not None)
+            said = (f"{k}={exactly(v)}" for k, v in given.items() if v is not None)
             return f"expert:{','.join(said)}"
-        number = _exactly(self.number)
+        number = exactly(self.number)
         return f"{number}{'%' * (self.kind == 'percent')}{':clip=no' * (not self.clip)}"
-
-
-def _exactly(number: float) -> str:
-    """A number as it is parsed again: short where that says it all."""
-    short = f"{number:g}"
-    return short if float(short) == number else repr(number)
 
 
 def _options(text: str, options: str, known: Sequence[str]) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def _options(text: str, options: str, known: Sequence[str]) -> dict[str, Any]:
         elif (
             key != "clip"
             and key in known
-            and re.fullmatch(_NUMBER, value)
+            and re.fullmatch(NUMBER, value)
             and math.isfinite(float(value))
         ):
             found[key] = float(value)

@@ -13,6 +13,7 @@ from generalist.cli.rollout import Dtype
 from generalist.errors import GeneralistError, UsageError, needing
 from generalist.evaluation.reading import reading_of
 from generalist.evaluation.scores import label
+from generalist.numbers import exactly
 
 
 def evaluate(
@@ -231,7 +232,7 @@ def run_suite(
         mode = " prompted" * result["prompted"] + " zero-shot" * result.get("zero_shot", False)
         row = label(result["task"], result["instruction"])
         if "asked" in result:
-            row += f" asked for {result['asked']:g}%"
+            row += f" asked for {exactly(result['asked'])}%"
         line = f"[{number}/{total}] {row}{mode}: {_short(result)}"
         if "skipped" not in result and "failed" not in result:
             line += ", from before" if there else f", in {duration(result['seconds'])}"

@@ -105,7 +105,7 @@ def count(pairs: Sequence[Pair], rng: np.random.Generator) -> Statement:
 
     return Statement(
         "count",
-        f"how many {word}s are there?" if part else f"how many {word} things are there?",
+        f"how many {_plural(word)} are there?" if part else f"how many {word} things are there?",
         str(many),
         max(1, many),
         names,
@@ -216,6 +216,10 @@ def _colours(pairs: Sequence[Pair]) -> list[str]:
 
 def _kinds(pairs: Sequence[Pair]) -> list[str]:
     return list(dict.fromkeys(kind for _, kind in pairs))
+
+
+def _plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith(("x", "ch")) else f"{kind}s"
 
 
 def _drawn(options: Sequence[Any], rng: np.random.Generator) -> Any:

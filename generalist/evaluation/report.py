@@ -31,6 +31,7 @@ from generalist.evaluation.sections import (
     speaking_section,
 )
 from generalist.evaluation.suite import Evaluation, Result
+from generalist.numbers import exactly
 from generalist.shards.files import replacing, write_json
 
 EMBEDDED_BYTES = 6_000_000  # a longer video stays a file beside the report
@@ -167,7 +168,7 @@ def _headline(evaluation: Evaluation, summary: dict[str, Any]) -> str:
 def _name(result: Result) -> str:
     """A result in words: the task, the instruction, and whether it is prompted."""
     name = label(result["task"], result["instruction"]) + ", prompted" * result["prompted"]
-    return name + (f", asked for {result['asked']:g}%" if "asked" in result else "")
+    return name + (f", asked for {exactly(result['asked'])}%" if "asked" in result else "")
 
 
 def _raw(scores: list[TaskScore]) -> str:

@@ -16,6 +16,7 @@ from generalist.envs.speaking import is_speaking_task
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.reading import reading_of
 from generalist.evaluation.scores import TaskScore, label, score_task
+from generalist.numbers import exactly
 from generalist.seeds import EVALUATION_SEED
 from generalist.specs import find_spec, load_yaml
 
@@ -226,7 +227,7 @@ class Job:
         instruction = "" if self.entry.instruction == OWN else f".{self.entry.instruction}"
         mode = ".prompted" if self.prompted else ""
         if self.asked is not None:
-            mode = f".asked-{self.asked:g}"
+            mode = f".asked-{exactly(self.asked)}"
         return f"{self.entry.task.replace('/', '-')}{instruction}{mode}.json"
 
     @property

@@ -142,6 +142,22 @@ class Ranks:
             raise found.error()
         return found
 
+    def together(self, work: Callable[[], T]) -> T:
+        """Do a rank's own part of a step on each rank, and return this rank's result.
+
+        Raises:
+            GeneralistError: `work` raised it on a rank; the error of the first such rank, on all.
+        """
+        mine: GeneralistError | None = None
+        try:
+            done = work()
+        except GeneralistError as error:
+            mine = error
+        if any(self.sum([float(mine is not None)])):
+            problems = self.gather(mine and Problem.of(mine))
+            raise next(each.error() for each in problems if each) from mine
+        return done
+
     def gather(self, mine: T) -> list[T]:
         """The values of all ranks, in their order; a barrier without a time limit."""
         board = self.board()

@@ -117,6 +117,7 @@ class Game:
         self._wanted: str | None = None  # the return that episodes are asked for, as it is written
         self._beyond: str | None = None  # what is asked for in its place, in words
         self._person_steps = 0
+        self._saved = -1, 0  # seed of the episode that was saved last, and its steps
         self._moment: dict[str, Any] | None = None
         self._pictures = [Picture() for _ in range(agents)]
         try:
@@ -285,27 +286,27 @@ class Game:
     def save(self, root: Path) -> Path:
         """Keep the first session's episode so far as data below `root`; return its folder.
 
+        One that went on since it was saved is kept as another, longer one.
+
         Raises:
-            UsageError: nothing was played yet, or the checkpoint has no layout for the task.
+            UsageError: nothing was played yet, or nothing since it was saved.
         """
-        trace = self.sessions[0].trace
+        trace, env = self.sessions[0].trace, self._environments[0]
         if not trace.steps:
             raise UsageError("There is no step to save yet.")
+        if self._saved == (trace.seed, trace.steps):
+            raise UsageError(f"This episode is already saved, with all its {trace.steps} steps.")
         agent = self.model.agent
+        play = functools.partial(envs.make, self.task, **self.options)
         layout = agent.layouts.get(self.task) or agent.processor.layout(
-            self._environments[0].observation_space,
-            self._environments[0].action_space,
-            task=self.task,
-            play=functools.partial(envs.make, self.task, **self.options),
+            env.observation_space, env.action_space, task=self.task, play=play
         )
-        return keep_episode(
-            episode_of(trace, person_steps=self._person_steps),
-            root,
-            env=self._environments[0],
-            processor=agent.processor,
-            layout=layout,
-            options=self.options,
+        kept = episode_of(trace, person_steps=self._person_steps)
+        folder = keep_episode(
+            kept, root, env=env, processor=agent.processor, layout=layout, options=self.options
         )
+        self._saved = trace.seed, trace.steps
+        return folder
 
     # What the page shows
 

@@ -121,7 +121,8 @@ def _notes(
         notes.append(
             "The bar goes from random play to the expert. The agent's score is the mean over whole "
             "episodes, from the checkpoint's card; the thin line is its 95% interval. One episode "
-            "may do better or worse."
+            "may do better or worse. The bars alone compare tasks: a return counts the task's own "
+            "rewards. A task has no bar where its card has no normalised score."
         )
     notes += [f"Not played: {task}, because {why}" for task, why in missing.items()]
     return notes

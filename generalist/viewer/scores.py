@@ -18,12 +18,14 @@ class Shown:
     """Scores of one task, in the task's own metric.
 
     Attributes:
-        random: of random play; None where it was not measured.
-        expert: of the task's expert; None where it was not measured.
+        random: of random play, which normalises the mean; None where it was not measured.
+        expert: of the task's expert, likewise.
         mean: of the checkpoint, over whole episodes; None where its card has none.
         interval: 95% of the mean.
         episodes: how many whole episodes.
         text: the mean as the card has it.
+        normalized: the mean with random play as 0 and the expert as 1; None where the card has
+            none, as where the environment was made otherwise.
     """
 
     random: float | None
@@ -32,6 +34,7 @@ class Shown:
     interval: tuple[float, float] | None = None
     episodes: int = 0
     text: str = ""
+    normalized: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: `random`, `expert`, and `agent`, which is None where the card has none."""
@@ -70,17 +73,19 @@ def best_first(checkpoint: Path, tasks: Iterable[str]) -> list[str]:
 
 
 def _rows_of(checkpoint: Path) -> dict[str, dict[str, str]]:
-    """Of each task on a checkpoint's card, column -> cell."""
+    """Of each task on a checkpoint's card, column -> cell; of several rows the last normalised."""
     path = checkpoint / CARD
     card = card_scores(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {task: row for (task, _), row in card.items()}
+    rows = sorted(card.items(), key=lambda item: bool(item[1].get("normalized")))
+    return {task: row for (task, _), row in rows}
 
 
 def _shown(task: str, row: Mapping[str, str]) -> Shown:
     record = envs.get_task(task)
+    references = {"random": record.random_score, "expert": record.expert_score}
     random, expert = (
-        None if score is None else score.mean
-        for score in (record.random_score, record.expert_score)
+        float(row[who]) if row.get(who) else None if score is None else score.mean
+        for who, score in references.items()
     )
     if not row.get("mean"):
         return Shown(random, expert)
@@ -92,4 +97,5 @@ def _shown(task: str, row: Mapping[str, str]) -> Shown:
         interval=(ends[0], ends[1]) if len(ends) == 2 else None,
         episodes=int(row.get("episodes") or 0),
         text=row["mean"],
+        normalized=float(row["normalized"]) if row.get("normalized") else None,
     )

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from generalist.acting.agent import Agent
+from generalist.acting.beams import BeamPlan
 from generalist.acting.guide import ModelGuide, Proposer
 from generalist.acting.plans import check_plan, parse_plan, planned
 from generalist.acting.rollout import rollout
@@ -211,6 +214,33 @@ def test_plans_are_written_and_refused() -> None:
     assert TreePlan.parse("tree") == TreePlan() and TreePlan.parse(str(plan)) == plan
     for text in ("tree:simulations=0", "tree:depth=3", "tree:horizon", "tree:actions=2,actions=3"):
         with pytest.raises(UsageError, match="simulations=100.*horizon=20 and actions=8"):
+            parse_plan(text)
+
+
+@given(
+    plan=st.builds(
+        TreePlan,
+        simulations=st.integers(1, 999_999),
+        exploration=st.floats(min_value=0, allow_infinity=False),
+        horizon=st.none() | st.integers(1, 9999),
+        actions=st.none() | st.integers(1, 9999),
+    )
+)
+def test_a_plan_is_read_again_as_it_was(plan: TreePlan) -> None:
+    assert TreePlan.parse(str(plan)) == plan
+
+
+@given(width=st.integers(1, 9999), horizon=st.integers(1, 9999))
+def test_a_plan_by_beams_is_read_again_as_it_was(width: int, horizon: int) -> None:
+    plan = BeamPlan(width, horizon)
+    assert parse_plan(str(plan)) == plan
+
+
+def test_two_plans_are_never_written_alike() -> None:
+    one, other = (f"tree:exploration=1.234567{digit}" for digit in (1, 2))
+    assert str(parse_plan(one)) != str(parse_plan(other))
+    for text in ("tree:exploration=1e999", "tree:exploration=-1", "tree:exploration=nan"):
+        with pytest.raises(UsageError):
             parse_plan(text)
 
 

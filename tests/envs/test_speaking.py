@@ -81,6 +81,14 @@ def test_no_answer_to_a_question_is_right_much_more_often_than_another(form: str
         assert max(counts.values()) / total < 1 / len(counts) + error
 
 
+def test_things_are_counted_in_the_plural() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [("red", kind) for kind in ("ball", "box", "torch")]
+    asked = {QUESTIONS["count"](pairs, rng).question for _ in range(100)}
+    things = {f"how many {thing} are there?" for thing in ("balls", "boxes", "torches")}
+    assert asked == things | {"how many red things are there?"}
+
+
 def test_questions_have_all_forms_equally_often() -> None:
     rng = np.random.default_rng(0)
     counts = Counter(question(PAIRS, rng).form for _ in range(3000))

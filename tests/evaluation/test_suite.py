@@ -14,7 +14,7 @@ from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.evaluation.measure import evaluate
 from generalist.evaluation.report import training_log, write_report
-from generalist.evaluation.suite import Evaluation, Suite, jobs, load_suite
+from generalist.evaluation.suite import Evaluation, Job, Suite, SuiteTask, jobs, load_suite
 from generalist.specs import list_specs
 from tests.conftest import TinyRun
 
@@ -334,3 +334,9 @@ def test_a_resumed_run_shows_each_step_once(tmp_path):
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 40, "lo')
     log = training_log(tmp_path / "checkpoint")
     assert [(row["step"], row["loss"]) for row in log] == [(10, 3.0), (20, 2.1), (30, 1.8)]
+
+
+def test_results_of_two_returns_never_have_one_file() -> None:
+    entry = SuiteTask(task="gym/CartPole-v1")
+    files = {Job(entry, 1, False, asked).file for asked in (50.0, 33.3333333, 33.3333334)}
+    assert len(files) == 3 and "gym-CartPole-v1.asked-50.json" in files

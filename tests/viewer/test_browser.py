@@ -8,13 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from generalist.acting.hub import SHIPPED
 from generalist.specs import spec_folder
+from generalist.viewer.page import watch_page
+from generalist.viewer.record import record
+from generalist.viewer.recording import Recording
+from generalist.viewer.scores import Shown
 from generalist.viewer.watch import Show, tasks_to_show, write_watch_page
+from generalist.viewer.watched import load_watched
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -91,6 +97,43 @@ def test_watch_page_plays_and_is_looked_into(browser, watch_file: Path, shots, w
     assert page.evaluate("document.activeElement.className") == "stage"
     assert problems == []
     page.context.close()
+
+
+def test_watch_page_says_what_each_number_counts(browser, tiny_run, tmp_path: Path, shots):
+    """A bar stands where the card has a normalised score, and nowhere else."""
+    tasks = ("gym/CartPole-v1", "gym/Pendulum-v1", "babyai/GoToObj")
+    recordings = [
+        replace(recorded, task=task, metric="success" if "babyai" in task else "return")
+        for recorded, task in zip([_recorded(tiny_run)] * 3, tasks, strict=True)
+    ]
+    scores = {
+        tasks[0]: Shown(20.0, 500.0, mean=260.0, interval=(140.0, 380.0), episodes=7,
+                        text="260", normalized=0.5),
+        tasks[1]: Shown(20.0, 500.0, mean=400.0, episodes=5, text="400"),
+        tasks[2]: Shown(0.2, 1.0),
+    }  # fmt: skip
+    out = tmp_path / "page.html"
+    out.write_text(watch_page(recordings, name="tiny", facts={}, scores=scores, missing={}))
+    page, problems = opened(browser, out.as_uri(), 390)
+    until(page, "document.querySelectorAll('.tile').length == 3")
+    whole, cut, unscored = page.locator(".scale").all()
+    assert whole.locator(".track").get_attribute("aria-label").endswith(": 50 of 100")
+    assert "mean return of 7 whole episodes, in the task's own rewards" in whole.inner_text()
+    assert "no normalised score" not in whole.inner_text()
+    assert cut.locator(".track").count() == 0
+    assert "no normalised score, so no bar" in cut.inner_text() and "400" in cut.inner_text()
+    assert "share of episodes that succeed" in unscored.inner_text()
+    assert re.search(
+        r"random 20%\s*this episode (not )?solved\s*expert 100%", unscored.inner_text()
+    )
+    shoot(page, shots, "watch-units-390", full_page=True)
+    assert problems == []
+    page.context.close()
+
+
+def _recorded(tiny_run) -> Recording:
+    agent, beliefs = load_watched(tiny_run.checkpoint, "gym/CartPole-v1")
+    return record(agent, beliefs, "gym/CartPole-v1", seed=1, max_steps=5)
 
 
 def test_watch_page_in_the_dark_and_by_keyboard_alone(browser, watch_file: Path, shots):

@@ -126,6 +126,19 @@ def test_a_persons_episode_validates_and_replays_to_the_same_return(
     np.testing.assert_allclose(rewards, data.rewards(0), atol=1e-5)
 
 
+def test_an_episode_is_saved_once(game, tmp_path: Path):
+    playing = game(CARTPOLE)
+    for count in (1, 2, 3):
+        playing.step()
+        folder = playing.save(tmp_path)
+        with pytest.raises(UsageError, match="already saved, with all its"):
+            playing.save(tmp_path)
+        assert len(TaskData(folder)) == count
+        if count == 2:
+            playing.again()
+    assert [len(TaskData(folder).rewards(number)) for number in range(3)] == [1, 2, 1]
+
+
 def test_new_episodes_are_asked_for_a_return():
     beliefs = Beliefs()
     returns = TaskReturns(0.0, 500.0, 1.0, 256, ((0.0, 0.0), (500.0, 200.0)))

@@ -12,10 +12,10 @@ from generalist.acting.hub import SHIPPED
 from generalist.cli.main import main
 from generalist.errors import GeneralistError, UsageError
 from generalist.specs import spec_folder
-from generalist.training.card import card_scores
+from generalist.training.card import card_scores, write_model_card
 from generalist.viewer.page import json_in_html
 from generalist.viewer.record import record
-from generalist.viewer.scores import scores_of
+from generalist.viewer.scores import best_first, scores_of
 from generalist.viewer.watch import Show, of_all_families, tasks_to_show, write_watch_page
 from tests.conftest import TinyRun
 
@@ -71,6 +71,21 @@ def test_scores_come_from_the_card():
     assert cartpole.interval[0] <= cartpole.mean <= cartpole.interval[1]
     assert cartpole.random < 40 and cartpole.expert == 500 and cartpole.episodes >= 10
     assert found["gym/Acrobot-v1"].to_dict()["agent"] is None
+
+
+def test_a_return_without_a_normalised_score_is_neither_ranked_nor_told_as_one(tmp_path: Path):
+    """As of episodes that were cut: the card has their mean, and no normalised score of it."""
+    row = {"mean": 400.0, "episodes": 5, "random": 20.0, "expert": 500.0}
+    whole = {**row, "suite": "b", "normalized": 0.25, "mean": 140.0}
+    (tmp_path / "README.md").write_text("# A card\n")
+    scores = {CARTPOLE: whole, PENDULUM: {**row, "suite": "b"}}
+    write_model_card(tmp_path, scores)
+    write_model_card(tmp_path, {CARTPOLE: {**row, "suite": "cut"}})
+    assert best_first(tmp_path, [PENDULUM, CARTPOLE]) == [CARTPOLE, PENDULUM]
+    found = {task: each.to_dict() for task, each in scores_of(tmp_path, list(scores)).items()}
+    assert found[CARTPOLE]["agent"]["normalized"] == 0.25 and found[CARTPOLE]["random"] == 20
+    assert found[CARTPOLE]["agent"]["mean"] == 140
+    assert found[PENDULUM]["agent"]["normalized"] is None and found[PENDULUM]["expert"] == 500
 
 
 def test_tasks_are_of_many_families():

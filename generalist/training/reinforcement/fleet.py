@@ -141,14 +141,11 @@ class Fleet:
         return Actor(crewed, start, self._patience)
 
     def _first(self, crew: Actor | LocalCrew) -> list[Seen]:
-        """The first states of a crew, which an actor needs time for: it imports packages."""
-        for _ in range(9):
-            try:
-                return crew.answer()
-            except ActorLost as lost:
-                if "gave no answer" not in str(lost):
-                    raise GeneralistError(f"An actor {lost} before it began.") from lost
-        return crew.answer()
+        """The first states of a crew."""
+        try:
+            return _late(crew)
+        except ActorLost as lost:
+            raise GeneralistError(f"An actor {lost} before it began.") from lost
 
     def deal(self, counts: Sequence[int]) -> None:
         """Give each task so many environments from now on.
@@ -156,21 +153,11 @@ class Fleet:
         Those that go end within their episode. Those that come begin the next of their own.
         """
         self._assign(counts)
-        result, lost = Stepped.nothing(len(self)), {}
-        for number, (crew, crewed) in enumerate(zip(self._crews, self._crewed, strict=True)):
-            try:
-                crew.ask("deal", crewed.environments, self._episodes[crewed.numbers])
-            except ActorLost as loss:
-                lost[number] = str(loss)
-        for number, crew in enumerate(self._crews):
-            try:
-                if number not in lost:
-                    self._answered[number] = crew.answer()
-            except ActorLost as loss:
-                lost[number] = str(loss)
-            if number in lost:
-                self._replace(number, lost[number], result)
-        self.failures += result.failures
+        questions = [
+            ("deal", crewed.environments, self._episodes[crewed.numbers]) for crewed in self._crewed
+        ]
+        for number, seen in self._ask(questions, Stepped.nothing(len(self))).items():
+            self._answered[number] = seen
         self._look()
 
     def observe(self) -> list[States]:
@@ -186,30 +173,53 @@ class Fleet:
             ids: (E, at least k) int64 ids of the actions.
             version: of the weights that chose them.
         """
-        lost: dict[int, str] = {}
-        for number, (crew, rows) in enumerate(zip(self._crews, self._rows, strict=True)):
-            try:
-                crew.ask("step", ids[rows], version)
-            except ActorLost as loss:
-                lost[number] = str(loss)
         result = Stepped.nothing(len(self))
-        for number, (crew, rows) in enumerate(zip(self._crews, self._rows, strict=True)):
-            try:
-                if number not in lost:
-                    stepped, self._answered[number] = crew.answer()
-                    _merge(result, stepped, rows)
-            except ActorLost as loss:
-                lost[number] = str(loss)
-            if number in lost:
-                self._replace(number, lost[number], result)
-        self.failures += result.failures
+        questions = [("step", ids[rows], version) for rows in self._rows]
+        for number, (stepped, seen) in self._ask(questions, result).items():
+            _merge(result, stepped, self._rows[number])
+            self.failures += stepped.failures
+            self._answered[number] = seen
         self._look()
         return result
+
+    def _ask(
+        self,
+        questions: Sequence[tuple[Any, ...]],
+        result: Stepped,
+        answer: Callable[[Actor | LocalCrew], Any] = lambda crew: crew.answer(),
+    ) -> dict[int, Any]:
+        """Ask each crew its question, and replace the actors that are lost meanwhile.
+
+        Args:
+            questions: what is asked, and the arguments.
+            result: is told whose step failed.
+            answer: waits for a crew's answer.
+
+        Returns:
+            The answers of those that are there, by number; the others' first states are noted.
+        """
+        answers, lost = {}, {}
+        for number, (crew, question) in enumerate(zip(self._crews, questions, strict=True)):
+            try:
+                crew.ask(*question)
+            except ActorLost as loss:
+                lost[number] = str(loss)
+        for number, crew in enumerate(self._crews):
+            try:
+                if number not in lost:
+                    answers[number] = answer(crew)
+            except ActorLost as loss:
+                lost[number] = str(loss)
+        for number, why in lost.items():
+            self._replace(number, why, result)
+        return answers
 
     def _replace(self, number: int, why: str, result: Stepped) -> None:
         """Put another actor in the place of one that is lost."""
         crewed, rows = self._crewed[number], self._rows[number]
-        result.failures.append(f"Actor {number} {why}; another begins the next episodes.")
+        failure = f"Actor {number} {why}; another begins the next episodes."
+        result.failures.append(failure)
+        self.failures.append(failure)
         result.failed[rows], result.going_on[rows] = True, False
         self._crews[number].close()
         crew = self._manned(crewed, self._episodes[crewed.numbers] + 1)
@@ -249,11 +259,23 @@ class Fleet:
     # Resuming
 
     def state(self) -> dict[str, np.ndarray]:
-        """What `restore` needs: numbers of episodes, and the actions in them so far."""
+        """What `restore` needs: numbers of episodes, and the actions in them so far.
+
+        Raises:
+            GeneralistError: actors are lost again and again.
+        """
+        questions = [("state",)] * len(self._crews)
+        for _ in range(3):  # those that were replaced are asked again
+            states = self._ask(questions, Stepped.nothing(len(self)))
+            self._look()
+            if len(states) == len(questions):
+                break
+        else:
+            raise GeneralistError(f"Actors are lost again and again. {self.failures[-1]}")
         taken: dict[int, np.ndarray] = {}
         versions = np.zeros(len(self), np.int64)
         for number, (crewed, rows) in enumerate(zip(self._crewed, self._rows, strict=True)):
-            theirs, versions[rows] = self._state_of(number)
+            theirs, versions[rows] = states[number]
             taken |= zip(crewed.numbers, theirs, strict=True)
         return {
             "episodes": self.episodes,
@@ -262,21 +284,10 @@ class Fleet:
             **{f"taken/{number}": each for number, each in sorted(taken.items())},
         }
 
-    def _state_of(self, number: int) -> tuple[list[np.ndarray], list[int]]:
-        """As `Crew.state`; an actor that is lost is replaced before."""
-        try:
-            self._crews[number].ask("state")
-            return self._crews[number].answer()
-        except ActorLost as lost:
-            result = Stepped.nothing(len(self))
-            self._replace(number, str(lost), result)
-            self.failures += result.failures
-            self._look()
-            self._crews[number].ask("state")
-            return self._crews[number].answer()
-
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Play the actions of `state` again, so that every environment is where it was.
+
+        An actor that is lost meanwhile is replaced, and the next episodes begin.
 
         Raises:
             GeneralistError: the state is of other environments, or an environment does not depend
@@ -289,10 +300,12 @@ class Fleet:
             )
         self._assign(state["counts"].tolist())
         self.begin(state["episodes"])
-        for crew, crewed, rows in zip(self._crews, self._crewed, self._rows, strict=True):
+        questions = []
+        for crewed, rows in zip(self._crewed, self._rows, strict=True):
             taken = [state[f"taken/{number}"] for number in crewed.numbers]
-            crew.ask("replay", taken, state["versions"][rows].tolist())
-        self._answered = [self._first(crew) for crew in self._crews]
+            questions.append(("replay", taken, state["versions"][rows].tolist()))
+        for number, seen in self._ask(questions, Stepped.nothing(len(self)), _late).items():
+            self._answered[number] = seen
         self._look()
 
     def close(self) -> None:
@@ -300,6 +313,17 @@ class Fleet:
         for crew in self._crews:
             crew.close()
         self._crews = []
+
+
+def _late(crew: Actor | LocalCrew) -> Any:
+    """An answer that takes an actor its time: it imports packages, or plays episodes again."""
+    for _ in range(9):
+        try:
+            return crew.answer()
+        except ActorLost as lost:
+            if "gave no answer" not in str(lost):
+                raise
+    return crew.answer()
 
 
 def _merge(result: Stepped, stepped: Stepped, rows: np.ndarray) -> None:

@@ -117,10 +117,8 @@ class ReinforcementObjective(nn.Module):
             near = ratio.clamp(1 - recipe.clip, 1 + recipe.clip)
             gain = torch.minimum(ratio * advantage, near * advantage)
             clipped = (gain != ratio * advantage).float()
-        # 4. The divergence KL(policy | start) by samples: r - 1 - log r with r = start / policy,
-        # which is never negative.
-        apart = batch.reference - log_prob
-        divergence = apart.exp() - 1 - apart
+        # 4. How far it is from the start, and from what acted.
+        divergence = _divergence(log_prob, batch.reference, ratio)
         lag = ratio.detach() - 1 - change.detach()
         columns = (-gain, value_loss, entropy, divergence, clipped, ratio.detach(), lag)
         return torch.stack(columns, dim=-1)
@@ -145,3 +143,20 @@ class ReinforcementObjective(nn.Module):
         wanted = traced.values.flatten()
         losses = values.losses(before, wanted, batch.task.repeat_interleave(steps))
         return losses.view(-1, steps), advantage
+
+
+def _divergence(log_prob: Tensor, reference: Tensor, ratio: Tensor) -> Tensor:
+    """(B, T) estimates of KL(policy | start), which are never negative.
+
+    Each is r - 1 - log r with r = start / policy (Schulman 2020, "Approximating KL divergence"),
+    times the ratio policy / behaviour. So its mean over what acted is the divergence, whatever the
+    weights, and its mean gradient the divergence's. Without the gradient of the ratio that would
+    be the gradient of KL(start | policy) (Tang and Munos 2025, arXiv:2506.09477).
+
+    Args:
+        log_prob: (B, T) of the actions under the policy.
+        reference: (B, T) under the start.
+        ratio: (B, T) policy / behaviour, with its gradient.
+    """
+    apart = reference - log_prob
+    return ratio * (apart.exp() - 1 - apart)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from generalist.training.reinforcement.objective import (
 from generalist.training.reinforcement.recipe import ReinforcementRecipe
 from generalist.training.reinforcement.recorder import Recorder
 from generalist.training.reinforcement.unrolls import (
+    Played,
     Unroll,
     minibatches,
     pass_of,
@@ -90,7 +92,6 @@ class Unrolls:
         self._groups: list[list[int]] = []  # of the present pass
         self._pass = -1
         self._failures = 0
-        self._last_failures: list[str] = []  # in the present unroll
         self._steps = 0  # of all environments, in the whole run
         self._log: TrainingLog | None = None
         # Since the last row
@@ -129,10 +130,6 @@ class Unrolls:
             seed = (self._seed, _GROUPS, share.rank, self._number, number)
             self._groups = minibatches(self._unroll, self._fleet, self.recipe.minibatches, seed)
             self._pass = number
-        if not self._groups:
-            raise GeneralistError(
-                f"All environments failed in one unroll. {' '.join(self._last_failures)}"
-            )
         group = self._groups[minibatch]
         parts = [group[core :: share.cores] for core in range(share.cores)]
         passes: list[Pass] = [
@@ -164,20 +161,9 @@ class Unrolls:
     def _play(self, step: int) -> None:
         """Play the next unroll, which serves the steps from `step` on."""
         began = time.monotonic()
-        if not self._begun:
-            self._fleet.begin()
-            self._begun = True
-        self._deal()
-        self._number += 1
-        self._first_step, self._pass = step, -1
-        seed = np.random.SeedSequence((self._seed, _ACTIONS, self._ranks.number, self._number))
-        random = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        model = self._objective.model
-        how: dict[str, Any] = {"random": random, "version": step, "reference": self._reference}
-        if isinstance(self._fleet, Cluster):
-            played = self._fleet.play(model, self.recipe, **how)
-        else:
-            played = play_unroll(model, self._fleet, self.recipe, **how)
+        self._number, self._first_step, self._pass = self._number + 1, step, -1
+        counts = None if self._curriculum is None else self._curriculum.deal()
+        played = self._ranks.together(partial(self._played, step, counts))
         self._objective.train()
         self._unroll = played.unroll
         self._finished += played.finished
@@ -188,28 +174,44 @@ class Unrolls:
             self._recorder.add([(names[e.task], e.episode) for e in played.finished if e.episode])
         for each in played.finished:
             self._recent[each.task].append(each.return_)
-        self._steps, self._steps_since = (
-            self._steps + played.steps,
-            self._steps_since + played.steps,
-        )
-        self._tell_of_failures()
+        self._steps += played.steps
+        self._steps_since += played.steps
         self._adapt(played.unroll)
         self._playing += time.monotonic() - began
 
-    def _deal(self) -> None:
-        """Deal the environments, where it is time."""
-        counts = None if self._curriculum is None else self._curriculum.deal()
+    def _played(self, step: int, counts: Sequence[int] | None) -> Played:
+        """The unroll of this rank, which hears nothing of other ranks meanwhile.
+
+        Args:
+            step: from which on it serves.
+            counts: environments of each task; None: as many as before.
+
+        Raises:
+            GeneralistError: too much failed.
+        """
+        if not self._begun:
+            self._fleet.begin()
+            self._begun = True
         if counts is not None and counts != self._fleet.counts:
             assert isinstance(self._fleet, Fleet)
             self._fleet.deal(counts)
+        seed = np.random.SeedSequence((self._seed, _ACTIONS, self._ranks.number, self._number))
+        random = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        model = self._objective.model
+        how: dict[str, Any] = {"random": random, "version": step, "reference": self._reference}
+        if isinstance(self._fleet, Cluster):
+            played = self._fleet.play(model, self.recipe, **how)
+        else:
+            played = play_unroll(model, self._fleet, self.recipe, **how)
+        self._bear_failures(played.unroll)
+        return played
 
-    def _tell_of_failures(self) -> None:
+    def _bear_failures(self, unroll: Unroll) -> None:
         if self._anew:
             self._say("The episodes that were running are not gone on with; others have begun.")
             self._anew = False
         failures, self._fleet.failures = self._fleet.failures, []
         self._failures += len(failures)
-        self._last_failures = failures[-3:]
         for each in failures:
             self._say(f"An unroll is left out. {each}")
         if self._failures > self.recipe.max_failures:
@@ -217,6 +219,9 @@ class Unrolls:
                 f"{self._failures} times an environment failed, the last time so: "
                 f"{' '.join(failures[-1:])} reinforcement.max_failures says how many are borne."
             )
+        if not unroll.usable.any():
+            why = " ".join(failures[-3:])
+            raise GeneralistError(f"All environments failed in one unroll. {why}")
 
     def _adapt(self, unroll: Unroll) -> None:
         """Move the statistics of returns, over all ranks."""
@@ -308,12 +313,13 @@ class Unrolls:
         if self._recorder is not None:
             self._recorder.save()
         assert self._unroll is not None
+        fleet = self._ranks.together(self._fleet.state)
         arrays: dict[str, np.ndarray] = {
             "counters": np.array(
                 [self._number, self._first_step, self._steps, self._failures], np.int64
             ),
             **{f"unroll/{name}": each for name, each in self._unroll.arrays().items()},
-            **{f"fleet/{name}": each for name, each in self._fleet.state().items()},
+            **{f"fleet/{name}": each for name, each in fleet.items()},
             **{f"curriculum/{name}": each for name, each in self._dealt().items()},
             **{f"header/{i}": each for i, each in enumerate(self._fleet.shower.known())},
         }
@@ -353,7 +359,7 @@ class Unrolls:
         self._fleet.shower.know([mine[f"header/{i}"] for i in range(_count(mine, "header/"))])
         self._unroll = Unroll.of_arrays(_below(mine, "unroll/"), len(self._fleet.of_task))
         self._begun, self._pass = True, -1
-        self._fleet.restore(_below(mine, "fleet/"))
+        self._ranks.together(partial(self._fleet.restore, _below(mine, "fleet/")))
         self._anew = not self._fleet.exact
         if self._curriculum is not None:
             self._curriculum.restore(_below(mine, "curriculum/"))

@@ -17,6 +17,7 @@ from generalist.training.recipe import (
     OptimizerRecipe,
     apply_override,
 )
+from generalist.vocabulary import fingerprint_of
 
 
 def _board(name: str) -> str:
@@ -212,6 +213,12 @@ def dump_selfplay_recipe(recipe: SelfplayRecipe) -> str:
 
 _FREE = {"anchors", "checkpoint", "keep_games", "log_every_seconds", "output_dir"}
 """Keys that may change between two starts of one run."""
+
+
+def run_of(recipe: SelfplayRecipe) -> str:
+    """What tells a run from those of other recipes: 16 hex digits over what is computed."""
+    computed = recipe.model_dump(mode="json", exclude=_FREE)
+    return fingerprint_of(computed)
 
 
 def changes(old: str, new: SelfplayRecipe) -> list[str]:

@@ -14,6 +14,7 @@ With `workers` the games are played in processes beside this one, a round ahead 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -137,9 +138,10 @@ class SelfplayRun:
         with ExitStack() as stack:
             stack.enter_context(self.log).begin(self.state)
             record = stack.enter_context((folder / RECORD).open("ab"))
-            record.truncate(self.state.record_bytes)
+            self._cut(folder / RECORD)
             if self.recipe.keep_games:
-                shards = GameShards(folder / DATA, self.parts, self.recipe)
+                begins = not self.state.games
+                shards = GameShards(folder / DATA, self.parts, self.recipe, begins=begins)
                 self._shards = stack.enter_context(shards)
             while self._done() < 1 and not stop.raised:
                 self.round(record.write)
@@ -161,6 +163,16 @@ class SelfplayRun:
                 f"Stopped after {self.state.games:,} games; everything is saved in "
                 f"{folder / CHECKPOINTS}. The same command continues from there."
             )
+
+    def _cut(self, record: Path) -> None:
+        """Cut the record of games behind those that this run has played."""
+        if record.stat().st_size < self.state.record_bytes:
+            self.state.record_bytes = record.read_bytes().rfind(b"\n") + 1
+            self.log.say(
+                f"{record} lacks games that were played before: it was cut or deleted. Those that "
+                "follow are added; the checkpoint lacks none."
+            )
+        os.truncate(record, self.state.record_bytes)
 
     def round(self, write: Callable[[bytes], int]) -> None:
         """Some moves in every game, and the optimizer steps that are owed.

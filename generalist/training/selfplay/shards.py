@@ -18,13 +18,14 @@ import numpy as np
 
 from generalist.acting.boards import FAMILY
 from generalist.envs.board import SIDES, board_spaces
+from generalist.errors import GeneralistError
 from generalist.shards.manifest import DatasetHeader
 from generalist.shards.shards import EncodedEpisode, ShardWriter
 from generalist.shards.soft_labels import soft_label_rows
 from generalist.shards.spaces import space_to_json
 from generalist.tokenization.layout import Layout
 from generalist.training.selfplay.games import Ended
-from generalist.training.selfplay.recipe import SelfplayRecipe
+from generalist.training.selfplay.recipe import SelfplayRecipe, run_of
 from generalist.training.selfplay.start import Start
 
 DATA = "data"
@@ -42,10 +43,14 @@ class GameShards:
         root: folder of the datasets.
         parts: of the run.
         recipe: of the run.
+        begins: whether the run has played no game yet.
+
+    Raises:
+        GeneralistError: the run begins, and a folder holds games of another one.
     """
 
-    def __init__(self, root: Path, parts: Start, recipe: SelfplayRecipe) -> None:
-        self._root, self._parts, self._recipe = root, parts, recipe
+    def __init__(self, root: Path, parts: Start, recipe: SelfplayRecipe, *, begins: bool) -> None:
+        self._root, self._parts, self._recipe, self._begins = root, parts, recipe, begins
         self._stack = ExitStack()
         self._writers: list[ShardWriter] = []
         self._kept: list[set[int]] = []
@@ -57,6 +62,12 @@ class GameShards:
                 folder = self._root / f"{FAMILY}{name}"
                 writer = stack.enter_context(ShardWriter(folder, self._header(name)))
                 records = writer.manifest.records(folder)
+                before = writer.header.collection.get("run")
+                if self._begins and records and before != run_of(self._recipe):
+                    raise GeneralistError(
+                        f"{folder} holds games of another run, of which no checkpoint is left. "
+                        f"Delete {self._root}, or give another output_dir."
+                    )
                 self._writers.append(writer)
                 self._kept.append({record["game"] for record in records})
             self._stack = stack.pop_all()
@@ -75,7 +86,11 @@ class GameShards:
             parts.processor.vocabulary,
             parts.processor.fingerprint,
             {"observation": space_to_json(cells), "action": space_to_json(moves)},
-            {"expert": SOURCE, "search": self._recipe.search.model_dump()},
+            {
+                "expert": SOURCE,
+                "search": self._recipe.search.model_dump(),
+                "run": run_of(self._recipe),
+            },
         )
 
     def add(self, number: int, ended: Ended) -> None:

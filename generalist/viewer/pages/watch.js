@@ -65,17 +65,22 @@ function scale(task) {
   const from = scores.random, to = scores.expert, agent = scores.agent;
   const span = to - from, place = (value) => Math.max(0, Math.min(100, (100 * (value - from)) / span));
   const parts = [];
-  if (agent && from !== null && to !== null && span > 0) {
+  if (agent && agent.normalized !== null) {
     const range = agent.interval ? element("span", { class: "range", style: `left:${place(agent.interval[0])}%;width:${place(agent.interval[1]) - place(agent.interval[0])}%` }) : null;
     parts.push(element("div", { class: "track", role: "img", "aria-label": `from random to expert: ${Math.round(place(agent.mean))} of 100` },
       element("span", { class: "reach", style: `width:${place(agent.mean)}%` }), range));
   }
-  const told = (value) => (task.metric === "success" && value !== null ? `${Math.round(100 * value)}%` : short(value));
-  const who = agent ? (task.metric === "success" ? "agent succeeds in " : "agent ") : "this episode ";
-  const own = agent ? (task.metric === "success" ? told(agent.mean) : agent.text) : short(task.return);
+  const succeeds = task.metric === "success", solved = task.success ?? task.return > 0;
+  const told = (value) => (succeeds && value !== null ? `${Math.round(100 * value)}%` : short(value));
+  const episode = succeeds ? (solved ? "solved" : "not solved") : short(task.return);
+  const own = agent ? (succeeds ? told(agent.mean) : agent.text) : episode;
   parts.push(element("div", { class: "numbers" }, element("span", {}, `random ${told(from)}`),
-    element("span", {}, who, element("b", {}, own)), element("span", {}, `expert ${told(to)}`)));
-  return element("div", { class: "scale", title: agent ? `${task.metric}, mean of ${agent.episodes} whole episodes` : task.metric }, ...parts);
+    element("span", {}, agent ? "agent " : "this episode ", element("b", {}, own)), element("span", {}, `expert ${told(to)}`)));
+  const over = agent ? `${agent.episodes} whole episodes` : "episodes";
+  const unit = succeeds ? `share of ${over} that succeed` : `mean return of ${over}, in the task's own rewards`;
+  const alone = agent && agent.normalized === null ? "; no normalised score, so no bar" : "";
+  parts.push(element("p", { class: "unit" }, unit + alone));
+  return element("div", { class: "scale" }, ...parts);
 }
 
 function stepOf(task, video) {

@@ -196,6 +196,38 @@ def test_actors_see_and_earn_the_same_and_are_found_again():
         with_actors.close()
 
 
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_an_actor_that_is_lost_while_a_run_is_resumed_is_replaced(signal_: signal.Signals):
+    """As one that is lost while the run plays: the others are where they were."""
+    fleet = fleet_of(CARTPOLE, GOTO, count=3)
+    play(fleet, 15)
+    other = fleet_of(CARTPOLE, GOTO, count=3, actors=2, begin=False)
+    begin, patience = other.begin, 0.3
+
+    def begin_and_lose_one(episodes: np.ndarray) -> None:
+        begin(episodes)
+        other._crews[0]._patience = patience
+        os.kill(other._crews[0].process.pid, signal_)
+
+    other.begin = begin_and_lose_one
+    try:
+        other.shower.know(fleet.shower.known())
+        other.restore(fleet.state())
+        why = "ended with exit code -9" if signal_ == signal.SIGKILL else "gave no answer in 0.3"
+        assert len(other.failures) == 1 and f"Actor 0 {why}" in other.failures[0]
+        lost = np.isin(np.arange(6), other._crewed[0].numbers)
+        assert lost.sum() == 4
+        np.testing.assert_array_equal(other.episodes, fleet.episodes + lost)
+        for (one, two), part in zip(
+            zip(fleet.observe(), other.observe(), strict=True), fleet.of_task, strict=True
+        ):
+            np.testing.assert_array_equal(one.ids[~lost[part]], two.ids[~lost[part]])
+        (after,) = play(other, 1)
+        assert not after.failed.any() and len(other.failures) == 1
+    finally:
+        other.close()
+
+
 def test_a_fault_in_an_actor_is_told_like_one_here():
     fleet = fleet_of(CARTPOLE, makers=[partial(make, "gym/CartPol-v1")], actors=1, begin=False)
     try:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +21,21 @@ from safetensors.torch import load_file
 
 from generalist.acting.agent import Agent
 from generalist.acting.rollout import rollout
+from generalist.envs import make
 from generalist.errors import GeneralistError, UsageError
 from generalist.modeling.values import HEADS
 from generalist.shards.validate import validate
 from generalist.training.checkpoint import newest_checkpoint
 from generalist.training.loop import build_trainer, train
-from generalist.training.recipe import dump_recipe
+from generalist.training.recipe import dump_recipe, load_recipe
 from generalist.training.reinforcement.build import open_tasks
-from generalist.training.strategies.launch import start_accelerator
+from generalist.training.strategies.launch import (
+    StopSignal,
+    start_accelerator,
+    torch_settings_kept,
+)
 from tests.training.reinforcement.conftest import CARTPOLE, GOTO, PENDULUM
+from tests.training.reinforcement.test_fleet import Spoiled
 from tests.training.reinforcement.test_recorder import content
 from tests.training.runs import (
     ROOT,
@@ -37,6 +45,7 @@ from tests.training.runs import (
     recipe_file,
     weights,
 )
+from tests.training.two_ranks import on_two_ranks
 
 of_both_heads = pytest.mark.parametrize("head", sorted(HEADS))
 
@@ -168,6 +177,29 @@ def test_a_run_in_which_all_environments_fail_says_why(make_run):
     }  # fmt: skip
     with pytest.raises(GeneralistError, match="All environments failed in one unroll.*nan"):
         train(make_run({"tasks": tasks}))
+
+
+def play_where_one_fails(rank: int, path: Path) -> None:
+    """On rank 1 the first environment says a reward that is no number in its step 3."""
+    recipe = load_recipe(path, ["reinforcement.max_failures=0"])
+    with torch_settings_kept():
+        trainer = build_trainer(recipe, open_tasks(recipe), start_accelerator(recipe))
+        fleet = trainer.source._fleet
+        made = count()
+        spoil = [lambda: Spoiled(make(CARTPOLE), at=3 if rank and next(made) == 0 else -1)]
+        fleet._crewed = [
+            replace(each, makers=spoil + list(each.makers[1:])) for each in fleet._crewed
+        ]
+        trainer.ranks.meet()  # however long one took to get here
+        trainer.run(StopSignal())
+
+
+def test_what_ends_one_rank_ends_all_with_its_reason(make_run, tmp_path):
+    path = recipe_file(make_run(), tmp_path)
+    one, other = on_two_ranks(play_where_one_fails, path)
+    assert one == other
+    assert one.startswith("GeneralistError: 1 times an environment failed, the last time so: ")
+    assert "gym/CartPole-v1, seed" in one and "reinforcement.max_failures" in one
 
 
 def test_rates_are_of_the_seconds_of_training_and_counts_of_all_ranks(make_run):

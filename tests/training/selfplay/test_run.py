@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from generalist.acting.matches import Pairing, play_matches
 from generalist.acting.rollout import rollout
 from generalist.acting.trees import TreePlan
 from generalist.acting.zero_shot import agent_for
-from generalist.analysis.visits import recorded_visits
+from generalist.analysis.visits import recorded_games, recorded_visits
 from generalist.cli.main import main
 from generalist.envs import make
 from generalist.envs.board_games import find_game
@@ -131,6 +132,46 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(finished: Path, tmp_p
     records = [(path / "games.jsonl").read_text() for path in (finished, folder)]
     assert records[0] == records[1]
     assert kept_games(finished) == kept_games(folder)
+
+
+@pytest.mark.parametrize("left", [None, 100], ids=["deleted", "cut in a line"])
+def test_a_record_that_lost_games_is_gone_on_with_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int | None
+) -> None:
+    """The checkpoint knows how long the record was: the gap was filled with zero bytes."""
+    settings, record = recipe(tmp_path, boards=["TicTacToe"]), tmp_path / "games.jsonl"
+    with SelfplayRun(settings, start(settings)) as run, pytest.raises(TrainingInterrupted):
+        run.run(StopAfter(6))
+    before = record.read_bytes()
+    assert 0 < run.state.games == len(before.splitlines()) and len(before) > 100
+    record.unlink()
+    if left is not None:
+        record.write_bytes(before[:left])
+    selfplay(settings)
+    assert f"{record} lacks games that were played before" in capsys.readouterr().err
+    kept = 0 if left is None else before[:left].count(b"\n")
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (games,) = recorded_games(record).values()
+    assert len(games) == kept + rows[-1]["games"] - run.state.games
+    selfplay(settings)  # there is nothing left to do, and nothing to say of the record
+    assert "lacks games" not in capsys.readouterr().err
+
+
+def test_a_run_takes_no_games_of_another_for_its_own(tmp_path: Path) -> None:
+    """Games are told by their numbers, and another run has the same: its own were left out."""
+    settings = recipe(tmp_path, boards=["TicTacToe"], length={"games": 20})
+    selfplay(settings)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(GeneralistError, match="games of another run, of which no checkpoint is"):
+        selfplay(settings.model_copy(update={"seed": 1}))
+    assert selfplay(settings).is_dir()  # the same games again
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "data")
+    selfplay(settings.model_copy(update={"seed": 1}))
+    (games,) = recorded_games(tmp_path / "games.jsonl").values()
+    data = TaskData(tmp_path / "data/board/TicTacToe")
+    steps = np.array([data.record(number)["steps"] for number in range(len(data))])
+    assert steps.sum() == sum(map(len, games))
 
 
 def test_rates_count_from_where_a_start_of_the_run_begins(tmp_path: Path) -> None:
