@@ -18,8 +18,8 @@ SPEC_FOLDERS = ("checkpoints", "tokenizers", "datasets", "recipes")
 # The path of the data, left to right. A station imports only from stations before it, its own,
 # and the ground all stand on. Stations of the same number know nothing of each other.
 GROUND = {
-    "clusters", "errors", "gpu", "integrity", "network", "numbers", "processes", "seeds", "settings",
-    "specs", "streams", "version", "yaml_values",
+    "clusters", "errors", "gpu", "integrity", "network", "numbers", "processes", "seeds",
+    "settings", "specs", "streams", "version", "yaml_values",
 }  # fmt: skip
 STATIONS = {
     "vocabulary": 0,
