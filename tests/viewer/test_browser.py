@@ -70,7 +70,7 @@ def test_watch_page_plays_and_is_looked_into(browser, watch_file: Path, shots, w
     )
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     shoot(page, shots, f"watch-{width}", full_page=width == 390)
-    page.click(".stage[aria-label*='GoToLocal']")
+    page.click(".stage[aria-label*='babyai/']")
     page.wait_for_selector("#inside[open]")
     page.keyboard.press("Home")
     page.click("#forward")
@@ -80,7 +80,7 @@ def test_watch_page_plays_and_is_looked_into(browser, watch_file: Path, shots, w
     assert page.locator("#choices .bar").count() == 7
     assert page.locator("#choices .bar.is-chosen").count() == 1
     assert page.locator("#seen .cell").count() == 49
-    assert "babyai/GoToLocal" in page.inner_text("#header")
+    assert page.inner_text("#inside-title") in page.inner_text("#header")
     assert page.evaluate("document.querySelector('#inside').scrollWidth <= innerWidth")
     shoot(page, shots, f"inside-grid-{width}")
     for _ in range(9):
