@@ -155,7 +155,7 @@ class CategoricalValues(Values):
 
     When the statistics move, the logits stay, so all values of a task move with them. Rows that
     kept the values would have to carry their probability from bin to bin while returns grow.
-    CartPole's values then lagged far behind its returns.
+    In two runs of CartPole values then lagged behind the returns.
     """
 
     REACH = 10.0
