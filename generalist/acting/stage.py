@@ -56,6 +56,8 @@ class Stage:
         with_pictures = count if render or len(filmed) > 1 else len(filmed)
         if filmed and not render:
             with_pictures = self._can_be_filmed(task, options, with_pictures)
+        if filmed and with_pictures:
+            self._films = Films(Path(folder or "."), filmed, envs.get_task(task).max_steps)
         try:
             for number in range(count):
                 mode = "rgb_array" if number < with_pictures else None
@@ -63,8 +65,6 @@ class Stage:
         except BaseException:
             self.close()
             raise
-        if filmed and with_pictures:
-            self._films = Films(Path(folder or "."), filmed, envs.get_task(task).max_steps)
 
     def _can_be_filmed(self, task: str, options: dict[str, Any], wanted: int) -> int:
         """`wanted`, or 0 where the environment cannot render."""

@@ -217,10 +217,6 @@ def run_suite(
     """
     with needing("The report"):  # said before all is measured, not after
         import matplotlib  # noqa: F401
-    from generalist.acting.video import check_packages
-
-    if suite.videos:
-        check_packages()
     from generalist.evaluation.measure import evaluate as measure
     from generalist.evaluation.report import write_report
     from generalist.evaluation.table import print_tables

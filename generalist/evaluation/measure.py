@@ -125,15 +125,19 @@ def evaluate(
 
     Raises:
         GeneralistError: the checkpoint cannot be loaded.
+        MissingPackageError: the suite asks for videos, and a package that films is missing.
         UsageError: a plan is given, and it is not for a task of the suite, or the checkpoint
             cannot plan so.
         KeyboardInterrupt: the user stopped; what was finished by then is kept.
     """
     from generalist.acting.plans import check_plan, parse_plan
+    from generalist.acting.video import check_packages
 
     checkpoint, out = Path(checkpoint), Path(out)
     if not isinstance(suite, Suite):
         name, suite = name or Path(suite).stem, load_suite(suite)
+    if suite.videos:
+        check_packages()
     suite = suite.for_checkpoint(checkpoint_tasks(checkpoint))
     work = list(jobs(suite))
     parsed = None if plan is None else parse_plan(plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from generalist.cli.main import main
-from generalist.errors import GeneralistError, UsageError
+from generalist.errors import GeneralistError, MissingPackageError, UsageError
 from generalist.evaluation.measure import evaluate
 from generalist.evaluation.report import training_log, write_report
 from generalist.evaluation.suite import Evaluation, Job, Suite, SuiteTask, jobs, load_suite
@@ -248,6 +249,16 @@ def test_other_weights_are_measured_anew(suite, tiny_run: TinyRun, tmp_path):
     (checkpoint / "manifest.json").unlink()  # which says of these weights that they are damaged
     evaluate(checkpoint, suite, tmp_path, progress=False, workers=1)
     assert all(modified(tmp_path)[name] != before[name] for name in before)
+
+
+def test_a_missing_package_for_videos_is_said_before_anything_is_measured(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "imageio", None)
+    suite = Suite(tasks=[SuiteTask(task="gym/CartPole-v1")], videos=True)
+    with pytest.raises(MissingPackageError, match="Filming needs"):
+        evaluate(tiny_run.checkpoint, suite, tmp_path, progress=False, workers=1)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_no_checkpoint_is_said(suite, tmp_path):
